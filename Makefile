@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# make run: build and show it working.   make test: everything that must hold.   make: this help.
+#
+# All paths are relative, so a clone may live under any name. PYTHON picks the interpreter, CC the compiler.
+
+PYTHON ?= python3
+EXTRAS ?= test,dev
+PAYLOADS ?= hello cpuid ring3 smp
+PYTEST_ARGS ?=
+COVERAGE ?= --cov --cov-report=term
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PYVMM := $(VENV)/bin/pyvmm
+PIP := $(PY) -m pip -qq --disable-pip-version-check --no-input
+
+# What the extension is made of: the binding, and the facts that cffi_build.py turns into C declarations.
+EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/abi/*.py)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check build bench wheel clean
+
+help: ## this list
+	@echo 'pyvmm: guests on /dev/kvm, in Python'
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
+
+run: build ## build, ask whether this host can run guests, run a few
+	@$(PYVMM) doctor
+	@for payload in $(PAYLOADS); do \
+	    echo; echo "== pyvmm run $$payload"; \
+	    $(PYVMM) run "$$payload" || { code=$$?; [ $$code -eq 77 ] || exit $$code; }; \
+	done
+
+test: check ## build, check, then every test with branch coverage
+	@$(PY) -m pytest $(COVERAGE) $(PYTEST_ARGS)
+
+check: build ## ruff (lint and format) and mypy --strict
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m ruff format --quiet --check . || { echo 'make check: run `ruff format .`' >&2; exit 1; }
+	@$(PY) -m mypy
+
+build: $(VENV)/built.stamp ## .venv with pyvmm in it, editable; done again only when its sources change
+
+# What is missing is said before pip fails halfway through. A changed pyproject.toml starts the venv anew; a changed
+# source of the extension only compiles that.
+$(VENV)/built.stamp: pyproject.toml setup.py $(EXTENSION_SOURCES)
+	@sh tools/check-build-tools '$(PYTHON)'
+ifneq (,$(wildcard $(VENV)/built.stamp))
+	@echo 'make: building again: $(notdir $?)'
+endif
+	@if [ -n '$(filter pyproject.toml setup.py,$?)' ]; then \
+	    echo 'make: installing pyvmm and its tools into $(VENV) (about a minute)'; \
+	    '$(PYTHON)' -m venv --clear $(VENV) && $(PIP) install --editable '.[$(EXTRAS)]'; \
+	else \
+	    $(PY) cffi_build.py >/dev/null; \
+	fi
+	@touch $@
+
+bench: build ## time `pyvmm run hello` as a whole process
+	@$(PY) -m timeit -n 1 -r 20 -s 'import subprocess' \
+	    'subprocess.run(["$(PYVMM)", "run", "hello"], stdout=subprocess.DEVNULL, check=True)'
+
+wheel: build ## dist/: one wheel for every Python from 3.11 on
+	@$(PIP) wheel --no-deps --wheel-dir dist .
+	@ls dist
+
+clean: ## remove what make made
+	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@rm -f vmm/kvm/_kvm*.so
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

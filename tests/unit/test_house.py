@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rules of the house, read off the source with ast: floors, fences, sizes, headers. Runs nothing of pyvmm.
+
+Each rule is a function from a project folder to the list of what breaks it. It is applied twice: to this project,
+where the list must be empty, and to a small project made to break it, where it must not be.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Each floor, and the floors it may import beside itself: only ones above it in this list.
+FLOORS = {
+    "errors": set(),
+    "abi": {"errors"},
+    "kvm": {"errors", "abi"},
+    "asm": {"errors", "abi"},
+    "machine": {"errors", "abi", "kvm", "asm"},
+    "observe": {"errors", "abi", "kvm", "asm", "machine"},
+    "payload": {"errors", "abi", "kvm", "asm", "machine", "observe"},
+    "report": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload"},
+    "cli": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "report"},
+}
+FACES = {
+    "__init__",
+    "__main__",
+}  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
+ONE_DOOR = {"keystone": "asm", "capstone": "asm"}  # imported by one module only, on this floor
+LAZY = {"rich", "matplotlib"}  # slow to import: never at module level
+MEDIAN_LINES = 150
+LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
+
+
+class Import(NamedTuple):
+    """One imported name, absolute: `from ..abi import exits` in vmm/kvm/x.py is "vmm.abi.exits"."""
+
+    file: Path
+    line: int
+    name: str
+    at_module_level: bool
+
+    def within(self, package: str) -> bool:
+        return f"{self.name}.".startswith(f"{package}.")
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: imports {self.name}"
+
+
+def python_files(root: Path, *parts: str) -> list[Path]:
+    """The Python files below these folders (or these files themselves), as paths relative to `root`."""
+    found = [root / part for part in parts if (root / part).is_file()]
+    found += [path for part in parts for path in (root / part).rglob("*.py")]
+    return sorted(path.relative_to(root) for path in found if "__pycache__" not in path.parts)
+
+
+def imports(root: Path, file: Path) -> Iterator[Import]:
+    """Every import of a file, those inside functions too; imports under `if TYPE_CHECKING` count as not executed."""
+    package = file.parent.parts
+    known = {path.with_suffix("").parts for path in python_files(root, "vmm", "guest_payloads")}
+    folders = {parts[:i] for parts in known for i in range(1, len(parts))}
+
+    def visit(node: ast.AST, executed: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(file, node.lineno, alias.name, executed)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module or "").split(".")) if node.module else base
+            for alias in node.names:
+                whole = (*module, alias.name)
+                # `from vmm import kvm` means the floor; `from vmm.kvm import Kvm` a name on it
+                deeper = whole in known or whole in folders or whole[-1] == "_kvm"
+                yield Import(file, node.lineno, ".".join(whole if deeper else module), executed)
+        else:
+            inert = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+                isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            )
+            for child in ast.iter_child_nodes(node):
+                yield from visit(child, executed and not inert)
+
+    yield from visit(ast.parse((root / file).read_text(encoding="utf-8"), str(file)), True)
+
+
+def all_imports(root: Path, *parts: str) -> Iterator[Import]:
+    for file in python_files(root, *parts):
+        yield from imports(root, file)
+
+
+def floor_of(file: Path) -> str:
+    """vmm/kvm/vm.py is on floor "kvm", vmm/errors.py on floor "errors"."""
+    return file.with_suffix("").parts[1]
+
+
+# The rules --------------------------------------------------------------------------------------------------------
+
+
+def floors_in_one_direction(root: Path) -> list[str]:
+    wrong = []
+    for file in python_files(root, "vmm"):
+        here = floor_of(file)
+        if here in FACES:
+            continue
+        if here not in FLOORS:
+            wrong.append(f"{file}: is on no floor; put it on one, or add the floor to {Path(__file__).name}")
+            continue
+        for found in imports(root, file):
+            if found.name == "vmm":
+                wrong.append(f"{found}, which looks at all floors; name the floor")
+            elif found.within("vmm") and found.name.split(".")[1] not in {here, *FLOORS[here]}:
+                wrong.append(f"{found}, which floor {here} is not above")
+            elif found.within("guest_payloads") and here != "payload":
+                wrong.append(f"{found}; only floor payload knows the lessons")
+    return wrong
+
+
+def lessons_import_only_vmm(root: Path) -> list[str]:
+    allowed = {"vmm", "guest_payloads", *sys.stdlib_module_names}
+    return [str(found) for found in all_imports(root, "guest_payloads") if found.name.split(".")[0] not in allowed]
+
+
+def only_the_binding_touches_c(root: Path) -> list[str]:
+    users = [found for found in all_imports(root, "vmm", "guest_payloads") if found.within("vmm.kvm._kvm")]
+    return [str(found) for found in users if found.file.parts[:2] != ("vmm", "kvm")]
+
+
+def one_door_to_each_engine(root: Path) -> list[str]:
+    wrong = []
+    for engine, floor in ONE_DOOR.items():
+        doors = {found.file for found in all_imports(root, "vmm", "guest_payloads") if found.within(engine)}
+        wrong += [f"{door}: imports {engine}; only floor {floor} may" for door in doors if floor_of(door) != floor]
+        if (root / "vmm" / floor / "__init__.py").exists() and len(doors) != 1:
+            wrong.append(f"{engine} must be imported by exactly one module: {sorted(map(str, doors))}")
+    return wrong
+
+
+def slow_imports_are_lazy(root: Path) -> list[str]:
+    found = (one for one in all_imports(root, "vmm", "guest_payloads") if one.at_module_level)
+    return [f"{one} at module level" for one in found if one.name.split(".")[0] in LAZY]
+
+
+def median_module_is_short(root: Path) -> list[str]:
+    """`__init__.py` is not counted: a row of empty ones would hide any size."""
+    files = [file for file in python_files(root, "vmm") if file.stem not in FACES]
+    sizes = [len((root / file).read_text(encoding="utf-8").splitlines()) for file in files]
+    median = statistics.median(sizes) if sizes else 0
+    return [f"median module of vmm has {median} lines"] if median >= MEDIAN_LINES else []
+
+
+OURS = ("vmm", "guest_payloads", "tests", "bench", "tools", "cffi_build.py", "setup.py")
+
+
+def licence_comes_first(root: Path) -> list[str]:
+    wrong = []
+    for file in python_files(root, *OURS):
+        lines = (root / file).read_text(encoding="utf-8").splitlines()
+        first = next((line for line in lines if not line.startswith("#!")), "")
+        if first != LICENCE:
+            wrong.append(f"{file}: first line is not `{LICENCE}`")
+    return wrong
+
+
+def docstring_opens_the_module(root: Path) -> list[str]:
+    trees = ((file, ast.parse((root / file).read_text(encoding="utf-8"))) for file in python_files(root, *OURS))
+    return [f"{file}: no module docstring" for file, tree in trees if not ast.get_docstring(tree)]
+
+
+# What a stranger does not have. Put together here, so that this file does not trip over itself.
+NOT_FOR_STRANGERS = {
+    "a path of one machine": re.compile(
+        "|".join(
+            r"(?<![\w.])/" + p for p in ("work/", "farm/", "tmp/v/", "tmp/notes", "opt/pypi", "opt/wheels", "root/")
+        )
+    ),
+    "an exception in the line; pyproject.toml holds them all": re.compile("# " + r"noqa\b"),
+}
+TEXT = {".py", ".pyi", ".h", ".c", ".asm", ".inc", ".md", ".toml", ".yml", ".yaml", ".json", ".jsonl", ".sh", ""}
+FOLDERS = ("vmm", "guest_payloads", "tests", "bench", "docs", "examples", "tools", ".github", ".ci")
+
+
+def nothing_of_one_machine(root: Path) -> list[str]:
+    files = [path for path in root.iterdir() if path.is_file()]
+    files += [path for folder in FOLDERS for path in (root / folder).rglob("*") if path.is_file()]
+    wrong = []
+    for path in files:
+        if path.suffix not in TEXT or path.name.startswith(".coverage") or "__pycache__" in path.parts:
+            continue
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            wrong += [
+                f"{path.relative_to(root)}:{number}: {what}: {line.strip()}"
+                for what, pattern in NOT_FOR_STRANGERS.items()
+                if pattern.search(line)
+            ]
+    return wrong
+
+
+def touch_table(root: Path) -> list[str]:
+    """The paths in backticks of CONTRIBUTING.md's "To add X, touch Y" table; NAME stands for any one name."""
+    text = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|(?! *-|.*\btouch *\|).*$", text.partition("touch Y")[2].partition("\n## ")[0], re.M)
+    return [path for row in rows for path in re.findall(r"`([^` ]+/[^` ]*|[\w.]+\.(?:md|py|toml))`", row)]
+
+
+def touch_table_names_what_exists(root: Path) -> list[str]:
+    wrong = []
+    for path in touch_table(root):
+        pattern = path.rstrip("/").replace("NAME", "*")
+        if not any(root.glob(pattern)):
+            wrong.append(f"CONTRIBUTING.md: nothing is called {path}")
+    return wrong
+
+
+# Each rule, and a file that breaks it -----------------------------------------------------------------------------
+
+
+class Broken(NamedTuple):
+    rule: Callable[[Path], list[str]]
+    file: str
+    text: str
+
+
+HEAD = f'{LICENCE}\n"""Doc."""\n'
+BROKEN = [
+    Broken(floors_in_one_direction, "vmm/kvm/bad.py", HEAD + "from vmm.machine import Machine\n"),
+    Broken(floors_in_one_direction, "vmm/kvm/bad.py", HEAD + "def f():\n    import vmm.machine.loop\n"),
+    Broken(floors_in_one_direction, "vmm/kvm/bad.py", HEAD + "from ..machine import loop\n"),
+    Broken(floors_in_one_direction, "vmm/abi/bad.py", HEAD + "from vmm import kvm\n"),
+    Broken(floors_in_one_direction, "vmm/asm/bad.py", HEAD + "from vmm.kvm import Kvm\n"),
+    Broken(floors_in_one_direction, "vmm/kvm/bad.py", HEAD + "from vmm.asm import assemble\n"),
+    Broken(floors_in_one_direction, "vmm/machine/bad.py", HEAD + "if TYPE_CHECKING:\n    import vmm.observe\n"),
+    Broken(floors_in_one_direction, "vmm/machine/bad.py", HEAD + "from vmm import Machine\n"),
+    Broken(floors_in_one_direction, "vmm/attic.py", HEAD),
+    Broken(floors_in_one_direction, "vmm/machine/bad.py", HEAD + "import guest_payloads.basics.hello\n"),
+    Broken(lessons_import_only_vmm, "guest_payloads/basics/bad.py", HEAD + "import capstone\n"),
+    Broken(lessons_import_only_vmm, "guest_payloads/basics/bad.py", HEAD + "def f():\n    from rich import table\n"),
+    Broken(only_the_binding_touches_c, "vmm/machine/bad.py", HEAD + "from vmm.kvm._kvm import lib\n"),
+    Broken(only_the_binding_touches_c, "vmm/machine/bad.py", HEAD + "def f():\n    from vmm.kvm import _kvm\n"),
+    Broken(only_the_binding_touches_c, "guest_payloads/basics/bad.py", HEAD + "import vmm.kvm._kvm\n"),
+    Broken(one_door_to_each_engine, "vmm/asm/bad.py", HEAD + "import capstone\n"),
+    Broken(one_door_to_each_engine, "vmm/observe/bad.py", HEAD + "def f():\n    from keystone import Ks\n"),
+    Broken(one_door_to_each_engine, "vmm/asm/assembler.py", HEAD),
+    Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "from rich.table import Table\n"),
+    Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "try:\n    import matplotlib\nexcept ImportError: ...\n"),
+    Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "class A:\n    import rich\n"),
+    Broken(median_module_is_short, "vmm/errors.py", HEAD + "x = 1\n" * 300),
+    Broken(licence_comes_first, "vmm/abi/bad.py", '"""Doc."""\n'),
+    Broken(licence_comes_first, "tools/bad.py", "#!/usr/bin/env python3\n" + '"""Doc."""\n'),
+    Broken(docstring_opens_the_module, "vmm/abi/bad.py", LICENCE + "\nx = 1\n"),
+    Broken(nothing_of_one_machine, "docs/bad.md", "see " + "/" + "work/notes\n"),
+    Broken(nothing_of_one_machine, ".ci/run", "pip install --find-links " + "/" + "opt/wheels\n"),
+    Broken(nothing_of_one_machine, "vmm/abi/bad.py", HEAD + "import os  # " + "noqa: F401\n"),
+    Broken(touch_table_names_what_exists, "CONTRIBUTING.md", "## To add X, touch Y\n| a | `vmm/abi/gone.py` |\n"),
+    Broken(touch_table_names_what_exists, "CONTRIBUTING.md", "## To add X, touch Y\n| a | `vmm/gone/NAME.py` |\n"),
+]
+RULES = list(dict.fromkeys(broken.rule for broken in BROKEN))
+
+SOUND = {
+    "vmm/__init__.py": HEAD + "from vmm.machine import Machine\n",
+    "vmm/__main__.py": HEAD + "from vmm.cli import main\n",
+    "vmm/errors.py": HEAD + "import os\n",
+    "vmm/abi/__init__.py": HEAD + "from vmm.errors import VmmError\n",
+    "vmm/kvm/__init__.py": HEAD + "from vmm.kvm._kvm import lib\nfrom vmm.abi import exits\n",
+    "vmm/asm/__init__.py": HEAD,
+    "vmm/asm/assembler.py": HEAD + "import keystone\n",
+    "vmm/asm/disassembler.py": HEAD + "def f():\n    import capstone\n",
+    "vmm/machine/__init__.py": HEAD + "from vmm.kvm import Kvm\nfrom . import loop\n",
+    "vmm/machine/loop.py": HEAD + "from vmm import kvm\n",
+    "vmm/payload/__init__.py": HEAD + "import guest_payloads\n",
+    "vmm/report/__init__.py": HEAD + "def f():\n    import rich.table\nif TYPE_CHECKING:\n    import rich\n",
+    "vmm/cli/__init__.py": HEAD + "from vmm.report import text\n",
+    "guest_payloads/__init__.py": HEAD,
+    "guest_payloads/basics/hello.py": HEAD + "from vmm.payload import Check\nimport os\n",
+    "tools/tool.py": "#!/usr/bin/env python3\n" + HEAD,
+    "CONTRIBUTING.md": "## To add X, touch Y\n| to add | touch |\n|---|---|\n| a floor | `vmm/abi/`, `vmm/NAME.py` |\n",
+}
+
+
+@pytest.fixture
+def sound(tmp_path: Path) -> Path:
+    """A small project that keeps every rule."""
+    for name, text in SOUND.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_this_project_keeps_the_rule(rule: Callable[[Path], list[str]]) -> None:
+    assert not rule(ROOT)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_sound_project_passes(rule: Callable[[Path], list[str]], sound: Path) -> None:
+    assert not rule(sound)
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: f"{broken.rule.__name__}-{broken.file}")
+def test_the_rule_can_fail(broken: Broken, sound: Path) -> None:
+    file = sound / broken.file
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(broken.text, encoding="utf-8")
+    if broken.rule is median_module_is_short:
+        for other in python_files(sound, "vmm"):
+            (sound / other).write_text(broken.text, encoding="utf-8")
+    assert broken.rule(sound)
+
+
+def test_every_rule_had_something_to_read() -> None:
+    """A rule over no files holds always: each floor has modules, and together they are no handful."""
+    for floor in FLOORS:
+        if (ROOT / "vmm" / floor).is_dir():
+            assert python_files(ROOT, f"vmm/{floor}"), f"vmm/{floor} holds no Python"
+    assert len(python_files(ROOT, "vmm")) >= 40
+    assert sum(1 for found in all_imports(ROOT, "vmm") if found.within("vmm")) >= 100
+    assert len(python_files(ROOT, "guest_payloads")) >= 5
+    assert len(touch_table(ROOT)) >= 15
+
+
+def test_floors_are_listed_from_the_ground_up() -> None:
+    seen: set[str] = set()
+    for floor, below in FLOORS.items():
+        assert below <= seen, f"{floor} may import {below - seen}, which come after it"
+        seen.add(floor)
