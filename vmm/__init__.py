@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""pyvmm as a library: `from vmm import Machine`. Names are loaded when first used, so that importing costs nothing.
+
+with Machine(memory="2M") as m:
+    m.load("mov al, 0x41; out 0xe9, al; hlt")
+    m.on_port_write(0x80, print)
+    print(m.run(timeout=1).text)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vmm.errors import HostError, PayloadError, UsageError, VmmError
+    from vmm.kvm.system import Kvm
+    from vmm.kvm.vcpu import Vcpu
+    from vmm.kvm.vm import Vm
+    from vmm.machine.machine import Machine, Result
+    from vmm.machine.steps import Stop, Why
+
+_HOMES = {
+    "HostError": "vmm.errors",
+    "Kvm": "vmm.kvm.system",
+    "Machine": "vmm.machine.machine",
+    "PayloadError": "vmm.errors",
+    "Result": "vmm.machine.machine",
+    "Stop": "vmm.machine.steps",
+    "UsageError": "vmm.errors",
+    "Vcpu": "vmm.kvm.vcpu",
+    "Vm": "vmm.kvm.vm",
+    "VmmError": "vmm.errors",
+    "Why": "vmm.machine.steps",
+}
+
+__all__ = [
+    "HostError",
+    "Kvm",
+    "Machine",
+    "PayloadError",
+    "Result",
+    "Stop",
+    "UsageError",
+    "Vcpu",
+    "Vm",
+    "VmmError",
+    "Why",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vmm' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

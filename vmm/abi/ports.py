@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The I/O ports by which a payload talks to pyvmm, and the values it ends with. Ours, not the kernel's."""
+
+from __future__ import annotations
+
+DEBUG_CONSOLE = 0xE9  # one byte of text per OUT, as in Bochs and QEMU
+COM1 = 0x3F8  # a 16550A takes eight ports from here
+COM1_SIZE = 8
+EXIT = 0xF4  # OUT of one of the values below ends the run
+FAULT = 0xF5  # the default IDT gates report an exception here
+DELAY = 0x80  # free for payloads; a classic delay port
+
+EXIT_VALUE_PASS = 0
+EXIT_VALUE_FAIL = 1
+EXIT_VALUE_SKIP = 77
+
+EXIT_VALUES = {EXIT_VALUE_PASS: "pass", EXIT_VALUE_FAIL: "fail", EXIT_VALUE_SKIP: "skip"}
+
+ASM = {
+    "DEBUG_CONSOLE": DEBUG_CONSOLE,
+    "COM1": COM1,
+    "EXIT_PORT": EXIT,
+    "FAULT_PORT": FAULT,
+    "DELAY_PORT": DELAY,
+    "EXIT_PASS": EXIT_VALUE_PASS,
+    "EXIT_FAIL": EXIT_VALUE_FAIL,
+    "EXIT_SKIP": EXIT_VALUE_SKIP,
+}

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every error pyvmm raises on purpose. It knows messages and exit statuses; it knows nothing of KVM.
+
+The types follow who can act: the owner of the host (HostError), the caller (UsageError), the author of a payload
+(PayloadError), the guest itself (GuestMemoryError). Exit statuses are those of the command `pyvmm`.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+import os
+
+EXIT_PASS = 0
+EXIT_FAIL = 1
+EXIT_USAGE = 2
+EXIT_CANNOT_SHOW = 77
+EXIT_HOST = 99
+EXIT_TIMEOUT = 124
+EXIT_INTERRUPTED = 130
+
+
+class VmmError(Exception):
+    """Base of all. `str(error)` is the whole message for a person; `exit_code` is the command's exit status."""
+
+    exit_code = EXIT_HOST
+
+
+class HostError(VmmError):
+    """This host (its /dev/kvm, permissions, memory) does not let us do it."""
+
+
+class UsageError(VmmError):
+    """The caller asked for something that cannot be: a bad value, an unknown name, a region too small."""
+
+    exit_code = EXIT_USAGE
+
+
+class PayloadError(VmmError):
+    """The payload's source is wrong. Points at file, line and column (1-based) where they are known."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, what: str, *, file: str = "", line: int = 0, column: int = 0, text: str = "") -> None:
+        where = ":".join(str(part) for part in (file, line, column) if part)
+        shown = f"\n  {text}" if text else ""
+        if text and column:
+            shown += "\n  " + "".join("\t" if c == "\t" else " " for c in text[: column - 1]) + "^"
+        super().__init__(f"{where}: {what}{shown}" if where else f"{what}{shown}")
+        self.file, self.line, self.column, self.text = file, line, column, text
+
+
+class MissingCapability(HostError):
+    """This host's KVM does not offer what was asked for; nothing was run."""
+
+    exit_code = EXIT_CANNOT_SHOW
+
+
+class GuestMemoryError(VmmError):
+    """An access by guest-physical or guest-virtual address touches bytes that no memslot holds."""
+
+    exit_code = EXIT_FAIL
+
+
+def errno_name(err: int) -> str:
+    """`EFAULT` for 14; the number itself where the platform has no name."""
+    return _errno.errorcode.get(err, str(err))
+
+
+# Hints are data, so that a test can walk them. Key: (call, errno).
+HINTS: dict[tuple[str, int], str] = {
+    ("open", _errno.ENOENT): (
+        "load the module (`modprobe kvm_intel` or `kvm_amd`); inside a virtual machine, turn on nested virtualization"
+    ),
+    ("open", _errno.EACCES): "join the group that owns it (`sudo usermod -aG kvm $USER`), then log in again",
+    ("open", _errno.EPERM): "the container or sandbox hides the device; pass it in (`--device /dev/kvm`)",
+    ("open", _errno.ENODEV): "the device node has no driver behind it; load kvm_intel or kvm_amd",
+    ("open", _errno.ENXIO): "the device node has no driver behind it; load kvm_intel or kvm_amd",
+    ("KVM_CREATE_VM", _errno.EBUSY): "another hypervisor (VirtualBox, VMware) holds the CPU's virtualization; stop it",
+    ("KVM_CREATE_VM", _errno.ENOMEM): "the host is out of memory for a new VM; close some",
+    ("KVM_CREATE_VCPU", _errno.EEXIST): "this APIC id is in use; give each vCPU its own",
+    ("KVM_CREATE_VCPU", _errno.EINVAL): "the id is beyond KVM_CAP_MAX_VCPU_ID; `pyvmm doctor` shows it",
+    ("KVM_SET_USER_MEMORY_REGION", _errno.EEXIST): "the memslot overlaps another; give it its own guest-physical range",
+    (
+        "KVM_SET_USER_MEMORY_REGION",
+        _errno.EINVAL,
+    ): "address and size must be multiples of 4096 and the slot id in range",
+    ("KVM_SET_CPUID2", _errno.EINVAL): "CPUID is frozen once a vCPU has run; change it before the first run",
+    ("KVM_SET_CPUID2", _errno.E2BIG): "too many CPUID entries; KVM takes 256 at most",
+    ("KVM_SIGNAL_MSI", _errno.EINVAL): "needs an in-kernel LAPIC (irqchip=kernel or split), and a valid destination",
+    ("KVM_RUN", _errno.EFAULT): "the guest touched an address whose host page cannot be had (unmapped or protected)",
+}
+
+
+class KvmCallError(HostError):
+    """One kernel call failed. Keeps the call's name and errno, so that a caller can decide by them."""
+
+    def __init__(self, call: str, err: int, doing: str) -> None:
+        hint = HINTS.get((call, err))
+        super().__init__(
+            f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})" + (f"\n  try: {hint}" if hint else "")
+        )
+        self.call, self.errno, self.doing = call, err, doing
