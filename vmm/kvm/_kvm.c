@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The C beside the binding. It knows ioctl, signals and timers; it decides nothing about a guest.
+ */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kvm.h>
+#include <linux/kvm_para.h>
+#include <asm/kvm_para.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef __x86_64__
+#error "pyvmm drives KVM on x86-64 only"
+#endif
+
+/* Newer than the 6.1 header of Debian 12: structures and requests; plain numbers are guarded by cffi_build.py. */
+#ifndef KVM_SET_USER_MEMORY_REGION2 /* Linux 6.8 */
+struct kvm_userspace_memory_region2 {
+    __u32 slot;
+    __u32 flags;
+    __u64 guest_phys_addr;
+    __u64 memory_size;
+    __u64 userspace_addr;
+    __u64 guest_memfd_offset;
+    __u32 guest_memfd;
+    __u32 pad1;
+    __u64 pad2[14];
+};
+#define KVM_SET_USER_MEMORY_REGION2 _IOW(KVMIO, 0x49, struct kvm_userspace_memory_region2)
+#endif
+#ifndef KVM_MEM_GUEST_MEMFD /* Linux 6.8 */
+#define KVM_MEM_GUEST_MEMFD (1UL << 2)
+#endif
+
+/* The unnamed members of kvm_run and kvm_vcpu_events, given names that cffi can hold. */
+#define MEMBER(type, member) __typeof__(((struct type *)0)->member)
+typedef MEMBER(kvm_run, hw) vmm_run_hw;
+typedef MEMBER(kvm_run, fail_entry) vmm_run_fail_entry;
+typedef MEMBER(kvm_run, ex) vmm_run_ex;
+typedef MEMBER(kvm_run, io) vmm_run_io;
+typedef MEMBER(kvm_run, debug) vmm_run_debug;
+typedef MEMBER(kvm_run, mmio) vmm_run_mmio;
+typedef MEMBER(kvm_run, hypercall) vmm_run_hypercall;
+typedef MEMBER(kvm_run, tpr_access) vmm_run_tpr_access;
+typedef MEMBER(kvm_run, internal) vmm_run_internal;
+typedef MEMBER(kvm_run, emulation_failure) vmm_run_emulation_failure;
+typedef MEMBER(kvm_run, system_event) vmm_run_system_event;
+typedef MEMBER(kvm_run, eoi) vmm_run_eoi;
+typedef MEMBER(kvm_run, msr) vmm_run_msr;
+typedef MEMBER(kvm_run, notify) vmm_run_notify;
+/* Linux 6.8 names it memory_fault; the layout is that of the kernel document, section 5 (kvm_run). */
+typedef struct {
+    __u64 flags;
+    __u64 gpa;
+    __u64 size;
+} vmm_run_memory_fault;
+typedef MEMBER(kvm_vcpu_events, exception) vmm_events_exception;
+typedef MEMBER(kvm_vcpu_events, interrupt) vmm_events_interrupt;
+typedef MEMBER(kvm_vcpu_events, nmi) vmm_events_nmi;
+typedef MEMBER(kvm_vcpu_events, smi) vmm_events_smi;
+typedef MEMBER(kvm_vcpu_events, triple_fault) vmm_events_triple_fault;
+
+int vmm_open(const char *path, int flags)
+{
+    int fd = open(path, flags | O_CLOEXEC);
+
+    return fd < 0 ? -errno : fd;
+}
+
+int vmm_ioctl(int fd, unsigned long request, void *argument)
+{
+    int result = ioctl(fd, request, argument);
+
+    return result < 0 ? -errno : result;
+}
+
+int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument)
+{
+    int result = ioctl(fd, request, argument);
+
+    return result < 0 ? -errno : result;
+}
+
+int vmm_run(int vcpu_fd)
+{
+    return ioctl(vcpu_fd, KVM_RUN, 0) < 0 ? -errno : 0;
+}
+
+/* The kvm_run that this thread is about to hand to KVM_RUN, so that the signal can mark it: immediate_exit set
+ * by the handler makes a kick that lands just before the ioctl as good as one that lands inside it. */
+static __thread struct kvm_run *volatile bound_run;
+
+static int kick_signal(void)
+{
+    return SIGRTMIN + 5;
+}
+
+static void on_kick(int signal_number)
+{
+    struct kvm_run *run = bound_run;
+
+    (void)signal_number;
+    if (run)
+        run->immediate_exit = 1;
+}
+
+int vmm_kick_install(void)
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    action.sa_handler = on_kick; /* no SA_RESTART: KVM_RUN has to return */
+    sigemptyset(&action.sa_mask);
+    return sigaction(kick_signal(), &action, NULL) < 0 ? -errno : 0;
+}
+
+int vmm_thread_id(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+int vmm_kick(int thread_id)
+{
+    return syscall(SYS_tgkill, getpid(), thread_id, kick_signal()) < 0 ? -errno : 0;
+}
+
+/* Bind RUN (or NULL) to the calling thread, open its signal mask for the kick; returns what was bound before,
+ * because a handler of one guest may run another. */
+void *vmm_run_bind(void *run)
+{
+    struct kvm_run *before = bound_run;
+    sigset_t set;
+
+    bound_run = run;
+    sigemptyset(&set);
+    sigaddset(&set, kick_signal());
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    return before;
+}
+
+/* A timer whose signal goes to the calling thread, and to no other. */
+int vmm_timer_create(void **timer)
+{
+    struct sigevent event;
+    timer_t id;
+
+    memset(&event, 0, sizeof event);
+    event.sigev_notify = SIGEV_THREAD_ID;
+    event.sigev_signo = kick_signal();
+#ifdef sigev_notify_thread_id
+    event.sigev_notify_thread_id = vmm_thread_id();
+#else
+    event._sigev_un._tid = vmm_thread_id();
+#endif
+    if (timer_create(CLOCK_MONOTONIC, &event, &id) < 0)
+        return -errno;
+    *timer = (void *)id;
+    return 0;
+}
+
+int vmm_timer_set(void *timer, long long first_ns, long long interval_ns)
+{
+    struct itimerspec when = {
+        .it_interval = {interval_ns / 1000000000, interval_ns % 1000000000},
+        .it_value = {first_ns / 1000000000, first_ns % 1000000000},
+    };
+
+    return timer_settime((timer_t)timer, 0, &when, NULL) < 0 ? -errno : 0;
+}
+
+int vmm_timer_delete(void *timer)
+{
+    return timer_delete((timer_t)timer) < 0 ? -errno : 0;
+}

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A KVM file descriptor and the one way to call it. It knows errno and close; it knows no ioctl by itself.
+
+Every ioctl of pyvmm goes through `Handle.call` or `Handle.value`, so that an error always names the call, the errno
+and what we were doing (Documentation/virt/kvm/api.rst names the errors of each call).
+"""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+from vmm.errors import HostError, KvmCallError, UsageError
+from vmm.kvm._kvm import lib
+
+
+class Handle:
+    """An open descriptor of /dev/kvm or below. Closing is idempotent; a context manager closes at its end."""
+
+    what = "a KVM descriptor"
+
+    def __init__(self, fd: int) -> None:
+        self._fd: int | None = fd
+
+    @property
+    def fd(self) -> int:
+        """The descriptor's number.
+
+        Raises:
+            HostError: it has been closed.
+        """
+        if self._fd is None:
+            raise HostError(f"{self.what} has been closed; nothing can be asked of it any more")
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        return self._fd is None
+
+    def call(self, name: str, argument: Any, doing: str = "") -> int:
+        """ioctl NAME with a pointer; its result, 0 or more. `doing` says to a stranger what it was for.
+
+        Raises:
+            KvmCallError: the kernel refused; carries the call's name and the errno.
+        """
+        result: int = lib.vmm_ioctl(self.fd, getattr(lib, name), argument)
+        if result < 0:
+            raise KvmCallError(name, -result, doing or f"calling {self.what}")
+        return result
+
+    def value(self, name: str, argument: int = 0, doing: str = "") -> int:
+        """ioctl NAME with a plain number instead of a pointer; otherwise as `call`.
+
+        Raises:
+            UsageError: the number does not fit in 64 bits.
+        """
+        if not 0 <= argument < 1 << 64:
+            raise UsageError(f"{doing or name}: {argument} is not an unsigned number of 64 bits")
+        result: int = lib.vmm_ioctl_value(self.fd, getattr(lib, name), argument)
+        if result < 0:
+            raise KvmCallError(name, -result, doing or f"calling {self.what}")
+        return result
+
+    def close(self) -> None:
+        """Close the descriptor; a second call does nothing."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Host memory that backs guest memory: an anonymous mapping, and its address for KVM.
+
+It knows mmap; it knows nothing of guest-physical addresses (that is vmm/machine/memory.py).
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from vmm.errors import HostError, UsageError, errno_name
+from vmm.kvm._kvm import ffi
+
+PAGE = 4096
+MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.12 on; x86 Linux's value
+
+
+class Mapping:
+    """A private anonymous mapping of `size` bytes (a multiple of 4096), zero until touched.
+
+    The pages are not reserved: a 1 GiB guest costs what it touches.
+
+    Raises:
+        UsageError: the size is not a positive multiple of 4096.
+        HostError: the host has no room for it.
+    """
+
+    def __init__(self, size: int, *, shared: bool = False) -> None:
+        if size <= 0 or size % PAGE:
+            raise UsageError(f"a memory of {size} bytes: give a positive multiple of {PAGE}")
+        kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
+        try:
+            self.bytes = mmap.mmap(-1, size, flags=kind | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+        except (OSError, OverflowError, ValueError) as error:
+            name = errno_name(error.errno or 0) if isinstance(error, OSError) else str(error)
+            raise HostError(f"mapping {size} bytes of guest memory: mmap: {name}\n  try: a smaller --memory") from error
+        # The view pins the mapping: mmap.close() refuses while it lives, so KVM can never write into freed memory.
+        self._view = ffi.from_buffer(self.bytes)
+        self.size = size
+        self.users = 0  # VMs with a memslot over it
+
+    @property
+    def hva(self) -> int:
+        """The host virtual address of the first byte.
+
+        Raises:
+            HostError: it has been unmapped.
+        """
+        if self._view is None:
+            raise HostError("this guest memory has been unmapped; it went with the VM that used it")
+        return int(ffi.cast("uintptr_t", self._view))
+
+    def close(self) -> None:
+        """Unmap. Idempotent.
+
+        Raises:
+            UsageError: a VM that is open has a memslot over it; the guest would write into whatever comes next.
+        """
+        if self.users:
+            raise UsageError("this memory is a guest's; close the VM, and it goes with it")
+        if self._view is not None:
+            ffi.release(self._view)
+            self._view = None
+            self.bytes.close()

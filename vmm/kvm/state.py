@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state of a vCPU as Python values: registers, segments, events. It knows layouts; it calls no ioctl.
+
+Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the field's width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+from vmm.errors import UsageError
+from vmm.kvm._kvm import ffi
+
+
+@dataclass(slots=True)
+class Regs:
+    """KVM_GET_REGS: the general registers, 64 bits each."""
+
+    rax: int = 0
+    rbx: int = 0
+    rcx: int = 0
+    rdx: int = 0
+    rsi: int = 0
+    rdi: int = 0
+    rsp: int = 0
+    rbp: int = 0
+    r8: int = 0
+    r9: int = 0
+    r10: int = 0
+    r11: int = 0
+    r12: int = 0
+    r13: int = 0
+    r14: int = 0
+    r15: int = 0
+    rip: int = 0
+    rflags: int = 2
+
+    @classmethod
+    def from_c(cls, raw: Any) -> Self:
+        return cls(*(getattr(raw, name) for name in cls.__slots__))
+
+    def to_c(self) -> Any:
+        raw = ffi.new("struct kvm_regs *")
+        fill(raw, self, "regs")
+        return raw
+
+
+@dataclass(slots=True)
+class Segment:
+    """One segment register with its hidden part; `limit` in bytes, as the CPU holds it after scaling."""
+
+    base: int = 0
+    limit: int = 0
+    selector: int = 0
+    type: int = 0
+    present: int = 0
+    dpl: int = 0
+    db: int = 0
+    s: int = 0
+    l: int = 0
+    g: int = 0
+    avl: int = 0
+    unusable: int = 0
+
+
+@dataclass(slots=True)
+class Table:
+    """GDTR or IDTR."""
+
+    base: int = 0
+    limit: int = 0
+
+
+SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
+CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
+
+
+@dataclass(slots=True)
+class Sregs:
+    """KVM_GET_SREGS: segments, descriptor tables, control registers, and the one interrupt injected but not taken."""
+
+    cs: Segment = field(default_factory=Segment)
+    ds: Segment = field(default_factory=Segment)
+    es: Segment = field(default_factory=Segment)
+    fs: Segment = field(default_factory=Segment)
+    gs: Segment = field(default_factory=Segment)
+    ss: Segment = field(default_factory=Segment)
+    tr: Segment = field(default_factory=Segment)
+    ldt: Segment = field(default_factory=Segment)
+    gdt: Table = field(default_factory=Table)
+    idt: Table = field(default_factory=Table)
+    cr0: int = 0
+    cr2: int = 0
+    cr3: int = 0
+    cr4: int = 0
+    cr8: int = 0
+    efer: int = 0
+    apic_base: int = 0
+    interrupt_bitmap: tuple[int, ...] = (0, 0, 0, 0)
+
+    @classmethod
+    def from_c(cls, raw: Any) -> Self:
+        new = cls(interrupt_bitmap=tuple(raw.interrupt_bitmap))
+        for name in SEGMENTS:
+            segment = getattr(raw, name)
+            setattr(new, name, Segment(*(getattr(segment, part) for part in Segment.__slots__)))
+        for name in ("gdt", "idt"):
+            table = getattr(raw, name)
+            setattr(new, name, Table(table.base, table.limit))
+        for name in CONTROLS:
+            setattr(new, name, getattr(raw, name))
+        return new
+
+    def to_c(self) -> Any:
+        raw = ffi.new("struct kvm_sregs *")
+        for name in (*SEGMENTS, "gdt", "idt"):
+            fill(getattr(raw, name), getattr(self, name), f"sregs.{name}")
+        for name in CONTROLS:
+            put(raw, name, getattr(self, name), f"sregs.{name}")
+        put(raw, "interrupt_bitmap", list(self.interrupt_bitmap), "sregs.interrupt_bitmap")
+        return raw
+
+
+@dataclass(slots=True)
+class DebugRegs:
+    """KVM_GET_DEBUGREGS: DR0 to DR3 in `db`, DR6, DR7."""
+
+    db: tuple[int, int, int, int] = (0, 0, 0, 0)
+    dr6: int = 0
+    dr7: int = 0
+
+
+@dataclass(slots=True)
+class VcpuEvents:
+    """KVM_GET_VCPU_EVENTS, flattened: `exception_nr` is `exception.nr`, and so on. `flags` says which parts count."""
+
+    exception_injected: int = 0
+    exception_nr: int = 0
+    exception_has_error_code: int = 0
+    exception_pending: int = 0
+    exception_error_code: int = 0
+    interrupt_injected: int = 0
+    interrupt_nr: int = 0
+    interrupt_soft: int = 0
+    interrupt_shadow: int = 0
+    nmi_injected: int = 0
+    nmi_pending: int = 0
+    nmi_masked: int = 0
+    sipi_vector: int = 0
+    flags: int = 0
+    smi_smm: int = 0
+    smi_pending: int = 0
+    smi_smm_inside_nmi: int = 0
+    smi_latched_init: int = 0
+    triple_fault_pending: int = 0
+    exception_has_payload: int = 0
+    exception_payload: int = 0
+
+    @staticmethod
+    def _place(raw: Any, name: str) -> tuple[Any, str]:
+        """The C struct and member behind a flattened name."""
+        for part in ("exception", "interrupt", "nmi", "smi", "triple_fault"):
+            member = name.removeprefix(part + "_")
+            if member != name and member not in ("has_payload", "payload"):
+                return getattr(raw, part), member
+        return raw, name
+
+    @classmethod
+    def from_c(cls, raw: Any) -> Self:
+        values = {}
+        for name in cls.__slots__:
+            owner, member = cls._place(raw, name)
+            values[name] = getattr(owner, member)
+        return cls(**values)
+
+    def to_c(self) -> Any:
+        raw = ffi.new("struct kvm_vcpu_events *")
+        for name in self.__slots__:
+            owner, member = self._place(raw, name)
+            put(owner, member, getattr(self, name), f"vcpuevents.{name}")
+        return raw
+
+
+def put(raw: Any, member: str, value: Any, what: str) -> None:
+    """Set one member of a C struct; `what` names it in the message.
+
+    Raises:
+        UsageError: the value does not fit.
+    """
+    try:
+        setattr(raw, member, value)
+    except (OverflowError, TypeError, IndexError) as error:
+        raise UsageError(f"{what}: {value!r} does not fit: {error}") from error
+
+
+def fill(raw: Any, value: Any, what: str) -> None:
+    """Copy every field of a dataclass into the C struct of the same names; errors as `put`."""
+    for each in fields(value):
+        put(raw, each.name, getattr(value, each.name), f"{what}.{each.name}")
+
+
+def from_bytes(kind: str, data: bytes) -> Any:
+    """A C struct of `kind` holding exactly `data`.
+
+    Raises:
+        UsageError: the length is not the struct's.
+    """
+    raw = ffi.new(f"{kind} *")
+    if len(data) != ffi.sizeof(kind):
+        raise UsageError(f"{kind} is {ffi.sizeof(kind)} bytes, and {len(data)} were given")
+    ffi.memmove(raw, data, len(data))
+    return raw
+
+
+def to_bytes(raw: Any) -> bytes:
+    """The bytes of a C struct that `ffi.new` made."""
+    return bytes(ffi.buffer(raw))

@@ -1,0 +1,300 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A vCPU: KVM_RUN and its state, one method per vCPU ioctl.
+
+Every ioctl takes the vCPU's mutex in the kernel: called from another thread, it waits until KVM_RUN returns. Run one
+vCPU always on the same host thread: KVM accounts stolen time by thread.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Any
+
+from vmm.abi.cpuid import CpuidEntry
+from vmm.errors import HostError, KvmCallError, UsageError
+from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer
+from vmm.kvm.capabilities import enable_cap
+from vmm.kvm.decode import PENDING, answer, decode
+from vmm.kvm.exits import Exit, Interrupted
+from vmm.kvm.handle import Handle
+from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
+from vmm.kvm.stats import Stats
+
+
+class Vcpu(Handle):
+    """A vCPU descriptor with its kvm_run mapped; made by `Vm.create_vcpu`. `id` is the APIC id."""
+
+    def __init__(self, fd: int, apic_id: int, run_size: int) -> None:
+        super().__init__(fd)
+        self.id = apic_id
+        self.what = f"vCPU {apic_id}"
+        try:
+            self._area = mmap.mmap(fd, run_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        except OSError as error:  # Python duplicates the descriptor for it
+            raise HostError(
+                f"mapping kvm_run of {self.what}: {error}\n  try: `ulimit -n`; a vCPU takes two descriptors"
+            ) from error
+        self._view: Any = ffi.from_buffer(self._area)
+        self._run: Any = ffi.cast("struct kvm_run *", self._view)
+        self._pending = False  # the guest is inside an exit that the next KVM_RUN completes
+        self._stored: Exit | None = None  # an exit that completing another one brought to light
+
+    def close(self) -> None:
+        # mmap holds a duplicate of the descriptor: the vCPU lives until the mapping goes.
+        if self._view is not None:
+            ffi.release(self._view)
+            self._view = self._run = None
+            self._area.close()
+        super().close()
+
+    def _live(self) -> Any:
+        """The mapped kvm_run. HostError once it is gone."""
+        if self._run is None:
+            raise HostError(f"{self.what} has been closed; nothing can be asked of it any more")
+        return self._run
+
+    # -- running
+
+    def run(self) -> Exit:
+        """KVM_RUN once; the GIL is released inside. EINTR is an exit (`Interrupted`), and clears immediate_exit.
+
+        Raises:
+            KvmCallError: the ioctl failed and no exit explains it.
+        """
+        if self._stored is not None:
+            stored, self._stored = self._stored, None
+            return stored
+        error = -lib.vmm_run(self.fd)
+        run = self._run
+        exit = decode(run, self._area, error)
+        self._pending = not error and run.exit_reason in PENDING
+        if exit is None:
+            raise KvmCallError("KVM_RUN", error, f"running {self.what}")
+        if error:
+            run.immediate_exit = 0
+        return exit
+
+    def reply(self, exit: Exit, value: bytes | int | None) -> None:
+        """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
+        answer(self._live(), self._area, exit, value)
+
+    def complete(self) -> None:
+        """Finish the exit that the guest is still inside of, without running on: afterwards the registers are true.
+
+        When finishing leads straight to another exit (string I/O, a split MMIO), that one is kept for the next `run`.
+        """
+        run = self._live()
+        while self._pending and self._stored is None:
+            run.immediate_exit = 1
+            try:
+                exit = self.run()
+            finally:
+                run.immediate_exit = 0
+            if not isinstance(exit, Interrupted):
+                self._stored = exit
+
+    def interrupt(self) -> None:
+        """Make the next KVM_RUN (or, with a signal, the present one) return EINTR at once. Any thread may call it."""
+        run = self._run
+        if run is not None:
+            run.immediate_exit = 1
+
+    def clear_interrupt(self) -> None:
+        """Take back an `interrupt` that no KVM_RUN has seen."""
+        self._live().immediate_exit = 0
+
+    def bind(self) -> Any:
+        """Let the kick signal of the calling thread mark this vCPU; returns what was bound, for `unbind`."""
+        return lib.vmm_run_bind(self._live())
+
+    @staticmethod
+    def unbind(before: Any) -> None:
+        """Undo `bind`."""
+        lib.vmm_run_bind(before)
+
+    # -- registers
+
+    def get_regs(self) -> Regs:
+        """KVM_GET_REGS."""
+        raw = ffi.new("struct kvm_regs *")
+        self.call("KVM_GET_REGS", raw, f"reading the registers of {self.what}")
+        return Regs.from_c(raw)
+
+    def set_regs(self, regs: Regs) -> None:
+        """KVM_SET_REGS."""
+        self.call("KVM_SET_REGS", regs.to_c(), f"setting the registers of {self.what}")
+
+    def get_sregs(self) -> Sregs:
+        """KVM_GET_SREGS."""
+        raw = ffi.new("struct kvm_sregs *")
+        self.call("KVM_GET_SREGS", raw, f"reading the segments of {self.what}")
+        return Sregs.from_c(raw)
+
+    def set_sregs(self, sregs: Sregs) -> None:
+        """KVM_SET_SREGS; EINVAL for a combination that no CPU allows."""
+        self.call("KVM_SET_SREGS", sregs.to_c(), f"setting the segments of {self.what}")
+
+    def _get_bytes(self, kind: str, call: str) -> bytes:
+        raw = ffi.new(f"{kind} *")
+        self.call(call, raw, f"reading {kind} of {self.what}")
+        return to_bytes(raw)
+
+    def get_fpu(self) -> bytes:
+        """KVM_GET_FPU: struct kvm_fpu, 416 bytes."""
+        return self._get_bytes("struct kvm_fpu", "KVM_GET_FPU")
+
+    def set_fpu(self, data: bytes) -> None:
+        """KVM_SET_FPU."""
+        self.call("KVM_SET_FPU", from_bytes("struct kvm_fpu", data), f"setting the FPU of {self.what}")
+
+    def get_xsave(self) -> bytes:
+        """KVM_GET_XSAVE: the first 4096 bytes of the XSAVE area, in the standard format."""
+        return self._get_bytes("struct kvm_xsave", "KVM_GET_XSAVE")
+
+    def get_xsave2(self, size: int) -> bytes:
+        """KVM_GET_XSAVE2: the whole XSAVE area; `size` is what KVM_CAP_XSAVE2 says."""
+        raw = ffi.new("char[]", max(size, 4096))
+        self.call("KVM_GET_XSAVE2", raw, f"reading the XSAVE area of {self.what}")
+        return to_bytes(raw)
+
+    def set_xsave(self, data: bytes) -> None:
+        """KVM_SET_XSAVE: an area as `get_xsave` or `get_xsave2` gave it (at least 4096 bytes).
+
+        Raises:
+            UsageError: it is shorter; the kernel would read beyond it.
+        """
+        if len(data) < ffi.sizeof("struct kvm_xsave"):
+            raise UsageError(f"an XSAVE area has {ffi.sizeof('struct kvm_xsave')} bytes or more, not {len(data)}")
+        self.call("KVM_SET_XSAVE", ffi.new("char[]", data), f"setting the XSAVE area of {self.what}")
+
+    def get_xcrs(self) -> dict[int, int]:
+        """KVM_GET_XCRS: number -> value."""
+        raw = ffi.new("struct kvm_xcrs *")
+        self.call("KVM_GET_XCRS", raw, f"reading the XCRs of {self.what}")
+        return {raw.xcrs[i].xcr: raw.xcrs[i].value for i in range(raw.nr_xcrs)}
+
+    def set_xcrs(self, xcrs: dict[int, int]) -> None:
+        """KVM_SET_XCRS."""
+        raw = ffi.new("struct kvm_xcrs *")
+        if len(xcrs) > len(raw.xcrs):
+            raise UsageError(f"{len(xcrs)} XCRs, and the kernel takes {len(raw.xcrs)}")
+        raw.nr_xcrs = len(xcrs)
+        for i, (number, value) in enumerate(xcrs.items()):
+            raw.xcrs[i].xcr, raw.xcrs[i].value = number, value
+        self.call("KVM_SET_XCRS", raw, f"setting the XCRs of {self.what}")
+
+    def get_debugregs(self) -> DebugRegs:
+        """KVM_GET_DEBUGREGS."""
+        raw = ffi.new("struct kvm_debugregs *")
+        self.call("KVM_GET_DEBUGREGS", raw, f"reading the debug registers of {self.what}")
+        return DebugRegs((raw.db[0], raw.db[1], raw.db[2], raw.db[3]), raw.dr6, raw.dr7)
+
+    def set_debugregs(self, regs: DebugRegs) -> None:
+        """KVM_SET_DEBUGREGS."""
+        raw = ffi.new("struct kvm_debugregs *", {"db": list(regs.db), "dr6": regs.dr6, "dr7": regs.dr7})
+        self.call("KVM_SET_DEBUGREGS", raw, f"setting the debug registers of {self.what}")
+
+    # -- CPUID and MSRs
+
+    def get_cpuid2(self) -> list[CpuidEntry]:
+        """KVM_GET_CPUID2: what the guest sees, after KVM's own adjustments."""
+        raw = ffi.new("struct kvm_cpuid2 *", {"nent": 256, "entries": 256})
+        self.call("KVM_GET_CPUID2", raw, f"reading CPUID of {self.what}")
+        return cpuid_list(raw)
+
+    def set_cpuid2(self, entries: list[CpuidEntry]) -> None:
+        """KVM_SET_CPUID2; before the first KVM_RUN."""
+        self.call("KVM_SET_CPUID2", cpuid_buffer(entries), f"setting CPUID of {self.what}")
+
+    def get_msrs(self, indices: list[int]) -> dict[int, int]:
+        """KVM_GET_MSRS: the values, up to the first MSR that KVM refuses (the result is then shorter)."""
+        raw = msr_buffer(dict.fromkeys(indices, 0))
+        count = self.call("KVM_GET_MSRS", raw, f"reading MSRs of {self.what}")
+        return {raw.entries[i].index: raw.entries[i].data for i in range(count)}
+
+    def set_msrs(self, values: dict[int, int]) -> int:
+        """KVM_SET_MSRS: how many were set; fewer than given means that KVM refused the next one."""
+        return self.call("KVM_SET_MSRS", msr_buffer(values), f"setting MSRs of {self.what}")
+
+    # -- interrupts and events
+
+    def get_lapic(self) -> bytes:
+        """KVM_GET_LAPIC: the 1024 bytes of the local APIC's registers; needs an in-kernel LAPIC."""
+        return self._get_bytes("struct kvm_lapic_state", "KVM_GET_LAPIC")
+
+    def set_lapic(self, data: bytes) -> None:
+        """KVM_SET_LAPIC."""
+        self.call("KVM_SET_LAPIC", from_bytes("struct kvm_lapic_state", data), f"setting the LAPIC of {self.what}")
+
+    def get_mp_state(self) -> int:
+        """KVM_GET_MP_STATE: a KVM_MP_STATE_* value (vmm.abi.exits.MP_STATES)."""
+        raw = ffi.new("struct kvm_mp_state *")
+        self.call("KVM_GET_MP_STATE", raw, f"reading the run state of {self.what}")
+        return int(raw.mp_state)
+
+    def set_mp_state(self, state: int) -> None:
+        """KVM_SET_MP_STATE."""
+        self.call(
+            "KVM_SET_MP_STATE", ffi.new("struct kvm_mp_state *", [state]), f"setting the run state of {self.what}"
+        )
+
+    def get_vcpu_events(self) -> VcpuEvents:
+        """KVM_GET_VCPU_EVENTS."""
+        raw = ffi.new("struct kvm_vcpu_events *")
+        self.call("KVM_GET_VCPU_EVENTS", raw, f"reading the events of {self.what}")
+        return VcpuEvents.from_c(raw)
+
+    def set_vcpu_events(self, events: VcpuEvents) -> None:
+        """KVM_SET_VCPU_EVENTS; `events.flags` says which parts count."""
+        self.call("KVM_SET_VCPU_EVENTS", events.to_c(), f"setting the events of {self.what}")
+
+    def interrupt_vector(self, vector: int) -> None:
+        """KVM_INTERRUPT: queue an external interrupt; only without an in-kernel LAPIC."""
+        raw = ffi.new("struct kvm_interrupt *", [vector])
+        self.call("KVM_INTERRUPT", raw, f"injecting vector {vector} into {self.what}")
+
+    def nmi(self) -> None:
+        """KVM_NMI."""
+        self.value("KVM_NMI", doing=f"sending an NMI to {self.what}")
+
+    # -- capabilities, time, translation, statistics
+
+    def enable_cap(self, capability: str, *args: int) -> None:
+        """KVM_ENABLE_CAP on the vCPU, by name."""
+        enable_cap(self, capability, args)
+
+    def get_tsc_khz(self) -> int:
+        """KVM_GET_TSC_KHZ: the guest's TSC frequency."""
+        return self.value("KVM_GET_TSC_KHZ", doing=f"reading the TSC frequency of {self.what}")
+
+    def set_tsc_khz(self, khz: int) -> None:
+        """KVM_SET_TSC_KHZ."""
+        self.value("KVM_SET_TSC_KHZ", khz, f"setting the TSC frequency of {self.what}")
+
+    def kvmclock_ctrl(self) -> None:
+        """KVM_KVMCLOCK_CTRL: tell the guest's clock that the guest was paused; EINVAL before it has a clock."""
+        self.value("KVM_KVMCLOCK_CTRL", doing=f"marking {self.what} as paused")
+
+    def translate(self, gva: int) -> int | None:
+        """KVM_TRANSLATE: the guest-physical address behind a guest-virtual one, or None."""
+        raw = ffi.new("struct kvm_translation *", {"linear_address": gva})
+        self.call("KVM_TRANSLATE", raw, f"translating {gva:#x} on {self.what}")
+        return int(raw.physical_address) if raw.valid else None
+
+    def get_device_attr(self, group: int, attr: int) -> int:
+        """KVM_GET_DEVICE_ATTR on the vCPU, for a 64-bit attribute (KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: 0, 0)."""
+        value = ffi.new("__u64 *")
+        raw = ffi.new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", value))])
+        self.call("KVM_GET_DEVICE_ATTR", raw, f"reading attribute {group}/{attr} of {self.what}")
+        return int(value[0])
+
+    def set_device_attr(self, group: int, attr: int, value: int) -> None:
+        """KVM_SET_DEVICE_ATTR on the vCPU, for a 64-bit attribute."""
+        slot = ffi.new("__u64 *", value)
+        raw = ffi.new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", slot))])
+        self.call("KVM_SET_DEVICE_ATTR", raw, f"setting attribute {group}/{attr} of {self.what}")
+
+    def get_stats(self) -> Stats:
+        """KVM_GET_STATS_FD: the vCPU's binary statistics, readable while it runs; the caller closes them."""
+        return Stats(self.value("KVM_GET_STATS_FD", doing=f"opening the statistics of {self.what}"))

@@ -1,0 +1,231 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM: its memslots, interrupt controllers, clock and vCPUs. One method per VM ioctl.
+
+A VM keeps what the kernel only borrows (the mappings behind its memslots) and closes in the one safe order: vCPUs,
+the VM, then memory; a VM alive over unmapped memory would write into whatever is mapped there next.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from vmm.errors import UsageError
+from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.capabilities import check_extension, enable_cap, require
+from vmm.kvm.handle import Handle
+from vmm.kvm.memory import Mapping
+from vmm.kvm.stats import Stats
+from vmm.kvm.vcpu import Vcpu
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """KVM_GET_CLOCK: kvmclock in ns, flags (KVM_CLOCK_*), and with them CLOCK_REALTIME in ns and the host's TSC."""
+
+    clock: int
+    flags: int
+    realtime: int
+    host_tsc: int
+
+    @property
+    def tsc_stable(self) -> bool:
+        return bool(self.flags & lib.KVM_CLOCK_TSC_STABLE)
+
+    @property
+    def has_realtime(self) -> bool:
+        return bool(self.flags & lib.KVM_CLOCK_REALTIME and self.flags & lib.KVM_CLOCK_HOST_TSC)
+
+
+@dataclass(frozen=True, slots=True)
+class MsrRange:
+    """One range of an MSR filter: `allowed[i]` says whether MSR base + i may be accessed (at most 0x3000 MSRs)."""
+
+    base: int
+    allowed: tuple[bool, ...]
+    read: bool = True
+    write: bool = True
+
+
+class Vm(Handle):
+    """A VM descriptor; made by `Kvm.create_vm`."""
+
+    what = "the VM"
+
+    def __init__(self, fd: int, run_size: int) -> None:
+        super().__init__(fd)
+        self._run_size = run_size
+        self._vcpus: list[Vcpu] = []
+        self._mappings: list[Mapping] = []
+
+    def close(self) -> None:
+        for vcpu in self._vcpus:
+            vcpu.close()
+        super().close()
+        for mapping in self._mappings:
+            mapping.users -= 1
+            if not mapping.users:
+                mapping.close()
+        self._vcpus, self._mappings = [], []
+
+    # -- capabilities
+
+    def check_extension(self, capability: str) -> int:
+        """KVM_CHECK_EXTENSION on this VM, by name; it may differ from the system's answer."""
+        return check_extension(self, capability)
+
+    def require(self, capability: str, needed_by: str) -> int:
+        """As `Kvm.require`, asked of this VM."""
+        return require(self, capability, needed_by)
+
+    def enable_cap(self, capability: str, *args: int) -> None:
+        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments."""
+        enable_cap(self, capability, args)
+
+    # -- memory
+
+    def set_user_memory_region(
+        self,
+        slot: int,
+        gpa: int,
+        mapping: Mapping | None,
+        *,
+        offset: int = 0,
+        size: int = 0,
+        readonly: bool = False,
+        log_dirty: bool = False,
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION: slot -> [gpa, gpa + size) over mapping[offset:]; `mapping` None deletes the slot.
+
+        `size` 0 means to the end of the mapping. The VM closes the mapping when it closes.
+        """
+        size = self._span(mapping, offset, size)
+        flags = readonly * lib.KVM_MEM_READONLY | log_dirty * lib.KVM_MEM_LOG_DIRTY_PAGES
+        hva = mapping.hva + offset if mapping else 0
+        raw = ffi.new("struct kvm_userspace_memory_region *", [slot, flags, gpa, size, hva])
+        self.call("KVM_SET_USER_MEMORY_REGION", raw, f"setting memslot {slot} to {size:#x} bytes at GPA {gpa:#x}")
+        self._adopt(mapping)
+
+    def set_user_memory_region2(
+        self,
+        slot: int,
+        gpa: int,
+        mapping: Mapping | None,
+        *,
+        offset: int = 0,
+        size: int = 0,
+        flags: int = 0,
+        guest_memfd: int = -1,
+        guest_memfd_offset: int = 0,
+    ) -> None:
+        """KVM_SET_USER_MEMORY_REGION2 (Linux 6.8): as above, with raw flags and a guest_memfd behind private pages."""
+        size = self._span(mapping, offset, size)
+        hva = mapping.hva + offset if mapping else 0
+        raw = ffi.new("struct kvm_userspace_memory_region2 *", [slot, flags, gpa, size, hva])
+        if guest_memfd >= 0:
+            raw.flags |= lib.KVM_MEM_GUEST_MEMFD
+            raw.guest_memfd, raw.guest_memfd_offset = guest_memfd, guest_memfd_offset
+        self.call("KVM_SET_USER_MEMORY_REGION2", raw, f"setting memslot {slot} to {size:#x} bytes at GPA {gpa:#x}")
+        self._adopt(mapping)
+
+    @staticmethod
+    def _span(mapping: Mapping | None, offset: int, size: int) -> int:
+        if mapping is None:
+            return 0
+        size = size or mapping.size - offset
+        if offset < 0 or size <= 0 or offset + size > mapping.size:
+            raise UsageError(f"a memslot of {size:#x} bytes at offset {offset:#x} of a mapping of {mapping.size:#x}")
+        return size
+
+    def _adopt(self, mapping: Mapping | None) -> None:
+        if mapping is not None and mapping not in self._mappings:
+            self._mappings.append(mapping)
+            mapping.users += 1
+
+    def set_tss_addr(self, gpa: int) -> None:
+        """KVM_SET_TSS_ADDR: three pages for Intel's real mode, below 4 GiB and outside every memslot."""
+        self.value("KVM_SET_TSS_ADDR", gpa, f"placing the real-mode TSS at {gpa:#x}")
+
+    def set_identity_map_addr(self, gpa: int) -> None:
+        """KVM_SET_IDENTITY_MAP_ADDR: one page for Intel's real mode; before the first vCPU."""
+        self.call("KVM_SET_IDENTITY_MAP_ADDR", ffi.new("__u64 *", gpa), f"placing the identity map at {gpa:#x}")
+
+    # -- interrupts
+
+    def create_irqchip(self) -> None:
+        """KVM_CREATE_IRQCHIP: PIC, IOAPIC and LAPICs in the kernel; before the first vCPU."""
+        self.value("KVM_CREATE_IRQCHIP", doing="creating the in-kernel interrupt controllers")
+
+    def create_pit2(self, *, flags: int = 0) -> None:
+        """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`."""
+        raw = ffi.new("struct kvm_pit_config *", {"flags": flags})
+        self.call("KVM_CREATE_PIT2", raw, "creating the in-kernel PIT")
+
+    def irq_line(self, gsi: int, level: bool) -> None:
+        """KVM_IRQ_LINE: drive a GSI."""
+        self.call("KVM_IRQ_LINE", ffi.new("struct kvm_irq_level *", [gsi, int(level)]), f"driving GSI {gsi}")
+
+    def signal_msi(self, address: int, data: int) -> int:
+        """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
+        raw = ffi.new(
+            "struct kvm_msi *", {"address_lo": address & 0xFFFFFFFF, "address_hi": address >> 32, "data": data}
+        )
+        return self.call("KVM_SIGNAL_MSI", raw, f"sending MSI {address:#x}, data {data:#x}")
+
+    # -- clock
+
+    def get_clock(self) -> Clock:
+        """KVM_GET_CLOCK."""
+        raw = ffi.new("struct kvm_clock_data *")
+        self.call("KVM_GET_CLOCK", raw, "reading kvmclock")
+        return Clock(raw.clock, raw.flags, raw.realtime, raw.host_tsc)
+
+    def set_clock(self, clock: int, *, realtime: int | None = None) -> None:
+        """KVM_SET_CLOCK to `clock` ns; with `realtime` (ns), moved on by the time since then."""
+        raw = ffi.new("struct kvm_clock_data *", {"clock": clock})
+        if realtime is not None:
+            raw.flags, raw.realtime = lib.KVM_CLOCK_REALTIME, realtime
+        self.call("KVM_SET_CLOCK", raw, f"setting kvmclock to {clock} ns")
+
+    # -- MSRs, statistics, vCPUs
+
+    def set_msr_filter(self, ranges: list[MsrRange], *, default_deny: bool = False) -> None:
+        """KVM_X86_SET_MSR_FILTER: at most 16 ranges; x2APIC MSRs are never filtered.
+
+        Raises:
+            UsageError: too many ranges.
+        """
+        if len(ranges) > lib.KVM_MSR_FILTER_MAX_RANGES:
+            raise UsageError(
+                f"an MSR filter takes {lib.KVM_MSR_FILTER_MAX_RANGES} ranges, and {len(ranges)} were given"
+            )
+        raw = ffi.new("struct kvm_msr_filter *")
+        raw.flags = lib.KVM_MSR_FILTER_DEFAULT_DENY if default_deny else lib.KVM_MSR_FILTER_DEFAULT_ALLOW
+        alive: list[Any] = []  # the bitmaps, until the kernel has copied them
+        for slot, each in zip(raw.ranges[0 : len(ranges)], ranges, strict=True):
+            bits = sum(1 << i for i, allowed in enumerate(each.allowed) if allowed)
+            bitmap = ffi.new("__u8[]", bits.to_bytes((len(each.allowed) + 7) // 8, "little"))
+            alive.append(bitmap)
+            slot.flags = each.read * lib.KVM_MSR_FILTER_READ | each.write * lib.KVM_MSR_FILTER_WRITE
+            slot.nmsrs, slot.base, slot.bitmap = len(each.allowed), each.base, bitmap
+        self.call("KVM_X86_SET_MSR_FILTER", raw, "setting the MSR filter")
+
+    def get_stats(self) -> Stats:
+        """KVM_GET_STATS_FD: the VM's binary statistics; the caller closes them."""
+        return Stats(self.value("KVM_GET_STATS_FD", doing="opening the VM's statistics"))
+
+    def set_boot_cpu_id(self, apic_id: int) -> None:
+        """KVM_SET_BOOT_CPU_ID: which vCPU starts running; before any vCPU exists."""
+        self.value("KVM_SET_BOOT_CPU_ID", apic_id, f"making APIC id {apic_id} the boot CPU")
+
+    def create_vcpu(self, apic_id: int) -> Vcpu:
+        """KVM_CREATE_VCPU; the id is the APIC id, and ids need not be contiguous."""
+        fd = self.value("KVM_CREATE_VCPU", apic_id, f"creating the vCPU with APIC id {apic_id}")
+        try:
+            vcpu = Vcpu(fd, apic_id, self._run_size)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._vcpus.append(vcpu)
+        return vcpu
