@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a vCPU starts: the tables of the guest map written once, and registers for long mode in ring 0 or 3.
+
+It joins layout, paging and descriptors with a vCPU; it knows no payload. Source: Intel SDM vol. 3A, 9.8.5 (entering
+IA-32e mode), of which KVM_SET_SREGS sets the end state directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, USER_DS
+from vmm.errors import UsageError
+from vmm.kvm import state
+from vmm.kvm.vcpu import Vcpu
+from vmm.machine import descriptors, layout, paging
+from vmm.machine.memory import GuestMemory
+
+LONG_MODE_CR0 = CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.PG
+LONG_MODE_CR4 = CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT
+LONG_MODE_EFER = EFER.SCE | EFER.LME | EFER.LMA | EFER.NX
+XCR0_X87_SSE = 0x3
+
+
+def write_tables(
+    memory: GuestMemory, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
+) -> None:
+    """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
+    ports = tuple(allowed_ports)
+    base = layout.REGIONS
+    memory.write(base["gdt"].base, descriptors.gdt(cpus))
+    memory.write(base["idt"].base, descriptors.idt())
+    memory.write(base["gates"].base, descriptors.gates())
+    memory.write(paging.ROOT, paging.identity_map(memory.size, user))
+    for index in range(cpus):
+        block = layout.cpu_block(index)
+        memory.write(block.tss, descriptors.tss(block, ports))
+
+
+def _segment(row: descriptors.Segment) -> state.Segment:
+    """The register value of a descriptor's row."""
+    return state.Segment(
+        base=row.base, limit=row.limit, selector=row.selector, type=row.type, present=row.present, dpl=row.dpl,
+        db=row.db, s=row.s, l=row.l, g=row.g, unusable=int(not row.present),
+    )  # fmt: skip
+
+
+def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
+    """Set the registers of the vCPU with this index to start at `entry` in 64-bit mode.
+
+    RDI holds the index and RSI the number of vCPUs. Ring 0 starts on the boot stack with interrupts off; ring 3
+    on the stack of region `user` with interrupts on. Everything else is zero.
+    """
+    if ring not in (0, 3):
+        raise UsageError(f"a vCPU starts in ring 0 or 3, not {ring}")
+    block = layout.cpu_block(index)
+    data = _segment(descriptors.segment(USER_DS if ring else KERNEL_DS))
+    sregs = vcpu.get_sregs()
+    sregs.cs = _segment(descriptors.segment(USER_CS if ring else KERNEL_CS))
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data
+    sregs.tr = _segment(descriptors.tss_segment(index))
+    sregs.ldt = _segment(descriptors.null_segment())
+    sregs.gdt = state.Table(layout.REGIONS["gdt"].base, len(descriptors.gdt(cpus)) - 1)
+    sregs.idt = state.Table(layout.REGIONS["idt"].base, layout.REGIONS["idt"].size - 1)
+    sregs.cr0, sregs.cr4, sregs.efer = int(LONG_MODE_CR0), int(LONG_MODE_CR4), int(LONG_MODE_EFER)
+    sregs.cr3 = paging.ROOT
+    vcpu.set_sregs(sregs)
+    rflags = RFLAGS.FIXED | RFLAGS.IF if ring else RFLAGS.FIXED
+    stack = layout.USER_STACK_TOP if ring else block.boot_stack_top
+    vcpu.set_regs(state.Regs(rip=entry, rsp=stack, rdi=index, rsi=cpus, rflags=int(rflags)))

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who answers an access to a port or to an MMIO address. It knows claims, widths and byte order; it knows no device,
+no exit and no vCPU.
+
+One `Bus` class serves both spaces. Its rules:
+
+* A device is told an offset into its claim, a size in bytes and an integer. The bus converts from and to little-endian
+  bytes, once, here.
+* Reading and writing are claimed apart, so a port may have a read callback and a write callback from two calls. A
+  `Device` claims both. Overlap is refused when claiming, never resolved.
+* **Ports** (`port_bus`): an access belongs, whole, to the claim that holds its first port. A port number names a
+  register, and its width is the instruction's: `out 0xf4, eax` is one write of 4 bytes to the device at 0xf4 even where
+  another device owns 0xf5.
+* **MMIO** (`mmio_bus`): addresses name bytes. An access inside one claim is one call. An access that crosses the edge
+  of any claim is done byte by byte, lowest address first, each byte an access of its own with size 1.
+* **Unclaimed**: reads give all ones, writes are dropped, and both are counted in `Bus.unclaimed`. A strict bus raises
+  UnclaimedAccess instead, which ends the run.
+* What a device or a callback raises goes through unchanged: the run ends with it.
+
+Several vCPU threads use a bus at once. Claiming and looking up are safe against each other; a device guards its own
+state, because only it knows what must not interleave.
+"""
+
+from __future__ import annotations
+
+import operator
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from vmm.errors import UsageError
+from vmm.machine.claims import Claim, Claims
+from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
+
+PORTS = 1 << 16
+GUEST_PHYSICAL = 1 << 52  # MAXPHYADDR is at most 52 (AMD APM vol. 2, 5.1; Intel SDM vol. 3A, 4.1.4)
+
+ReadCall = Callable[[int, int], int]
+WriteCall = Callable[[int, int, int], None]
+
+
+class Device(Protocol):
+    """What can be claimed. `offset` counts from the start of the claim; sizes are bytes: 1, 2 or 4 from a port, 1 to 8
+    from MMIO. Values are unsigned and fit in `size` bytes. May be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    def read(self, offset: int, size: int) -> int:
+        """The value the guest sees."""
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Take `value` from the guest."""
+
+
+class Bus:
+    """One address space: `what` names its addresses in messages, `limit` is how many there are. `whole` chooses the
+    port rule of the module's text over the MMIO rule. `strict` may be changed at any time.
+    """
+
+    def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False) -> None:
+        self.what, self.limit, self.strict = what, limit, strict
+        self.unclaimed = Unclaimed()
+        self._whole = whole
+        self._readers: Claims[ReadCall] = Claims()
+        self._writers: Claims[WriteCall] = Claims()
+        self._lock = threading.Lock()
+
+    def claim(self, base: int, size: int, device: Device) -> None:
+        """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range."""
+        stop = base + size
+        self._claim(
+            Claim(base, stop, device.name, device, device.read),
+            Claim(base, stop, device.name, device, device.write),
+        )
+
+    def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
+        """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
+        self._claim(Claim(base, base + size, _name(f), f, lambda _offset, _size: f()), None)
+
+    def on_write(self, base: int, f: Callable[[int], object], size: int = 1) -> None:
+        """Writes to base..base+size-1 call `f(value)`, whose result is ignored. Otherwise as `on_read`."""
+
+        def call(_offset: int, _size: int, value: int) -> None:
+            f(value)
+
+        self._claim(None, Claim(base, base + size, _name(f), f, call))
+
+    def release(self, what: int | Device) -> None:
+        """Undo claims, in both directions: those that start at an address, or all of one device. UsageError if none."""
+
+        def gone(claim: Claim[Any]) -> bool:
+            return claim.base == what if isinstance(what, int) else claim.owner is what
+
+        with self._lock:
+            count = self._readers.remove(gone) + self._writers.remove(gone)
+        if not count:
+            which = f"no claim starts at {self.what} {what:#x}" if isinstance(what, int) else f"{what.name} claims none"
+            raise UsageError(f"releasing a claim of the {self.what} bus: {which}")
+
+    def read(self, address: int, size: int) -> bytes:
+        """`size` bytes (1 to 8) as the guest sees them.
+
+        Raises UnclaimedAccess on a strict bus, UsageError when a device answers with no integer of that size.
+        """
+        claim = self._readers.at(address)
+        if claim is not None and (self._whole or address + size <= claim.stop):
+            value = claim.call(address - claim.base, size)
+            try:
+                return operator.index(value).to_bytes(size, "little")
+            except (TypeError, OverflowError):
+                raise UsageError(
+                    f"reading {self.what} {address:#x}: {claim.name} answered {value!r}, "
+                    f"which is not an unsigned integer of {_bytes(size)}"
+                ) from None
+        if self._whole or self._readers.last_in(address, address + size) is None:
+            self._miss(address, size, None)
+            return b"\xff" * size
+        return b"".join(self.read(address + i, 1) for i in range(size))
+
+    def write(self, address: int, data: bytes) -> None:
+        """One write of `len(data)` bytes (1 to 8), lowest first. Raises UnclaimedAccess on a strict bus."""
+        size = len(data)
+        claim = self._writers.at(address)
+        if claim is not None and (self._whole or address + size <= claim.stop):
+            claim.call(address - claim.base, size, int.from_bytes(data, "little"))
+        elif self._whole or self._writers.last_in(address, address + size) is None:
+            self._miss(address, size, int.from_bytes(data, "little"))
+        else:
+            for i in range(size):
+                self.write(address + i, data[i : i + 1])
+
+    def read_string(self, address: int, size: int, count: int) -> bytes:
+        """REP INS: `count` elements of `size` bytes, all from the same address, in order."""
+        return b"".join(self.read(address, size) for _ in range(count))
+
+    def write_string(self, address: int, size: int, data: bytes) -> None:
+        """REP OUTS: every `size` bytes of `data` are one write to the same address, in order.
+
+        What raises stops there: earlier elements were delivered, later ones are not. UsageError on a broken element.
+        """
+        if len(data) % size:
+            raise UsageError(
+                f"string output to {self.what} {address:#x}: {_bytes(len(data))} are not whole elements of {size}"
+            )
+        for i in range(0, len(data), size):
+            self.write(address, data[i : i + size])
+
+    def _claim(self, reader: Claim[ReadCall] | None, writer: Claim[WriteCall] | None) -> None:
+        with self._lock:
+            if reader is not None:
+                self._readers.refuse(reader, self.what, self.limit)
+            if writer is not None:
+                self._writers.refuse(writer, self.what, self.limit)
+            # Both were checked before either is taken: a refused claim changes nothing.
+            if reader is not None:
+                self._readers.add(reader)
+            if writer is not None:
+                self._writers.add(writer)
+
+    def _miss(self, address: int, size: int, value: int | None) -> None:
+        if self.strict:
+            raise UnclaimedAccess(self.what, address, size, value)
+        self.unclaimed.add(address, "read" if value is None else "write")
+
+
+def port_bus(*, strict: bool = False) -> Bus:
+    """The 65,536 I/O ports."""
+    return Bus("port", PORTS, whole=True, strict=strict)
+
+
+def mmio_bus(*, strict: bool = False) -> Bus:
+    """Guest-physical addresses that no memslot holds."""
+    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict)
+
+
+def _name(f: Callable[..., object]) -> str:
+    return getattr(f, "__qualname__", None) or repr(f)
+
+
+def _bytes(size: int) -> str:
+    return f"{size} byte" if size == 1 else f"{size} bytes"

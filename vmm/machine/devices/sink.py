@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where the text of a guest goes: kept up to a limit, shown live if asked. It knows no device and no terminal."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from vmm.errors import EXIT_FAIL, UsageError, VmmError
+
+DEFAULT_LIMIT = 1 << 20
+
+
+class OutputLimit(VmmError):
+    """The guest wrote more than its sink takes. It ends the run; all that fitted was kept."""
+
+    exit_code = EXIT_FAIL
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(
+            f"the guest wrote more than {limit:,} bytes of output\n"
+            "  try: a higher output limit, if so much is meant; else look for the loop that writes"
+        )
+        self.limit = limit
+
+
+class Sink:
+    """Collects bytes; any number of devices may share one, from any thread.
+
+    `limit` is in bytes; 0 takes nothing. `live` gets each piece as it is taken, in order; what it raises goes through.
+    """
+
+    def __init__(self, limit: int = DEFAULT_LIMIT, live: Callable[[bytes], object] | None = None) -> None:
+        if limit < 0:
+            raise UsageError(f"an output limit of {limit} bytes: it must be 0 or more")
+        self.limit = limit
+        self._live = live
+        self._taken = bytearray()
+        self._lock = threading.RLock()  # `live` may look at `data`
+
+    @property
+    def data(self) -> bytes:
+        """A copy of all that was taken."""
+        with self._lock:
+            return bytes(self._taken)
+
+    def write(self, data: bytes) -> None:
+        """Take as much of `data` as fits; raise OutputLimit if that was not all."""
+        with self._lock:
+            fits = data[: self.limit - len(self._taken)]
+            self._taken += fits
+            if fits and self._live is not None:
+                self._live(fits)
+        if len(fits) < len(data):
+            raise OutputLimit(self.limit)

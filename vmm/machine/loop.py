@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Exit -> Step: the one place that decides what becomes of an exit. No ioctl, no thread, no time.
+
+`handle` is complete by type: a new member of `Exit` that no arm takes is an error of mypy (assert_never). Two kernel
+rules stand behind it: an I/O, MMIO, MSR or hypercall exit completes only inside the next KVM_RUN, and a hypercall
+instruction does not exit by itself (KVM answers it, except what KVM_CAP_EXIT_HYPERCALL passes on).
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from vmm.abi import exits as abi
+from vmm.abi.pv import KVM_ENOSYS
+from vmm.abi.rows import value_meaning, value_name
+from vmm.errors import errno_name
+from vmm.kvm.exits import (
+    Debug,
+    ExceptionExit,
+    Exit,
+    FailEntry,
+    Halt,
+    HardwareUnknown,
+    Hypercall,
+    Hyperv,
+    InternalError,
+    Interrupted,
+    IoapicEoi,
+    IrqWindowOpen,
+    MemoryFault,
+    MmioRead,
+    MmioWrite,
+    Notify,
+    PortIn,
+    PortOut,
+    ReadMsr,
+    Shutdown,
+    Simple,
+    SystemEvent,
+    TprAccess,
+    UnknownExit,
+    WriteMsr,
+    Xen,
+)
+from vmm.machine.devices.sink import OutputLimit
+from vmm.machine.platform import Platform
+from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
+from vmm.machine.unclaimed import UnclaimedAccess
+
+
+def handle(exit: Exit, platform: Platform) -> Step:
+    """Serve the exit and say how to go on.
+
+    What a hook or device of the user raises goes through unchanged.
+    """
+    try:
+        return _serve(exit, platform)
+    except OutputLimit as limit:
+        return Stop(Why.OUTPUT_LIMIT, str(limit), exit)
+    except UnclaimedAccess as unclaimed:
+        return Stop(Why.UNCLAIMED, str(unclaimed), exit)
+
+
+def _serve(exit: Exit, platform: Platform) -> Step:
+    match exit:
+        case PortOut(port, size, data):
+            platform.ports.write_string(port, size, data)
+            return GO_ON
+        case PortIn(port, size, count):
+            return Resume(platform.ports.read_string(port, size, count), answers=True)
+        case MmioWrite(address, data):
+            platform.mmio.write(address, data)
+            return GO_ON
+        case MmioRead(address, size):
+            return Resume(platform.mmio.read(address, size), answers=True)
+        case ReadMsr(index):
+            read = platform.msr_reads.get(index)
+            return Resume(read() if read else None, answers=True)
+        case WriteMsr(index, value):
+            write = platform.msr_writes.get(index)
+            accepted = write is not None and write(value) is not False
+            return Resume(0 if accepted else None, answers=True)
+        case Hypercall(nr, args):
+            call = platform.hypercalls.get(nr)
+            return Resume(call(*args) if call else -KVM_ENOSYS, answers=True)
+        case Interrupted() | IrqWindowOpen() | IoapicEoi() | TprAccess() | Simple():
+            return GO_ON
+        case Halt():
+            return Stop(Why.HALT, "the guest halted", exit)
+        case Debug():
+            return Stop(Why.DEBUG, f"debug event: vector {exit.exception} at {exit.pc:#x}", exit)
+        case SystemEvent(kind):
+            return Stop(Why.SYSTEM_EVENT, f"the guest raised {value_name(abi.SYSTEM_EVENTS, kind)}", exit)
+        case Shutdown():
+            return Stop(Why.SHUTDOWN, "the guest shut down: a triple fault, that is a fault that no handler took", exit)
+        case FailEntry(reason, cpu):
+            return Stop(Why.FAIL_ENTRY, f"the CPU refused to enter the guest: reason {reason:#x} on CPU {cpu}", exit)
+        case InternalError():
+            return Stop(Why.INTERNAL_ERROR, internal_error(exit), exit)
+        case MemoryFault(flags, gpa, size, errno):
+            text = f"KVM could not resolve {size:#x} bytes at GPA {gpa:#x} (flags {flags:#x}, {errno_name(errno)})"
+            return Stop(Why.MEMORY_FAULT, text, exit)
+        case ExceptionExit(vector, error_code):
+            return Stop(Why.UNHANDLED, f"KVM handed on exception {vector}, error code {error_code:#x}", exit)
+        case HardwareUnknown(reason):
+            return Stop(Why.UNHANDLED, f"the CPU left the guest for a reason KVM does not know: {reason:#x}", exit)
+        case Hyperv(kind) | Xen(kind):
+            return Stop(Why.UNHANDLED, f"the guest used {type(exit).__name__} service {kind}, which is not here", exit)
+        case Notify(flags):
+            return Stop(Why.UNHANDLED, f"the guest opened no event window for too long (flags {flags:#x})", exit)
+        case UnknownExit(reason):
+            return Stop(Why.UNHANDLED, f"exit reason {abi.exit_name(reason)} is unknown to this pyvmm", exit)
+        case _:
+            assert_never(exit)
+
+
+def internal_error(exit: InternalError) -> str:
+    """One line on a KVM_EXIT_INTERNAL_ERROR."""
+    text = f"KVM gave up (suberror {exit.suberror}): {value_meaning(abi.INTERNAL_ERRORS, exit.suberror)}"
+    if exit.instruction:
+        text += f", bytes {exit.instruction.hex(' ')}"
+    return text

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A virtual machine in one object: memory, vCPUs, devices, and a run with limits that always ends.
+
+    with Machine() as m:
+        m.load("mov al, 0x41; out 0xe9, al; hlt")
+        print(m.run(timeout=1).console)
+
+It wires the floors below; what an exit means is loop.py, how a vCPU is driven runner.py, where things lie layout.py.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, Self
+
+from vmm.abi import ports
+from vmm.errors import UsageError
+from vmm.kvm import kick
+from vmm.kvm.exits import Exit
+from vmm.kvm.system import Kvm
+from vmm.machine import boot, layout
+from vmm.machine.cpuid import CpuidModel
+from vmm.machine.devices.console import DebugConsole
+from vmm.machine.devices.exit_port import ExitPort
+from vmm.machine.devices.scratch import ScratchMmio
+from vmm.machine.devices.sink import Sink
+from vmm.machine.devices.uart16550 import Uart16550A
+from vmm.machine.memory import GuestMemory
+from vmm.machine.platform import Platform
+from vmm.machine.runner import Runner, Worker, current
+from vmm.machine.steps import Stop, Why
+from vmm.machine.virtual import read_virtual, write_virtual
+
+if TYPE_CHECKING:
+    from vmm.asm.program import Program
+
+Irqchip = Literal["none", "kernel", "split"]
+DEFAULT_TIMEOUT = 10.0
+DEFAULT_CONSOLE_LIMIT = 4 << 20
+COM1_GSI = 4
+IOAPIC_PINS = 24
+# How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
+HEARTBEAT = 0.02
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
+
+    `exits` counts by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
+    """
+
+    stop: Stop
+    vcpu: int | None
+    console: bytes
+    wall: float
+    exits: Counter[str]
+    recent: dict[int, tuple[Exit, ...]]
+    unclaimed: int
+
+    @property
+    def text(self) -> str:
+        """The console as text; bytes that are no UTF-8 are shown as replacement characters."""
+        return self.console.decode("utf-8", "replace")
+
+
+class Machine:
+    """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
+
+    irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
+    cpuid: called with the CpuidModel before the vCPUs get it. strict: an access that nobody claims ends the run.
+
+    Raises:
+        HostError: /dev/kvm cannot be used, or refuses something.
+        UsageError: memory or vCPUs that cannot be.
+    """
+
+    def __init__(
+        self,
+        memory: str | int | None = None,
+        cpus: int | Sequence[int] = 1,
+        *,
+        irqchip: Irqchip = "none",
+        strict: bool = False,
+        console_limit: int = DEFAULT_CONSOLE_LIMIT,
+        live: Callable[[bytes], object] | None = None,
+        cpuid: Callable[[CpuidModel], object] | None = None,
+        before_vcpus: Callable[[Machine], object] | None = None,
+        kvm: Kvm | None = None,
+    ) -> None:
+        ids = list(range(cpus)) if isinstance(cpus, int) else list(cpus)
+        layout.check_cpus(len(ids))
+        if len(set(ids)) != len(ids):
+            raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
+        size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
+        layout.check_memory(size, len(ids))
+        self.irqchip = irqchip
+        self.kvm = kvm or Kvm.open()
+        self._owns_kvm = kvm is None
+        self.workers: list[Worker] = []
+        self.runners: list[Runner] = []
+        self.program: Program | None = None
+        self.timeout: float | None = DEFAULT_TIMEOUT
+        self.on_exit: Callable[[Runner, Exit], object] | None = None
+        self._lock = threading.Lock()
+        self._started: set[int] = set()
+        self._active: set[int] = set()
+        self._stop: Stop | None = None
+        self._stopped_by: Runner | None = None
+        self._deadline: float | None = None
+        self._exit_limit: int | None = None
+        self._tickets = itertools.count(1)
+        try:
+            self.vm = self.kvm.create_vm()
+        except BaseException:
+            self._close_kvm()
+            raise
+        try:
+            self.memory = GuestMemory(self.vm)
+            for base, length in layout.ram_ranges(size):
+                self.memory.add(base, length)
+            self._create_irqchip()
+            self._wire(strict, Sink(console_limit, live))
+            if before_vcpus:
+                before_vcpus(self)
+            self._create_vcpus(ids, cpuid)
+        except BaseException:
+            self.close()
+            raise
+
+    # -- building
+
+    def _create_irqchip(self) -> None:
+        if self.irqchip == "none":
+            return
+        # Real mode on VMX without unrestricted guest needs these pages; elsewhere they cost nothing.
+        self.vm.set_identity_map_addr(layout.REGIONS["identity_map"].base)
+        self.vm.set_tss_addr(layout.REGIONS["kvm_tss"].base)
+        if self.irqchip == "kernel":
+            self.vm.create_irqchip()
+        elif self.irqchip == "split":
+            self.vm.require("SPLIT_IRQCHIP", "irqchip=split")
+            self.vm.enable_cap("SPLIT_IRQCHIP", IOAPIC_PINS)
+        else:
+            raise UsageError(f"irqchip={self.irqchip}: choose none, kernel or split")
+
+    def _wire(self, strict: bool, sink: Sink) -> None:
+        self.platform = Platform(strict=strict)
+        self.sink = sink
+        claim = self.platform.ports.claim
+        claim(ports.DEBUG_CONSOLE, 1, DebugConsole(sink))
+        raise_irq = self._com1_irq if self.irqchip == "kernel" else None
+        self.uart = Uart16550A(sink, raise_irq)
+        claim(ports.COM1, 8, self.uart)
+        claim(ports.EXIT, 1, ExitPort(self._exit_port))
+        self.platform.ports.on_write(ports.FAULT, self._fault_port)
+        region = layout.REGIONS["scratch_mmio"]
+        self.scratch = ScratchMmio(region.size)
+        self.platform.mmio.claim(region.base, region.size, self.scratch)
+
+    def _com1_irq(self, level: bool) -> None:
+        self.vm.irq_line(COM1_GSI, level)
+
+    def _exit_port(self, value: int) -> None:
+        self._finish(current(), Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
+
+    def _fault_port(self, value: int) -> None:
+        self._finish(current(), Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
+
+    def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
+        model = CpuidModel(self.kvm.get_supported_cpuid())
+        if edit:
+            edit(model)
+        self.cpuid = model
+        if self.irqchip != "none" and ids[0] != 0:
+            self.vm.set_boot_cpu_id(ids[0])
+        for index, apic_id in enumerate(ids):
+            vcpu = self.vm.create_vcpu(apic_id)
+            own = model.copy()
+            own.set_apic_id(apic_id)
+            vcpu.set_cpuid2(own.entries())
+            self.runners.append(Runner(vcpu, index))
+
+    # -- loading
+
+    def load(
+        self,
+        what: str | bytes | Program,
+        *,
+        at: int | None = None,
+        entry: int | str | None = None,
+        ring: int = 0,
+        user: Iterable[tuple[int, int]] = (),
+        allowed_ports: Iterable[int] = (),
+    ) -> Program:
+        """Put assembly text, raw bytes or an assembled Program into guest memory and make vCPU 0 start there.
+
+        `at` is the address (default: region `code`); `entry` a symbol or address (default: `start`, or the first
+        byte). `user` are page-aligned address ranges that ring 3 may touch, `allowed_ports` ports it may use.
+
+        Raises:
+            PayloadError: the text does not assemble.
+            UsageError: it does not fit.
+        """
+        from vmm.asm.program import Program  # the assembler's floor is loaded only by what needs it
+
+        base = layout.REGIONS["code"].base if at is None else at
+        if isinstance(what, str):
+            from vmm.asm.assembler import assemble
+
+            program = assemble(what, base=base)
+        elif isinstance(what, Program):
+            program = what
+        else:
+            program = Program("<bytes>", base, bytes(what), {}, ())
+        self._check_room(program)
+        boot.write_tables(self.memory, len(self.runners), user=tuple(user), allowed_ports=allowed_ports)
+        self.memory.write(program.base, program.code)
+        self.program = program
+        self.start(0, program.entry if entry is None else entry, ring=ring)
+        return program
+
+    @staticmethod
+    def _check_room(program: Program) -> None:
+        region = layout.region_at(program.base)
+        end = program.base + len(program.code)
+        if region is None or not region.ram or end > region.end:
+            room = region.end - program.base if region and region.ram else 0
+            raise UsageError(
+                f"{program.name}: {len(program.code)} bytes do not fit at {program.base:#x}, "
+                f"where region {region.name if region else 'none'} has room for {room}"
+            )
+
+    def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
+        """Make a vCPU start at `entry` in long mode with the next run, without INIT and SIPI."""
+        runner = self.runners[index]
+        address = self.address(entry)
+        if self.irqchip != "none" and index:
+            runner.vcpu.set_mp_state(0)  # KVM_MP_STATE_RUNNABLE
+        boot.long_mode(runner.vcpu, index, address, cpus=len(self.runners), ring=ring)
+        self._started.add(index)
+
+    def address(self, where: int | str) -> int:
+        """The address of a symbol of the loaded program, or the number itself.
+
+        Raises:
+            UsageError: no such symbol.
+        """
+        if isinstance(where, int):
+            return where
+        symbols = self.program.symbols if self.program else {}
+        if where not in symbols:
+            raise UsageError(f"the program has no symbol {where!r}")
+        return symbols[where]
+
+    def read_virtual(self, va: int, size: int, *, vcpu: int = 0) -> bytes:
+        """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
+        return read_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, size)
+
+    def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
+        """Write by guest-virtual address; otherwise as `read_virtual`."""
+        write_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, data)
+
+    # -- hooks
+
+    def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:
+        """Call f(value) when the guest writes one of `size` ports from `port`."""
+        self.platform.ports.on_write(port, f, size)
+
+    def on_port_read(self, port: int, f: Callable[[], int], size: int = 1) -> None:
+        """Answer port reads with f()."""
+        self.platform.ports.on_read(port, f, size)
+
+    def on_mmio_write(self, address: int, f: Callable[[int], object], size: int = 8) -> None:
+        """Call f(value) when the guest writes at one of `size` guest-physical addresses that no memslot holds."""
+        self.platform.mmio.on_write(address, f, size)
+
+    def on_mmio_read(self, address: int, f: Callable[[], int], size: int = 8) -> None:
+        """Answer MMIO reads with f()."""
+        self.platform.mmio.on_read(address, f, size)
+
+    @property
+    def current(self) -> Runner | None:
+        """Inside a hook: the runner of the vCPU that caused it."""
+        return current()
+
+    # -- running
+
+    def run(self, timeout: float | None = None, *, exit_limit: int | None = None) -> Result:
+        """Run every started vCPU (with an in-kernel LAPIC also those that wait for SIPI) until one ends the run.
+
+        `timeout` in seconds (default: `self.timeout`, 10), `exit_limit` in exits over all vCPUs. Both, and the
+        console's limit, end in a Result like anything else; what a hook raises, and KeyboardInterrupt, is raised
+        here after every vCPU has stopped. A further run goes on where this one ended.
+        """
+        limit = self.timeout if timeout is None else timeout
+        begin = time.monotonic()
+        self._stop = self._stopped_by = None
+        self._deadline = None if limit is None else begin + limit
+        self._exit_limit, self._tickets = exit_limit, itertools.count(1)
+        for runner in self.runners:
+            runner.counts.clear()
+            runner.recent.clear()
+        boot_runner, others = self.runners[0], self.runners[1:]
+        active = [r for r in others if r.index in self._started or self.irqchip != "none"]
+        self._active = {boot_runner.index, *(r.index for r in active)}
+        self._ensure_workers(len(others))
+        timer = kick.Timer()
+        try:
+            with boot_runner.on_this_thread():
+                timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
+                try:
+                    for runner in active:
+                        self.workers[runner.index - 1].start(partial(self._drive, runner))
+                    self._drive(boot_runner)
+                    self._wait_for_workers()
+                finally:
+                    timer.stop()
+        finally:
+            timer.close()
+            self._end_all()
+        return self._result(time.monotonic() - begin)
+
+    def _drive(self, runner: Runner) -> None:
+        try:
+            runner.drive(self)
+        except BaseException as error:
+            self.finish(runner, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
+            raise
+
+    def _ensure_workers(self, count: int) -> None:
+        while len(self.workers) < count:
+            self.workers.append(Worker(self.runners[len(self.workers) + 1]))
+
+    def _wait_for_workers(self) -> None:
+        """The boot vCPU is done; keep the limits for those that go on."""
+        for worker in self.workers:
+            while not worker.idle.wait(HEARTBEAT):
+                self.tick(self.runners[0])
+
+    def _end_all(self) -> None:
+        """Every vCPU out of KVM_RUN and every worker idle; then raise what a worker's hook raised."""
+        if self._stop is None:
+            self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
+        for worker in self.workers:
+            while not worker.idle.wait(HEARTBEAT):
+                worker.runner.interrupt()
+        for runner in self.runners:
+            runner.vcpu.clear_interrupt()
+        for worker in self.workers:
+            if worker.error is not None:
+                error, worker.error = worker.error, None
+                raise error
+
+    def _result(self, wall: float) -> Result:
+        assert self._stop is not None
+        counts: Counter[str] = Counter()
+        for runner in self.runners:
+            counts.update(runner.counts)
+        return Result(
+            stop=self._stop,
+            vcpu=self._stopped_by.index if self._stopped_by else None,
+            console=self.sink.data,
+            wall=wall,
+            exits=counts,
+            recent={runner.index: tuple(runner.recent) for runner in self.runners},
+            unclaimed=self.platform.ports.unclaimed.total + self.platform.mmio.unclaimed.total,
+        )
+
+    def stop(self, text: str = "the host asked for it") -> None:
+        """End the run from a hook or another thread."""
+        self._finish(None, Stop(Why.STOPPED, text))
+
+    # -- what a runner asks (runner.Control)
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop is not None
+
+    def finish(self, runner: Runner, stop: Stop) -> None:
+        if stop.why is Why.HALT:
+            # Without an in-kernel LAPIC nothing wakes this vCPU; the others may still have work.
+            self._active.discard(runner.index)
+            if self._active:
+                return
+        self._finish(runner, stop)
+
+    def _finish(self, runner: Runner | None, stop: Stop) -> None:
+        with self._lock:
+            if self._stop is None:
+                self._stopped_by, self._stop = runner, stop
+        for other in self.runners:
+            if other is not runner:
+                other.interrupt()
+
+    def tick(self, runner: Runner) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
+            self._finish(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
+
+    def observe(self, runner: Runner, exit: Exit) -> None:
+        if self.on_exit is not None:
+            self.on_exit(runner, exit)
+        if self._exit_limit is not None and next(self._tickets) > self._exit_limit:
+            self._finish(runner, Stop(Why.EXIT_LIMIT, f"the guest caused more than {self._exit_limit} exits", exit))
+
+    # -- the end
+
+    def close(self) -> None:
+        """Stop everything and give it all back; idempotent."""
+        self._finish(None, Stop(Why.STOPPED, "the machine was closed"))
+        for worker in self.workers:
+            worker.close()
+        self.workers = []
+        self.vm.close()
+        self._close_kvm()
+
+    def _close_kvm(self) -> None:
+        if self._owns_kvm:
+            self.kvm.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

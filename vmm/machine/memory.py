@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guest memory by guest-physical address: memslots over anonymous mappings, with every access checked.
+
+It knows memslots and bytes; it knows no page tables (paging.py) and no meaning of an address (layout.py).
+"""
+
+from __future__ import annotations
+
+import struct
+from bisect import bisect_right
+from dataclasses import dataclass
+
+from vmm.errors import GuestMemoryError, UsageError
+from vmm.kvm.memory import Mapping
+from vmm.kvm.vm import Vm
+
+
+@dataclass(frozen=True, slots=True)
+class Memslot:
+    """`size` bytes of guest-physical memory from `gpa`, backed by mapping[offset:]."""
+
+    slot: int
+    gpa: int
+    size: int
+    mapping: Mapping
+    offset: int = 0
+    readonly: bool = False
+
+    @property
+    def end(self) -> int:
+        return self.gpa + self.size
+
+    @property
+    def hva(self) -> int:
+        """The host virtual address of the slot's first byte."""
+        return self.mapping.hva + self.offset
+
+
+class GuestMemory:
+    """The memslots of one VM. Accesses may span adjacent slots; a byte that no slot holds is a GuestMemoryError."""
+
+    def __init__(self, vm: Vm) -> None:
+        self._vm = vm
+        self._slots: list[Memslot] = []  # by gpa
+        self._starts: list[int] = []
+
+    @property
+    def slots(self) -> tuple[Memslot, ...]:
+        return tuple(self._slots)
+
+    @property
+    def size(self) -> int:
+        """Bytes in all slots."""
+        return sum(slot.size for slot in self._slots)
+
+    def add(self, gpa: int, size: int, *, mapping: Mapping | None = None, offset: int = 0,
+            readonly: bool = False, log_dirty: bool = False) -> Memslot:  # fmt: skip
+        """Put `size` bytes at `gpa`, zero-filled, or `mapping[offset:]` where one is given (aliasing is fine).
+
+        Raises:
+            UsageError: it overlaps a slot, or is not made of whole 4 KiB pages.
+            KvmCallError: KVM refuses it.
+        """
+        for other in self._slots:
+            if gpa < other.end and other.gpa < gpa + size:
+                raise UsageError(
+                    f"a memslot at {gpa:#x}..{gpa + size - 1:#x} overlaps slot {other.slot} at "
+                    f"{other.gpa:#x}..{other.end - 1:#x}"
+                )
+        taken = {each.slot for each in self._slots}
+        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        owned = mapping is None
+        mapping = mapping or Mapping(size)
+        try:
+            self._vm.set_user_memory_region(
+                number, gpa, mapping, offset=offset, size=size, readonly=readonly, log_dirty=log_dirty
+            )
+        except BaseException:
+            if owned:
+                mapping.close()
+            raise
+        slot = Memslot(number, gpa, size, mapping, offset, readonly)
+        index = bisect_right(self._starts, gpa)
+        self._slots.insert(index, slot)
+        self._starts.insert(index, gpa)
+        return slot
+
+    def remove(self, slot: Memslot) -> None:
+        """Delete a memslot; its bytes stay in its mapping."""
+        self._vm.set_user_memory_region(slot.slot, slot.gpa, None)
+        index = self._slots.index(slot)
+        del self._slots[index], self._starts[index]
+
+    def slot_at(self, gpa: int) -> Memslot | None:
+        """The slot that holds this byte."""
+        index = bisect_right(self._starts, gpa) - 1
+        if index >= 0 and gpa < self._slots[index].end:
+            return self._slots[index]
+        return None
+
+    def _piece(self, gpa: int, size: int, doing: str) -> tuple[Memslot, int, int]:
+        """(slot, start in its mapping, bytes of the access that it holds)."""
+        slot = self.slot_at(gpa)
+        if slot is None:
+            raise GuestMemoryError(f"{doing}: no memslot holds guest-physical address {gpa:#x}")
+        return slot, slot.offset + gpa - slot.gpa, min(size, slot.end - gpa)
+
+    def read(self, gpa: int, size: int) -> bytes:
+        """`size` bytes. A read that fits one slot is one copy.
+
+        Raises:
+            GuestMemoryError: some byte lies in no memslot.
+        """
+        doing = f"reading {size} bytes at {gpa:#x}"
+        if size < 0:
+            raise UsageError(f"{doing}: a negative size")
+        parts = []
+        while size:
+            slot, start, count = self._piece(gpa, size, doing)
+            parts.append(slot.mapping.bytes[start : start + count])
+            gpa, size = gpa + count, size - count
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """All of `data`, or nothing.
+
+        Raises:
+            GuestMemoryError: some byte lies in no memslot; then none is written.
+        """
+        doing = f"writing {len(data)} bytes at {gpa:#x}"
+        pieces, done = [], 0
+        while done < len(data):
+            slot, start, count = self._piece(gpa + done, len(data) - done, doing)
+            pieces.append((slot, start, done, count))
+            done += count
+        for slot, start, done, count in pieces:
+            slot.mapping.bytes[start : start + count] = data[done : done + count]
+
+    def fill(self, gpa: int, size: int, byte: int = 0) -> None:
+        """Set `size` bytes to one value."""
+        self.write(gpa, bytes([byte]) * size)
+
+    def unpack(self, layout: str, gpa: int) -> tuple[int, ...]:
+        """Little-endian numbers by a `struct` format without a byte-order mark: `unpack("QIB", gpa)`, unaligned."""
+        form = struct.Struct("<" + layout)
+        return form.unpack(self.read(gpa, form.size))
+
+    def pack(self, layout: str, gpa: int, *values: int) -> None:
+        """The reverse of `unpack`.
+
+        Raises:
+            UsageError: a value does not fit.
+        """
+        try:
+            data = struct.pack("<" + layout, *values)
+        except struct.error as error:
+            raise UsageError(f"writing {values} at {gpa:#x}: {error}") from error
+        self.write(gpa, data)
+
+    def read_u8(self, gpa: int) -> int:
+        return self.unpack("B", gpa)[0]
+
+    def read_u16(self, gpa: int) -> int:
+        return self.unpack("H", gpa)[0]
+
+    def read_u32(self, gpa: int) -> int:
+        return self.unpack("I", gpa)[0]
+
+    def read_u64(self, gpa: int) -> int:
+        return self.unpack("Q", gpa)[0]
+
+    def write_u8(self, gpa: int, value: int) -> None:
+        self.pack("B", gpa, value)
+
+    def write_u16(self, gpa: int, value: int) -> None:
+        self.pack("H", gpa, value)
+
+    def write_u32(self, gpa: int, value: int) -> None:
+        self.pack("I", gpa, value)
+
+    def write_u64(self, gpa: int, value: int) -> None:
+        self.pack("Q", gpa, value)

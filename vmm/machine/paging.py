@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Page tables: the bits of an entry, and the boot identity map as bytes. Numbers in, bytes out.
+
+Live tables are edited by page_tables.py and walked by walk.py. Sources: Intel SDM vol. 3A, chapter 4; AMD APM
+vol. 2, chapter 5.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import cache, lru_cache
+
+from vmm.abi.x86 import PTE
+from vmm.errors import UsageError
+from vmm.machine.layout import (
+    BOOT_TABLE_PAGES,
+    FOUR_GIB,
+    GIB,
+    LARGE_PAGE,
+    PAGE,
+    REGIONS,
+    describe,
+    ram_ranges,
+    rows_below,
+)
+
+ROOT = REGIONS["page_tables"].base
+"""CR3 of the boot tables: their PML4."""
+
+ENTRIES = 512
+_TABLE = struct.Struct(f"<{ENTRIES}Q")
+# Plain integers: arithmetic with IntFlag is slow, and it keeps a member for every value it ever met.
+PRESENT, RW, USER, PSE, NX = (int(bit) for bit in (PTE.PRESENT, PTE.RW, PTE.USER, PTE.PSE, PTE.NX))
+LINK = PRESENT | RW | USER  # a table never takes a right away: the last entry alone decides (4.6.1)
+MASK64 = (1 << 64) - 1
+
+UserRanges = tuple[tuple[int, int], ...]
+
+
+# --- the boot tables -------------------------------------------------------------------------------------------------
+
+
+def identity_map(memory: int, user: UserRanges = ()) -> bytes:
+    """The boot tables, as the bytes that belong at ROOT: one 4 KiB table after the other, the PML4 first.
+
+    Virtual equals physical for the first 4 GiB and for RAM above (`memory` bytes in all, in whole GiB). The first 2 MiB
+    has 4 KiB pages with the rights of layout.MAP; the rest 2 MiB pages, ring 0 only, writable, not executable.
+    `user` names ranges [low, high) of mapped pages in the first 2 MiB that ring 3 may use too. Raises UsageError.
+    """
+    high = sum(size for base, size in ram_ranges(memory) if base >= FOUR_GIB)
+    return _identity_map(-(-high // GIB), user)
+
+
+@lru_cache(maxsize=64)
+def _identity_map(high_gibs: int, user: UserRanges) -> bytes:
+    if (BOOT_TABLE_PAGES + high_gibs) * PAGE > REGIONS["page_tables"].size:
+        raise UsageError(f"{high_gibs} GiB of RAM above 4 GiB need more page tables than the guest map has room for")
+    first = ROOT + 2 * PAGE  # PML4, PDPT, four directories, the table of 4 KiB pages, directories above 4 GiB
+    small = first + 4 * PAGE
+    directories = [*range(first, small, PAGE), *(small + PAGE * (1 + n) for n in range(high_gibs))]
+    low = b"".join(_directory(n * GIB) for n in range(4))
+    return b"".join(
+        (
+            _table([(ROOT + PAGE) | LINK]),
+            _table([directory | LINK for directory in directories]),
+            struct.pack("<Q", small | LINK) + low[8:],
+            _first_table(user),
+            *(_directory(FOUR_GIB + n * GIB) for n in range(high_gibs)),
+        )
+    )
+
+
+def _table(entries: list[int]) -> bytes:
+    return _TABLE.pack(*entries, *[0] * (ENTRIES - len(entries)))
+
+
+@cache
+def _directory(base: int) -> bytes:
+    """One GiB from `base` by 2 MiB pages."""
+    flags = PRESENT | RW | PSE | NX
+    return _TABLE.pack(*range(base | flags, base + GIB | flags, LARGE_PAGE))
+
+
+def _first_table(user: UserRanges) -> bytes:
+    """The first 2 MiB by 4 KiB pages, as layout.MAP says."""
+    entries = list(_first_entries())
+    for low, high in user:
+        if low % PAGE or high % PAGE or not 0 <= low < high <= LARGE_PAGE:
+            raise UsageError(
+                f"user range {low:#x}..{high:#x}: ring 3 can be given whole 4 KiB pages of the first 2 MiB only"
+                " (put `.p2align 12` before both labels)"
+            )
+        for page in range(low // PAGE, high // PAGE):
+            if not entries[page]:
+                where = describe(page * PAGE) or "no region"
+                raise UsageError(f"user range {low:#x}..{high:#x}: page {page * PAGE:#x} ({where}) is not mapped")
+            entries[page] |= USER
+    return _TABLE.pack(*entries)
+
+
+@cache
+def _first_entries() -> tuple[int, ...]:
+    entries = [0] * ENTRIES
+    for row in rows_below(LARGE_PAGE):
+        if row.mapped:
+            flags = leaf_flags(writable=row.writable, user=row.user, nx=not row.executable)
+            for gpa in range(row.base, row.end, PAGE):
+                entries[gpa // PAGE] = gpa | flags
+    return tuple(entries)
+
+
+def leaf_flags(*, writable: bool, user: bool, nx: bool) -> int:
+    """The rights of a present page as entry bits."""
+    return PRESENT | RW * writable | USER * user | NX * nx

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the handling of an exit says: go on, with an answer perhaps, or stop, and why. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeAlias
+
+from vmm.kvm.exits import Exit
+
+
+class Why(StrEnum):
+    """Why a run ended."""
+
+    EXIT_PORT = "exit port"
+    HALT = "halt"
+    STOPPED = "stopped by the host"
+    GUEST_FAULT = "guest fault"
+    SHUTDOWN = "shutdown"
+    FAIL_ENTRY = "entry refused"
+    INTERNAL_ERROR = "internal error of KVM"
+    MEMORY_FAULT = "memory fault"
+    SYSTEM_EVENT = "system event"
+    DEBUG = "debug event"
+    UNCLAIMED = "unclaimed access"
+    UNHANDLED = "unhandled exit"
+    OUTPUT_LIMIT = "output limit"
+    EXIT_LIMIT = "exit limit"
+    TIME_LIMIT = "time limit"
+    INTERRUPTED = "interrupted"
+
+
+CRASHES = frozenset(
+    {
+        Why.GUEST_FAULT,
+        Why.SHUTDOWN,
+        Why.FAIL_ENTRY,
+        Why.INTERNAL_ERROR,
+        Why.MEMORY_FAULT,
+        Why.UNCLAIMED,
+        Why.UNHANDLED,
+    }
+)
+LIMITS = frozenset({Why.TIME_LIMIT, Why.OUTPUT_LIMIT, Why.EXIT_LIMIT})
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Go on. `reply` answers the exit where `answers` says so (None then refuses an MSR access)."""
+
+    reply: bytes | int | None = None
+    answers: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the run. `text` is one line for a person; `code` is what the guest wrote to the exit port."""
+
+    why: Why
+    text: str
+    exit: Exit | None = None
+    code: int | None = None
+
+    @property
+    def crashed(self) -> bool:
+        return self.why in CRASHES
+
+    @property
+    def limited(self) -> bool:
+        return self.why in LIMITS
+
+
+Step: TypeAlias = Resume | Stop
+GO_ON = Resume()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What becomes of an access that no device claims: counted, or an error. It knows neither devices nor buses."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal
+
+from vmm.errors import EXIT_FAIL, VmmError
+
+Direction = Literal["read", "write"]
+
+
+class UnclaimedAccess(VmmError):
+    """A guest touched what no device claims, on a strict bus. `value` is None for a read."""
+
+    exit_code = EXIT_FAIL
+
+    def __init__(self, what: str, address: int, size: int, value: int | None) -> None:
+        did = "read" if value is None else f"wrote {value:#x} to"
+        super().__init__(
+            f"the guest {did} {what} {address:#x} ({size} byte{'s' * (size != 1)}), which no device claims\n"
+            "  try: claim it with a callback, or run without --strict, which answers all ones and drops writes"
+        )
+        self.what, self.address, self.size, self.value = what, address, size, value
+
+
+class Unclaimed:
+    """How often the guest touched what nobody claims. Bounded: a hostile guest may touch every address there is.
+
+    `counts[address, direction]` holds the first `KEEP` distinct ones; `others` sums the rest. The address is that of
+    the access (of the byte, where an MMIO access is done byte by byte).
+    """
+
+    KEEP = 64
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[int, Direction], int] = {}
+        self.others = 0
+        self._lock = threading.Lock()
+
+    @property
+    def total(self) -> int:
+        """Every unclaimed access."""
+        with self._lock:
+            return sum(self.counts.values()) + self.others
+
+    def add(self, address: int, direction: Direction) -> None:
+        """Count one access."""
+        key = (address, direction)
+        with self._lock:
+            if key in self.counts or len(self.counts) < self.KEEP:
+                self.counts[key] = self.counts.get(key, 0) + 1
+            else:
+                self.others += 1
