@@ -8,6 +8,7 @@ COM1 = 0x3F8  # a 16550A takes eight ports from here
 COM1_SIZE = 8
 EXIT = 0xF4  # OUT of one of the values below ends the run
 FAULT = 0xF5  # the default IDT gates report an exception here
+HYPERCALL = 0xF6  # a #UD handler hands a hypercall over here, where the instruction never reaches KVM
 DELAY = 0x80  # free for payloads; a classic delay port
 
 EXIT_VALUE_PASS = 0
@@ -21,6 +22,7 @@ ASM = {
     "COM1": COM1,
     "EXIT_PORT": EXIT,
     "FAULT_PORT": FAULT,
+    "HYPERCALL_PORT": HYPERCALL,
     "DELAY_PORT": DELAY,
     "EXIT_PASS": EXIT_VALUE_PASS,
     "EXIT_FAIL": EXIT_VALUE_FAIL,

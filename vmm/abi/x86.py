@@ -223,6 +223,7 @@ def asm_constants() -> dict[str, int]:
     ):
         constants |= {f"{prefix}{name}": mask for mask, name in flag_rows(flags)}
     constants |= {f"{row.mnemonic}_VECTOR": row.vector for row in EXCEPTIONS}
-    for name in ("KERNEL_CS", "KERNEL_DS", "USER_DS", "USER_CS", "CODE32_CS", "CODE16_CS", "DATA16_DS", "FIRST_TSS"):
+    selectors = ("KERNEL_CS", "KERNEL_DS", "USER_DS", "USER_CS", "CODE32_CS", "CODE16_CS", "DATA16_DS", "FIRST_TSS")
+    for name in (*selectors, "STAR_VALUE"):
         constants[name] = globals()[name]
     return constants

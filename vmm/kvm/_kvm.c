@@ -135,18 +135,21 @@ int vmm_kick(int thread_id)
     return syscall(SYS_tgkill, getpid(), thread_id, kick_signal()) < 0 ? -errno : 0;
 }
 
-/* Bind RUN (or NULL) to the calling thread, open its signal mask for the kick; returns what was bound before,
- * because a handler of one guest may run another. */
-void *vmm_run_bind(void *run)
+/* What the calling thread has bound: a handler of one guest may run another, and has to put this back. */
+void *vmm_run_bound(void)
 {
-    struct kvm_run *before = bound_run;
+    return bound_run;
+}
+
+/* Bind RUN (or NULL) to the calling thread and open its signal mask for the kick. */
+void vmm_run_bind(void *run)
+{
     sigset_t set;
 
     bound_run = run;
     sigemptyset(&set);
     sigaddset(&set, kick_signal());
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-    return before;
 }
 
 /* A timer whose signal goes to the calling thread, and to no other. */

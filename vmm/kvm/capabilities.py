@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from vmm.abi import caps
 from vmm.errors import MissingCapability, UsageError
-from vmm.kvm._kvm import ffi
-from vmm.kvm.handle import Handle
+from vmm.kvm.handle import Handle, new
 
 
 def check_extension(handle: Handle, capability: str) -> int:
@@ -39,5 +38,5 @@ def enable_cap(handle: Handle, capability: str, args: tuple[int, ...]) -> None:
     row = caps.find(capability)
     if row is None:
         raise UsageError(caps.unknown(capability))
-    raw = ffi.new("struct kvm_enable_cap *", {"cap": row.number, "args": list(args)})
+    raw = new("struct kvm_enable_cap *", {"cap": row.number, "args": list(args)})
     handle.call("KVM_ENABLE_CAP", raw, f"enabling {row} on {handle.what}")

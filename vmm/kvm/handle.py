@@ -12,7 +12,19 @@ from types import TracebackType
 from typing import Any, Self
 
 from vmm.errors import HostError, KvmCallError, UsageError
-from vmm.kvm._kvm import lib
+from vmm.kvm._kvm import ffi, lib
+
+
+def new(kind: str, value: Any) -> Any:
+    """A C object of `kind` ("struct kvm_msi *") holding `value`, a number, list or dict as `ffi.new` takes it.
+
+    Raises:
+        UsageError: a number does not fit.
+    """
+    try:
+        return ffi.new(kind, value)
+    except (OverflowError, TypeError, IndexError) as error:
+        raise UsageError(f"{kind.removesuffix(' *')} cannot hold {value!r}: {error}") from error
 
 
 class Handle:

@@ -73,14 +73,15 @@ class Kvm(Handle):
 
     def create_vm(self, vm_type: int = 0) -> Vm:
         """KVM_CREATE_VM."""
-        fd, run_size = 0, self.get_vcpu_mmap_size()
-        for _ in range(16):  # EINTR: a signal came while the kernel set up; it is safe to ask again
-            fd = lib.vmm_ioctl_value(self.fd, lib.KVM_CREATE_VM, vm_type)
-            if fd != -errno.EINTR:
-                break
-        if fd < 0:
-            raise KvmCallError("KVM_CREATE_VM", -fd, "creating a VM")
-        return Vm(fd, run_size)
+        run_size = self.get_vcpu_mmap_size()
+        for attempts_left in range(15, -1, -1):
+            try:
+                return Vm(self.value("KVM_CREATE_VM", vm_type, "creating a VM"), run_size)
+            except KvmCallError as error:
+                # A signal came while the kernel set the VM up; it is safe to ask again.
+                if error.errno != errno.EINTR or not attempts_left:
+                    raise
+        raise AssertionError("the last attempt returned or raised")
 
     def _cpuid(self, call: str) -> list[CpuidEntry]:
         size = 128

@@ -17,7 +17,7 @@ from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer
 from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Exit, Interrupted
-from vmm.kvm.handle import Handle
+from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
 from vmm.kvm.stats import Stats
 
@@ -43,6 +43,8 @@ class Vcpu(Handle):
     def close(self) -> None:
         # mmap holds a duplicate of the descriptor: the vCPU lives until the mapping goes.
         if self._view is not None:
+            if lib.vmm_run_bound() == self._run:  # ^C at the wrong moment: a later kick must not write there
+                lib.vmm_run_bind(ffi.NULL)
             ffi.release(self._view)
             self._view = self._run = None
             self._area.close()
@@ -104,13 +106,18 @@ class Vcpu(Handle):
         """Take back an `interrupt` that no KVM_RUN has seen."""
         self._live().immediate_exit = 0
 
-    def bind(self) -> Any:
-        """Let the kick signal of the calling thread mark this vCPU; returns what was bound, for `unbind`."""
-        return lib.vmm_run_bind(self._live())
+    @staticmethod
+    def bound() -> Any:
+        """What the calling thread's kick signal marks now, for `unbind`."""
+        return lib.vmm_run_bound()
+
+    def bind(self) -> None:
+        """Let the kick signal of the calling thread mark this vCPU."""
+        lib.vmm_run_bind(self._live())
 
     @staticmethod
     def unbind(before: Any) -> None:
-        """Undo `bind`."""
+        """Undo `bind`; `before` is what was `bound`."""
         lib.vmm_run_bind(before)
 
     # -- registers
@@ -192,14 +199,14 @@ class Vcpu(Handle):
 
     def set_debugregs(self, regs: DebugRegs) -> None:
         """KVM_SET_DEBUGREGS."""
-        raw = ffi.new("struct kvm_debugregs *", {"db": list(regs.db), "dr6": regs.dr6, "dr7": regs.dr7})
+        raw = new("struct kvm_debugregs *", {"db": list(regs.db), "dr6": regs.dr6, "dr7": regs.dr7})
         self.call("KVM_SET_DEBUGREGS", raw, f"setting the debug registers of {self.what}")
 
     # -- CPUID and MSRs
 
     def get_cpuid2(self) -> list[CpuidEntry]:
         """KVM_GET_CPUID2: what the guest sees, after KVM's own adjustments."""
-        raw = ffi.new("struct kvm_cpuid2 *", {"nent": 256, "entries": 256})
+        raw = new("struct kvm_cpuid2 *", {"nent": 256, "entries": 256})
         self.call("KVM_GET_CPUID2", raw, f"reading CPUID of {self.what}")
         return cpuid_list(raw)
 
@@ -235,9 +242,7 @@ class Vcpu(Handle):
 
     def set_mp_state(self, state: int) -> None:
         """KVM_SET_MP_STATE."""
-        self.call(
-            "KVM_SET_MP_STATE", ffi.new("struct kvm_mp_state *", [state]), f"setting the run state of {self.what}"
-        )
+        self.call("KVM_SET_MP_STATE", new("struct kvm_mp_state *", [state]), f"setting the run state of {self.what}")
 
     def get_vcpu_events(self) -> VcpuEvents:
         """KVM_GET_VCPU_EVENTS."""
@@ -251,7 +256,7 @@ class Vcpu(Handle):
 
     def interrupt_vector(self, vector: int) -> None:
         """KVM_INTERRUPT: queue an external interrupt; only without an in-kernel LAPIC."""
-        raw = ffi.new("struct kvm_interrupt *", [vector])
+        raw = new("struct kvm_interrupt *", [vector])
         self.call("KVM_INTERRUPT", raw, f"injecting vector {vector} into {self.what}")
 
     def nmi(self) -> None:
@@ -278,21 +283,21 @@ class Vcpu(Handle):
 
     def translate(self, gva: int) -> int | None:
         """KVM_TRANSLATE: the guest-physical address behind a guest-virtual one, or None."""
-        raw = ffi.new("struct kvm_translation *", {"linear_address": gva})
+        raw = new("struct kvm_translation *", {"linear_address": gva})
         self.call("KVM_TRANSLATE", raw, f"translating {gva:#x} on {self.what}")
         return int(raw.physical_address) if raw.valid else None
 
     def get_device_attr(self, group: int, attr: int) -> int:
         """KVM_GET_DEVICE_ATTR on the vCPU, for a 64-bit attribute (KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: 0, 0)."""
         value = ffi.new("__u64 *")
-        raw = ffi.new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", value))])
+        raw = new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", value))])
         self.call("KVM_GET_DEVICE_ATTR", raw, f"reading attribute {group}/{attr} of {self.what}")
         return int(value[0])
 
     def set_device_attr(self, group: int, attr: int, value: int) -> None:
         """KVM_SET_DEVICE_ATTR on the vCPU, for a 64-bit attribute."""
-        slot = ffi.new("__u64 *", value)
-        raw = ffi.new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", slot))])
+        slot = new("__u64 *", value)
+        raw = new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", slot))])
         self.call("KVM_SET_DEVICE_ATTR", raw, f"setting attribute {group}/{attr} of {self.what}")
 
     def get_stats(self) -> Stats:

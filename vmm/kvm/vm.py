@@ -14,7 +14,7 @@ from typing import Any
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.capabilities import check_extension, enable_cap, require
-from vmm.kvm.handle import Handle
+from vmm.kvm.handle import Handle, new
 from vmm.kvm.memory import Mapping
 from vmm.kvm.stats import Stats
 from vmm.kvm.vcpu import Vcpu
@@ -63,11 +63,12 @@ class Vm(Handle):
         for vcpu in self._vcpus:
             vcpu.close()
         super().close()
-        for mapping in self._mappings:
+        while self._mappings:
+            mapping = self._mappings.pop()
             mapping.users -= 1
             if not mapping.users:
                 mapping.close()
-        self._vcpus, self._mappings = [], []
+        self._vcpus = []
 
     # -- capabilities
 
@@ -103,7 +104,7 @@ class Vm(Handle):
         size = self._span(mapping, offset, size)
         flags = readonly * lib.KVM_MEM_READONLY | log_dirty * lib.KVM_MEM_LOG_DIRTY_PAGES
         hva = mapping.hva + offset if mapping else 0
-        raw = ffi.new("struct kvm_userspace_memory_region *", [slot, flags, gpa, size, hva])
+        raw = new("struct kvm_userspace_memory_region *", [slot, flags, gpa, size, hva])
         self.call("KVM_SET_USER_MEMORY_REGION", raw, f"setting memslot {slot} to {size:#x} bytes at GPA {gpa:#x}")
         self._adopt(mapping)
 
@@ -122,7 +123,7 @@ class Vm(Handle):
         """KVM_SET_USER_MEMORY_REGION2 (Linux 6.8): as above, with raw flags and a guest_memfd behind private pages."""
         size = self._span(mapping, offset, size)
         hva = mapping.hva + offset if mapping else 0
-        raw = ffi.new("struct kvm_userspace_memory_region2 *", [slot, flags, gpa, size, hva])
+        raw = new("struct kvm_userspace_memory_region2 *", [slot, flags, gpa, size, hva])
         if guest_memfd >= 0:
             raw.flags |= lib.KVM_MEM_GUEST_MEMFD
             raw.guest_memfd, raw.guest_memfd_offset = guest_memfd, guest_memfd_offset
@@ -149,7 +150,7 @@ class Vm(Handle):
 
     def set_identity_map_addr(self, gpa: int) -> None:
         """KVM_SET_IDENTITY_MAP_ADDR: one page for Intel's real mode; before the first vCPU."""
-        self.call("KVM_SET_IDENTITY_MAP_ADDR", ffi.new("__u64 *", gpa), f"placing the identity map at {gpa:#x}")
+        self.call("KVM_SET_IDENTITY_MAP_ADDR", new("__u64 *", gpa), f"placing the identity map at {gpa:#x}")
 
     # -- interrupts
 
@@ -159,18 +160,16 @@ class Vm(Handle):
 
     def create_pit2(self, *, flags: int = 0) -> None:
         """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`."""
-        raw = ffi.new("struct kvm_pit_config *", {"flags": flags})
+        raw = new("struct kvm_pit_config *", {"flags": flags})
         self.call("KVM_CREATE_PIT2", raw, "creating the in-kernel PIT")
 
     def irq_line(self, gsi: int, level: bool) -> None:
         """KVM_IRQ_LINE: drive a GSI."""
-        self.call("KVM_IRQ_LINE", ffi.new("struct kvm_irq_level *", [gsi, int(level)]), f"driving GSI {gsi}")
+        self.call("KVM_IRQ_LINE", new("struct kvm_irq_level *", [gsi, int(level)]), f"driving GSI {gsi}")
 
     def signal_msi(self, address: int, data: int) -> int:
         """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
-        raw = ffi.new(
-            "struct kvm_msi *", {"address_lo": address & 0xFFFFFFFF, "address_hi": address >> 32, "data": data}
-        )
+        raw = new("struct kvm_msi *", {"address_lo": address & 0xFFFFFFFF, "address_hi": address >> 32, "data": data})
         return self.call("KVM_SIGNAL_MSI", raw, f"sending MSI {address:#x}, data {data:#x}")
 
     # -- clock
@@ -183,7 +182,7 @@ class Vm(Handle):
 
     def set_clock(self, clock: int, *, realtime: int | None = None) -> None:
         """KVM_SET_CLOCK to `clock` ns; with `realtime` (ns), moved on by the time since then."""
-        raw = ffi.new("struct kvm_clock_data *", {"clock": clock})
+        raw = new("struct kvm_clock_data *", {"clock": clock})
         if realtime is not None:
             raw.flags, raw.realtime = lib.KVM_CLOCK_REALTIME, realtime
         self.call("KVM_SET_CLOCK", raw, f"setting kvmclock to {clock} ns")

@@ -56,9 +56,9 @@ def handle(exit: Exit, platform: Platform) -> Step:
     try:
         return _serve(exit, platform)
     except OutputLimit as limit:
-        return Stop(Why.OUTPUT_LIMIT, str(limit), exit)
+        return Stop(Why.OUTPUT_LIMIT, _first_line(limit), exit)
     except UnclaimedAccess as unclaimed:
-        return Stop(Why.UNCLAIMED, str(unclaimed), exit)
+        return Stop(Why.UNCLAIMED, _first_line(unclaimed), exit)
 
 
 def _serve(exit: Exit, platform: Platform) -> Step:
@@ -112,6 +112,11 @@ def _serve(exit: Exit, platform: Platform) -> Step:
             return Stop(Why.UNHANDLED, f"exit reason {abi.exit_name(reason)} is unknown to this pyvmm", exit)
         case _:
             assert_never(exit)
+
+
+def _first_line(error: Exception) -> str:
+    """What went wrong, without what to try: the post-mortem has its own advice."""
+    return str(error).splitlines()[0]
 
 
 def internal_error(exit: InternalError) -> str:

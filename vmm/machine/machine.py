@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
 from vmm.abi import ports
-from vmm.errors import UsageError
+from vmm.errors import HostError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.kvm.system import Kvm
@@ -109,7 +109,8 @@ class Machine:
         self.program: Program | None = None
         self.timeout: float | None = DEFAULT_TIMEOUT
         self.on_exit: Callable[[Runner, Exit], object] | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call stop() while this thread is in it
+        self._running = threading.Lock()
         self._started: set[int] = set()
         self._active: set[int] = set()
         self._stop: Stop | None = None
@@ -299,10 +300,27 @@ class Machine:
         `timeout` in seconds (default: `self.timeout`, 10), `exit_limit` in exits over all vCPUs. Both, and the
         console's limit, end in a Result like anything else; what a hook raises, and KeyboardInterrupt, is raised
         here after every vCPU has stopped. A further run goes on where this one ended.
+
+        Raises:
+            HostError: the machine is closed.
+            UsageError: it runs already.
         """
-        limit = self.timeout if timeout is None else timeout
-        begin = time.monotonic()
-        self._stop = self._stopped_by = None
+        if self.vm.closed:
+            raise HostError("this machine has been closed; make another one to run")
+        if self._running.locked():
+            raise UsageError("this machine runs already; a hook may run another machine, not its own")
+        with self._running:
+            begin = time.monotonic()
+            try:
+                self._run(self.timeout if timeout is None else timeout, exit_limit, begin)
+            finally:
+                stop, by = self._end_all()
+            for worker in self.workers:
+                if worker.error is not None:
+                    raise worker.error
+            return self._result(stop, by, time.monotonic() - begin)
+
+    def _run(self, limit: float | None, exit_limit: int | None, begin: float) -> None:
         self._deadline = None if limit is None else begin + limit
         self._exit_limit, self._tickets = exit_limit, itertools.count(1)
         for runner in self.runners:
@@ -312,6 +330,8 @@ class Machine:
         active = [r for r in others if r.index in self._started or self.irqchip != "none"]
         self._active = {boot_runner.index, *(r.index for r in active)}
         self._ensure_workers(len(others))
+        for worker in self.workers:
+            worker.error = None
         timer = kick.Timer()
         try:
             with boot_runner.on_this_thread():
@@ -325,8 +345,6 @@ class Machine:
                     timer.stop()
         finally:
             timer.close()
-            self._end_all()
-        return self._result(time.monotonic() - begin)
 
     def _drive(self, runner: Runner) -> None:
         try:
@@ -342,31 +360,31 @@ class Machine:
     def _wait_for_workers(self) -> None:
         """The boot vCPU is done; keep the limits for those that go on."""
         for worker in self.workers:
-            while not worker.idle.wait(HEARTBEAT):
+            idle = worker.idle()
+            while not idle.wait(HEARTBEAT):
                 self.tick(self.runners[0])
 
-    def _end_all(self) -> None:
-        """Every vCPU out of KVM_RUN and every worker idle; then raise what a worker's hook raised."""
-        if self._stop is None:
-            self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
+    def _end_all(self) -> tuple[Stop, Runner | None]:
+        """Every vCPU out of KVM_RUN and every worker idle. Why, and by whom; a stop from here on is the next run's."""
+        with self._lock:
+            if self._stop is None:
+                self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
         for worker in self.workers:
-            while not worker.idle.wait(HEARTBEAT):
-                worker.runner.interrupt()
+            worker.finish()
         for runner in self.runners:
             runner.vcpu.clear_interrupt()
-        for worker in self.workers:
-            if worker.error is not None:
-                error, worker.error = worker.error, None
-                raise error
+        with self._lock:
+            ended = self._stop, self._stopped_by
+            self._stop = self._stopped_by = None
+        return ended
 
-    def _result(self, wall: float) -> Result:
-        assert self._stop is not None
+    def _result(self, stop: Stop, by: Runner | None, wall: float) -> Result:
         counts: Counter[str] = Counter()
         for runner in self.runners:
             counts.update(runner.counts)
         return Result(
-            stop=self._stop,
-            vcpu=self._stopped_by.index if self._stopped_by else None,
+            stop=stop,
+            vcpu=by.index if by else None,
             console=self.sink.data,
             wall=wall,
             exits=counts,
@@ -375,7 +393,9 @@ class Machine:
         )
 
     def stop(self, text: str = "the host asked for it") -> None:
-        """End the run from a hook or another thread."""
+        """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
+        that it cannot come too early.
+        """
         self._finish(None, Stop(Why.STOPPED, text))
 
     # -- what a runner asks (runner.Control)
@@ -396,9 +416,9 @@ class Machine:
         with self._lock:
             if self._stop is None:
                 self._stopped_by, self._stop = runner, stop
-        for other in self.runners:
-            if other is not runner:
-                other.interrupt()
+            for other in self.runners:  # under the lock: close() unmaps what interrupt() writes
+                if other is not runner:
+                    other.interrupt()
 
     def tick(self, runner: Runner) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
@@ -413,13 +433,25 @@ class Machine:
     # -- the end
 
     def close(self) -> None:
-        """Stop everything and give it all back; idempotent."""
+        """Stop everything and give it all back; idempotent. From another thread, it waits for the end of a run.
+
+        Raises:
+            UsageError: called from inside a run, by one of its hooks.
+        """
+        if self._running.locked() and current() in self.runners:
+            raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
         self._finish(None, Stop(Why.STOPPED, "the machine was closed"))
-        for worker in self.workers:
-            worker.close()
-        self.workers = []
-        self.vm.close()
-        self._close_kvm()
+        while not self._running.acquire(timeout=HEARTBEAT):
+            self._finish(None, Stop(Why.STOPPED, "the machine was closed"))
+        try:
+            for worker in self.workers:
+                worker.close()
+            self.workers = []
+            with self._lock:
+                self.vm.close()
+            self._close_kvm()
+        finally:
+            self._running.release()
 
     def _close_kvm(self) -> None:
         if self._owns_kvm:

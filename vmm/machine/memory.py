@@ -10,8 +10,8 @@ import struct
 from bisect import bisect_right
 from dataclasses import dataclass
 
-from vmm.errors import GuestMemoryError, UsageError
-from vmm.kvm.memory import Mapping
+from vmm.errors import GuestMemoryError, HostError, UsageError
+from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
 
 
@@ -61,6 +61,8 @@ class GuestMemory:
             UsageError: it overlaps a slot, or is not made of whole 4 KiB pages.
             KvmCallError: KVM refuses it.
         """
+        if gpa < 0 or gpa % PAGE or size <= 0 or size % PAGE:
+            raise UsageError(f"a memslot of {size} bytes at {gpa:#x}: address and size are whole pages of {PAGE} bytes")
         for other in self._slots:
             if gpa < other.end and other.gpa < gpa + size:
                 raise UsageError(
@@ -103,6 +105,8 @@ class GuestMemory:
         slot = self.slot_at(gpa)
         if slot is None:
             raise GuestMemoryError(f"{doing}: no memslot holds guest-physical address {gpa:#x}")
+        if slot.mapping.bytes.closed:
+            raise HostError(f"{doing}: the machine has been closed, and its memory with it")
         return slot, slot.offset + gpa - slot.gpa, min(size, slot.end - gpa)
 
     def read(self, gpa: int, size: int) -> bytes:

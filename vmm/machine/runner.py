@@ -12,6 +12,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Protocol
 
 from vmm.kvm import kick
@@ -22,6 +23,7 @@ from vmm.machine.platform import Platform
 from vmm.machine.steps import Stop
 
 KEPT_EXITS = 10
+PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
 
 
 class Control(Protocol):
@@ -56,15 +58,16 @@ class Runner:
     def on_this_thread(self) -> Iterator[None]:
         """The calling thread is the vCPU's for a while: a kick reaches it."""
         kick.install()
-        self.thread_id = kick.thread_id()
-        before = self.vcpu.bind()
-        _current.runner, outer = self, current()
-        try:
+        outer, before = current(), self.vcpu.bound()
+        try:  # ^C may come between any two lines: nothing may stay bound
+            self.vcpu.bind()
+            self.thread_id = kick.thread_id()  # last: a kick needs a thread that has bound something
+            _current.runner = self
             yield
         finally:
             _current.runner = outer
-            self.vcpu.unbind(before)
             self.thread_id = None
+            self.vcpu.unbind(before)
 
     def drive(self, control: Control) -> None:
         """Run until the control says stop or this vCPU ends the run. What a hook raises goes through.
@@ -101,40 +104,40 @@ class Worker:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.error: BaseException | None = None
-        self._job: Callable[[], None] | None = None
-        self._wake = threading.Semaphore(0)
-        self.idle = threading.Event()
-        self.idle.set()
+        # Its put is one step for a signal handler: ^C can come before or after it, not in the middle.
+        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._live, name=f"vcpu-{runner.vcpu.id}", daemon=True)
         self._thread.start()
 
     def start(self, job: Callable[[], None]) -> None:
-        """Run `job` on the thread; it ends by setting `idle`. Its exception, if any, is kept in `error`."""
-        self.idle.clear()
-        self.error, self._job = None, job
-        self._wake.release()
+        """Run `job` on the thread, after those it has. Its exception, if any, is kept in `error`."""
+        self._jobs.put(job)
+
+    def idle(self) -> threading.Event:
+        """An event that is set when every job given so far has ended."""
+        done = threading.Event()
+        self._jobs.put(done.set)
+        return done
+
+    def finish(self) -> None:
+        """Get the vCPU out of KVM_RUN until every job has ended: its machine must be stopping."""
+        done = self.idle()
+        while not done.wait(PATIENCE):
+            self.runner.interrupt()
 
     def close(self) -> None:
         """End the thread, and first the job it may still have: its machine must be stopping."""
-        while not self.idle.wait(0.01):
-            self.runner.interrupt()
-        self._job = None
-        self._wake.release()
+        self.finish()
+        self._jobs.put(None)
         self._thread.join()
 
     def _live(self) -> None:
-        while True:
-            self._wake.acquire()
-            job = self._job
-            if job is None:
-                return
+        while (job := self._jobs.get()) is not None:
             try:
                 with self.runner.on_this_thread():
                     job()
             except BaseException as error:
                 self.error = error
-            finally:
-                self.idle.set()
 
 
 class _Current(threading.local):

@@ -1,0 +1,13 @@
+; summary: stop with HLT, as a guest without a verdict does
+; ends:    halt
+;
+; Without an in-kernel interrupt controller nothing could wake the vCPU, so KVM gives HLT to the VMM (KVM_EXIT_HLT)
+; and pyvmm ends the run. With irqchip=kernel or split, HLT waits inside KVM instead.
+; result:  reached  u64   1: the instruction before HLT was executed
+
+%include "results.inc"
+
+start:
+    mov   eax, 1
+    RESULT reached
+    hlt

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm disasm`: the listing of a payload, or the disassembly of raw code."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TextIO
+
+from vmm.payload.catalog import find
+from vmm.payload.guest import assemble
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
+    )
+    parser.add_argument("--bits", type=int, choices=(16, 32, 64), default=64, help="how to decode a raw binary")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    payload = find(args.payload)
+    program = assemble(payload)
+    if payload.text is not None:
+        from vmm.asm.listing import render
+
+        print(render(program), file=out)
+        return 0
+    from vmm.asm.disassembler import disassemble
+
+    for row in disassemble(program.code, program.base, bits=args.bits):
+        print(f"{row.address:#8x}  {row.bytes.hex(' ').ljust(30)}  {row.text}", file=out)
+    return 0

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm doctor`: can KVM be used here, and what does it do? It decides the exit status; what is said is the report's.
+
+It must work where nothing else does: without /dev/kvm, without permission, without the extension built. The JSON
+document is described in vmm/report/doctor.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, TextIO
+
+from vmm.errors import EXIT_HOST, EXIT_PASS, VmmError
+from vmm.observe.unusable import NotBuilt, why_unusable
+
+if TYPE_CHECKING:
+    from vmm.observe.host import HostFacts
+
+NAME = "doctor"
+HELP = "is KVM usable here, why not, and what does it do: measured by running guests"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
+    parser.add_argument("--all", action="store_true", help="list absent capabilities and features too (text)")
+    parser.add_argument("--device", metavar="PATH", default="/dev/kvm", help="device node (default: %(default)s)")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Write what was found to `out`. The exit status: 0 if KVM is usable, else 99."""
+    from vmm.report import doctor as report
+
+    try:
+        facts = _measure(args.device)
+        doc = report.document(facts)
+    except VmmError as error:
+        doc = report.unusable_document(why_unusable(error, args.device))
+    if args.json:
+        import json
+
+        out.write(json.dumps(doc, indent=2) + "\n")
+    else:
+        out.write(report.text(doc, everything=args.all))
+    return EXIT_PASS if doc["usable"] else EXIT_HOST
+
+
+def _measure(device: str) -> HostFacts:
+    try:
+        from vmm.kvm.system import Kvm
+        from vmm.observe.host import measure
+    except ImportError as error:
+        if error.name != "vmm.kvm._kvm":
+            raise
+        raise NotBuilt(
+            "pyvmm's C binding (vmm.kvm._kvm) has not been built\n  try: `make`, or `python cffi_build.py`"
+        ) from error
+    with Kvm.open(device) as kvm:
+        return measure(kvm)

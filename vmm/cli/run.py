@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm run`: one payload, its console as it comes, and the outcome as text or JSON."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any, TextIO
+
+from vmm.errors import UsageError
+from vmm.payload.catalog import find
+from vmm.payload.options import Options, check_timeout, parse_param
+from vmm.payload.run import run_payload
+from vmm.report.style import Style, printable
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
+    )
+    parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
+    parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
+    parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
+    parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")
+    parser.add_argument("--output-limit", metavar="SIZE", help="stop after so much console output (default 4M)")
+    parser.add_argument(
+        "--mask",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help="hide a CPUID feature from the guest, for example STEAL_TIME or avx2; may repeat",
+    )
+    parser.add_argument(
+        "--expose",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help="show a CPUID feature to the guest, offered or not; may repeat",
+    )
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="K=V", help="set a payload's parameter; may repeat"
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop when the guest touches a port or address nobody claims"
+    )
+    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
+    parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+
+
+def options_of(args: argparse.Namespace) -> Options:
+    """The arguments as Options.
+
+    Raises:
+        UsageError: one of them cannot be.
+    """
+    from vmm.machine.layout import parse_size
+
+    if args.cpus is not None and args.cpus < 1:
+        raise UsageError(f"--cpus {args.cpus}: give at least 1")
+    if args.exit_limit is not None and args.exit_limit < 1:
+        raise UsageError(f"--exit-limit {args.exit_limit}: give at least 1")
+    options: dict[str, Any] = {}
+    if args.timeout is not None:
+        options["timeout"] = check_timeout(args.timeout)
+    if args.output_limit is not None:
+        options["output_limit"] = parse_size(args.output_limit)
+    return Options(
+        cpus=args.cpus,
+        memory=args.memory,
+        mask=tuple(args.mask),
+        expose=tuple(args.expose),
+        params=dict(parse_param(text) for text in args.param),
+        strict=args.strict,
+        exit_limit=args.exit_limit,
+        **options,
+    )
+
+
+def style_for(args: argparse.Namespace, out: TextIO) -> Style:
+    """Colour on a terminal, unless --no-color or NO_COLOR (no-color.org) says otherwise."""
+    import os
+
+    return Style(out.isatty() and not args.no_color and "NO_COLOR" not in os.environ)
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    payload = find(args.payload)
+    options = options_of(args)
+    console = Console(out)
+    outcome = run_payload(payload, options, live=None if args.json else console.write)
+    if args.json:
+        import json
+
+        print(json.dumps(outcome.as_json(), indent=2), file=out)
+        return outcome.exit_code
+    from vmm.report.text import outcome_lines
+
+    console.end()
+    for line in outcome_lines(outcome, style_for(args, out)):
+        print(line, file=out)
+    return outcome.exit_code
+
+
+class Console:
+    """The guest's console, shown as it comes. On a terminal, control characters are shown and not obeyed."""
+
+    def __init__(self, out: TextIO) -> None:
+        import codecs
+
+        self._out = out
+        self._safe = out.isatty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._last = "\n"
+
+    def write(self, data: bytes) -> None:
+        text = self._decoder.decode(data)
+        if not text:
+            return
+        self._out.write(printable(text) if self._safe else text)
+        self._last = text[-1]
+        if self._last == "\n":
+            self._out.flush()
+
+    def end(self) -> None:
+        """Let what follows start on a line of its own."""
+        if self._last != "\n":
+            self._out.write("\n")
+        self._out.flush()
+        sys.stderr.flush()

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Why a run can end as it did: one or two sentences for the person who reads a post-mortem. Text, and when it applies.
+
+Measured on hosts as docs/hosts.md describes them; a sentence says "can be", because one run rarely proves a cause.
+"""
+
+from __future__ import annotations
+
+from vmm.kvm.exits import InternalError
+from vmm.machine.steps import Stop, Why
+
+HYPERCALLS = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
+HALTED = 3  # KVM_MP_STATE_HALTED
+UNINITIALIZED = 1
+INTERRUPT_FLAG = 0x200
+
+
+def hint(stop: Stop, instruction: bytes, *, mp_state: int | None, rflags: int) -> str:
+    """A sentence on the cause, or nothing. `instruction` are the bytes at RIP, as many as could be read."""
+    if isinstance(stop.exit, InternalError) and stop.exit.suberror == 1:
+        return (
+            "KVM met an instruction that its emulator does not know. Where ring 0 is emulated (a software-backed host: "
+            "see `pyvmm doctor`), only some instructions work there; popcnt, xsave, most of SSE and int n do not. "
+            "Run that part in ring 3, which is native. On other hosts: the address is not backed by RAM, or the "
+            "bytes are no code."
+        )
+    if stop.why is Why.SHUTDOWN:
+        return (
+            "A fault came while the CPU was delivering a fault, twice. Usual causes: an IDT or GDT that is not where "
+            "IDTR or GDTR says, a handler on a page that is not mapped, RSP or RSP0 at no memory."
+        )
+    if stop.why is Why.TIME_LIMIT:
+        return _time_limit(instruction, mp_state, rflags)
+    if stop.why is Why.FAIL_ENTRY:
+        return "The register state is one that no CPU allows: look at the segments, CR0, CR4 and EFER below."
+    if stop.why is Why.OUTPUT_LIMIT:
+        return "If so much output is meant, raise the limit (`--output-limit`)."
+    return ""
+
+
+def _time_limit(instruction: bytes, mp_state: int | None, rflags: int) -> str:
+    if instruction[:3] in HYPERCALLS:
+        return (
+            "RIP is at a hypercall instruction. On this host it may never reach KVM: with KVM_X86_QUIRK_FIX_HYPERCALL_"
+            "INSN on, KVM patches it and executes it again for ever. `pyvmm doctor` measures that; "
+            "include hypercall.inc instead of the bare instruction."
+        )
+    if mp_state == UNINITIALIZED:
+        return "This vCPU still waits for INIT and SIPI."
+    # RIP is behind the HLT while the vCPU sleeps in it.
+    if mp_state == HALTED and not rflags & INTERRUPT_FLAG:
+        return "The vCPU is in HLT with interrupts off (IF=0): only an NMI, INIT or a PV kick can wake it."
+    if mp_state == HALTED:
+        return "The vCPU is in HLT and no interrupt came."
+    return ""

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where payloads are: the shipped ones by name, a person's own files by path. It reads source; it assembles nothing."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import guest_payloads
+from vmm.abi.names import unknown
+from vmm.errors import UsageError
+from vmm.machine.layout import REGIONS
+from vmm.payload.header import Header, parse
+
+ROOT = Path(guest_payloads.__file__).parent
+INCLUDES = ROOT / "inc"
+GROUPS = ("basics", "pv", "api")
+MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
+
+
+@dataclass(frozen=True)
+class Payload:
+    """A guest: assembly `text` with its header, or raw `code`. `group` is empty for a person's own file."""
+
+    name: str
+    path: Path
+    group: str
+    header: Header
+    text: str | None = None
+    code: bytes | None = None
+
+    def host_half(self) -> ModuleType | None:
+        """The Python module beside a shipped .asm, where there is one."""
+        if not self.group or not self.path.with_suffix(".py").exists():
+            return None
+        return importlib.import_module(f"guest_payloads.{self.group}.{self.name}")
+
+
+@functools.cache
+def shipped() -> dict[str, Path]:
+    """Name -> path of every shipped payload, in the order of the groups."""
+    return {path.stem: path for group in GROUPS for path in sorted((ROOT / group).glob("*.asm"))}
+
+
+def find(name: str) -> Payload:
+    """A shipped payload by name, or a file by path (.asm is assembled, anything else is taken as raw code).
+
+    Raises:
+        UsageError: neither exists (the nearest names are offered), or the file cannot be read or does not fit.
+        PayloadError: the header is wrong.
+    """
+    path = shipped().get(name)
+    if path is not None:
+        return _source(name, path, path.parent.name)
+    path = Path(name)
+    if path.suffix in (".asm", ".bin") or "/" in name or path.exists():
+        if path.suffix == ".asm":
+            return _source(path.stem, path, "")
+        return Payload(path.name, path, "", Header(), code=_read(path, REGIONS["code"].size, "a raw payload"))
+    raise UsageError(f"{unknown('payload', name, shipped())}\n  try: `pyvmm list`, or the path of an .asm or .bin file")
+
+
+def _source(name: str, path: Path, group: str) -> Payload:
+    data = _read(path, MAX_SOURCE, "a payload's source")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
+    return Payload(name, path, group, parse(text, str(path)), text=text)
+
+
+def _read(path: Path, limit: int, what: str) -> bytes:
+    """The file's bytes; never more than `limit` are read, so a huge or endless file is refused early."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise UsageError(f"reading {path}: {error.strerror}") from error
+    if len(data) > limit:
+        raise UsageError(f"{path} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
+    return data

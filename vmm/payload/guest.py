@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One payload in one machine: assembled, loaded, run, its results read. What host halves work with.
+
+A host half is a module beside the .asm with any of
+    setup(guest)   before the run: hooks, memory, features
+    drive(guest)   in place of the plain `guest.run()`
+    check(guest)   after a clean end: compare results, `guest.expect(...)` each thing that must hold
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from vmm.machine.cpuid import CpuidModel
+from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE
+from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine, Result
+from vmm.payload.catalog import INCLUDES, Payload
+from vmm.payload.header import ResultSlot
+from vmm.payload.options import Options
+
+if TYPE_CHECKING:
+    from vmm.asm.program import Program
+    from vmm.machine.hypercalls import HypercallService
+
+
+class Guest:
+    """A payload loaded into a machine of its own. Closing it closes the machine."""
+
+    def __init__(
+        self,
+        payload: Payload,
+        options: Options | None = None,
+        *,
+        live: Callable[[bytes], object] | None = None,
+        cpuid: Callable[[CpuidModel], object] | None = None,
+        before_vcpus: Callable[[Machine], object] | None = None,
+        cpus: int | Sequence[int] | None = None,
+        irqchip: Irqchip | None = None,
+    ) -> None:
+        options = options or Options()
+        header = payload.header
+        self.payload, self.header, self.options = payload, header, options
+        self.params = options.merged_params(header, payload.name)
+        self.program = assemble(payload, self.params)
+        self.result: Result | None = None
+        self.hypercalls: HypercallService | None = None
+        self.failures: list[str] = []
+        self.evidence: dict[str, Any] = {}
+
+        def edit(model: CpuidModel) -> None:
+            model.disable(*options.mask)
+            model.enable(*options.expose)
+            if cpuid:
+                cpuid(model)
+
+        self.machine = Machine(
+            options.memory if options.memory is not None else header.memory,
+            cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus,
+            irqchip=irqchip or header.irqchip,
+            strict=options.strict,
+            console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
+            live=live,
+            cpuid=edit,
+            before_vcpus=before_vcpus,
+        )
+        try:
+            self._load()
+        except BaseException:
+            self.machine.close()
+            raise
+
+    def _load(self) -> None:
+        machine, header = self.machine, self.header
+        user: tuple[tuple[int, int], ...] = ()
+        if header.user:
+            begin, end = (self.symbol(label) for label in header.user)
+            user = ((begin, end),)
+        machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
+        if header.start_all:
+            for runner in machine.runners[1:]:
+                machine.start(runner.index, self.program.entry, ring=header.ring)
+        limit = self.options.timeout if self.options.timeout is not None else header.timeout
+        if limit is not None:
+            machine.timeout = limit
+
+    def symbol(self, name: str) -> int:
+        """A label's address in guest memory.
+
+        Raises:
+            UsageError: the payload has no such label.
+        """
+        return self.machine.address(name) if self.machine.program else self.program.symbols[name]
+
+    def run(self, timeout: float | None = None) -> Result:
+        """Run the machine; keeps the result."""
+        self.result = self.machine.run(timeout, exit_limit=self.options.exit_limit)
+        return self.result
+
+    def value(self, slot: ResultSlot) -> int | None:
+        """What the guest stored in a result slot; None if it stored nothing."""
+        value, written = self.machine.memory.unpack("QB", REGIONS["results"].base + slot.offset)
+        if not written:
+            return None
+        if slot.kind == "i64":
+            return value - (1 << 64) if value >> 63 else value
+        if slot.kind == "bool":
+            return int(bool(value))
+        return value & (1 << int(slot.kind[1:])) - 1 if slot.kind[0] == "u" else value
+
+    @property
+    def results(self) -> dict[str, int | None]:
+        """Every declared result by name."""
+        return {name: self.value(slot) for name, slot in self.header.results.items()}
+
+    def __getitem__(self, name: str) -> int:
+        """A result that the guest must have stored; a missing one fails the payload."""
+        value = self.value(self.header.results[name])
+        if value is None:
+            raise MissingResult(name)
+        return value
+
+    def clear_results(self) -> None:
+        """Make every slot unwritten, for another run of the same guest."""
+        self.machine.memory.fill(REGIONS["results"].base, RESULT_SLOT_SIZE * max(1, len(self.header.results)))
+
+    def expect(self, condition: object, text: str) -> bool:
+        """Note a failure unless the condition holds; `text` says what should have been, with the numbers."""
+        if not condition:
+            self.failures.append(text)
+        return bool(condition)
+
+    def equal(self, name: str, got: object, want: object) -> bool:
+        """`expect` of equality, with both values in the text."""
+        shown = [
+            f"{each:#x}" if isinstance(each, int) and not isinstance(each, bool) else repr(each) for each in (got, want)
+        ]
+        return self.expect(got == want, f"{name} is {shown[0]}, and should be {shown[1]}")
+
+    def close(self) -> None:
+        self.machine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _first(*values: int | None) -> int:
+    """The first that is given; the last always is."""
+    return next(value for value in values if value is not None)
+
+
+class MissingResult(Exception):
+    """The guest ended without storing a result that the host half needs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the guest stored no result {name!r}")
+        self.name = name
+
+
+def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
+    """The payload's Program, from the cache where it can.
+
+    Raises:
+        PayloadError: the source is wrong.
+    """
+    from vmm.asm.program import Program
+
+    if payload.code is not None:
+        return Program(payload.name, REGIONS["code"].base, payload.code, {}, ())
+    from vmm.asm.assembler import assemble as assemble_text
+
+    assert payload.text is not None
+    if params is None:
+        params = {each.name: each.default for each in payload.header.params.values()}
+    return assemble_text(
+        payload.text,
+        name=str(payload.path),
+        base=REGIONS["code"].base,
+        constants=constants() | payload.header.constants(params),
+        include_dirs=(payload.path.parent, INCLUDES),
+    )
+
+
+def constants() -> dict[str, int]:
+    """Every kernel name and guest-map name that a payload may use."""
+    from vmm.abi import asm_constants
+    from vmm.machine import layout
+
+    return asm_constants() | layout.asm_constants()

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The header of a payload: the `;` lines at the top of an .asm file, as data. It runs nothing.
+
+    ; summary: one line for `pyvmm list`
+    ; needs:   irqchip, cpus>=2, KVM_CAP_STEAL_TIME, STEAL_TIME
+    ; machine: irqchip=split cpus=2 memory=4M timeout=5 start=all ring=3 output=64K
+    ; user:    user_begin user_end            labels (page-aligned) of what ring 3 may touch
+    ; ports:   0x80 0x3f8                      ports that ring 3 may use (the TSS's I/O bitmap)
+    ; param:   count = 100    what it is       -> assembler constant PARAM_count
+    ; result:  ticks   u64    what must hold   -> slot constant R_ticks, stored with `RESULT ticks`
+    ; ends:    shutdown                        how the run is meant to end, where that is no exit port
+
+A line whose first word is no known key is a comment. Keys may repeat.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import cast, get_args
+
+from vmm.errors import PayloadError
+from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, parse_size
+from vmm.machine.machine import Irqchip
+from vmm.machine.steps import Why
+
+KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
+_LINE = re.compile(r"\s*;\s*(\w+):\s*(.*)")
+_PARAM = re.compile(r"(\w+)\s*=\s*(\S+)\s*(.*)")
+_RESULT = re.compile(r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?")
+_CPUS = re.compile(r"cpus\s*>=\s*(\d+)")
+MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
+ENDS = {
+    "halt": Why.HALT,
+    "shutdown": Why.SHUTDOWN,
+    "fault": Why.GUEST_FAULT,
+    "timeout": Why.TIME_LIMIT,
+    "output": Why.OUTPUT_LIMIT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ResultSlot:
+    """One declared result: its slot in the results page, its type, and what must hold."""
+
+    name: str
+    slot: int
+    kind: str
+    what: str
+
+    @property
+    def offset(self) -> int:
+        """Bytes from the start of the results page."""
+        return self.slot * RESULT_SLOT_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A number that the user may change with --param."""
+
+    name: str
+    default: int
+    what: str
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header as values; defaults are those of a payload without one."""
+
+    summary: str = ""
+    capabilities: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    min_cpus: int = 1
+    irqchip: Irqchip = "none"
+    cpus: int = 1
+    memory: int | None = None
+    timeout: float | None = None
+    output_limit: int | None = None
+    start_all: bool = False
+    ring: int = 0
+    user: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    params: dict[str, Param] = field(default_factory=dict)
+    results: dict[str, ResultSlot] = field(default_factory=dict)
+    ends: Why | None = None
+
+    def constants(self, params: dict[str, int]) -> dict[str, int]:
+        """What the header adds to the assembler's names: R_<result> slot offsets and PARAM_<param> values."""
+        slots = {f"R_{name}": slot.offset for name, slot in self.results.items()}
+        return slots | {f"PARAM_{name}": value for name, value in params.items()}
+
+
+def parse(text: str, file: str) -> Header:
+    """Read the header lines at the top of `text`.
+
+    Raises:
+        PayloadError: a line is wrong; names file, line and what was expected.
+    """
+    header = Header()
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped and not stripped.startswith(";"):
+            break
+        match = _LINE.match(line)
+        if match and match[1].lower() in KEYS:
+            try:
+                header = _READERS[match[1].lower()](header, match[2].strip())
+            except ValueError as error:
+                raise PayloadError(str(error), file=file, line=number, text=line.rstrip()) from error
+    return header
+
+
+def _number(text: str, what: str) -> int:
+    try:
+        return int(text, 0)
+    except ValueError:
+        raise ValueError(f"{what}: {text!r} is not a number (write 16, 0x10 or 0b10000)") from None
+
+
+def _summary(header: Header, value: str) -> Header:
+    return replace(header, summary=value)
+
+
+def _needs(header: Header, value: str) -> Header:
+    capabilities, features, cpus = list(header.capabilities), list(header.features), header.min_cpus
+    for item in filter(None, re.split(r"[,\s]+(?!>=)", value.replace(">= ", ">=").replace(" >=", ">="))):
+        if match := _CPUS.fullmatch(item):
+            cpus = int(match[1])
+        elif item.upper().startswith("KVM_CAP_"):
+            capabilities.append(item.upper().removeprefix("KVM_CAP_"))
+        elif item == "irqchip":
+            header = replace(header, irqchip="split" if header.irqchip == "none" else header.irqchip)
+        else:
+            features.append(item.upper().removeprefix("KVM_FEATURE_"))
+    return replace(header, capabilities=tuple(capabilities), features=tuple(features), min_cpus=cpus)
+
+
+def _machine(header: Header, value: str) -> Header:
+    for item in value.split():
+        key, equals, setting = item.partition("=")
+        if not equals:
+            raise ValueError(f"machine: {item!r} has no value; write key=value")
+        match key:
+            case "irqchip" if setting in get_args(Irqchip):
+                header = replace(header, irqchip=cast(Irqchip, setting))
+            case "cpus":
+                header = replace(header, cpus=_number(setting, "machine: cpus"))
+            case "memory":
+                header = replace(header, memory=parse_size(setting))
+            case "timeout":
+                header = replace(header, timeout=float(setting))
+            case "output":
+                header = replace(header, output_limit=parse_size(setting))
+            case "start" if setting in ("boot", "all"):
+                header = replace(header, start_all=setting == "all")
+            case "ring" if setting in ("0", "3"):
+                header = replace(header, ring=int(setting))
+            case _:
+                raise ValueError(
+                    f"machine: {item!r} is not a setting; there are irqchip=none|kernel|split, cpus=N, memory=SIZE, "
+                    "timeout=SECONDS, output=SIZE, start=boot|all, ring=0|3"
+                )
+    return header
+
+
+def _user(header: Header, value: str) -> Header:
+    labels = tuple(value.split())
+    if len(labels) != 2:
+        raise ValueError("user: give two labels, the begin and the end")
+    return replace(header, user=labels)
+
+
+def _ports(header: Header, value: str) -> Header:
+    return replace(header, ports=header.ports + tuple(_number(item, "ports") for item in value.split()))
+
+
+def _param(header: Header, value: str) -> Header:
+    match = _PARAM.fullmatch(value)
+    if match is None:
+        raise ValueError("param: write `name = value   what it is`")
+    param = Param(match[1], _number(match[2], f"param {match[1]}"), match[3].strip())
+    return replace(header, params=header.params | {param.name: param})
+
+
+def _result(header: Header, value: str) -> Header:
+    match = _RESULT.fullmatch(value)
+    if match is None:
+        raise ValueError("result: write `name  u64  what must hold`")
+    if match[1] in header.results:
+        raise ValueError(f"result: {match[1]} is declared twice")
+    if len(header.results) == MAX_RESULTS:
+        raise ValueError(f"result: the results page holds {MAX_RESULTS} slots")
+    slot = ResultSlot(match[1], len(header.results), match[2] or "u64", (match[3] or "").strip())
+    return replace(header, results=header.results | {slot.name: slot})
+
+
+def _ends(header: Header, value: str) -> Header:
+    if value not in ENDS:
+        raise ValueError(f"ends: {value!r} is none of {', '.join(ENDS)}")
+    return replace(header, ends=ENDS[value])
+
+
+_READERS = {
+    "summary": _summary,
+    "needs": _needs,
+    "machine": _machine,
+    "user": _user,
+    "ports": _ports,
+    "param": _param,
+    "result": _result,
+    "ends": _ends,
+}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a proof works with: guests of its payload, made to order, and what was measured of the host once.
+
+A host half that proves a feature has
+    FEATURES          names of the rows it proves (vmm/abi/pv.py), the first its own
+    prove(lab)        -> Finding, or a dict of feature name -> Finding where one guest proves several
+    refusals(lab)     -> list[Refusal]  (optional)
+and keeps its judgement in a pure function of the evidence, so that every verdict can be tested without a device.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vmm.abi import pv, quirks
+from vmm.kvm.system import Kvm
+from vmm.machine.cpuid import CpuidModel
+from vmm.machine.hypercalls import HypercallService
+from vmm.machine.machine import Irqchip, Machine
+from vmm.payload.catalog import Payload, find
+from vmm.payload.guest import Guest
+from vmm.payload.options import Options
+
+
+@dataclass
+class Lab:
+    """Makes guests of `payload`. `options` and `enforce` apply to every guest it makes: that is how a whole proof is
+    run with a feature hidden or a parameter spoiled.
+    """
+
+    payload: Payload
+    options: Options = field(default_factory=Options)
+    enforce: bool = False
+
+    def guest(
+        self,
+        *,
+        payload: str | None = None,
+        mask: Iterable[str] = (),
+        expose: Iterable[str] = (),
+        enforce: bool | None = None,
+        params: dict[str, int] | None = None,
+        cpus: int | Sequence[int] | None = None,
+        irqchip: Irqchip | None = None,
+        cpuid: Callable[[CpuidModel], object] | None = None,
+        before_vcpus: Callable[[Machine], object] | None = None,
+    ) -> Guest:
+        """A guest of this payload, or of another shipped one, loaded and ready to run; close it, or use `with`.
+
+        `mask` and `expose` change its CPUID, `enforce` turns KVM_CAP_ENFORCE_PV_FEATURE_CPUID on for every vCPU.
+        Hypercalls that this host never hands to KVM are served by pyvmm (`guest.hypercalls`).
+        """
+        enforce = self.enforce if enforce is None else enforce
+        what = self.payload if payload is None else find(payload)
+        declared = what.header.params
+        given = {name: value for name, value in self.options.params.items() if name in declared} | (params or {})
+        options = replace(
+            self.options,
+            params=given,
+            mask=(*self.options.mask, *mask),
+            expose=(*self.options.expose, *expose),
+        )
+
+        def prepare(machine: Machine) -> None:
+            _disable_hypercall_patching(machine)
+            if before_vcpus:
+                before_vcpus(machine)
+
+        guest = Guest(what, options, cpus=cpus, irqchip=irqchip, cpuid=cpuid, before_vcpus=prepare)
+        try:
+            if enforce:
+                for runner in guest.machine.runners:
+                    runner.vcpu.enable_cap("ENFORCE_PV_FEATURE_CPUID", 1)
+            guest.hypercalls = HypercallService(guest.machine, enforce=enforce)
+        except BaseException:
+            guest.close()
+            raise
+        return guest
+
+    def offered(self, feature: str) -> bool:
+        """Does KVM_GET_SUPPORTED_CPUID offer this PV feature, and is it not masked in this lab?"""
+        if any(pv.find(name) == pv.find(feature) for name in self.options.mask):
+            return False
+        return supported().has(feature)
+
+    def param(self, name: str) -> int:
+        """A parameter of the payload, as the user gave it or as the header says."""
+        return self.options.merged_params(self.payload.header, self.payload.name)[name]
+
+
+def _disable_hypercall_patching(machine: Machine) -> None:
+    """Let a foreign hypercall instruction be #UD, where this KVM can (Linux 5.19)."""
+    quirk = quirks.find("FIX_HYPERCALL_INSN")
+    assert quirk is not None
+    if machine.vm.check_extension("DISABLE_QUIRKS2") & quirk.value:
+        machine.vm.enable_cap("DISABLE_QUIRKS2", quirk.value)
+
+
+@functools.cache
+def supported() -> CpuidModel:
+    """What KVM offers on this host, asked once."""
+    with Kvm.open() as kvm:
+        return CpuidModel(kvm.get_supported_cpuid())
+
+
+def evidence(**numbers: Any) -> dict[str, Any]:
+    """A dict with the names in order; None values are left out."""
+    return {name: value for name, value in numbers.items() if value is not None}

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a person may ask of a run, over what the payload's header says. Values only, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from vmm.abi.names import unknown
+from vmm.errors import UsageError
+from vmm.payload.header import Header
+
+MAX_TIMEOUT = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names."""
+
+    cpus: int | None = None
+    memory: str | None = None
+    timeout: float | None = None
+    mask: tuple[str, ...] = ()
+    expose: tuple[str, ...] = ()
+    params: Mapping[str, int] = field(default_factory=dict)
+    strict: bool = False
+    output_limit: int | None = None
+    exit_limit: int | None = None
+
+    def merged_params(self, header: Header, name: str) -> dict[str, int]:
+        """Every declared parameter with its value.
+
+        Raises:
+            UsageError: a given one is not declared.
+        """
+        for given in self.params:
+            if given not in header.params:
+                if not header.params:
+                    raise UsageError(f"payload {name} takes no parameters, and {given!r} was given")
+                raise UsageError(unknown(f"parameter of {name}", given, header.params))
+        return {each.name: self.params.get(each.name, each.default) for each in header.params.values()}
+
+
+def check_timeout(seconds: float) -> float:
+    """The value itself.
+
+    Raises:
+        UsageError: not above 0, or beyond a day.
+    """
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise UsageError(f"a time limit of {seconds:g} s: give more than 0 and at most {MAX_TIMEOUT:g} seconds")
+    return seconds
+
+
+def parse_param(text: str) -> tuple[str, int]:
+    """`count=0x10` -> ("count", 16).
+
+    Raises:
+        UsageError: it is not name=number, or the number needs more than 64 bits.
+    """
+    name, equals, value = text.partition("=")
+    try:
+        number = int(value, 0)
+    except ValueError:
+        number = None
+    if not equals or not name or number is None:
+        raise UsageError(f"--param {text}: write NAME=NUMBER, for example count=16 or count=0x10")
+    if not -(1 << 63) <= number < 1 << 64:
+        raise UsageError(f"--param {text}: the number does not fit in 64 bits")
+    return name, number

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The outcome of running a payload, as one value: what every report shows and what --json holds (schema 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
+from vmm.observe.postmortem import PostMortem
+
+SCHEMA = 1
+EXIT_CODES = {
+    "pass": EXIT_PASS,
+    "fail": EXIT_FAIL,
+    "skip": EXIT_CANNOT_SHOW,
+    "error": EXIT_HOST,
+    "timeout": EXIT_TIMEOUT,
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone."""
+
+    payload: str
+    outcome: str
+    reason: str = ""
+    console: bytes = b""
+    results: dict[str, int | None] = field(default_factory=dict)
+    failures: tuple[str, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
+    exits: dict[str, int] = field(default_factory=dict)
+    unclaimed: int = 0
+    wall_ms: float = 0.0
+    postmortem: PostMortem | None = None
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.outcome]
+
+    def as_json(self) -> dict[str, Any]:
+        """The document of `pyvmm run --json`; bytes of the console that are no UTF-8 become U+FFFD."""
+        return {
+            "schema": SCHEMA,
+            "payload": self.payload,
+            "outcome": self.outcome,
+            "exit_code": self.exit_code,
+            "reason": self.reason,
+            "console": self.console.decode("utf-8", "replace"),
+            "results": self.results,
+            "failures": list(self.failures),
+            "evidence": self.evidence,
+            "exits": self.exits,
+            "unclaimed": self.unclaimed,
+            "wall_ms": round(self.wall_ms, 3),
+            "postmortem": self.postmortem.as_json() if self.postmortem else None,
+        }

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A proof from its payload to its rows: offered or not, proven, refusals asked. It prints nothing.
+
+What goes wrong inside a proof becomes a verdict with its reason: a missing permission or capability is `unproven`, a
+guest that crashed or hung is `broken`. Errors of pyvmm itself are raised.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from vmm.abi import pv
+from vmm.errors import MissingCapability, UsageError
+from vmm.payload.catalog import Payload, find, shipped
+from vmm.payload.guest import MissingResult
+from vmm.payload.lab import Lab
+from vmm.payload.needs import check_needs
+from vmm.payload.options import Options
+from vmm.payload.outcome import Outcome
+from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
+
+
+@dataclass(frozen=True)
+class Row:
+    """One feature's line in the table of `pyvmm probe`. `elapsed` in seconds, for the payload that proves it."""
+
+    name: str
+    bit: int | None
+    register: str
+    offered: bool
+    finding: Finding
+    refusals: tuple[Refusal, ...]
+    payload: str
+    elapsed: float
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.finding.verdict
+
+    def as_json(self) -> dict[str, Any]:
+        """An element of `features` (schema 1)."""
+        return {
+            "name": self.name,
+            "bit": self.bit,
+            "register": self.register,
+            "offered": self.offered,
+            "verdict": str(self.verdict),
+            "reason": self.finding.reason,
+            "summary": self.finding.summary,
+            "evidence": dict(self.finding.evidence),
+            "refusals": [
+                {"kind": r.kind, "what": r.what, "expected": r.expected, "observed": r.observed, "holds": r.holds}
+                for r in self.refusals
+            ],
+            "payload": self.payload,
+            "elapsed_s": round(self.elapsed, 4),
+        }
+
+
+def proofs() -> dict[str, Payload]:
+    """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last."""
+    by_feature: dict[str, Payload] = {}
+    for name, path in shipped().items():
+        if path.parent.name != "pv":
+            continue
+        payload = find(name)
+        module = payload.host_half()
+        for feature in getattr(module, "FEATURES", ()):
+            by_feature[feature] = payload
+    return dict(sorted(by_feature.items(), key=lambda item: _order(item[0])))
+
+
+def _order(feature: str) -> tuple[int, str]:
+    row = pv.find(feature)
+    if row is None:
+        return 1000, feature
+    return row.bit + (100 if row.register == "edx" else 0), feature
+
+
+def prove(
+    payload: Payload, options: Options | None = None, *, enforce: bool = False, refusals: bool = True
+) -> list[Row]:
+    """Run one payload's proof: a Row for each feature that it proves."""
+    module = payload.host_half()
+    if module is None or not hasattr(module, "prove"):
+        raise UsageError(f"payload {payload.name} proves no feature; `pyvmm run {payload.name}` runs it")
+    lab = Lab(payload, options or Options(), enforce)
+    begin = time.monotonic()
+    names: tuple[str, ...] = module.FEATURES
+    findings = _findings(module, lab, names)
+    asked: Mapping[str, list[Refusal]] = {}
+    if refusals and hasattr(module, "refusals") and any(_askable(each) for each in findings.values()):
+        found = module.refusals(lab)
+        asked = found if isinstance(found, Mapping) else {names[0]: found}
+    elapsed = time.monotonic() - begin
+    rows = []
+    for name in names:
+        feature = pv.find(name)
+        own = list(asked.get(name, ()))
+        rows.append(
+            Row(
+                name=name,
+                bit=feature.bit if feature else None,
+                register=feature.register if feature else "",
+                offered=lab.offered(name) if feature else True,
+                finding=with_refusals(findings[name], own),
+                refusals=tuple(own),
+                payload=payload.name,
+                elapsed=elapsed,
+            )
+        )
+    return rows
+
+
+def _askable(finding: Finding) -> bool:
+    return finding.verdict not in (Verdict.ABSENT, Verdict.UNPROVEN)
+
+
+def _findings(module: Any, lab: Lab, names: tuple[str, ...]) -> dict[str, Finding]:
+    try:
+        check_needs(lab.payload)
+        found = module.prove(lab)
+    except (Unproven, MissingCapability) as error:
+        found = Finding(Verdict.UNPROVEN, str(error))
+    except (GuestBroke, MissingResult) as error:
+        found = Finding(Verdict.BROKEN, str(error))
+    return dict(found) if isinstance(found, Mapping) else dict.fromkeys(names, found)
+
+
+def outcome_of(payload: Payload, rows: list[Row]) -> Outcome:
+    """The rows of one payload as the outcome of `pyvmm run`: the worst verdict decides."""
+    worst = max(rows, key=lambda row: _SEVERITY[row.verdict.outcome])
+    evidence: dict[str, Any] = {}
+    for row in rows:
+        evidence[row.name] = f"{row.verdict}" + (f": {row.finding.line}" if row.finding.line else "")
+        evidence |= {f"{row.name}.{key}": value for key, value in row.finding.evidence.items()}
+        if row.refusals:
+            evidence[f"{row.name}.refusals"] = (
+                f"{sum(r.holds for r in row.refusals)} of {len(row.refusals)} as the ABI says"
+            )
+    return Outcome(
+        payload=payload.name,
+        outcome=worst.verdict.outcome,
+        reason=f"{worst.name} {worst.verdict}: {worst.finding.line}",
+        evidence=evidence,
+        wall_ms=worst.elapsed * 1e3,
+    )
+
+
+_SEVERITY = {"pass": 0, "skip": 1, "fail": 2}

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A payload from its name to its outcome: needs checked, guest built, run, results compared. It prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
+from vmm.errors import MissingCapability, UsageError
+from vmm.machine.machine import Result
+from vmm.machine.steps import Why
+from vmm.payload.catalog import Payload
+from vmm.payload.guest import Guest, MissingResult
+from vmm.payload.needs import check_needs
+from vmm.payload.options import Options
+from vmm.payload.outcome import Outcome
+
+
+def run_payload(
+    payload: Payload, options: Options | None = None, *, live: Callable[[bytes], object] | None = None
+) -> Outcome:
+    """Run a payload once.
+
+    Raises:
+        HostError, UsageError, PayloadError: it could not be run at all. What the guest does is never raised.
+    """
+    options = options or Options()
+    try:
+        check_needs(payload)
+    except MissingCapability as error:
+        return Outcome(payload.name, "skip", str(error))
+    module = payload.host_half()
+    if module and hasattr(module, "prove"):
+        from vmm.payload.prove import outcome_of, prove
+
+        return outcome_of(payload, prove(payload, options))
+    with Guest(payload, options, live=live) as guest:
+        if module and hasattr(module, "setup"):
+            module.setup(guest)
+        if module and hasattr(module, "drive"):
+            module.drive(guest)
+        else:
+            guest.run()
+        result = guest.result
+        if result is None:
+            raise UsageError(f"the host half of {payload.name} never ran its guest")
+        kind, reason = judge(result)
+        if kind == "pass" and module and hasattr(module, "check"):
+            kind, reason = _check(module.check, guest)
+        if kind == "pass":
+            kind, reason = _all_stored(guest, reason)
+        return _outcome(guest, result, kind, reason)
+
+
+def judge(result: Result) -> tuple[str, str]:
+    """(outcome, reason) by how the run ended alone, before the host half has compared anything."""
+    stop = result.stop
+    match stop.why:
+        case Why.EXIT_PORT if stop.code == EXIT_VALUE_PASS:
+            return "pass", ""
+        case Why.EXIT_PORT if stop.code == EXIT_VALUE_SKIP:
+            return "skip", "the guest says that this host cannot show it"
+        case Why.EXIT_PORT:
+            return (
+                "fail",
+                "the guest reports failure" if stop.code == EXIT_VALUE_FAIL else f"the guest reports {stop.code:#x}",
+            )
+        case Why.HALT | Why.STOPPED:
+            return "pass", stop.text
+        case Why.TIME_LIMIT:
+            return "timeout", stop.text
+        case _:
+            return "fail", stop.text
+
+
+def _check(check: Callable[[Guest], object], guest: Guest) -> tuple[str, str]:
+    try:
+        check(guest)
+    except MissingResult as error:
+        guest.failures.append(str(error))
+    if guest.failures:
+        more = f" (and {len(guest.failures) - 1} more)" if len(guest.failures) > 1 else ""
+        return "fail", guest.failures[0] + more
+    return "pass", ""
+
+
+def _all_stored(guest: Guest, reason: str) -> tuple[str, str]:
+    """A declared result that was never stored is a failure: silence is no proof."""
+    missing = [name for name, value in guest.results.items() if value is None]
+    if missing:
+        return "fail", f"the guest stored no result {', '.join(missing)}"
+    return "pass", reason
+
+
+def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
+    postmortem = None
+    if result.stop.crashed or result.stop.limited:
+        from vmm.observe.postmortem import examine
+
+        postmortem = examine(guest.machine, result)
+    return Outcome(
+        payload=guest.payload.name,
+        outcome=kind,
+        reason=reason,
+        console=result.console,
+        results=guest.results,
+        failures=tuple(guest.failures),
+        evidence=guest.evidence,
+        exits=dict(sorted(result.exits.items())),
+        unclaimed=result.unclaimed,
+        wall_ms=result.wall * 1e3,
+        postmortem=postmortem,
+    )

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An outcome and a post-mortem as text for a person. Values in, lines out."""
+
+from __future__ import annotations
+
+from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
+from vmm.observe.postmortem import FaultInfo, PostMortem, VcpuState
+from vmm.payload.outcome import Outcome
+from vmm.report.style import Style, printable
+
+MARKS = {"pass": "good", "fail": "bad", "skip": "warn", "error": "bad", "timeout": "bad"}
+REGISTER_ROWS = (
+    ("rax", "rbx", "rcx", "rdx"),
+    ("rsi", "rdi", "rbp", "rsp"),
+    ("r8", "r9", "r10", "r11"),
+    ("r12", "r13", "r14", "r15"),
+)
+INDENT = "  "
+
+
+def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
+    """Results, what went wrong, the post-mortem, and one closing line. The console is not repeated."""
+    lines: list[str] = []
+    if outcome.results:
+        width = max(map(len, outcome.results))
+        for name, value in outcome.results.items():
+            shown = "not stored" if value is None else f"{value:#x} ({value})" if value > 9 else str(value)
+            lines.append(f"{INDENT}{style('name', name.ljust(width))}  {shown}")
+    for name, value in outcome.evidence.items():
+        lines.append(f"{INDENT}{style('name', name)}  {printable(str(value))}")
+    lines += [f"{INDENT}{style('bad', 'failed')}: {printable(failure)}" for failure in outcome.failures]
+    if outcome.postmortem:
+        lines += postmortem_lines(outcome.postmortem, style)
+    if outcome.unclaimed:
+        lines.append(f"{INDENT}{outcome.unclaimed} accesses that no device claims: reads gave all ones (see --strict)")
+    lines.append(closing_line(outcome, style))
+    return lines
+
+
+def closing_line(outcome: Outcome, style: Style) -> str:
+    """`pass  hello  3 exits, 0.4 ms: the guest halted`."""
+    total = sum(outcome.exits.values())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in outcome.exits.items())
+    reason = f": {printable(outcome.reason)}" if outcome.reason else ""
+    ran = f"  {total} exits ({kinds}), {outcome.wall_ms:.1f} ms" if total else ""
+    return f"{style(MARKS[outcome.outcome], outcome.outcome)}  {style('head', outcome.payload)}{ran}{reason}"
+
+
+def postmortem_lines(pm: PostMortem, style: Style) -> list[str]:
+    """The whole post-mortem."""
+    lines = [style("head", "post-mortem") + f": {printable(pm.reason)}"]
+    if pm.fault:
+        lines.append(f"{INDENT}{style('bad', 'exception')}  {_fault(pm.fault)}")
+    for number, vcpu in enumerate(pm.vcpus):
+        lines += _vcpu(vcpu, style) if number == 0 else [f"{INDENT}{_headline(vcpu, style)}"]
+    if pm.hint:
+        lines.append(f"{INDENT}{style('warn', 'why')}  {pm.hint}")
+    lines += [f"{INDENT}{style('warn', 'note')}  {note}" for note in pm.notes]
+    return lines
+
+
+def _fault(fault: FaultInfo) -> str:
+    code = f", error code {fault.error_code:#x}"
+    return f"{fault.name}{code}" + (f": {fault.detail}" if fault.detail else "")
+
+
+def _headline(vcpu: VcpuState, style: Style) -> str:
+    state = "" if vcpu.mp_state is None else f", state {vcpu.mp_state}"
+    return (
+        f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x} {style('name', vcpu.where)}"
+    )
+
+
+def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
+    lines = [f"{INDENT}{_headline(vcpu, style)}"]
+    for row in vcpu.code:
+        mark = style("bad", "->") if row.here else "  "
+        lines.append(f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {row.text}")
+    for names in REGISTER_ROWS:
+        lines.append(INDENT + "  ".join(f"{name:>3} {vcpu.registers[name]:016x}" for name in names))
+    control = vcpu.control
+    lines.append(
+        f"{INDENT}rip {vcpu.rip:016x}  rflags {vcpu.registers['rflags']:#x} "
+        f"({describe_flags(vcpu.registers['rflags'], RFLAGS)})"
+    )
+    lines.append(f"{INDENT}cr0 {control['cr0']:#x} ({describe_flags(control['cr0'], CR0)})  cr2 {control['cr2']:#x}")
+    lines.append(f"{INDENT}cr3 {control['cr3']:#x}  cr4 {control['cr4']:#x} ({describe_flags(control['cr4'], CR4)})")
+    lines.append(f"{INDENT}efer {control['efer']:#x} ({describe_flags(control['efer'], EFER)})")
+    lines += [f"{INDENT}{name} {text}" for name, text in vcpu.segments.items() if name in ("cs", "ss", "tr")]
+    for walk in vcpu.walks:
+        lines += [f"{INDENT}{style('dim', line)}" for line in walk]
+    if vcpu.last_exits:
+        lines.append(f"{INDENT}last exits, oldest first:")
+        lines += [f"{INDENT}{INDENT}{printable(text)}" for text in vcpu.last_exits]
+    return lines
