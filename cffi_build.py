@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds vmm/kvm/_kvm, the cffi binding, in API mode from the build host's <linux/kvm.h>.
 
-Declarations are vmm/kvm/_kvm.cdef.h and the C is vmm/kvm/_kvm.c, files of their own that an editor can colour. The
-constants that vmm/abi holds as facts are declared from its tables, so that the compiler's value can be compared with
-ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an #ifndef guard.
+Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour. The constants
+that vmm/abi holds as facts are declared from its tables, so that the compiler's value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an #ifndef guard.
 
 `python cffi_build.py` builds in place; setuptools builds the same `builder` for a wheel.
 """
@@ -27,6 +26,10 @@ HERE = Path(__file__).resolve().parent
 HEADER = Path("/usr/include/linux/kvm.h")
 
 
+def _read(name: str) -> str:
+    return (HERE / "vmm/kvm" / name).read_text(encoding="utf-8")
+
+
 def facts() -> list[Constant]:
     """The constants of vmm/abi that a uapi header holds."""
     if str(HERE) not in sys.path:
@@ -39,7 +42,7 @@ def facts() -> list[Constant]:
 def declarations() -> str:
     """The cdef: the hand-written part, then one `#define NAME ...` for each fact that a uapi header holds."""
     constants = "".join(f"#define {row.name} ...\n" for row in facts())
-    return (HERE / "vmm/kvm/_kvm.cdef.h").read_text(encoding="utf-8") + constants
+    return _read("_kvm.cdef.h") + _read("_core.cdef.h") + constants
 
 
 def source() -> str:
@@ -49,7 +52,7 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    return (HERE / "vmm/kvm/_kvm.c").read_text(encoding="utf-8") + guards
+    return _read("_kvm.c") + guards + _read("_core.c")
 
 
 def missing() -> list[str]:

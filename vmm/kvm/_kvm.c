@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
+#include <linux/userfaultfd.h>
 #include <asm/kvm_para.h>
 #include <signal.h>
 #include <stddef.h>
@@ -41,6 +42,13 @@ struct kvm_userspace_memory_region2 {
 #endif
 #ifndef KVM_MEM_GUEST_MEMFD /* Linux 6.8 */
 #define KVM_MEM_GUEST_MEMFD (1UL << 2)
+#endif
+
+#ifndef USERFAULTFD_IOC_NEW /* Linux 6.1 */
+#define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
+#endif
+#ifndef UFFD_USER_MODE_ONLY /* Linux 5.11 */
+#define UFFD_USER_MODE_ONLY 1
 #endif
 
 /* The unnamed members of kvm_run and kvm_vcpu_events, given names that cffi can hold. */
@@ -90,6 +98,29 @@ int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument)
     int result = ioctl(fd, request, argument);
 
     return result < 0 ? -errno : result;
+}
+
+/* userfaultfd(2) has no wrapper in libc. */
+int vmm_userfaultfd(int flags)
+{
+    int fd = (int)syscall(SYS_userfaultfd, flags);
+
+    return fd < 0 ? -errno : fd;
+}
+
+/* Take one message, whose packed struct cffi cannot hold: 1 for a page fault, 0 for any other event. */
+int vmm_userfaultfd_read(int fd, __u64 *address, __u64 *flags)
+{
+    struct uffd_msg message;
+    ssize_t size = read(fd, &message, sizeof message);
+
+    if (size < 0)
+        return -errno;
+    if (size != sizeof message)
+        return -EIO;
+    *address = message.arg.pagefault.address;
+    *flags = message.arg.pagefault.flags;
+    return message.event == UFFD_EVENT_PAGEFAULT;
 }
 
 int vmm_run(int vcpu_fd)

@@ -37,8 +37,8 @@ class Vcpu(Handle):
             ) from error
         self._view: Any = ffi.from_buffer(self._area)
         self._run: Any = ffi.cast("struct kvm_run *", self._view)
-        self._pending = False  # the guest is inside an exit that the next KVM_RUN completes
-        self._stored: Exit | None = None  # an exit that completing another one brought to light
+        self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
+        self.stored: Exit | None = None  # an exit that completing another one brought to light
 
     def close(self) -> None:
         # mmap holds a duplicate of the descriptor: the vCPU lives until the mapping goes.
@@ -64,18 +64,33 @@ class Vcpu(Handle):
         Raises:
             KvmCallError: the ioctl failed and no exit explains it.
         """
-        if self._stored is not None:
-            stored, self._stored = self._stored, None
+        if self.stored is not None:
+            stored, self.stored = self.stored, None
             return stored
         error = -lib.vmm_run(self.fd)
-        run = self._run
+        exit = self.decode_now(error)
+        if error:
+            self._run.immediate_exit = 0
+        return exit
+
+    def decode_now(self, error: int) -> Exit:
+        """The exit that the C core left in kvm_run for us; `error` is KVM_RUN's errno.
+
+        Raises:
+            KvmCallError: the ioctl failed and no exit explains it.
+        """
+        run = self._live()
         exit = decode(run, self._area, error)
-        self._pending = not error and run.exit_reason in PENDING
+        self.pending = not error and run.exit_reason in PENDING
         if exit is None:
             raise KvmCallError("KVM_RUN", error, f"running {self.what}")
-        if error:
-            run.immediate_exit = 0
         return exit
+
+    def new_core(self) -> Any:
+        """A `struct vmm_core` for this vCPU (see core.py)."""
+        core = ffi.new("struct vmm_core *")
+        core.fd, core.run = self.fd, self._live()
+        return core
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:
         """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
@@ -87,14 +102,27 @@ class Vcpu(Handle):
         When finishing leads straight to another exit (string I/O, a split MMIO), that one is kept for the next `run`.
         """
         run = self._live()
-        while self._pending and self._stored is None:
+        while self.pending and self.stored is None:
             run.immediate_exit = 1
             try:
                 exit = self.run()
             finally:
                 run.immediate_exit = 0
             if not isinstance(exit, Interrupted):
-                self._stored = exit
+                self.stored = exit
+
+    def abandon(self) -> None:
+        """Be done with the exit that the guest is inside of, and with any that follows; before registers are set anew.
+
+        Set inside an exit, they would be overwritten when the next KVM_RUN completes it. Changes registers.
+        """
+        self.complete()
+        while self.stored is not None:
+            self.stored = None
+            regs = self.get_regs()
+            regs.rcx = 0  # a string instruction ends here, however long it was meant to be
+            self.set_regs(regs)
+            self.complete()
 
     def interrupt(self) -> None:
         """Make the next KVM_RUN (or, with a signal, the present one) return EINTR at once. Any thread may call it."""

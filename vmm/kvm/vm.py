@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from vmm.abi.names import strip_prefix
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.capabilities import check_extension, enable_cap, require
@@ -58,6 +59,7 @@ class Vm(Handle):
         self._run_size = run_size
         self._vcpus: list[Vcpu] = []
         self._mappings: list[Mapping] = []
+        self.enabled: dict[str, tuple[int, ...]] = {}
 
     def close(self) -> None:
         for vcpu in self._vcpus:
@@ -81,8 +83,9 @@ class Vm(Handle):
         return require(self, capability, needed_by)
 
     def enable_cap(self, capability: str, *args: int) -> None:
-        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments."""
+        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments. `enabled` keeps what was accepted."""
         enable_cap(self, capability, args)
+        self.enabled[strip_prefix(capability, "KVM_CAP_")] = args
 
     # -- memory
 

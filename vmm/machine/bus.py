@@ -63,6 +63,8 @@ class Bus:
     def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False) -> None:
         self.what, self.limit, self.strict = what, limit, strict
         self.unclaimed = Unclaimed()
+        self.listeners: list[Callable[[], object]] = []
+        """Called after every change of the claims, by those who keep look-ups of their own."""
         self._whole = whole
         self._readers: Claims[ReadCall] = Claims()
         self._writers: Claims[WriteCall] = Claims()
@@ -88,6 +90,14 @@ class Bus:
 
         self._claim(None, Claim(base, base + size, _name(f), f, call))
 
+    def reader_at(self, address: int) -> Claim[ReadCall] | None:
+        """The claim that answers reads of this address; for those who call it themselves (fast.py)."""
+        return self._readers.at(address)
+
+    def writer_at(self, address: int) -> Claim[WriteCall] | None:
+        """The claim that takes writes to this address."""
+        return self._writers.at(address)
+
     def release(self, what: int | Device) -> None:
         """Undo claims, in both directions: those that start at an address, or all of one device. UsageError if none."""
 
@@ -96,6 +106,7 @@ class Bus:
 
         with self._lock:
             count = self._readers.remove(gone) + self._writers.remove(gone)
+        self._changed()
         if not count:
             which = f"no claim starts at {self.what} {what:#x}" if isinstance(what, int) else f"{what.name} claims none"
             raise UsageError(f"releasing a claim of the {self.what} bus: {which}")
@@ -159,6 +170,11 @@ class Bus:
                 self._readers.add(reader)
             if writer is not None:
                 self._writers.add(writer)
+        self._changed()
+
+    def _changed(self) -> None:
+        for listener in self.listeners:
+            listener()
 
     def _miss(self, address: int, size: int, value: int | None) -> None:
         if self.strict:

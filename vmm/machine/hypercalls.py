@@ -2,9 +2,10 @@
 """KVM's hypercalls served by pyvmm, for hosts where the instruction never reaches KVM, and MAP_GPA_RANGE for all.
 
 A guest's #UD handler recognises the instruction and does an OUT to the hypercall port; the interrupted registers are
-then the call's, and its frame lies at RSP. `serve` answers as KVM's kvm_emulate_hypercall does: privilege first,
-then the number and the feature gate, then the arguments. What it does with the host is the nearest thing userspace
-has: MSIs for kicks and IPIs, KVM_GET_CLOCK for clock pairing. It proves the ABI that a guest sees, not KVM's handler.
+then the call's, and its frame lies at RSP. `serve` answers as KVM's kvm_emulate_hypercall does for 64-bit code:
+privilege first, then the number and the feature gate, then the arguments. What it does with the host is the nearest
+thing userspace has: MSIs for kicks and IPIs, KVM_GET_CLOCK for clock pairing. It proves the ABI that a guest sees, not
+KVM's handler. Source: Documentation/virt/kvm/x86/hypercalls.rst; KVM_EXIT_HYPERCALL in api.rst.
 """
 
 from __future__ import annotations
@@ -16,31 +17,38 @@ from collections.abc import Callable
 from vmm.abi import apic, ports, pv
 from vmm.abi.structs import KVM_CLOCK_PAIRING
 from vmm.errors import GuestMemoryError, KvmCallError
+from vmm.machine.cpuid import CpuidModel
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner, current
 
 MASK64 = (1 << 64) - 1
+MASK32 = (1 << 32) - 1
 CLOCK_PAIRING_WALLCLOCK = 0  # the only clock type there is
 PAGE_SHIFT = 12
 TSC_OFFSET = (0, 0)  # KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: Documentation/virt/kvm/devices/vcpu.rst
 BITS_PER_WORD = 64  # of a 64-bit guest's IPI bitmap
-MAX_PAGE_SIZE = 2  # of KVM_MAP_GPA_RANGE_*: 4 KiB, 2 MiB, 1 GiB
-ATTRIBUTE_BITS = 0x1F  # page size in bits 3:0, encrypted in bit 4
+PAGE_SIZES = (0, 1, 2)  # attributes 3:0 of MAP_GPA_RANGE: 4 KiB, 2 MiB, 1 GiB
+ENCRYPTED = 1 << 4
+X2APIC_API_USE_32BIT_IDS = 1
 
 
 class HypercallService:
-    """Serves one machine. `served` counts calls by number, `private` holds the guest frame numbers marked encrypted.
+    """Serves one machine. `served` counts calls by number, `private` holds the guest frame numbers marked encrypted,
+    `ranges` the arguments of every MAP_GPA_RANGE that came as far as the VMM, on either way.
 
-    `enforce` says that KVM_CAP_ENFORCE_PV_FEATURE_CPUID is on: then a call whose feature the guest's CPUID lacks is
-    refused with -KVM_ENOSYS, as KVM does. `exit_hypercall` says that KVM_CAP_EXIT_HYPERCALL is on for MAP_GPA_RANGE.
+    `enforce` says that KVM_CAP_ENFORCE_PV_FEATURE_CPUID is on: then a call whose feature the vCPU's CPUID lacks is
+    refused with -KVM_ENOSYS, as KVM does. `map_gpa_result`, when set, is the VMM's answer to every MAP_GPA_RANGE: for
+    payloads that test how an answer arrives.
     """
 
-    def __init__(self, machine: Machine, *, enforce: bool = False, exit_hypercall: bool = False) -> None:
+    def __init__(self, machine: Machine, *, enforce: bool = False) -> None:
         self._machine = machine
-        self.enforce, self.exit_hypercall = enforce, exit_hypercall
+        self.enforce = enforce
         self.served: Counter[int] = Counter()
         self.private: set[int] = set()
-        self.map_gpa_result: int | None = None  # an answer to give instead, for payloads that test how it arrives
+        self.ranges: list[tuple[int, int, int]] = []
+        self.map_gpa_result: int | None = None
+        self._cpuids: dict[int, CpuidModel] = {}
         self._calls: dict[int, Callable[[Runner, tuple[int, ...]], int]] = {
             _number(name): call
             for name, call in (
@@ -73,33 +81,49 @@ class HypercallService:
             return -pv.KVM_EPERM
         call = self._calls.get(nr)
         row = pv.find_hypercall(nr)
-        if call is None or row is None or (self.enforce and row.gate and not self._machine.cpuid.has(row.gate)):
+        if call is None or row is None or not self._permitted(runner, row.gate):
             return -pv.KVM_ENOSYS
         return call(runner, args)
+
+    def _permitted(self, runner: Runner, gate: str) -> bool:
+        """KVM's guest_pv_has: what counts is the vCPU's CPUID after KVM's own adjustments."""
+        if not gate or not self.enforce:
+            return True
+        if runner.index not in self._cpuids:
+            self._cpuids[runner.index] = CpuidModel(runner.vcpu.get_cpuid2())
+        return self._cpuids[runner.index].has(gate)
+
+    # -- the calls
 
     def _vapic_poll_irq(self, runner: Runner, args: tuple[int, ...]) -> int:
         return 0
 
-    def _signal(self, destination: int, vector: int, mode: int) -> int:
-        """One MSI to one APIC id; 0 if nobody took it."""
-        try:
-            return self._machine.vm.signal_msi(apic.msi_address(destination), apic.msi_data(vector, mode))
-        except KvmCallError:
-            return 0
-
     def _kick_cpu(self, runner: Runner, args: tuple[int, ...]) -> int:
-        self._signal(args[1] & 0xFFFFFFFF, 0, apic.DM_REMRD)
+        self._signal(args[1] & MASK32, 0, apic.DM_REMRD)
         return 0  # also for an id that does not exist
 
     def _send_ipi(self, runner: Runner, args: tuple[int, ...]) -> int:
         low, high, lowest_id, command = args
         if command & (apic.DEST_LOGICAL | apic.DEST_ALLBUT):
             return -pv.KVM_EINVAL
-        known = {each.vcpu.id for each in self._machine.runners}
+        if self._machine.irqchip == "none":
+            return -pv.KVM_EOPNOTSUPP  # no APIC map
         bitmap = low & MASK64 | (high & MASK64) << BITS_PER_WORD
-        targets = [lowest_id + bit for bit in range(2 * BITS_PER_WORD) if bitmap >> bit & 1]
-        sent = (self._signal(each, command & 0xFF, command & 0x700) for each in targets if each in known)
-        return sum(result > 0 for result in sent)
+        targets = [(lowest_id & MASK32) + bit for bit in range(2 * BITS_PER_WORD) if bitmap >> bit & 1]
+        return sum(self._signal(each, command & 0xFF, command & 0x700) > 0 for each in targets)
+
+    def _signal(self, destination: int, vector: int, mode: int) -> int:
+        """One MSI to the vCPU with exactly this APIC id; 0 if there is none or it does not take it."""
+        vm = self._machine.vm
+        if all(each.vcpu.id != destination for each in self._machine.runners):
+            return 0  # not even tried: 0xff is a broadcast in an MSI, and no id in a hypercall
+        long_ids = vm.enabled.get("X2APIC_API", (0,))[0] & X2APIC_API_USE_32BIT_IDS
+        if destination > 0xFF and not long_ids:
+            return 0  # an MSI has no more than eight bits of it: it would arrive at another vCPU
+        try:
+            return vm.signal_msi(apic.msi_address(destination), apic.msi_data(vector, mode))
+        except KvmCallError:
+            return 0
 
     def _sched_yield(self, runner: Runner, args: tuple[int, ...]) -> int:
         os.sched_yield()  # userspace has no directed yield
@@ -124,28 +148,40 @@ class HypercallService:
     def _map_gpa_range(self, runner: Runner, args: tuple[int, ...]) -> int:
         """What KVM checks before it exits, then what the VMM decides."""
         gpa, pages, attributes = args[:3]
-        first = gpa >> PAGE_SHIFT
-        if not self.exit_hypercall:
+        nr = _number("MAP_GPA_RANGE")
+        if not self._machine.vm.enabled.get("EXIT_HYPERCALL", (0,))[0] >> nr & 1:
             return -pv.KVM_ENOSYS
+        first = gpa >> PAGE_SHIFT
         if gpa & (1 << PAGE_SHIFT) - 1 or not pages or (first + pages) & MASK64 <= first:
             return -pv.KVM_EINVAL
         return self._exit_map_gpa_range(gpa, pages, attributes)
 
     def _exit_map_gpa_range(self, gpa: int, pages: int, attributes: int, *_unused: int) -> int:
         """KVM_EXIT_HYPERCALL: mark the pages private or shared. KVM leaves the attributes' reserved bits to us."""
+        self.ranges.append((gpa, pages, attributes))
         if self.map_gpa_result is not None:
             return self.map_gpa_result
-        if attributes & ~ATTRIBUTE_BITS or attributes & 0xF > MAX_PAGE_SIZE:
+        if attributes & ~(ENCRYPTED | 0xF) or attributes & 0xF not in PAGE_SIZES:
             return -pv.KVM_EINVAL
+        if not self._is_ram(gpa, pages << PAGE_SHIFT):
+            return -pv.KVM_EINVAL  # nothing there to mark, and no set as large as a guest can ask for
         first = gpa >> PAGE_SHIFT
-        if first + pages > self._machine.memory.size >> PAGE_SHIFT:
-            return -pv.KVM_EINVAL  # a range beyond RAM: nothing to mark, and no bitmap of any size a guest asks for
         frames = range(first, first + pages)
-        if attributes >> 4 & 1:
+        if attributes & ENCRYPTED:
             self.private.update(frames)
         else:
             self.private.difference_update(frames)
         return 0
+
+    def _is_ram(self, gpa: int, size: int) -> bool:
+        """Does guest memory hold every byte of the range?"""
+        end = gpa + size
+        while gpa < end:
+            slot = self._machine.memory.slot_at(gpa)
+            if slot is None:
+                return False
+            gpa = slot.end
+        return True
 
 
 def _number(name: str) -> int:

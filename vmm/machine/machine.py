@@ -10,31 +10,29 @@ It wires the floors below; what an exit means is loop.py, how a vCPU is driven r
 
 from __future__ import annotations
 
-import itertools
-import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from vmm.abi import ports
+from vmm.abi import flags, ports
 from vmm.errors import HostError, UsageError
-from vmm.kvm import kick
+from vmm.kvm.core import Word
 from vmm.kvm.exits import Exit
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
+from vmm.machine.conductor import Conductor
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
 from vmm.machine.devices.scratch import ScratchMmio
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.uart16550 import Uart16550A
+from vmm.machine.fast import FastLane
 from vmm.machine.memory import GuestMemory
 from vmm.machine.platform import Platform
-from vmm.machine.runner import Runner, Worker, current
+from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Stop, Why
 from vmm.machine.virtual import read_virtual, write_virtual
 
@@ -46,8 +44,7 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 COM1_GSI = 4
 IOAPIC_PINS = 24
-# How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
-HEARTBEAT = 0.02
+LAST_XAPIC_ID = 254  # 255 is the broadcast
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,7 @@ class Machine:
 
     irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
     cpuid: called with the CpuidModel before the vCPUs get it. strict: an access that nobody claims ends the run.
+    fast: let the C core finish what needs no Python; False takes the slow way for every exit, with equal results.
 
     Raises:
         HostError: /dev/kvm cannot be used, or refuses something.
@@ -94,6 +92,7 @@ class Machine:
         cpuid: Callable[[CpuidModel], object] | None = None,
         before_vcpus: Callable[[Machine], object] | None = None,
         kvm: Kvm | None = None,
+        fast: bool = True,
     ) -> None:
         ids = list(range(cpus)) if isinstance(cpus, int) else list(cpus)
         layout.check_cpus(len(ids))
@@ -104,20 +103,9 @@ class Machine:
         self.irqchip = irqchip
         self.kvm = kvm or Kvm.open()
         self._owns_kvm = kvm is None
-        self.workers: list[Worker] = []
-        self.runners: list[Runner] = []
         self.program: Program | None = None
         self.timeout: float | None = DEFAULT_TIMEOUT
-        self.on_exit: Callable[[Runner, Exit], object] | None = None
-        self._lock = threading.RLock()  # a signal handler may call stop() while this thread is in it
-        self._running = threading.Lock()
         self._started: set[int] = set()
-        self._active: set[int] = set()
-        self._stop: Stop | None = None
-        self._stopped_by: Runner | None = None
-        self._deadline: float | None = None
-        self._exit_limit: int | None = None
-        self._tickets = itertools.count(1)
         try:
             self.vm = self.kvm.create_vm()
         except BaseException:
@@ -129,14 +117,22 @@ class Machine:
                 self.memory.add(base, length)
             self._create_irqchip()
             self._wire(strict, Sink(console_limit, live))
+            self.lane = FastLane(self.platform, self.sink)
+            self.conductor = Conductor(self.platform, self.lane if fast else None)
             if before_vcpus:
                 before_vcpus(self)
             self._create_vcpus(ids, cpuid)
         except BaseException:
-            self.close()
+            self.vm.close()
+            self._close_kvm()
             raise
 
     # -- building
+
+    @property
+    def runners(self) -> list[Runner]:
+        """One for each vCPU, by index."""
+        return self.conductor.runners
 
     def _create_irqchip(self) -> None:
         if self.irqchip == "none":
@@ -170,10 +166,10 @@ class Machine:
         self.vm.irq_line(COM1_GSI, level)
 
     def _exit_port(self, value: int) -> None:
-        self._finish(current(), Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
+        self.conductor.end(current(), Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
 
     def _fault_port(self, value: int) -> None:
-        self._finish(current(), Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
+        self.conductor.end(current(), Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
         model = CpuidModel(self.kvm.get_supported_cpuid())
@@ -182,12 +178,17 @@ class Machine:
         self.cpuid = model
         if self.irqchip != "none" and ids[0] != 0:
             self.vm.set_boot_cpu_id(ids[0])
+        if self.irqchip != "none" and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
+            # Without it an INIT finds a vCPU that is still in xAPIC mode by the low 8 bits of its id only. A caller
+            # that wants other flags, or none, has enabled those.
+            self.vm.require("X2APIC_API", f"APIC id {max(ids)}")
+            self.vm.enable_cap("X2APIC_API", sum(row.value for row in flags.X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
             own = model.copy()
             own.set_apic_id(apic_id)
             vcpu.set_cpuid2(own.entries())
-            self.runners.append(Runner(vcpu, index))
+            self.runners.append(Runner(vcpu, index, self.lane.finish))
 
     # -- loading
 
@@ -240,11 +241,20 @@ class Machine:
             )
 
     def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
-        """Make a vCPU start at `entry` in long mode with the next run, without INIT and SIPI."""
+        """Make a vCPU start at `entry` in long mode with the next run, without INIT and SIPI.
+
+        Raises:
+            UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
+        """
         runner = self.runners[index]
+        if runner.thread_id is not None:
+            raise UsageError(
+                f"{runner.vcpu.what} is running; start it before run(), or from the guest by INIT and SIPI"
+            )
         address = self.address(entry)
         if self.irqchip != "none" and index:
             runner.vcpu.set_mp_state(0)  # KVM_MP_STATE_RUNNABLE
+        runner.vcpu.abandon()
         boot.long_mode(runner.vcpu, index, address, cpus=len(self.runners), ring=ring)
         self._started.add(index)
 
@@ -287,12 +297,29 @@ class Machine:
         """Answer MMIO reads with f()."""
         self.platform.mmio.on_read(address, f, size)
 
+    def port_word(self, port: int) -> Word:
+        """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked."""
+        return self.lane.port_word(port)
+
+    def mmio_word(self, address: int) -> Word:
+        """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""
+        return self.lane.mmio_word(address)
+
     @property
     def current(self) -> Runner | None:
         """Inside a hook: the runner of the vCPU that caused it."""
         return current()
 
     # -- running
+
+    @property
+    def on_exit(self) -> Callable[[Runner, Exit], object] | None:
+        """Called with (runner, exit) for every exit before it is handled; set it to see them all."""
+        return self.conductor.on_exit
+
+    @on_exit.setter
+    def on_exit(self, f: Callable[[Runner, Exit], object] | None) -> None:
+        self.conductor.on_exit = f
 
     def run(self, timeout: float | None = None, *, exit_limit: int | None = None) -> Result:
         """Run every started vCPU (with an in-kernel LAPIC also those that wait for SIPI) until one ends the run.
@@ -307,78 +334,8 @@ class Machine:
         """
         if self.vm.closed:
             raise HostError("this machine has been closed; make another one to run")
-        if self._running.locked():
-            raise UsageError("this machine runs already; a hook may run another machine, not its own")
-        with self._running:
-            begin = time.monotonic()
-            try:
-                self._run(self.timeout if timeout is None else timeout, exit_limit, begin)
-            finally:
-                stop, by = self._end_all()
-            for worker in self.workers:
-                if worker.error is not None:
-                    raise worker.error
-            return self._result(stop, by, time.monotonic() - begin)
-
-    def _run(self, limit: float | None, exit_limit: int | None, begin: float) -> None:
-        self._deadline = None if limit is None else begin + limit
-        self._exit_limit, self._tickets = exit_limit, itertools.count(1)
-        for runner in self.runners:
-            runner.counts.clear()
-            runner.recent.clear()
-        boot_runner, others = self.runners[0], self.runners[1:]
-        active = [r for r in others if r.index in self._started or self.irqchip != "none"]
-        self._active = {boot_runner.index, *(r.index for r in active)}
-        self._ensure_workers(len(others))
-        for worker in self.workers:
-            worker.error = None
-        timer = kick.Timer()
-        try:
-            with boot_runner.on_this_thread():
-                timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
-                try:
-                    for runner in active:
-                        self.workers[runner.index - 1].start(partial(self._drive, runner))
-                    self._drive(boot_runner)
-                    self._wait_for_workers()
-                finally:
-                    timer.stop()
-        finally:
-            timer.close()
-
-    def _drive(self, runner: Runner) -> None:
-        try:
-            runner.drive(self)
-        except BaseException as error:
-            self.finish(runner, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
-            raise
-
-    def _ensure_workers(self, count: int) -> None:
-        while len(self.workers) < count:
-            self.workers.append(Worker(self.runners[len(self.workers) + 1]))
-
-    def _wait_for_workers(self) -> None:
-        """The boot vCPU is done; keep the limits for those that go on."""
-        for worker in self.workers:
-            idle = worker.idle()
-            while not idle.wait(HEARTBEAT):
-                self.tick(self.runners[0])
-
-    def _end_all(self) -> tuple[Stop, Runner | None]:
-        """Every vCPU out of KVM_RUN and every worker idle. Why, and by whom; a stop from here on is the next run's."""
-        with self._lock:
-            if self._stop is None:
-                self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
-        for worker in self.workers:
-            worker.finish()
-        for runner in self.runners:
-            runner.vcpu.clear_interrupt()
-        with self._lock:
-            ended = self._stop, self._stopped_by
-            self._stop = self._stopped_by = None
-        return ended
-
-    def _result(self, stop: Stop, by: Runner | None, wall: float) -> Result:
+        active = [r for r in self.runners[1:] if r.index in self._started or self.irqchip != "none"]
+        stop, by, wall = self.conductor.run(active, self.timeout if timeout is None else timeout, exit_limit)
         counts: Counter[str] = Counter()
         for runner in self.runners:
             counts.update(runner.counts)
@@ -388,7 +345,7 @@ class Machine:
             console=self.sink.data,
             wall=wall,
             exits=counts,
-            recent={runner.index: tuple(runner.recent) for runner in self.runners},
+            recent={runner.index: runner.recent for runner in self.runners},
             unclaimed=self.platform.ports.unclaimed.total + self.platform.mmio.unclaimed.total,
         )
 
@@ -396,39 +353,7 @@ class Machine:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
         that it cannot come too early.
         """
-        self._finish(None, Stop(Why.STOPPED, text))
-
-    # -- what a runner asks (runner.Control)
-
-    @property
-    def stopping(self) -> bool:
-        return self._stop is not None
-
-    def finish(self, runner: Runner, stop: Stop) -> None:
-        if stop.why is Why.HALT:
-            # Without an in-kernel LAPIC nothing wakes this vCPU; the others may still have work.
-            self._active.discard(runner.index)
-            if self._active:
-                return
-        self._finish(runner, stop)
-
-    def _finish(self, runner: Runner | None, stop: Stop) -> None:
-        with self._lock:
-            if self._stop is None:
-                self._stopped_by, self._stop = runner, stop
-            for other in self.runners:  # under the lock: close() unmaps what interrupt() writes
-                if other is not runner:
-                    other.interrupt()
-
-    def tick(self, runner: Runner) -> None:
-        if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
-            self._finish(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
-
-    def observe(self, runner: Runner, exit: Exit) -> None:
-        if self.on_exit is not None:
-            self.on_exit(runner, exit)
-        if self._exit_limit is not None and next(self._tickets) > self._exit_limit:
-            self._finish(runner, Stop(Why.EXIT_LIMIT, f"the guest caused more than {self._exit_limit} exits", exit))
+        self.conductor.end(None, Stop(Why.STOPPED, text))
 
     # -- the end
 
@@ -438,20 +363,8 @@ class Machine:
         Raises:
             UsageError: called from inside a run, by one of its hooks.
         """
-        if self._running.locked() and current() in self.runners:
-            raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
-        self._finish(None, Stop(Why.STOPPED, "the machine was closed"))
-        while not self._running.acquire(timeout=HEARTBEAT):
-            self._finish(None, Stop(Why.STOPPED, "the machine was closed"))
-        try:
-            for worker in self.workers:
-                worker.close()
-            self.workers = []
-            with self._lock:
-                self.vm.close()
-            self._close_kvm()
-        finally:
-            self._running.release()
+        self.conductor.close(self.vm.close)
+        self._close_kvm()
 
     def _close_kvm(self) -> None:
         if self._owns_kvm:

@@ -9,27 +9,36 @@ devices (machine.py).
 from __future__ import annotations
 
 import threading
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from vmm.kvm import kick
+from vmm.kvm.core import Core, Finish
 from vmm.kvm.exits import Exit, Interrupted
 from vmm.kvm.vcpu import Vcpu
+from vmm.machine.devices.sink import OutputLimit
+from vmm.machine.fast import FastLane
 from vmm.machine.loop import handle
 from vmm.machine.platform import Platform
-from vmm.machine.steps import Stop
+from vmm.machine.steps import Stop, Why
 
-KEPT_EXITS = 10
 PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
+
+
+_Jobs: TypeAlias = "SimpleQueue[Callable[[], object] | None]"
 
 
 class Control(Protocol):
     """What a runner asks of its machine."""
 
     platform: Platform
+
+    @property
+    def lane(self) -> FastLane | None:
+        """The fast way, or None to take the slow one for every exit."""
 
     @property
     def stopping(self) -> bool:
@@ -46,13 +55,22 @@ class Control(Protocol):
 
 
 class Runner:
-    """Drives one vCPU. `recent` are its last exits, `counts` how many of each kind it had."""
+    """Drives one vCPU."""
 
-    def __init__(self, vcpu: Vcpu, index: int) -> None:
+    def __init__(self, vcpu: Vcpu, index: int, finish: Finish) -> None:
         self.vcpu, self.index = vcpu, index
-        self.recent: deque[Exit] = deque(maxlen=KEPT_EXITS)
-        self.counts: Counter[str] = Counter()
+        self.core = Core(vcpu, finish)
         self.thread_id: int | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How many exits of each kind this run has had."""
+        return self.core.counts()
+
+    @property
+    def recent(self) -> tuple[Exit, ...]:
+        """The last ten exits of this run, oldest first."""
+        return self.core.recent()
 
     @contextmanager
     def on_this_thread(self) -> Iterator[None]:
@@ -74,14 +92,23 @@ class Runner:
 
         An exit's answer is in kvm_run before anything can end the loop, so a later run goes on where this one was.
         """
-        vcpu, counts, recent, platform = self.vcpu, self.counts, self.recent, control.platform
+        vcpu, core, platform, lane = self.vcpu, self.core, control.platform, control.lane
         while not control.stopping:
-            exit = vcpu.run()
-            counts[type(exit).__name__] += 1
+            if lane is None:
+                exit = vcpu.run()
+                core.note(exit)
+            else:
+                try:
+                    taken = core.next(lane)
+                except OutputLimit as limit:
+                    control.finish(self, Stop(Why.OUTPUT_LIMIT, str(limit).splitlines()[0]))
+                    return
+                if taken is None:
+                    continue
+                exit = taken
             if type(exit) is Interrupted:
                 control.tick(self)
                 continue
-            recent.append(exit)
             control.observe(self, exit)
             step = handle(exit, platform)
             if isinstance(step, Stop):
@@ -99,19 +126,30 @@ class Runner:
 
 
 class Worker:
-    """A thread that drives one runner each time it is told to, so that a vCPU keeps its thread over many runs."""
+    """A thread that drives one runner each time it is told to, so that a vCPU keeps its thread over many runs.
+
+    The thread does not hold its Worker: one that nobody holds (^C came while it was made) ends by itself.
+    """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.error: BaseException | None = None
+        self.errors: list[BaseException] = []
         # Its put is one step for a signal handler: ^C can come before or after it, not in the middle.
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._live, name=f"vcpu-{runner.vcpu.id}", daemon=True)
+        self._jobs: _Jobs = SimpleQueue()
+        self._thread = threading.Thread(
+            target=_live, args=(self._jobs, self.errors), name=f"vcpu-{runner.vcpu.id}", daemon=True
+        )
         self._thread.start()
 
     def start(self, job: Callable[[], None]) -> None:
-        """Run `job` on the thread, after those it has. Its exception, if any, is kept in `error`."""
-        self._jobs.put(job)
+        """Run `job` on the thread, after those it has. Its exception, if any, joins `errors`."""
+        runner = self.runner
+
+        def bound() -> None:
+            with runner.on_this_thread():
+                job()
+
+        self._jobs.put(bound)
 
     def idle(self) -> threading.Event:
         """An event that is set when every job given so far has ended."""
@@ -126,18 +164,23 @@ class Worker:
             self.runner.interrupt()
 
     def close(self) -> None:
-        """End the thread, and first the job it may still have: its machine must be stopping."""
-        self.finish()
-        self._jobs.put(None)
-        self._thread.join()
+        """End the thread, and first the job it may still have: its machine must be stopping. Idempotent."""
+        while self._thread.is_alive():
+            self._jobs.put(None)
+            self.runner.interrupt()
+            self._thread.join(PATIENCE)
 
-    def _live(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                with self.runner.on_this_thread():
-                    job()
-            except BaseException as error:
-                self.error = error
+    def __del__(self) -> None:
+        self._jobs.put(None)
+
+
+def _live(jobs: _Jobs, errors: list[BaseException]) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job()
+        except BaseException as error:
+            errors.append(error)
+        del job  # while waiting, hold nothing of a machine that may be gone
 
 
 class _Current(threading.local):

@@ -44,6 +44,11 @@ class Sink:
         with self._lock:
             return bytes(self._taken)
 
+    @property
+    def room(self) -> int:
+        """Bytes that may still come."""
+        return self.limit - len(self._taken)
+
     def write(self, data: bytes) -> None:
         """Take as much of `data` as fits; raise OutputLimit if that was not all."""
         with self._lock:

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Descriptors and mappings: nothing is left after a close, in any order; a closed thing is an error, not a crash."""
+
+from __future__ import annotations
+
+import itertools
+import resource
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vmm.errors import HostError, VmmError
+from vmm.kvm import Kvm, kick
+from vmm.kvm.exits import Halt
+from vmm.kvm.memory import Mapping
+from vmm.machine import boot, layout
+from vmm.machine.machine import Machine
+from vmm.machine.steps import Why
+
+HLT = b"\xf4"
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def kvm_files() -> int:
+    return sum("kvm" in str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
+
+
+def kvm_maps() -> int:
+    return sum("anon_inode:kvm" in line for line in Path("/proc/self/maps").read_text(encoding="ascii").splitlines())
+
+
+def address_space() -> int:
+    """Bytes mapped by this process."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+
+
+def timers() -> int:
+    lines = Path("/proc/self/timers").read_text(encoding="ascii").splitlines()
+    return sum(line.startswith("ID:") for line in lines)
+
+
+def binding_cycle() -> None:
+    with Kvm.open() as kvm, kvm.create_vm() as vm:
+        memory = Mapping(0x1_0000)
+        vm.set_user_memory_region(0, 0, memory)
+        vcpu = vm.create_vcpu(0)
+        memory.bytes[0x1000] = HLT[0]
+        sregs, regs = vcpu.get_sregs(), vcpu.get_regs()
+        sregs.cs.base = sregs.cs.selector = 0
+        regs.rip = 0x1000
+        vcpu.set_sregs(sregs)
+        vcpu.set_regs(regs)
+        assert vcpu.run() == Halt()
+
+
+def machine_cycle() -> None:
+    with Machine(cpus=2, irqchip="split") as machine:
+        boot.write_tables(machine.memory, 2)
+        machine.memory.write(layout.REGIONS["code"].base, b"\xe6\xf4")  # out 0xf4, al
+        machine.start(0, layout.REGIONS["code"].base)
+        assert machine.run(timeout=5).stop.why is Why.EXIT_PORT
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("cycle", "growth"),
+    [
+        (binding_cycle, 8 << 20),  # 1,000 times 64 KiB of guest memory would be 64 MiB
+        (machine_cycle, 256 << 20),  # 2 GiB; glibc keeps a few thread stacks and arenas for itself
+    ],
+)
+def test_a_thousand_cycles_leave_nothing(cycle: Callable[[], None], growth: int):
+    for _ in range(20):
+        cycle()  # caches, the thread's stack and the allocator's arenas are filled
+    files, threads, waiting, size = open_files(), threading.active_count(), timers(), address_space()
+    for _ in range(1000):
+        cycle()
+    assert open_files() == files
+    assert kvm_files() == kvm_maps() == 0
+    assert threading.active_count() == threads
+    assert timers() == waiting
+    assert address_space() - size < growth
+
+
+def test_what_is_counted_is_there_while_it_lives():
+    with Kvm.open() as kvm, kvm.create_vm() as vm:
+        before = kvm_files(), kvm_maps()
+        vcpu = vm.create_vcpu(0)
+        assert kvm_files() - before[0] == 2  # the vCPU, and the mapping's duplicate
+        assert kvm_maps() - before[1] == 1
+        vcpu.close()
+        assert (kvm_files(), kvm_maps()) == before
+    assert (kvm_files(), kvm_maps()) == (0, 0)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))), ids=lambda order: "".join(map(str, order)))
+def test_any_order_of_closing_will_do(order):
+    kvm = Kvm.open()
+    vm = kvm.create_vm()
+    memory = Mapping(0x1000)
+    vm.set_user_memory_region(0, 0, memory)
+    things = [kvm, vm, vm.create_vcpu(0), vm.create_vcpu(1)]
+    for index in (*order, *order):
+        things[index].close()
+    assert kvm_files() == kvm_maps() == 0
+    assert memory.bytes.closed
+
+
+def test_statistics_outlive_their_vcpu_and_close_by_themselves():
+    with Kvm.open() as kvm, kvm.create_vm() as vm:
+        vcpu = vm.create_vcpu(0)
+        with vcpu.get_stats() as stats:
+            vcpu.close()
+            assert stats["exits"] >= 0
+        stats.close()
+    assert kvm_files() == 0
+
+
+def test_a_device_that_cannot_be_used_is_not_left_open():
+    before = open_files()
+    with pytest.raises(HostError):
+        Kvm.open("/dev/null")
+    assert open_files() == before
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        {"irqchip": "bogus"},
+        {"cpus": [0, 1 << 31]},
+        {"cpuid": lambda model: 1 / 0},
+        {"before_vcpus": lambda machine: 1 / 0},
+    ],
+    ids=["irqchip", "vcpu id", "cpuid", "before_vcpus"],
+)
+def test_a_machine_that_could_not_be_made_leaves_nothing(fails):
+    with pytest.raises((VmmError, ZeroDivisionError)):
+        Machine(**fails)
+    assert kvm_files() == kvm_maps() == 0
+
+
+def test_no_descriptors_left_is_an_error_that_says_so():
+    with Kvm.open() as kvm, kvm.create_vm() as vm:
+
+        def fill() -> None:
+            for apic_id in range(free + 1):
+                vm.create_vcpu(apic_id)
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        free = max(int(link.name) for link in Path("/proc/self/fd").iterdir()) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        try:
+            with pytest.raises(HostError, match=r"EMFILE|Too many open files"):
+                fill()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert kvm_files() == kvm_maps() == 0
+
+
+def test_a_closed_machine_is_an_error_not_a_crash(booted):
+    machine = booted(HLT, cpus=2, irqchip="split")
+    machine.run(timeout=0.01)
+    machine.close()
+    machine.close()
+    machine.stop()  # a late watchdog is no error
+    for ask in (
+        machine.run,
+        lambda: machine.start(0, 0x2_0000),
+        lambda: machine.memory.read(0, 1),
+        lambda: machine.runners[0].vcpu.get_regs(),
+        lambda: machine.vm.get_clock(),
+    ):
+        with pytest.raises(HostError, match="closed"):
+            ask()
+    machine.runners[0].interrupt()
+    assert kvm_files() == kvm_maps() == 0
+
+
+def test_a_machine_closed_from_another_thread_ends_its_run_first(booted):
+    machine = booted(b"\xeb\xfe", cpus=2, irqchip="split")  # jmp $
+    results = []
+    thread = threading.Thread(target=lambda: results.append(machine.run(timeout=30)))
+    thread.start()
+    while machine.runners[0].thread_id is None and thread.is_alive():
+        pass
+    machine.close()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert [result.stop.why for result in results] == [Why.STOPPED]
+    assert kvm_files() == kvm_maps() == 0
+
+
+def test_a_closed_machine_has_no_threads(booted):
+    machine = booted(b"\xeb\xfe", cpus=3, irqchip="split", aps={1: 0, 2: 0})  # jmp $
+    machine.run(timeout=0.01)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("vcpu-")]
+    held = list(machine.conductor._workers)
+    assert len(threads) == len(held) == 2
+    machine.close()
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_timer_that_nobody_holds_is_gone():
+    before = timers()
+    timer = kick.Timer()
+    timer.start(1, 1)
+    assert timers() == before + 1
+    del timer
+    assert timers() == before
+
+
+def test_a_shared_kvm_stays_open():
+    with Kvm.open() as kvm:
+        with Machine(kvm=kvm) as one, Machine(kvm=kvm) as other:
+            assert one.kvm is other.kvm is kvm
+        assert kvm.get_api_version() == 12
+        assert kvm_files() == 1

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One run of several vCPUs, from its start to the moment when every one is out of KVM_RUN; its limits and its end.
+
+The boot vCPU runs on the caller's thread, every other one on its worker. It knows limits, threads and why a run ends;
+it knows neither devices nor programs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from vmm.errors import HostError, UsageError
+from vmm.kvm import kick
+from vmm.kvm.exits import Exit
+from vmm.machine.fast import FastLane
+from vmm.machine.platform import Platform
+from vmm.machine.runner import Runner, Worker, current
+from vmm.machine.steps import Stop, Why
+
+# How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
+HEARTBEAT = 0.02
+
+
+class Conductor:
+    """Runs the vCPUs of one machine, again and again. It is what a runner asks (runner.Control)."""
+
+    def __init__(self, platform: Platform, fast: FastLane | None) -> None:
+        self.platform, self._lane = platform, fast
+        self.runners: list[Runner] = []
+        self.on_exit: Callable[[Runner, Exit], object] | None = None
+        self._workers: list[Worker] = []
+        self._lock = threading.RLock()  # a signal handler may call end() while this thread is in it
+        self._running = threading.Lock()
+        self._active: set[int] = set()
+        self._stop: Stop | None = None
+        self._stopped_by: Runner | None = None
+        self._deadline: float | None = None
+        self._exit_limit: int | None = None
+        self._tickets = itertools.count(1)
+
+    def run(
+        self, active: Sequence[Runner], limit: float | None, exit_limit: int | None
+    ) -> tuple[Stop, Runner | None, float]:
+        """Run vCPU 0 and the `active` others until one ends the run: why it ended, by whom, after how many seconds.
+
+        Raises:
+            UsageError: it runs already.
+            whatever a hook raised, and KeyboardInterrupt, after every vCPU has stopped.
+        """
+        if self._running.locked():
+            raise UsageError("this machine runs already; a hook may run another machine, not its own")
+        with self._running:
+            begin = time.monotonic()
+            self._deadline = None if limit is None else begin + limit
+            self._exit_limit, self._tickets = exit_limit, itertools.count(1)
+            try:
+                self._run(active, limit)
+            finally:
+                stop, by = self._end_all()
+            for worker in self._workers:
+                if worker.errors:
+                    raise worker.errors[0]
+            return stop, by, time.monotonic() - begin
+
+    def _run(self, active: Sequence[Runner], limit: float | None) -> None:
+        boot = self.runners[0]
+        for runner in self.runners:
+            runner.core.reset()
+        self._active = {boot.index, *(runner.index for runner in active)}
+        self._ensure_workers(len(self.runners) - 1 if active else 0)
+        for worker in self._workers:
+            worker.errors.clear()
+        timer = kick.Timer()
+        try:
+            with boot.on_this_thread():
+                timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
+                try:
+                    for runner in active:
+                        self._workers[runner.index - 1].start(partial(self._drive, runner))
+                    self._drive(boot)
+                    self._wait_for_workers()
+                finally:
+                    timer.stop()
+        finally:
+            timer.close()
+
+    def _drive(self, runner: Runner) -> None:
+        try:
+            runner.drive(self)
+        except BaseException as error:
+            self.finish(runner, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
+            raise
+
+    def _ensure_workers(self, count: int) -> None:
+        while len(self._workers) < count:
+            try:
+                self._workers.append(Worker(self.runners[len(self._workers) + 1]))
+            except RuntimeError as error:
+                raise HostError(
+                    f"starting a thread for vCPU {len(self._workers) + 1} of {count + 1}: {error}"
+                    "\n  try: fewer vCPUs, or `ulimit -u`"
+                ) from error
+
+    def _wait_for_workers(self) -> None:
+        """The boot vCPU is done; keep the limits for those that go on."""
+        for worker in self._workers:
+            idle = worker.idle()
+            while not idle.wait(HEARTBEAT):
+                self.tick(self.runners[0])
+
+    def _end_all(self) -> tuple[Stop, Runner | None]:
+        """Every vCPU out of KVM_RUN and every worker idle. Why, and by whom; a stop from here on is the next run's."""
+        with self._lock:
+            if self._stop is None:
+                self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
+        for worker in self._workers:
+            worker.finish()
+        for runner in self.runners:
+            runner.vcpu.clear_interrupt()
+        with self._lock:
+            ended = self._stop, self._stopped_by
+            self._stop = self._stopped_by = None
+        return ended
+
+    def end(self, runner: Runner | None, stop: Stop) -> None:
+        """End the run, whoever asks; the first reason counts. Between two runs it ends the next at once, so that it
+        cannot come too early.
+        """
+        with self._lock:
+            if self._stop is None:
+                self._stopped_by, self._stop = runner, stop
+            if runner is not None:
+                runner.core.stopped = True
+            for other in self.runners:  # under the lock: close() unmaps what interrupt() writes
+                if other is not runner:
+                    other.interrupt()
+
+    def close(self, release: Callable[[], object]) -> None:
+        """End a run if there is one, end the threads, then call `release` while nobody can interrupt a vCPU.
+
+        Raises:
+            UsageError: called by a hook of the very run.
+        """
+        if self._running.locked() and current() in self.runners:
+            raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
+        closed = Stop(Why.STOPPED, "the machine was closed")
+        self.end(None, closed)
+        while not self._running.acquire(timeout=HEARTBEAT):
+            self.end(None, closed)
+        try:
+            for worker in self._workers:
+                worker.close()
+            self._workers = []
+            with self._lock:
+                release()
+        finally:
+            self._running.release()
+
+    # -- what a runner asks (runner.Control)
+
+    @property
+    def lane(self) -> FastLane | None:
+        """The fast way, unless somebody wants to see every exit."""
+        return None if self.on_exit is not None or self._exit_limit is not None else self._lane
+
+    @property
+    def stopping(self) -> bool:
+        return self._stop is not None
+
+    def finish(self, runner: Runner, stop: Stop) -> None:
+        if stop.why is Why.HALT:
+            # Without an in-kernel LAPIC nothing wakes this vCPU; the others may still have work.
+            self._active.discard(runner.index)
+            if self._active:
+                return
+        self.end(runner, stop)
+
+    def tick(self, runner: Runner) -> None:
+        if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
+            self.end(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
+
+    def observe(self, runner: Runner, exit: Exit) -> None:
+        if self.on_exit is not None:
+            self.on_exit(runner, exit)
+        if self._exit_limit is not None and next(self._tickets) > self._exit_limit:
+            self.end(runner, Stop(Why.EXIT_LIMIT, f"the guest caused more than {self._exit_limit} exits", exit))
