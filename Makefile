@@ -18,7 +18,7 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check --no-input
 EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/abi/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check build bench wheel clean
+.PHONY: help run test check build listings bench wheel clean
 
 help: ## this list
 	@echo 'pyvmm: guests on /dev/kvm, in Python'
@@ -58,6 +58,9 @@ endif
 	    $(PY) cffi_build.py >/dev/null; \
 	fi
 	@touch $@
+
+listings: build ## write tests/listings/ anew: the bytes of every payload, for review
+	@$(PY) tools/listings.py
 
 bench: build ## time `pyvmm run hello` as a whole process
 	@$(PY) -m timeit -n 1 -r 20 -s 'import subprocess' \

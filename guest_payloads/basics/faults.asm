@@ -10,11 +10,17 @@
 ; result:  page       u64   #PF from a read of address 0: vector 14, error code 0
 ; result:  taken      u64   how many exceptions were taken
 ;
-; Each attempt sets R13 to where to go on; the handlers store vector and error code in R14 (vector << 32 | error code).
+; Each attempt sets R13 (from ring 3: R12) to where to go on; the handlers store vector and error code in R14 (vector
+; << 32 | error code), which an attempt fills with ones before, so that no result is left over from another.
 ; INT3 and the trap flag are tried in ring 3: where ring 0 is emulated, its emulator does not know INT3 (docs/hosts.md).
 
 %include "results.inc"
 %include "ring3.inc"
+
+.macro ATTEMPT register, next
+    lea   \register, [rip + \next]
+    mov   r14, -1
+.endm
 
 start:
     mov   edi, 0
@@ -43,7 +49,7 @@ start:
     call  set_gate
     xor   ebp, ebp
 
-    lea   r13, [rip + after_de]
+    ATTEMPT r13, after_de
     xor   eax, eax
     xor   edx, edx
     xor   ecx, ecx
@@ -52,7 +58,7 @@ after_de:
     mov   rax, r14
     RESULT divide
 
-    lea   r13, [rip + after_ud]
+    ATTEMPT r13, after_ud
     ud2
 after_ud:
     mov   rax, r14
@@ -63,21 +69,21 @@ after_ud:
     not   rcx
     and   rax, rcx
     mov   qword ptr [GDT_BASE + DATA16_DS], rax
-    lea   r13, [rip + after_np]
+    ATTEMPT r13, after_np
     mov   eax, DATA16_DS
     mov   es, ax
 after_np:
     mov   rax, r14
     RESULT segment
 
-    lea   r13, [rip + after_gp]
+    ATTEMPT r13, after_gp
     mov   rbx, 0x8000000000000000
     mov   al, byte ptr [rbx]
 after_gp:
     mov   rax, r14
     RESULT protection
 
-    lea   r13, [rip + after_pf]
+    ATTEMPT r13, after_pf
     xor   ebx, ebx
     mov   al, byte ptr [rbx]
 after_pf:
@@ -87,20 +93,20 @@ after_pf:
     mov   rax, cr0
     or    rax, X86_CR0_TS
     mov   cr0, rax
-    lea   r13, [rip + after_nm]
+    ATTEMPT r13, after_nm
     mov   ebx, DATA_BASE
     movdqu xmm0, xmmword ptr [rbx]
 after_nm:
     mov   rax, r14
     RESULT device
 
-    lea   r12, [rip + after_bp]
+    ATTEMPT r12, after_bp
     ENTER_RING3 use_int3
 after_bp:
     mov   rax, r14
     RESULT breakpoint
 
-    lea   r12, [rip + after_db]
+    ATTEMPT r12, after_db
     ENTER_RING3 use_trap_flag, 0x102      ; RFLAGS.TF: a debug exception after each instruction
 after_db:
     mov   rax, r14

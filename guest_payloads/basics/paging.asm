@@ -3,7 +3,8 @@
 ; result:  absent_cr2     u64   its address
 ; result:  readonly_error u64   write to a read-only page: 3 (present, write)
 ; result:  readonly_cr2   u64   its address
-; result:  noexec_error   u64   jump to a no-execute page: 0x11 (present, fetch)
+; result:  while_exec     u64   faults taken after a call into the page while it was executable: still 2
+; result:  noexec_error   u64   jump to it once it is no-execute: 0x11 (present, fetch)
 ; result:  noexec_cr2     u64   its address
 ; result:  before         u64   what the page held before the remap
 ; result:  after          u64   and after the page-table entry was changed and INVLPG
@@ -23,6 +24,7 @@ start:
     lea   rsi, [rip + page_fault]
     call  set_gate
     xor   ebp, ebp                        ; faults taken
+    mov   edx, PAGE
     call  find_entry                      ; RBX = address of the entry that maps PAGE
     mov   r12, qword ptr [rbx]            ; as the boot tables have it
     mov   rax, 0x1111
@@ -52,12 +54,25 @@ after_readonly:
     mov   rax, r15
     RESULT readonly_cr2
 
+    mov   rax, NX_BIT                     ; the boot tables make data no-execute: first without
+    not   rax
+    and   rax, r12
+    mov   qword ptr [rbx], rax
+    invlpg [PAGE]
+    mov   byte ptr [PAGE + 0x10], 0xc3    ; RET
+    lea   r13, [rip + after_call]
+    mov   eax, PAGE + 0x10
+    call  rax
+after_call:
+    mov   eax, ebp
+    RESULT while_exec
+
     mov   rax, NX_BIT
-    or    rax, r12
+    or    rax, qword ptr [rbx]
     mov   qword ptr [rbx], rax
     invlpg [PAGE]
     lea   r13, [rip + after_noexec]
-    mov   eax, PAGE
+    mov   eax, PAGE + 0x10
     jmp   rax
 after_noexec:
     mov   rax, r14
@@ -88,27 +103,5 @@ page_fault:
     mov   qword ptr [rsp], r13
     iretq
 
-; Walk CR3 -> PML4 -> PDPT -> PD -> PT for PAGE, as the CPU does.
-find_entry:
-    mov   rbx, cr3
-    mov   edx, PAGE
-    mov   ecx, 39
-    call  descend
-    mov   ecx, 30
-    call  descend
-    mov   ecx, 21
-    call  descend
-    shr   rdx, 12
-    and   edx, 0x1ff
-    lea   rbx, [rbx + rdx * 8]
-    ret
-
-descend:
-    mov   rax, rdx
-    shr   rax, cl
-    and   eax, 0x1ff
-    mov   rbx, qword ptr [rbx + rax * 8]
-    and   rbx, -0x1000
-    ret
-
+%include "walk.inc"
 %include "idt.inc"

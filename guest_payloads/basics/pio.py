@@ -29,16 +29,16 @@ class Recorder:
 
 
 def setup(guest: Guest) -> None:
-    guest.evidence["device"] = recorder = Recorder()
+    guest.kept["recorder"] = recorder = Recorder()
     guest.machine.platform.ports.claim(guest.params["port"], 1, recorder)
 
 
 def check(guest: Guest) -> None:
-    recorder = guest.evidence.pop("device")
+    recorder = guest.kept["recorder"]
     for name, size in (("in8", 1), ("in16", 2), ("in32", 4)):
         guest.equal(name, guest[name], ANSWERS[size])
     guest.equal("the elements of REP INSW", guest["ins"], 0x0004_0003_0002_0001)
     guest.equal("an unclaimed port", guest["nobody"], 0xFF)
     guest.equal("single writes", recorder.writes[:3], [(1, 0x11), (2, 0x2222), (4, 0x44444444)])
     guest.equal("the elements of REP OUTSW", recorder.writes[3:], [(2, word) for word in WORDS])
-    guest.evidence["writes"] = [f"{size} bytes: {value:#x}" for size, value in recorder.writes]
+    guest.evidence["writes"] = " ".join(f"{value:#0{2 + 2 * size}x}" for size, value in recorder.writes)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from vmm.abi.x86 import PF
 from vmm.machine.layout import REGIONS
 from vmm.payload.guest import Guest
@@ -12,9 +14,14 @@ DENIED = 0x82
 
 
 def setup(guest: Guest) -> None:
-    guest.evidence["ports reached"] = reached = []
+    reached: list[str] = []
+    guest.evidence["ports reached"] = reached
+
+    def note(port: int, value: int) -> None:
+        reached.append(f"{port:#x}={value:#x}")
+
     for port in (*ALLOWED, DENIED):
-        guest.machine.on_port_write(port, lambda value, port=port: reached.append(f"{port:#x}={value:#x}"))
+        guest.machine.on_port_write(port, partial(note, port))
 
 
 def check(guest: Guest) -> None:

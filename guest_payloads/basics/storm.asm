@@ -2,8 +2,8 @@
 ; machine: output=64K
 ; ends:    output
 ;
-; An exit storm: REP OUTSB without an end. How many characters come with one exit is KVM's affair (one, to a page full). Nothing a guest does may fill the host's memory:
-; the console takes what its limit allows and pyvmm ends the run.
+; An exit storm: REP OUTSB without an end. How many characters come with one exit is KVM's affair: from one to a page
+; full. Nothing a guest does may fill the host's memory: the console takes what its limit allows, and pyvmm ends the run.
 
 start:
     cld

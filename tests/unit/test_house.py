@@ -35,7 +35,7 @@ FACES = {
     "__init__",
     "__main__",
 }  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
-ONE_DOOR = {"keystone": "asm", "capstone": "asm"}  # imported by one module only, on this floor
+ONE_DOOR = {"keystone": "asm", "capstone": "asm", "rich": "cli"}  # imported by one module only, on this floor
 LAZY = {"rich", "matplotlib"}  # slow to import: never at module level
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
@@ -248,6 +248,7 @@ BROKEN = [
     Broken(one_door_to_each_engine, "vmm/asm/bad.py", HEAD + "import capstone\n"),
     Broken(one_door_to_each_engine, "vmm/observe/bad.py", HEAD + "def f():\n    from keystone import Ks\n"),
     Broken(one_door_to_each_engine, "vmm/asm/assembler.py", HEAD),
+    Broken(one_door_to_each_engine, "vmm/report/bad.py", HEAD + "def f():\n    import rich\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "from rich.table import Table\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "try:\n    import matplotlib\nexcept ImportError: ...\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "class A:\n    import rich\n"),
@@ -275,8 +276,9 @@ SOUND = {
     "vmm/machine/__init__.py": HEAD + "from vmm.kvm import Kvm\nfrom . import loop\n",
     "vmm/machine/loop.py": HEAD + "from vmm import kvm\n",
     "vmm/payload/__init__.py": HEAD + "import guest_payloads\n",
-    "vmm/report/__init__.py": HEAD + "def f():\n    import rich.table\nif TYPE_CHECKING:\n    import rich\n",
+    "vmm/report/__init__.py": HEAD,
     "vmm/cli/__init__.py": HEAD + "from vmm.report import text\n",
+    "vmm/cli/live.py": HEAD + "def f():\n    import rich.table\nif TYPE_CHECKING:\n    import rich\n",
     "guest_payloads/__init__.py": HEAD,
     "guest_payloads/basics/hello.py": HEAD + "from vmm.payload import Check\nimport os\n",
     "tools/tool.py": "#!/usr/bin/env python3\n" + HEAD,

@@ -186,6 +186,10 @@ RETURNS = (
     Named(KVM_ENOSYS, "KVM_ENOSYS", "no such hypercall, or its feature is hidden and enforced", None, HYPERCALL_HEADER),
 )
 
+# Flags of pvclock_vcpu_time_info, which no uapi header has.
+PVCLOCK_TSC_STABLE_BIT = 1 << 0
+PVCLOCK_GUEST_STOPPED = 1 << 1
+
 CONSTANTS = (
     Named(0x40000000, "KVM_CPUID_SIGNATURE", "first leaf, which holds the signature", None, HEADER),
     Named(0x40000001, "KVM_CPUID_FEATURES", "leaf of the feature bits", None, HEADER),
@@ -211,8 +215,8 @@ CONSTANTS = (
     Named(1 << 1, "KVM_MAP_GPA_RANGE_PAGE_SZ_1G", "attribute: 1 GiB pages", None, HEADER),
     Named(1 << 4, "KVM_MAP_GPA_RANGE_ENCRYPTED", "attribute: encrypted", None, HEADER),
     Named(0, "KVM_MAP_GPA_RANGE_DECRYPTED", "attribute: shared with the host", None, HEADER),
-    Named(1 << 0, "PVCLOCK_TSC_STABLE_BIT", "pvclock flags: all vCPUs see one monotone clock", None, None),
-    Named(1 << 1, "PVCLOCK_GUEST_STOPPED", "pvclock flags: the VMM stopped the guest", None, None),
+    Named(PVCLOCK_TSC_STABLE_BIT, "PVCLOCK_TSC_STABLE_BIT", "pvclock flags: one clock for all vCPUs", None, None),
+    Named(PVCLOCK_GUEST_STOPPED, "PVCLOCK_GUEST_STOPPED", "pvclock flags: the VMM stopped the guest", None, None),
     Named(0xFFFFFFFF, "ASYNC_PF_BROADCAST_TOKEN", "token that wakes every waiter (the name is ours)", None, None),
 )
 

@@ -23,6 +23,14 @@ class Named(NamedTuple):
     header: str | None = "linux/kvm.h"
 
 
+def value_of(table: tuple[Named, ...], name: str) -> int:
+    """The number with that kernel name; KeyError if the table has none."""
+    for row in table:
+        if row.name == name:
+            return row.value
+    raise KeyError(name)
+
+
 def value_name(table: tuple[Named, ...], value: int) -> str:
     """The kernel's name of `value` in an enumeration, or the number itself as text."""
     return next((row.name for row in table if row.value == value), str(value))

@@ -105,6 +105,17 @@ STRUCTS = (
     KVM_CLOCK_PAIRING,
 )
 BY_NAME = {struct.name: struct for struct in STRUCTS}
+# Which structure lies at the address that a guest gives, by MSR (without MSR_KVM_) and by hypercall (without KVM_HC_).
+OF_MSR = {
+    "WALL_CLOCK": PVCLOCK_WALL_CLOCK,
+    "SYSTEM_TIME": PVCLOCK_VCPU_TIME_INFO,
+    "WALL_CLOCK_NEW": PVCLOCK_WALL_CLOCK,
+    "SYSTEM_TIME_NEW": PVCLOCK_VCPU_TIME_INFO,
+    "ASYNC_PF_EN": KVM_VCPU_PV_APF_DATA,
+    "STEAL_TIME": KVM_STEAL_TIME,
+    "PV_EOI_EN": PV_EOI,
+}
+OF_HYPERCALL = {"CLOCK_PAIRING": KVM_CLOCK_PAIRING}
 
 
 def pvclock_nanoseconds(info: dict[str, int], tsc: int) -> int:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from vmm.payload.catalog import find
 from vmm.payload.guest import assemble
+from vmm.report.style import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if payload.text is not None:
         from vmm.asm.listing import render
 
-        print(render(program), file=out)
+        out.write(printable(render(program)))
         return 0
     from vmm.asm.disassembler import disassemble
 

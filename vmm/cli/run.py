@@ -7,11 +7,12 @@ import argparse
 import sys
 from typing import Any, TextIO
 
+from vmm.cli.colour import style_for
 from vmm.errors import UsageError
 from vmm.payload.catalog import find
 from vmm.payload.options import Options, check_timeout, parse_param
 from vmm.payload.run import run_payload
-from vmm.report.style import Style, printable
+from vmm.report.style import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,13 +75,6 @@ def options_of(args: argparse.Namespace) -> Options:
         exit_limit=args.exit_limit,
         **options,
     )
-
-
-def style_for(args: argparse.Namespace, out: TextIO) -> Style:
-    """Colour on a terminal, unless --no-color or NO_COLOR (no-color.org) says otherwise."""
-    import os
-
-    return Style(out.isatty() and not args.no_color and "NO_COLOR" not in os.environ)
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:

@@ -118,6 +118,7 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
         cr2 = sregs.cr2
         detail = f"{page_fault_words(frame.error_code)} at {cr2:#x}"
     regs.rip, regs.rsp, regs.rflags = frame.rip, frame.rsp, frame.rflags
+    sregs.cs.selector, sregs.ss.selector = frame.cs & 0xFFFF, frame.ss & 0xFFFF
     return FaultInfo(frame.vector, vector_name(frame.vector), frame.error_code, detail, cr2), regs
 
 

@@ -33,6 +33,8 @@ def hint(stop: Stop, instruction: bytes, *, mp_state: int | None, rflags: int) -
         return _time_limit(instruction, mp_state, rflags)
     if stop.why is Why.FAIL_ENTRY:
         return "The register state is one that no CPU allows: look at the segments, CR0, CR4 and EFER below."
+    if stop.why is Why.UNCLAIMED:
+        return "Neither RAM nor a device is there, and --strict ends a run at that. RIP is behind the access by now."
     if stop.why is Why.OUTPUT_LIMIT:
         return "If so much output is meant, raise the limit (`--output-limit`)."
     return ""

@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """May this process hold back pages that the *kernel* touches, as an asynchronous page fault needs? Tried, not guessed.
 
-KVM touches guest memory inside the kernel, so a userfaultfd limited to faults of user mode is not enough. There are
-two ways to one: /dev/userfaultfd (Linux 6.1) and the system call, which needs CAP_SYS_PTRACE or the sysctl
-vm.unprivileged_userfaultfd, and which a container's seccomp filter may refuse. Source: userfaultfd(2), admin-guide/
-mm/userfaultfd.rst. What was opened is closed again at once.
+The two ways to such a userfaultfd, and what each needs, are in vmm/kvm/userfaultfd.py; a container's seccomp filter may
+refuse the system call too. What was opened is closed again at once.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmm.errors import errno_name
-
-DEVICE = "/dev/userfaultfd"
-USERFAULTFD_IOC_NEW = 0xAA00  # _IO(0xAA, 0x00), <linux/userfaultfd.h>
-NR_USERFAULTFD = 323  # x86-64, <asm/unistd_64.h>
+from vmm.kvm import userfaultfd
+from vmm.kvm.userfaultfd import DEVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,26 +40,17 @@ def probe(device: str = DEVICE) -> Userfault:
 
 def _by_device(device: str) -> str:
     """Empty if it works, else the name of the errno."""
-    try:
-        control = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as error:
-        return errno_name(error.errno or 0)
-    try:
-        os.close(fcntl.ioctl(control, USERFAULTFD_IOC_NEW, os.O_CLOEXEC | os.O_NONBLOCK))
-    except OSError as error:
-        return errno_name(error.errno or 0)
-    finally:
-        os.close(control)
-    return ""
+    return _try(lambda: userfaultfd.by_device(device))
 
 
 def _by_call() -> str:
     """Empty if it works, else the name of the errno."""
-    import ctypes  # libc's syscall() and nothing more; late, because only this question pays for it
+    return _try(userfaultfd.by_call)
 
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(NR_USERFAULTFD, os.O_CLOEXEC | os.O_NONBLOCK)
-    if fd < 0:
-        return errno_name(ctypes.get_errno())
-    os.close(fd)
+
+def _try(way: Callable[[], int]) -> str:
+    try:
+        os.close(way())
+    except OSError as error:
+        return errno_name(error.errno or 0)
     return ""

@@ -2,7 +2,7 @@
 """One payload in one machine: assembled, loaded, run, its results read. What host halves work with.
 
 A host half is a module beside the .asm with any of
-    setup(guest)   before the run: hooks, memory, features
+    setup(guest)   before the run: hooks, memory, features; what check needs of it goes into guest.kept
     drive(guest)   in place of the plain `guest.run()`
     check(guest)   after a clean end: compare results, `guest.expect(...)` each thing that must hold
 """
@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from vmm.errors import PayloadError, UsageError
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE
+from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine, Result
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import ResultSlot
@@ -47,7 +48,9 @@ class Guest:
         self.result: Result | None = None
         self.hypercalls: HypercallService | None = None
         self.failures: list[str] = []
-        self.evidence: dict[str, Any] = {}
+        self.evidence: dict[str, Any] = {}  # numbers and text for the report
+        self.kept: dict[str, Any] = {}  # objects that one part of the host half leaves for another
+        _check_memory(payload, options)
 
         def edit(model: CpuidModel) -> None:
             model.disable(*options.mask)
@@ -75,6 +78,9 @@ class Guest:
         machine, header = self.machine, self.header
         user: tuple[tuple[int, int], ...] = ()
         if header.user:
+            for label in header.user:
+                if label not in self.program.symbols:
+                    raise PayloadError(f"user: no label {label!r} in the source", file=str(self.payload.path))
             begin, end = (self.symbol(label) for label in header.user)
             user = ((begin, end),)
         machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
@@ -91,7 +97,9 @@ class Guest:
         Raises:
             UsageError: the payload has no such label.
         """
-        return self.machine.address(name) if self.machine.program else self.program.symbols[name]
+        if name not in self.program.symbols:
+            raise UsageError(f"payload {self.payload.name} has no label {name!r}")
+        return self.program.symbols[name]
 
     def run(self, timeout: float | None = None) -> Result:
         """Run the machine; keeps the result."""
@@ -150,6 +158,15 @@ class Guest:
         self.close()
 
 
+def _check_memory(payload: Payload, options: Options) -> None:
+    """Less memory than the header asks for is refused: the guest would read all ones where it expects RAM."""
+    needed = payload.header.memory
+    if options.memory is not None and needed is not None and parse_size(options.memory) < needed:
+        raise UsageError(
+            f"payload {payload.name} needs {format_size(needed)} of memory, and --memory gives it {options.memory}"
+        )
+
+
 def _first(*values: int | None) -> int:
     """The first that is given; the last always is."""
     return next(value for value in values if value is not None)
@@ -178,13 +195,16 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
     assert payload.text is not None
     if params is None:
         params = {each.name: each.default for each in payload.header.params.values()}
-    return assemble_text(
+    program = assemble_text(
         payload.text,
         name=str(payload.path),
         base=REGIONS["code"].base,
         constants=constants() | payload.header.constants(params),
         include_dirs=(payload.path.parent, INCLUDES),
     )
+    if not program.code:
+        raise PayloadError("no instruction in it: there is nothing to run", file=str(payload.path))
+    return program
 
 
 def constants() -> dict[str, int]:

@@ -19,16 +19,21 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import cast, get_args
 
-from vmm.errors import PayloadError
-from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, parse_size
+from vmm.abi import caps, cpuid
+from vmm.errors import PayloadError, UsageError
+from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, check_cpus, parse_size
 from vmm.machine.machine import Irqchip
 from vmm.machine.steps import Why
+from vmm.payload.options import check_timeout, fits_64_bits
 
 KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
 _LINE = re.compile(r"\s*;\s*(\w+):\s*(.*)")
 _PARAM = re.compile(r"(\w+)\s*=\s*(\S+)\s*(.*)")
 _RESULT = re.compile(r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?")
-_CPUS = re.compile(r"cpus\s*>=\s*(\d+)")
+_CPUS = re.compile(r"cpus>=(\d{1,9})", re.ASCII)
+_LIKE_A_TYPE = re.compile(r"[uif]\d+\w*|int|bool\w+")
+_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+MAX_PORT = 0xFFFF
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
     "halt": Why.HALT,
@@ -105,7 +110,7 @@ def parse(text: str, file: str) -> Header:
         if match and match[1].lower() in KEYS:
             try:
                 header = _READERS[match[1].lower()](header, match[2].strip())
-            except ValueError as error:
+            except (ValueError, UsageError) as error:
                 raise PayloadError(str(error), file=file, line=number, text=line.rstrip()) from error
     return header
 
@@ -117,21 +122,43 @@ def _number(text: str, what: str) -> int:
         raise ValueError(f"{what}: {text!r} is not a number (write 16, 0x10 or 0b10000)") from None
 
 
+def _name(text: str, what: str) -> str:
+    """The name itself, if the assembler can have it as part of a constant's."""
+    if not _IDENTIFIER.fullmatch(text):
+        raise ValueError(f"{what}: {text!r} cannot be a name; use letters, digits and _")
+    return text
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError(f"machine: timeout={text} is no number of seconds") from None
+    return check_timeout(seconds)
+
+
 def _summary(header: Header, value: str) -> Header:
     return replace(header, summary=value)
 
 
 def _needs(header: Header, value: str) -> Header:
     capabilities, features, cpus = list(header.capabilities), list(header.features), header.min_cpus
-    for item in filter(None, re.split(r"[,\s]+(?!>=)", value.replace(">= ", ">=").replace(" >=", ">="))):
+    for item in filter(None, re.split(r"[,\s]+", re.sub(r"\s*>=\s*", ">=", value))):
         if match := _CPUS.fullmatch(item):
             cpus = int(match[1])
+        elif ">" in item or "=" in item:
+            raise ValueError(f"needs: {item!r} is no need; write cpus>=N, irqchip, KVM_CAP_..., or a CPUID feature")
         elif item.upper().startswith("KVM_CAP_"):
+            if caps.find(item) is None:
+                raise ValueError(f"needs: {caps.unknown(item)}")
             capabilities.append(item.upper().removeprefix("KVM_CAP_"))
         elif item == "irqchip":
             header = replace(header, irqchip="split" if header.irqchip == "none" else header.irqchip)
         else:
-            features.append(item.upper().removeprefix("KVM_FEATURE_"))
+            feature = cpuid.find(item)
+            if feature is None:
+                raise ValueError(f"needs: {cpuid.unknown(item)}")
+            features.append(feature.name)
     return replace(header, capabilities=tuple(capabilities), features=tuple(features), min_cpus=cpus)
 
 
@@ -144,11 +171,11 @@ def _machine(header: Header, value: str) -> Header:
             case "irqchip" if setting in get_args(Irqchip):
                 header = replace(header, irqchip=cast(Irqchip, setting))
             case "cpus":
-                header = replace(header, cpus=_number(setting, "machine: cpus"))
+                header = replace(header, cpus=check_cpus(_number(setting, "machine: cpus")))
             case "memory":
                 header = replace(header, memory=parse_size(setting))
             case "timeout":
-                header = replace(header, timeout=float(setting))
+                header = replace(header, timeout=_seconds(setting))
             case "output":
                 header = replace(header, output_limit=parse_size(setting))
             case "start" if setting in ("boot", "all"):
@@ -171,14 +198,22 @@ def _user(header: Header, value: str) -> Header:
 
 
 def _ports(header: Header, value: str) -> Header:
-    return replace(header, ports=header.ports + tuple(_number(item, "ports") for item in value.split()))
+    ports = tuple(_number(item, "ports") for item in value.split())
+    for port in ports:
+        if not 0 <= port <= MAX_PORT:
+            raise ValueError(f"ports: {port:#x} is no port; they go from 0 to {MAX_PORT:#x}")
+    return replace(header, ports=header.ports + ports)
 
 
 def _param(header: Header, value: str) -> Header:
     match = _PARAM.fullmatch(value)
     if match is None:
         raise ValueError("param: write `name = value   what it is`")
-    param = Param(match[1], _number(match[2], f"param {match[1]}"), match[3].strip())
+    param = Param(_name(match[1], "param"), _number(match[2], f"param {match[1]}"), match[3].strip())
+    if param.name in header.params:
+        raise ValueError(f"param: {param.name} is declared twice")
+    if not fits_64_bits(param.default):
+        raise ValueError(f"param {param.name}: {match[2]} does not fit in 64 bits")
     return replace(header, params=header.params | {param.name: param})
 
 
@@ -186,11 +221,14 @@ def _result(header: Header, value: str) -> Header:
     match = _RESULT.fullmatch(value)
     if match is None:
         raise ValueError("result: write `name  u64  what must hold`")
+    described = (match[3] or "").strip()
+    if match[2] is None and (typed := _LIKE_A_TYPE.match(described)):
+        raise ValueError(f"result: {typed[0]!r} is no type; there are u8, u16, u32, u64, i64 and bool")
     if match[1] in header.results:
         raise ValueError(f"result: {match[1]} is declared twice")
     if len(header.results) == MAX_RESULTS:
         raise ValueError(f"result: the results page holds {MAX_RESULTS} slots")
-    slot = ResultSlot(match[1], len(header.results), match[2] or "u64", (match[3] or "").strip())
+    slot = ResultSlot(_name(match[1], "result"), len(header.results), match[2] or "u64", described)
     return replace(header, results=header.results | {slot.name: slot})
 
 

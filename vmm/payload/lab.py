@@ -23,6 +23,7 @@ from vmm.machine.machine import Irqchip, Machine
 from vmm.payload.catalog import Payload, find
 from vmm.payload.guest import Guest
 from vmm.payload.options import Options
+from vmm.payload.verdict import Finding, Verdict
 
 
 @dataclass
@@ -47,11 +48,13 @@ class Lab:
         irqchip: Irqchip | None = None,
         cpuid: Callable[[CpuidModel], object] | None = None,
         before_vcpus: Callable[[Machine], object] | None = None,
+        patching: bool = False,
     ) -> Guest:
         """A guest of this payload, or of another shipped one, loaded and ready to run; close it, or use `with`.
 
         `mask` and `expose` change its CPUID, `enforce` turns KVM_CAP_ENFORCE_PV_FEATURE_CPUID on for every vCPU.
-        Hypercalls that this host never hands to KVM are served by pyvmm (`guest.hypercalls`).
+        Hypercalls that this host never hands to KVM are served by pyvmm (`guest.hypercalls`). `patching` leaves KVM its
+        habit of rewriting a foreign hypercall instruction.
         """
         enforce = self.enforce if enforce is None else enforce
         what = self.payload if payload is None else find(payload)
@@ -65,7 +68,8 @@ class Lab:
         )
 
         def prepare(machine: Machine) -> None:
-            _disable_hypercall_patching(machine)
+            if not patching:
+                _disable_hypercall_patching(machine)
             if before_vcpus:
                 before_vcpus(machine)
 
@@ -82,9 +86,18 @@ class Lab:
 
     def offered(self, feature: str) -> bool:
         """Does KVM_GET_SUPPORTED_CPUID offer this PV feature, and is it not masked in this lab?"""
-        if any(pv.find(name) == pv.find(feature) for name in self.options.mask):
-            return False
-        return supported().has(feature)
+        return not self.masked(feature) and supported().has(feature)
+
+    def masked(self, feature: str) -> bool:
+        """Is this PV feature hidden from every guest of this lab?"""
+        row = pv.find(feature)
+        return row is not None and any(pv.find(name) == row for name in self.options.mask)
+
+    def absent(self, feature: str) -> Finding | None:
+        """The finding for a feature that this lab cannot have: KVM does not offer it, or it is masked. Else None."""
+        if self.offered(feature):
+            return None
+        return Finding(Verdict.ABSENT, "masked" if self.masked(feature) else "KVM does not offer it")
 
     def param(self, name: str) -> int:
         """A parameter of the payload, as the user gave it or as the header says."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from vmm.abi.names import unknown
 from vmm.errors import UsageError
-from vmm.payload.header import Header
+
+if TYPE_CHECKING:
+    from vmm.payload.header import Header
 
 MAX_TIMEOUT = 24 * 3600.0
 
@@ -65,6 +68,11 @@ def parse_param(text: str) -> tuple[str, int]:
         number = None
     if not equals or not name or number is None:
         raise UsageError(f"--param {text}: write NAME=NUMBER, for example count=16 or count=0x10")
-    if not -(1 << 63) <= number < 1 << 64:
+    if not fits_64_bits(number):
         raise UsageError(f"--param {text}: the number does not fit in 64 bits")
     return name, number
+
+
+def fits_64_bits(number: int) -> bool:
+    """Whether a register can hold it, signed or unsigned."""
+    return -(1 << 63) <= number < 1 << 64

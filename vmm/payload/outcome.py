@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +19,23 @@ EXIT_CODES = {
     "error": EXIT_HOST,
     "timeout": EXIT_TIMEOUT,
 }
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON can hold it: what JSON has no form for (bytes, NaN, an object) becomes text."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bytes() | bytearray():
+            return value.hex(" ")
+        case Mapping():
+            return {str(key): plain(each) for key, each in value.items()}
+        case Iterable():
+            return [plain(each) for each in value]
+        case _:
+            return str(value)
 
 
 @dataclass(frozen=True)
@@ -50,7 +69,7 @@ class Outcome:
             "console": self.console.decode("utf-8", "replace"),
             "results": self.results,
             "failures": list(self.failures),
-            "evidence": self.evidence,
+            "evidence": plain(self.evidence),
             "exits": self.exits,
             "unclaimed": self.unclaimed,
             "wall_ms": round(self.wall_ms, 3),

@@ -25,7 +25,11 @@ from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict,
 
 @dataclass(frozen=True)
 class Row:
-    """One feature's line in the table of `pyvmm probe`. `elapsed` in seconds, for the payload that proves it."""
+    """One feature's line in the table of `pyvmm probe`. `elapsed` in seconds, for the payload that proves it.
+
+    `error` is the traceback of a mistake in pyvmm itself, which kept the proof from ending; the verdict is `unproven`
+    then, and the outcome `error`.
+    """
 
     name: str
     bit: int | None
@@ -35,10 +39,16 @@ class Row:
     refusals: tuple[Refusal, ...]
     payload: str
     elapsed: float
+    error: str = ""
 
     @property
     def verdict(self) -> Verdict:
         return self.finding.verdict
+
+    @property
+    def outcome(self) -> str:
+        """pass, fail, skip or error."""
+        return "error" if self.error else self.verdict.outcome
 
     def as_json(self) -> dict[str, Any]:
         """An element of `features` (schema 1)."""
@@ -48,6 +58,7 @@ class Row:
             "register": self.register,
             "offered": self.offered,
             "verdict": str(self.verdict),
+            "outcome": self.outcome,
             "reason": self.finding.reason,
             "summary": self.finding.summary,
             "evidence": dict(self.finding.evidence),
@@ -57,23 +68,34 @@ class Row:
             ],
             "payload": self.payload,
             "elapsed_s": round(self.elapsed, 4),
+            "error": self.error or None,
         }
 
 
-def proofs() -> dict[str, Payload]:
-    """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last."""
+def proofs(failed: dict[str, Exception] | None = None) -> dict[str, Payload]:
+    """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last.
+
+    A payload whose header or host half is at fault goes into `failed` by name; without that dict it is raised.
+    """
     by_feature: dict[str, Payload] = {}
     for name, path in shipped().items():
         if path.parent.name != "pv":
             continue
-        payload = find(name)
-        module = payload.host_half()
+        try:
+            payload = find(name)
+            module = payload.host_half()
+        except Exception as error:
+            if failed is None:
+                raise
+            failed[name] = error
+            continue
         for feature in getattr(module, "FEATURES", ()):
             by_feature[feature] = payload
-    return dict(sorted(by_feature.items(), key=lambda item: _order(item[0])))
+    return dict(sorted(by_feature.items(), key=lambda item: order(item[0])))
 
 
-def _order(feature: str) -> tuple[int, str]:
+def order(feature: str) -> tuple[int, str]:
+    """Sorts features by bit, those of EDX after those of EAX, and names without a bit last."""
     row = pv.find(feature)
     if row is None:
         return 1000, feature
@@ -93,8 +115,7 @@ def prove(
     findings = _findings(module, lab, names)
     asked: Mapping[str, list[Refusal]] = {}
     if refusals and hasattr(module, "refusals") and any(_askable(each) for each in findings.values()):
-        found = module.refusals(lab)
-        asked = found if isinstance(found, Mapping) else {names[0]: found}
+        asked = _refusals(module, lab, names, findings)
     elapsed = time.monotonic() - begin
     rows = []
     for name in names:
@@ -128,6 +149,24 @@ def _findings(module: Any, lab: Lab, names: tuple[str, ...]) -> dict[str, Findin
     except (GuestBroke, MissingResult) as error:
         found = Finding(Verdict.BROKEN, str(error))
     return dict(found) if isinstance(found, Mapping) else dict.fromkeys(names, found)
+
+
+def _refusals(
+    module: Any, lab: Lab, names: tuple[str, ...], findings: dict[str, Finding]
+) -> Mapping[str, list[Refusal]]:
+    """What was refused. A guest that broke while it was asked makes the findings `broken`; what cannot be asked for
+    want of a permission is left out.
+    """
+    try:
+        found = module.refusals(lab)
+    except (Unproven, MissingCapability):
+        return {}
+    except (GuestBroke, MissingResult) as error:
+        for name, finding in findings.items():
+            if _askable(finding):
+                findings[name] = Finding(Verdict.BROKEN, f"while asking for refusals: {error}", finding.evidence)
+        return {}
+    return found if isinstance(found, Mapping) else {names[0]: found}
 
 
 def outcome_of(payload: Payload, rows: list[Row]) -> Outcome:

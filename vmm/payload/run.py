@@ -8,7 +8,7 @@ from collections.abc import Callable
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.errors import MissingCapability, UsageError
 from vmm.machine.machine import Result
-from vmm.machine.steps import Why
+from vmm.machine.steps import Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import Guest, MissingResult
 from vmm.payload.needs import check_needs
@@ -44,7 +44,7 @@ def run_payload(
         result = guest.result
         if result is None:
             raise UsageError(f"the host half of {payload.name} never ran its guest")
-        kind, reason = judge(result)
+        kind, reason = judge(result, payload.header.ends)
         if kind == "pass" and module and hasattr(module, "check"):
             kind, reason = _check(module.check, guest)
         if kind == "pass":
@@ -52,9 +52,18 @@ def run_payload(
         return _outcome(guest, result, kind, reason)
 
 
-def judge(result: Result) -> tuple[str, str]:
-    """(outcome, reason) by how the run ended alone, before the host half has compared anything."""
-    stop = result.stop
+def judge(result: Result, meant: Why | None = None) -> tuple[str, str]:
+    """(outcome, reason) by how the run ended alone, before the host half has compared anything.
+
+    `meant` is the header's `ends`: a guest that should end otherwise has not passed. A crash stays one, meant or not.
+    """
+    kind, reason = _by_end(result.stop)
+    if kind == "pass" and meant not in (None, result.stop.why):
+        return "fail", f"{result.stop.text}; it was meant to end by: {meant}"
+    return kind, reason
+
+
+def _by_end(stop: Stop) -> tuple[str, str]:
     match stop.why:
         case Why.EXIT_PORT if stop.code == EXIT_VALUE_PASS:
             return "pass", ""

@@ -84,7 +84,7 @@ def broken_refusals(refusals: list[Refusal]) -> list[Refusal]:
 def with_refusals(finding: Finding, refusals: list[Refusal]) -> Finding:
     """The finding, made `broken` if a refusal contradicts the ABI: a feature that cannot be hidden is not right."""
     wrong = broken_refusals(refusals)
-    if not wrong or finding.verdict in (Verdict.ABSENT, Verdict.UNPROVEN):
+    if not wrong or finding.verdict in (Verdict.ABSENT, Verdict.UNPROVEN, Verdict.BROKEN):
         return finding
     first = wrong[0]
     return Finding(

@@ -9,7 +9,7 @@ made from the document alone, so the two cannot disagree.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from vmm.abi import caps, pv
 from vmm.observe.hostfiles import PARAMETERS
 from vmm.observe.setting import Setting
 from vmm.observe.unusable import Unusable
+from vmm.report.columns import aligned
 
 if TYPE_CHECKING:
     from vmm.observe.host import HostFacts  # it needs the C binding, and this module must do without
@@ -38,7 +39,7 @@ def document(facts: HostFacts) -> Document:
     return {
         "schema": SCHEMA,
         "usable": True,
-        "reason": _verdict(facts),
+        "reason": verdict(facts),
         "hints": [],
         **_setting(facts.setting, facts.api_version),
         "ring0": asdict(facts.ring0),
@@ -69,7 +70,7 @@ def unusable_document(unusable: Unusable) -> Document:
     return {**head, **parts, **nothing}
 
 
-def _verdict(facts: HostFacts) -> str:
+def verdict(facts: HostFacts) -> str:
     transport = facts.hypercall.transport
     reaches = "no hypercall instruction reaches KVM" if transport == "none" else f"{transport} reaches KVM"
     guest = "; this host is itself a guest" if facts.setting.nested.guest else ""
@@ -101,13 +102,13 @@ def text(doc: Document, *, everything: bool = False) -> str:
     """The document for a person: the verdict, what to try, then sections. `everything` lists what is absent too."""
     lines = [f"KVM is {'usable' if doc['usable'] else 'not usable'}: {doc['reason']}"]
     lines += [f"  try: {hint}" for hint in doc["hints"]]
-    lines += ["", "Host", *_table(_host_rows(doc))]
+    lines += ["", "Host", *aligned(_host_rows(doc))]
     if doc["usable"]:
         ring0, hypercall = doc["ring0"], doc["hypercall"]
         lines += ["", f"Ring 0: {ring0['kind']}", *_fold(f"  {ring0['evidence']}", 2)]
         lines += ["", f"Hypercall instruction: {hypercall['transport']}"]
         tried = hypercall["instructions"].items()
-        lines += _table((name, one["outcome"], one["evidence"]) for name, one in tried)
+        lines += aligned((name, one["outcome"], one["evidence"]) for name, one in tried)
         if not hypercall["quirk_off"]:
             lines += ["  (this KVM cannot be kept from rewriting the instruction of the other vendor)"]
         lines += _pv_lines(doc["pv_features"], everything)
@@ -149,7 +150,7 @@ def _pv_lines(offer: Document, everything: bool) -> Iterator[str]:
         absent = [row for row in pv.FEATURES if not offer["features"].get(row.name)]
         yield "  not offered:"
         by = {"kvm": "this KVM lacks it", "vmm": "the VMM may offer it itself", "": "no KVM has it any more"}
-        yield from _table(((row.name, by[row.offered_by]) for row in absent), indent="    ")
+        yield from aligned(((row.name, by[row.offered_by]) for row in absent), indent="    ")
 
 
 def _capability_lines(values: dict[str, int], everything: bool) -> Iterator[str]:
@@ -158,16 +159,7 @@ def _capability_lines(values: dict[str, int], everything: bool) -> Iterator[str]
     yield f"Capabilities (KVM_CAP_...): {len(present)} of {len(values)}"
     meanings = {row.name: row.what for row in caps.CAPS}
     shown = values if everything else present
-    yield from _table((name, str(value) if value else "-", meanings.get(name, "")) for name, value in shown.items())
-
-
-def _table(rows: Iterable[tuple[str, ...]], indent: str = "  ") -> Iterator[str]:
-    """Rows in aligned columns; the last column is left as long as it is."""
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        yield f"{indent}{'  '.join([*cells, row[-1]])}".rstrip()
+    yield from aligned((name, str(value) if value else "-", meanings.get(name, "")) for name, value in shown.items())
 
 
 def _fold(line: str, indent: int) -> list[str]:

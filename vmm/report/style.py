@@ -6,8 +6,9 @@ from __future__ import annotations
 import re
 
 CODES = {"good": "32", "bad": "31;1", "warn": "33", "dim": "2", "head": "1", "name": "36"}
-# C0 and C1 controls but newline and tab, DEL, and the bidirectional overrides: a guest may write anything.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# C0 and C1 controls but newline and tab, DEL, and the bidirectional overrides: a guest may write anything. Surrogates
+# and the two non-characters are no text: UTF-8 cannot carry the first, XML neither.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 class Style:

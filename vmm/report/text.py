@@ -27,12 +27,14 @@ def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
             shown = "not stored" if value is None else f"{value:#x} ({value})" if value > 9 else str(value)
             lines.append(f"{INDENT}{style('name', name.ljust(width))}  {shown}")
     for name, value in outcome.evidence.items():
-        lines.append(f"{INDENT}{style('name', name)}  {printable(str(value))}")
+        lines.append(f"{INDENT}{style('name', printable(name))}  {printable(str(value))}")
     lines += [f"{INDENT}{style('bad', 'failed')}: {printable(failure)}" for failure in outcome.failures]
     if outcome.postmortem:
         lines += postmortem_lines(outcome.postmortem, style)
     if outcome.unclaimed:
-        lines.append(f"{INDENT}{outcome.unclaimed} accesses that no device claims: reads gave all ones (see --strict)")
+        lines.append(
+            f"{INDENT}{_count(outcome.unclaimed, 'access')} that no device claims: a read gives all ones (see --strict)"
+        )
     lines.append(closing_line(outcome, style))
     return lines
 
@@ -40,10 +42,16 @@ def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
 def closing_line(outcome: Outcome, style: Style) -> str:
     """`pass  hello  3 exits, 0.4 ms: the guest halted`."""
     total = sum(outcome.exits.values())
+    name = style("head", printable(outcome.payload))
     kinds = ", ".join(f"{count} {kind}" for kind, count in outcome.exits.items())
     reason = f": {printable(outcome.reason)}" if outcome.reason else ""
-    ran = f"  {total} exits ({kinds}), {outcome.wall_ms:.1f} ms" if total else ""
-    return f"{style(MARKS[outcome.outcome], outcome.outcome)}  {style('head', outcome.payload)}{ran}{reason}"
+    ran = f"  {_count(total, 'exit')} ({kinds}), {outcome.wall_ms:.1f} ms" if total else ""
+    return f"{style(MARKS[outcome.outcome], outcome.outcome)}  {name}{ran}{reason}"
+
+
+def _count(number: int, what: str) -> str:
+    """`1 exit`, `2 exits`, `2 accesses`."""
+    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
 
 
 def postmortem_lines(pm: PostMortem, style: Style) -> list[str]:
@@ -55,27 +63,26 @@ def postmortem_lines(pm: PostMortem, style: Style) -> list[str]:
         lines += _vcpu(vcpu, style) if number == 0 else [f"{INDENT}{_headline(vcpu, style)}"]
     if pm.hint:
         lines.append(f"{INDENT}{style('warn', 'why')}  {pm.hint}")
-    lines += [f"{INDENT}{style('warn', 'note')}  {note}" for note in pm.notes]
+    lines += [f"{INDENT}{style('warn', 'note')}  {printable(note)}" for note in pm.notes]
     return lines
 
 
 def _fault(fault: FaultInfo) -> str:
     code = f", error code {fault.error_code:#x}"
-    return f"{fault.name}{code}" + (f": {fault.detail}" if fault.detail else "")
+    return f"{fault.name}{code}" + (f": {printable(fault.detail)}" if fault.detail else "")
 
 
 def _headline(vcpu: VcpuState, style: Style) -> str:
     state = "" if vcpu.mp_state is None else f", state {vcpu.mp_state}"
-    return (
-        f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x} {style('name', vcpu.where)}"
-    )
+    where = f" {style('name', printable(vcpu.where))}" if vcpu.where else ""
+    return f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x}{where}"
 
 
 def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
     lines = [f"{INDENT}{_headline(vcpu, style)}"]
     for row in vcpu.code:
         mark = style("bad", "->") if row.here else "  "
-        lines.append(f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {row.text}")
+        lines.append(f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {printable(row.text)}")
     for names in REGISTER_ROWS:
         lines.append(INDENT + "  ".join(f"{name:>3} {vcpu.registers[name]:016x}" for name in names))
     control = vcpu.control

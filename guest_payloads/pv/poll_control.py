@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Host half of poll_control: KVM's own count of how often it polled, over three phases of HLTs.
+
+What counts is halt_attempted_poll: whether a poll succeeds depends on what else the CPU has to do. KVM_CAP_HALT_POLL
+gives this VM a limit of its own, so that the host's kvm.halt_poll_ns does not matter. The first HLT finds a window of 0
+and only makes it grow, so a phase may have fewer polls than HLTs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vmm.abi import msrs, ports, pv
+from vmm.machine.machine import Machine
+from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.ending import run_to_pass
+from vmm.payload.gate import hidden_msr
+from vmm.payload.guest import Guest
+from vmm.payload.lab import Lab
+from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+
+FEATURES = ("POLL_CONTROL",)
+# Longest poll, nanoseconds. After a HLT that took longer, a late awakening on a busy host included, KVM stops polling
+# for a while; none takes so long. The timer ends each poll after 0.1 ms.
+LONGEST_POLL = 100_000_000
+STATISTICS = ("halt_exits", "halt_attempted_poll")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What the statistics rose by between the two OUTs of a phase."""
+
+    halts: int
+    polls: int
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The phases (as at reset, with 0, with 1 again), and the guest's results; `wanted` HLTs of each phase."""
+
+    phases: Sequence[Phase]
+    seen: int
+    reset: int
+    off: int
+    on: int
+    woken: int
+    wanted: int
+
+
+def prove(lab: Lab) -> Finding:
+    absent = lab.absent("POLL_CONTROL")
+    if absent:
+        return absent
+    with lab.guest(before_vcpus=_allow_polling) as guest:
+        phases = _watch(guest)
+        results = {name: guest[name] for name in ("seen", "reset", "off", "on", "woken")}
+        return judge(Evidence(phases, **results, wanted=lab.param("halts")))
+
+
+def _allow_polling(machine: Machine) -> None:
+    machine.vm.enable_cap("HALT_POLL", LONGEST_POLL)
+
+
+def _watch(guest: Guest) -> list[Phase]:
+    with guest.machine.runners[0].vcpu.get_stats() as stats:
+        for name in STATISTICS:
+            if name not in stats:
+                raise Unproven(f"this KVM has no statistic {name}")
+        marks: list[list[int]] = []
+        guest.machine.on_port_write(ports.DELAY, lambda value: marks.append([stats[name] for name in STATISTICS]))
+        run_to_pass(guest)
+    rises = [[later - earlier for earlier, later in zip(*pair, strict=True)] for pair in pairwise(marks)]
+    return [Phase(*rise) for rise in rises[::2]]  # what lies between two phases is none
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Polls with 1, before and after, and none with 0, over HLTs that KVM really took."""
+    names = ("at_reset", "with_0", "with_1")
+    numbers = {f"halt_attempted_poll_{name}": each.polls for name, each in zip(names, evidence.phases, strict=True)}
+    numbers |= {f"halt_exits_{name}": each.halts for name, each in zip(names, evidence.phases, strict=True)}
+    numbers |= {"reset": evidence.reset, "read_back_0": evidence.off, "read_back_1": evidence.on}
+    at_reset, forbidden, allowed = evidence.phases
+    wrong = _wrong(evidence, forbidden)
+    if wrong:
+        return Finding(Verdict.BROKEN, wrong, numbers)
+    if not all(each.halts for each in evidence.phases):
+        return Finding(Verdict.UNPROVEN, "KVM took no HLT of this guest, so it had nothing to poll for", numbers)
+    if not at_reset.polls and not allowed.polls:
+        return Finding(Verdict.INERT, "accepted, and this host never polls for a halted vCPU", numbers)
+    if not at_reset.polls or not allowed.polls:
+        return Finding(Verdict.BROKEN, "polling is allowed at reset and after 1, and came in only one of them", numbers)
+    summary = (
+        f"halt_attempted_poll over {evidence.wanted} HLTs each: +{at_reset.polls} at reset, +{forbidden.polls} with 0, "
+        f"+{allowed.polls} with 1 again"
+    )
+    return Finding(Verdict.WORKS, "", numbers, summary)
+
+
+def _wrong(evidence: Evidence, forbidden: Phase) -> str:
+    """The first contradiction to the ABI; empty if there is none."""
+    if not evidence.seen & _feature().mask:
+        return f"the guest does not see POLL_CONTROL in {evidence.seen:#x}, and it was exposed"
+    for what, got, want in (
+        ("at reset the MSR", evidence.reset, 1),
+        ("after 0 the MSR", evidence.off, 0),
+        ("after 1 the MSR", evidence.on, 1),
+    ):
+        if got != want:
+            return f"{what} reads {got:#x}, and should be {want}"
+    if evidence.woken < len(evidence.phases) * evidence.wanted:
+        return f"{evidence.woken} timer interrupts, and each of {len(evidence.phases) * evidence.wanted} HLTs needs one"
+    if forbidden.polls:
+        return f"the guest forbade polling, and KVM attempted it {forbidden.polls} times in {forbidden.halts} HLTs"
+    return ""
+
+
+def _feature() -> pv.Feature:
+    row = pv.find("POLL_CONTROL")
+    assert row is not None
+    return row
+
+
+def refusals(lab: Lab) -> list[Refusal]:
+    """The matrix: hidden, enforced, present; every bit but bit 0 is reserved."""
+    row = msrs.find("MSR_KVM_POLL_CONTROL")
+    assert row is not None
+    msr = row.number
+    hidden = hidden_msr(lab, _feature(), row, 0)
+    with lab.guest(payload="accesses", enforce=True) as guest:
+        write, read, two, three, top, after = perform(
+            guest,
+            [wrmsr(msr, 0), rdmsr(msr), wrmsr(msr, 2), wrmsr(msr, 3), wrmsr(msr, 1 << 63 | 1), rdmsr(msr)],
+        )
+    return [
+        *hidden,
+        Refusal("control", f"WRMSR {row.name}", OK, write.text),
+        Refusal("control", f"RDMSR {row.name}", "0x0", f"{read.value:#x}"),
+        Refusal("reserved", "WRMSR of 2", GP, two.text),
+        Refusal("reserved", "WRMSR of 3", GP, three.text),
+        Refusal("reserved", "WRMSR with bits 63 and 0", GP, top.text),
+        Refusal("reserved", "RDMSR after those", "0x0", f"{after.value:#x}"),
+    ]

@@ -1,0 +1,257 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Host half of steal_time: another process on the vCPU's CPU, and the scheduler's own count of what it cost the vCPU.
+
+At each OUT the vCPU's thread is out of KVM_RUN. KVM wrote the area after the last look began and before this one: what
+it says must lie between what /proc/self/task/TID/schedstat said then and says now. Both read the same counter of the
+host's scheduler (`run_delay`), so the bounds are exact.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+
+from vmm.abi import msrs, ports, pv
+from vmm.abi.structs import KVM_STEAL_TIME
+from vmm.kvm import kick
+from vmm.machine.layout import REGIONS
+from vmm.observe import schedstat
+from vmm.observe.hog import Hog, any_cpu, pinned
+from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.ending import run_to_pass
+from vmm.payload.gate import hidden_msr
+from vmm.payload.guest import Guest
+from vmm.payload.lab import Lab
+from vmm.payload.lab import evidence as numbers_of
+from vmm.payload.verdict import Finding, Refusal, Verdict
+
+FEATURES = ("STEAL_TIME",)
+AREA = REGIONS["data"].base
+ENOUGH = AREA + 0x1058  # the guest goes on until this byte is set
+HOG_SHARE = 2_000_000  # nanoseconds that the other process must have had before
+# Were a HLT counted, all of it would be stolen. It is not, but an awakening comes late where others have the CPU, and
+# so do those by which the host looks at its limits meanwhile: a part of the HLT is left, this one at least.
+SLEPT = 1 / 8
+COMPARE = 1  # what the guest writes when the area is up to date
+NOT_RAM = REGIONS["scratch_mmio"].base  # a device answers there
+REFUSAL_AREA = REGIONS["data"].base + 0x8000  # away from the table of payload accesses
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the area: its fields, and the thread's run_delay before KVM wrote it and after. Nanoseconds.
+
+    `hog` is the CPU time of the other process until then.
+    """
+
+    before: int
+    after: int
+    steal: int
+    version: int
+    flags: int
+    hog: int = 0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the host saw, and the guest's results; times in nanoseconds.
+
+    `looks`: one at the beginning, one after each of the `turns` in which the guest was busy, one after each HLT.
+    `reported` and `other` are KVM's statistics preemption_*: None where it has none.
+    """
+
+    looks: tuple[Look, ...]
+    seen: int
+    wanted: int
+    turns: int
+    stolen: int
+    own_preempted: int
+    samples: int
+    preempted: int
+    halt: int
+    halt_stolen: int
+    off_moved: int
+    reported: int | None = None
+    other: int | None = None
+
+
+class Watch:
+    """Takes a Look at each COMPARE of the guest, on the vCPU's own thread."""
+
+    def __init__(self, guest: Guest, hog: Hog | None) -> None:
+        self.guest, self.hog = guest, hog
+        self.tid = kick.thread_id()  # vCPU 0 runs on the caller's thread
+        self.looks: list[Look] = []
+        self.before = self.run_delay()
+        guest.machine.on_port_write(ports.DELAY, self.look)
+
+    def run_delay(self) -> int:
+        return schedstat.of_thread(self.tid).run_delay
+
+    def look(self, value: int) -> None:
+        after = self.run_delay()
+        if value == COMPARE:
+            area = KVM_STEAL_TIME.unpack(self.guest.machine.memory.read(AREA, KVM_STEAL_TIME.size))
+            hog = self.hog.on_cpu if self.hog else 0
+            self.looks.append(Look(self.before, after, area["steal"], area["version"], area["flags"], hog))
+            if self.hog is None or hog - self.looks[0].hog >= HOG_SHARE:
+                self.guest.machine.memory.write(ENOUGH, b"\1")
+        self.before = self.run_delay()
+
+
+def prove(lab: Lab) -> Finding:
+    absent = lab.absent("STEAL_TIME")
+    if absent:
+        return absent
+    cpu = any_cpu()
+    with lab.guest() as guest, ExitStack() as stack:
+        vcpu = guest.machine.runners[0].vcpu
+        stats = stack.enter_context(vcpu.get_stats()) if guest.machine.kvm.check_extension("BINARY_STATS_FD") else {}
+        stack.enter_context(pinned(cpu))  # the thread of vCPU 1 inherits it: it sees vCPU 0 when that does not run
+        hog = stack.enter_context(Hog(cpu)) if lab.param("hog") else None
+        watch = Watch(guest, hog)
+        run_to_pass(guest)
+        return judge(
+            Evidence(
+                looks=tuple(watch.looks),
+                seen=guest["seen"],
+                wanted=lab.param("wanted"),
+                turns=guest["turns"],
+                stolen=guest["stolen"],
+                own_preempted=guest["own_preempted"],
+                samples=guest["samples"],
+                preempted=guest["preempted"],
+                halt=guest["halt_ticks"] * 10**6 // vcpu.get_tsc_khz(),
+                halt_stolen=guest["halt_stolen"],
+                off_moved=guest["off_moved"],
+                reported=stats.get("preemption_reported"),
+                other=stats.get("preemption_other"),
+            )
+        )
+
+
+def judge(evidence: Evidence) -> Finding:
+    """Within the scheduler's bounds at every look; grown by what was wanted while the hog ran; not grown by a HLT."""
+    looks = evidence.looks
+    first, last = looks[0], looks[-1]
+    steps = [later.version - earlier.version for earlier, later in pairwise(looks)]
+    robbed = looks[min(evidence.turns, len(looks) - 1)]
+    before_halt = looks[-2] if len(looks) > 1 else first
+    run_delay, hog, halt_hog = robbed.after - first.after, robbed.hog - first.hog, last.hog - before_halt.hog
+    numbers = numbers_of(
+        stolen_ns=evidence.stolen,
+        run_delay_ns=run_delay,
+        hog_ns=hog,
+        looks=len(looks),
+        equal_to_run_delay=sum(look.steal in (look.before, look.after) for look in looks),
+        version_first=first.version,
+        version_last=last.version,
+        version_steps=f"{min(steps, default=0)} to {max(steps, default=0)}",
+        halt_ns=evidence.halt,
+        halt_stolen_ns=evidence.halt_stolen,
+        halt_hog_ns=halt_hog,
+        samples=evidence.samples,
+        preempted_seen=evidence.preempted,
+        preemption_reported=evidence.reported,
+        preemption_other=evidence.other,
+    )
+    wrong = _wrong(evidence, steps)
+    if wrong:
+        return Finding(Verdict.BROKEN, wrong, numbers)
+    if hog <= 0:
+        return Finding(Verdict.UNPROVEN, "no other process competed for the CPU", numbers)
+    if evidence.stolen < evidence.wanted:
+        reason = f"the scheduler took only {_ms(evidence.stolen)} from the vCPU's thread"
+        return Finding(Verdict.UNPROVEN, reason, numbers)
+    if evidence.halt - evidence.halt_stolen < evidence.halt * SLEPT:
+        reason = f"this host is too busy: awake {_ms(evidence.halt_stolen)} late from a HLT of {_ms(evidence.halt)}"
+        return Finding(Verdict.UNPROVEN, reason, numbers)
+    seen = f"preempted seen {evidence.preempted}x" if evidence.preempted else "preempted never seen"
+    summary = (
+        f"{_ms(evidence.stolen)} stolen, and run_delay grew {_ms(run_delay)}; {_ms(evidence.halt_stolen)} in a HLT of "
+        f"{_ms(evidence.halt)}, of which the hog had {_ms(halt_hog)}; {seen}"
+    )
+    return Finding(Verdict.WORKS, "", numbers, summary)
+
+
+def _wrong(evidence: Evidence, steps: list[int]) -> str:
+    """The first contradiction to the ABI; empty if there is none."""
+    looks = evidence.looks
+    first = looks[0]
+    if not evidence.seen & _feature().mask:
+        return f"the guest does not see bit 5 in {evidence.seen:#x}, and it was exposed"
+    if first.version == 0:
+        return "KVM accepted the area and never wrote it"
+    for look in looks:
+        if look.version % 2:
+            return f"version {look.version} is odd while the vCPU is out of the guest"
+        if look.flags:
+            return f"flags are {look.flags:#x}, and should be 0"
+        grown, low, high = look.steal - first.steal, look.before - first.after, look.after - first.before
+        if not low <= grown <= high:
+            return f"steal grew by {grown} ns where the thread's run_delay grew by {low} to {high} ns"
+    for step in steps:
+        if step < 2:
+            return f"version moved by {step} from one look to the next, and each entry updates it by 2"
+    if evidence.own_preempted:
+        return f"a running vCPU reads {evidence.own_preempted:#x} in its own preempted byte"
+    if evidence.off_moved:
+        return f"version moved by {evidence.off_moved} after the feature was switched off"
+    return ""
+
+
+def _feature() -> pv.Feature:
+    row = pv.find("STEAL_TIME")
+    assert row is not None
+    return row
+
+
+def _msr() -> msrs.Msr:
+    row = msrs.find("MSR_KVM_STEAL_TIME")
+    assert row is not None
+    return row
+
+
+def _ms(nanoseconds: int) -> str:
+    return f"{nanoseconds / 1e6:.1f} ms"
+
+
+def refusals(lab: Lab) -> list[Refusal]:
+    """The matrix: hidden, enforced, present; reserved bits; an address without memory."""
+    row, value = _msr(), REFUSAL_AREA | 1
+    msr, found = row.number, hidden_msr(lab, _feature(), row, value)
+    with lab.guest(payload="accesses", enforce=True) as guest:
+        reserved = [wrmsr(msr, value | 1 << bit) for bit in range(1, 6)]
+        write, read, *bad, off_bad = perform(guest, [wrmsr(msr, value), rdmsr(msr), *reserved, wrmsr(msr, 1 << 5)])
+        found += [
+            Refusal("control", f"WRMSR {row.name}", OK, write.text),
+            Refusal("control", f"RDMSR {row.name}", f"{value:#x}", f"{read.value:#x}"),
+            Refusal("control", "the area meanwhile", "kept up to date", _area(guest, msr)),
+            *(Refusal("reserved", f"WRMSR with bit {bit}", GP, each.text) for bit, each in enumerate(bad, 1)),
+            Refusal("reserved", "WRMSR with bit 5 and not bit 0", GP, off_bad.text),
+        ]
+        # Bit 0 clear, and then an address without memory: accepted, and the area of before is left alone.
+        found += _left_alone(guest, "argument", "bit 0 clear", msr, REFUSAL_AREA)
+        perform(guest, [wrmsr(msr, value)])
+        found += _left_alone(guest, "address", "an address without memory", msr, NOT_RAM | 1)
+    return found
+
+
+def _left_alone(guest: Guest, kind: str, what: str, msr: int, value: int) -> list[Refusal]:
+    """The MSR takes `value`, and over further entries nothing in REFUSAL_AREA changes."""
+    write, read = perform(guest, [wrmsr(msr, value), rdmsr(msr)])
+    return [
+        Refusal(kind, f"WRMSR with {what}", OK, write.text),
+        Refusal(kind, f"RDMSR after {what}", f"{value:#x}", f"{read.value:#x}"),
+        Refusal(kind, f"the area after {what}", "left alone", _area(guest, msr)),
+    ]
+
+
+def _area(guest: Guest, msr: int) -> str:
+    """What two further entries do to REFUSAL_AREA."""
+    memory = guest.machine.memory
+    before = memory.read(REFUSAL_AREA, KVM_STEAL_TIME.size)
+    for _ in range(2):
+        perform(guest, [rdmsr(msr)])
+    return "left alone" if memory.read(REFUSAL_AREA, KVM_STEAL_TIME.size) == before else "kept up to date"

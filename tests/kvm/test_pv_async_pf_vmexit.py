@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ASYNC_PF_VMEXIT on the device: the MSR's answers with the feature, without, and with a wrong MSR."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmm.payload.catalog import find
+from vmm.payload.lab import supported
+from vmm.payload.options import Options
+from vmm.payload.prove import Row, prove
+from vmm.payload.verdict import Verdict
+
+
+@pytest.fixture(autouse=True)
+def _offered() -> None:
+    if not all(supported().has(name) for name in ("ASYNC_PF", "ASYNC_PF_INT", "ASYNC_PF_VMEXIT")):
+        pytest.skip("this KVM does not offer ASYNC_PF_VMEXIT")
+
+
+def row(*, mask: tuple[str, ...] = (), enforce: bool = False, **params: int) -> Row:
+    return prove(find("async_pf_vmexit"), Options(mask=mask, params=params), enforce=enforce)[0]
+
+
+def test_the_bit_is_gated_and_the_rest_needs_nesting() -> None:
+    made = row()
+    nesting = made.finding.evidence["guest_sees_vmx_or_svm"]
+    assert made.verdict is (Verdict.UNPROVEN if nesting else Verdict.INERT), made.finding.reason
+    assert made.finding.evidence["accepted_with_feature"] == 1
+    assert made.finding.evidence["refused_when_enforced"] == 1
+    assert all(each.holds for each in made.refusals)
+    if not nesting:
+        assert len(made.refusals) == 4
+
+
+@pytest.mark.parametrize("enforce", [False, True])
+@pytest.mark.parametrize("mask", ["ASYNC_PF_VMEXIT", "ASYNC_PF", "ASYNC_PF_INT"])
+def test_masked(mask: str, enforce: bool) -> None:
+    wanted = Verdict.ABSENT if mask == "ASYNC_PF_VMEXIT" else Verdict.INERT
+    assert row(mask=(mask,), enforce=enforce).verdict is wanted
+
+
+@pytest.mark.parametrize("msr", [0x4B564D00, 0x4B564D01, 0x4B564D03], ids=hex)
+def test_a_wrong_msr_is_broken(msr: int) -> None:
+    assert row(msr=msr).verdict is Verdict.BROKEN

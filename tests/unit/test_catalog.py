@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Finding payloads: shipped ones by name, files by path, and everything that is neither."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vmm.errors import PayloadError, UsageError
+from vmm.machine.layout import REGIONS
+from vmm.payload import catalog
+from vmm.payload.catalog import GROUPS, MAX_SOURCE, find, shipped
+from vmm.payload.guest import assemble
+
+
+def test_shipped_by_name() -> None:
+    hello = find("hello")
+    assert (hello.name, hello.group, hello.code) == ("hello", "basics", None)
+    assert hello.header.summary
+    assert hello.host_half() is None
+    assert find("pio").host_half().__name__ == "guest_payloads.basics.pio"
+
+
+def test_names_are_unique_and_in_groups() -> None:
+    files = [path for group in GROUPS for path in (catalog.ROOT / group).glob("*.asm")]
+    assert len({path.stem for path in files}) == len(files) == len(shipped())
+    assert {path.parent.name for path in shipped().values()} <= set(GROUPS)
+
+
+def test_every_host_half_has_its_assembly() -> None:
+    for group in GROUPS:
+        halves = {path.stem for path in (catalog.ROOT / group).glob("*.py")} - {"__init__"}
+        assert halves <= set(shipped())
+
+
+def test_the_shipped_name_wins_over_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hello").write_bytes(b"\xf4")
+    assert find("hello").group == "basics"
+    assert find("./hello").code == b"\xf4"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("helo", "did you mean hello"), ("HELLO", "did you mean hello"), ("ring", "ring3"), ("zzzzzz", "pyvmm list"),
+     ("", "no payload is called ''"), ("no\0such", "no payload is called"), ("x" * 5000, "no payload is called")],
+)  # fmt: skip
+def test_nearest_names_are_offered(name: str, near: str) -> None:
+    with pytest.raises(UsageError, match=near):
+        find(name)
+
+
+def test_assembly_by_path(tmp_path: Path) -> None:
+    for name in ("mine.asm", "MINE.ASM"):
+        path = tmp_path / name
+        path.write_bytes(b"\xef\xbb\xbf; summary: with a byte order mark\r\nstart: hlt\r\n")
+        mine = find(str(path))
+        assert (mine.name, mine.group, mine.code) == (path.stem, "", None)
+        assert mine.header.summary == "with a byte order mark"
+        assert mine.host_half() is None
+        assert assemble(mine).code == b"\xf4"
+
+
+def test_a_person_own_file_gets_no_host_half_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "pio.asm"
+    path.write_text("start: hlt")
+    (tmp_path / "pio.py").write_text("raise SystemExit")
+    assert find(str(path)).host_half() is None
+
+
+def test_raw_by_path_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("code.bin", "code"):
+        Path(name).write_bytes(b"\x90\xf4")
+        raw = find(name)
+        assert (raw.name, raw.code, raw.text) == (name, b"\x90\xf4", None)
+    program = assemble(find("code"))
+    assert (program.base, program.code, program.entry) == (REGIONS["code"].base, b"\x90\xf4", REGIONS["code"].base)
+
+
+def test_raw_code_fills_its_region_and_no_more(tmp_path: Path) -> None:
+    path, room = tmp_path / "big.bin", REGIONS["code"].size
+    path.write_bytes(bytes(room))
+    assert len(find(str(path)).code or b"") == room
+    path.write_bytes(bytes(room + 1))
+    with pytest.raises(UsageError, match=rf"too large: a raw payload has at most {room} bytes \({room >> 10} KiB\)"):
+        find(str(path))
+
+
+def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.asm"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room, and would take for ever to read
+    with pytest.raises(UsageError, match=f"at most {MAX_SOURCE} bytes"):
+        find(str(path))
+
+
+@pytest.mark.parametrize("name", ["gone.asm", "gone.bin", "./gone", "no/such/folder/x.asm"])
+def test_missing_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"reading .*gone.*|reading no/such.*: No such file or directory"):
+        find(name)
+
+
+@pytest.mark.parametrize("suffix", [".asm", ".bin", ""])
+def test_what_is_no_regular_file(suffix: str, tmp_path: Path) -> None:
+    folder, pipe, loop = (tmp_path / f"{kind}{suffix}" for kind in ("folder", "pipe", "loop"))
+    folder.mkdir()
+    os.mkfifo(pipe)
+    loop.symlink_to(loop)
+    for path, said in ((folder, "is a directory"), (pipe, "is a pipe"), (loop, "Too many levels of symbolic links")):
+        with pytest.raises(UsageError, match=said):
+            find(str(path))
+    with pytest.raises(UsageError, match="is a character device"):
+        find("/dev/zero")
+
+
+def test_permission_denied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret.asm"
+    path.write_text("hlt")
+
+    def refuse(self: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read whatever its mode says
+    with pytest.raises(UsageError, match=r"reading .*secret.asm: Permission denied"):
+        find(str(path))
+
+
+@pytest.mark.parametrize("name", ["a/b\0c.asm", "x" * 300 + ".asm", "y/" + "x" * 5000])
+def test_impossible_names(name: str) -> None:
+    with pytest.raises(UsageError, match="reading "):
+        find(name)
+
+
+def test_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "latin.asm"
+    path.write_bytes(b"; caf\xe9\nhlt\n")
+    with pytest.raises(UsageError, match=r"latin.asm: not UTF-8 text at byte 5; a raw binary needs the suffix .bin"):
+        find(str(path))
+
+
+def test_wrong_header_names_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.asm"
+    path.write_text("; summary: x\n; ends: never\n")
+    with pytest.raises(PayloadError, match=rf"{path}:2: ends: 'never' is none of"):
+        find(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("a.out", b"\x7fELF\x02\x01\x01", "is an ELF file, not raw code\n  try: `objcopy -O binary"),
+        ("empty.bin", b"", "is empty"),
+        ("boot.s", b"hlt", "looks like assembly"),
+        ("boot.S", b"hlt", "looks like assembly"),
+        ("boot.nasm", b"hlt", "looks like assembly"),
+    ],
+)
+def test_what_is_plainly_no_code(name: str, data: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UsageError, match=said):
+        find(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["", "; summary: nothing\n", "X = 5\n"])
+def test_assembly_without_an_instruction(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "nothing.asm"
+    path.write_text(text)
+    with pytest.raises(PayloadError, match=r"nothing.asm: no instruction in it"):
+        assemble(find(str(path)))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The header of a payload: each key, and each way to write one wrong."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vmm.errors import PayloadError
+from vmm.machine.steps import Why
+from vmm.payload.catalog import find, shipped
+from vmm.payload.header import ENDS, MAX_RESULTS, Header, parse
+
+WHOLE = """\
+; summary: one line
+; needs:   irqchip, cpus >= 2, KVM_CAP_STEAL_TIME, STEAL_TIME avx2
+; machine: irqchip=kernel cpus=3 memory=4M timeout=0.5
+; Machine: output=64K start=all ring=3
+;
+; some words about it, and a note: this is none of the keys
+; user:    begin end
+; ports:   0x80 0x3f8
+; ports:   129
+; param:   count = 0x10   how often
+; param:   mask=-1
+; result:  ticks   u64   what must hold
+; result:  delta   i64
+; result:  flag    bool  it is set
+; result:  plain
+; result:  worded  it says what must hold
+; ends:    shutdown
+
+start:
+; summary: too late to be a header
+"""
+
+
+def test_every_key() -> None:
+    header = parse(WHOLE, "x.asm")
+    assert header.summary == "one line"
+    assert (header.capabilities, header.features, header.min_cpus) == (("STEAL_TIME",), ("STEAL_TIME", "avx2"), 2)
+    assert (header.irqchip, header.cpus, header.memory) == ("kernel", 3, 4 << 20)
+    assert (header.timeout, header.output_limit) == (0.5, 64 << 10)
+    assert (header.start_all, header.ring) == (True, 3)
+    assert (header.user, header.ports) == (("begin", "end"), (0x80, 0x3F8, 129))
+    assert {name: (each.default, each.what) for name, each in header.params.items()} == {
+        "count": (16, "how often"),
+        "mask": (-1, ""),
+    }
+    assert [(each.name, each.slot, each.kind, each.what) for each in header.results.values()] == [
+        ("ticks", 0, "u64", "what must hold"),
+        ("delta", 1, "i64", ""),
+        ("flag", 2, "bool", "it is set"),
+        ("plain", 3, "u64", ""),
+        ("worded", 4, "u64", "it says what must hold"),
+    ]
+    assert header.ends is Why.SHUTDOWN
+
+
+def test_no_header_is_the_defaults() -> None:
+    assert parse("start: hlt\n; summary: no", "x.asm") == parse("", "x.asm") == Header()
+
+
+def test_blank_lines_and_indents_belong_to_the_header() -> None:
+    assert parse("\n   ; summary: a\n\t\n  ;ends:halt\n", "x.asm") == Header(summary="a", ends=Why.HALT)
+
+
+def test_irqchip_as_a_need_is_split_unless_the_machine_says_more() -> None:
+    assert parse("; needs: irqchip", "x").irqchip == "split"
+    assert parse("; machine: irqchip=kernel\n; needs: irqchip", "x").irqchip == "kernel"
+    assert parse("; needs: irqchip\n; machine: irqchip=kernel", "x").irqchip == "kernel"
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_every_end(end: str) -> None:
+    assert parse(f"; ends: {end}", "x").ends is ENDS[end]
+
+
+def test_constants_are_slot_offsets_and_parameters() -> None:
+    header = parse("; result: a\n; result: b\n; param: n = 5", "x")
+    assert header.constants({"n": 7}) == {"R_a": 0, "R_b": 16, "PARAM_n": 7}
+
+
+WRONG = {
+    "machine: cpus": "has no value",
+    "machine: cpus=two": "'two' is not a number",
+    "machine: cpus=0": "0 vCPUs",
+    "machine: cpus=5000": "5000 vCPUs",
+    "machine: memory=lots": "'lots' is not a size",
+    "machine: timeout=soon": "is no number of seconds",
+    "machine: timeout=nan": "time limit of nan",
+    "machine: timeout=inf": "time limit of inf",
+    "machine: timeout=0": "time limit of 0",
+    "machine: output=many": "'many' is not a size",
+    "machine: irqchip=apic": "'irqchip=apic' is not a setting",
+    "machine: start=some": "is not a setting",
+    "machine: ring=1": "is not a setting",
+    "machine: color=red": "there are irqchip=none|kernel|split",
+    "needs: KVM_CAP_STEAL_TIMES": "no capability is called 'STEAL_TIMES'; did you mean STEAL_TIME",
+    "needs: STEAL_TME": "did you mean STEAL_TIME",
+    "needs: cpus>=many": "write cpus>=N",
+    "needs: cpus=2": "write cpus>=N",
+    "needs: memory>=4M": "write cpus>=N",
+    "user: begin": "give two labels",
+    "user: a b c": "give two labels",
+    "ports: 0x10000": "0x10000 is no port",
+    "ports: -1": "is no port",
+    "ports: com1": "'com1' is not a number",
+    "param: count": "write `name = value",
+    "param: count = many": "'many' is not a number",
+    "param: count = 0x10000000000000000": "does not fit in 64 bits",
+    "param: 2nd = 1": "'2nd' cannot be a name",
+    "result:": "write `name  u64",
+    "result: a-b": "write `name  u64",
+    "result: ü": "'ü' cannot be a name",
+    "result: ticks u46 typo": "'u46' is no type",
+    "result: ticks int": "'int' is no type",
+    "ends: happily": "'happily' is none of halt, shutdown, fault, timeout, output",
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_wrong_line_is_named(line: str) -> None:
+    with pytest.raises(PayloadError) as caught:
+        parse(f"; summary: fine\n\n;   {line}\n", "dir/x.asm")
+    assert WRONG[line] in str(caught.value)
+    assert (caught.value.file, caught.value.line, caught.value.text) == ("dir/x.asm", 3, f";   {line}")
+    assert str(caught.value).startswith("dir/x.asm:3: ")
+
+
+@pytest.mark.parametrize("key", ["result: twice", "param: twice = 1"])
+def test_declared_twice(key: str) -> None:
+    with pytest.raises(PayloadError, match=r"x:2: .*twice is declared twice"):
+        parse(f"; {key}\n; {key}", "x")
+
+
+def test_as_many_results_as_the_page_holds() -> None:
+    lines = [f"; result: r{i}" for i in range(MAX_RESULTS)]
+    assert len(parse("\n".join(lines), "x").results) == MAX_RESULTS == 256
+    with pytest.raises(PayloadError, match="holds 256 slots"):
+        parse("\n".join([*lines, "; result: more"]), "x")
+
+
+@given(st.text(alphabet="summaryneedschiportl: ;=>,0x129-\t\n.u\x00ü", max_size=60), st.sampled_from(["", *WRONG]))
+def test_any_text_is_a_header_or_a_payload_error(text: str, line: str) -> None:
+    with contextlib.suppress(PayloadError):
+        parse(f"; {line.partition(':')[0]}: {text}", "x")
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_shipped_headers(name: str) -> None:
+    header = find(name).header
+    assert header.summary, f"{name} says nothing in `pyvmm list`"
+    assert len(header.summary) <= 120
+    assert all(each.what for each in header.params.values())
+    if find(name).group == "basics":
+        assert all(each.what for each in header.results.values())

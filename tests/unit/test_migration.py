@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""MSR_KVM_MIGRATION_CONTROL by exits as values: what it takes, what it refuses, what it reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmm.kvm.exits import ReadMsr, WriteMsr
+from vmm.machine.loop import handle
+from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
+from vmm.machine.platform import Platform
+
+
+@pytest.mark.parametrize("reason", [FILTER, UNKNOWN])
+def test_it_reads_what_was_written_and_refuses_reserved_bits(reason):
+    platform = Platform()
+    control = MigrationControl(platform)
+
+    def read():
+        return handle(ReadMsr(number(), reason), platform).reply
+
+    def write(value):
+        return handle(WriteMsr(number(), value, reason), platform).reply
+
+    assert (read(), control.ready) == (1, True)
+    assert (write(0), read(), control.ready) == (0, 0, False)
+    for bad in (2, 3, 1 << 63):
+        assert (write(bad), read()) == (None, 0), "refused, and nothing changes"
+    assert (write(1), read(), control.ready) == (0, 1, True)
+
+
+def test_an_encrypted_guest_starts_unready():
+    platform = Platform()
+    MigrationControl(platform, ready=False)
+    assert handle(ReadMsr(number(), FILTER), platform).reply == 0
+
+
+def test_the_two_ways_out_of_kvm():
+    class Vm:
+        def __init__(self):
+            self.caps, self.filters = [], []
+
+        def enable_cap(self, *args):
+            self.caps.append(args)
+
+        def set_msr_filter(self, ranges, *, default_deny=False):
+            self.filters.append((ranges, default_deny))
+
+    vm = Vm()
+    exit_by_filter(vm)
+    assert vm.caps == [("X86_USER_SPACE_MSR", 4)]
+    ((ranges, default_deny),) = vm.filters
+    assert [(each.base, each.allowed, each.read, each.write) for each in ranges] == [(0x4B564D08, (False,), True, True)]
+    assert not default_deny, "every other MSR stays as it was"
+    vm = Vm()
+    exit_as_unknown(vm)
+    assert (vm.caps, vm.filters) == ([("X86_USER_SPACE_MSR", 2)], [])

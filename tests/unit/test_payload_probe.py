@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which proofs are meant, in which order, and that one that fails costs no other. Host halves here are made up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from vmm.abi import pv
+from vmm.errors import HostError, MissingCapability, UsageError
+from vmm.machine.cpuid import CpuidModel
+from vmm.payload import lab, probe, prove
+from vmm.payload.probe import Probe, Target, select, targets
+from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict
+
+WORKS = Finding(Verdict.WORKS, summary="seen")
+
+
+def raises(error: BaseException) -> Callable[[Any], Any]:
+    def half(lab: Any) -> Any:
+        raise error
+
+    return half
+
+
+@pytest.fixture
+def lessons(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`lessons(a=(("STEAL_TIME",), prove, refusals))`: the only proofs there are."""
+    offered = CpuidModel()
+    offered.set_kvm_signature()
+    offered.enable("STEAL_TIME", "ASYNC_PF")
+    monkeypatch.setattr(lab, "supported", lambda: offered)
+    monkeypatch.setattr(probe, "supported", lambda: offered)
+    monkeypatch.setattr(prove, "check_needs", lambda payload: None)
+
+    def install(**halves: Any) -> None:
+        found = {}
+        for name, (features, *functions) in halves.items():
+            module = SimpleNamespace(FEATURES=features, prove=functions[0])
+            if len(functions) > 1:
+                module.refusals = functions[1]
+            payload = SimpleNamespace(name=name, host_half=lambda module=module: module)
+            found |= dict.fromkeys(features, payload)
+        ordered = dict(sorted(found.items(), key=lambda item: prove.order(item[0])))
+        monkeypatch.setattr(probe, "proofs", lambda failed=None: ordered)
+
+    return install
+
+
+@pytest.fixture
+def some(lessons: Callable[..., None]) -> None:
+    def works(lab: Any) -> Finding:
+        return WORKS
+
+    lessons(
+        apf=(("ASYNC_PF", "ASYNC_PF_INT"), works),
+        steal_time=(("STEAL_TIME",), works),
+        pairing=(("KVM_HC_CLOCK_PAIRING",), works),
+    )
+
+
+def test_rows_come_in_the_order_of_bits_each_payload_once(lessons: Callable[..., None]) -> None:
+    ran: list[str] = []
+    started: list[tuple[str, int, int]] = []
+
+    def half(name: str) -> Callable[[Any], Finding]:
+        return lambda lab: ran.append(name) or WORKS
+
+    lessons(
+        apf=(("ASYNC_PF_INT", "ASYNC_PF"), half("apf")),
+        steal_time=(("STEAL_TIME",), half("steal")),
+        pairing=(("KVM_HC_CLOCK_PAIRING",), half("pairing")),
+    )
+    chosen = select(["steal-time", "clock_pairing", "apf"])
+    found = Probe(chosen, on_start=lambda payload, done, total: started.append((payload.name, done, total)))
+    rows = list(found)
+    assert [row.name for row in rows] == ["ASYNC_PF", "STEAL_TIME", "ASYNC_PF_INT", "KVM_HC_CLOCK_PAIRING"]
+    assert [row.bit for row in rows] == [4, 5, 14, None]
+    assert [row.offered for row in rows[:3]] == [True, True, False]
+    assert ran == ["apf", "steal", "pairing"]
+    assert started == [("apf", 0, 4), ("steal_time", 1, 4), ("pairing", 3, 4)]
+    assert set(found.done) == {row.name for row in rows}
+
+
+@pytest.mark.usefixtures("some")
+def test_without_names_every_feature_has_a_row() -> None:
+    names = [target.name for target in select([])]
+    assert {row.name for row in pv.FEATURES} <= set(names)
+    assert names.index("CLOCKSOURCE") < names.index("HINTS_REALTIME") < names.index("KVM_HC_CLOCK_PAIRING")
+    rows = {row.name: row for row in Probe(targets())}
+    assert rows["PV_EOI"].verdict is Verdict.UNPROVEN
+    assert rows["PV_EOI"].outcome == "skip"
+    assert "no payload" in rows["PV_EOI"].finding.reason
+
+
+@pytest.mark.usefixtures("some")
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["KVM_FEATURE_STEAL_TIME"], ["STEAL_TIME"]),
+        (["steal_time", "STEAL_TIME"], ["STEAL_TIME"]),
+        (["apf"], ["ASYNC_PF", "ASYNC_PF_INT"]),
+        (["async_pf"], ["ASYNC_PF"]),
+        (["KVM_HC_CLOCK_PAIRING"], ["KVM_HC_CLOCK_PAIRING"]),
+        (["clock-pairing"], ["KVM_HC_CLOCK_PAIRING"]),
+        (["realtime", "pv_eoi"], ["PV_EOI", "HINTS_REALTIME"]),
+    ],
+)
+def test_names(words: list[str], names: list[str]) -> None:
+    assert [target.name for target in select(words)] == names
+
+
+@pytest.mark.usefixtures("some")
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("STEALTIME", "did you mean STEAL_TIME"),
+        ("KVM_FEATURE_STEELTIME", "did you mean STEAL_TIME"),
+        ("", "is called ''"),
+        ("hello", "proves no feature; `pyvmm run hello`"),
+        ("../etc/passwd", "is called"),
+    ],
+)
+def test_unknown_names(word: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        select(["STEAL_TIME", word])
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by nought"), HostError("the device is gone"), KeyError("slot")])
+def test_an_error_of_ours_costs_no_other_row(lessons: Callable[..., None], error: Exception) -> None:
+    lessons(apf=(("ASYNC_PF", "ASYNC_PF_INT"), raises(error)), steal_time=(("STEAL_TIME",), lambda lab: WORKS))
+    rows = {row.name: row for row in Probe(select(["apf", "steal_time"]))}
+    assert rows["STEAL_TIME"].outcome == "pass"
+    for name in ("ASYNC_PF", "ASYNC_PF_INT"):
+        assert rows[name].outcome == "error"
+        assert rows[name].verdict is Verdict.UNPROVEN
+        assert rows[name].finding.reason.startswith("pyvmm error: ")
+        assert str(error) in rows[name].finding.reason
+        assert "Traceback" in rows[name].error
+
+
+def test_a_host_half_that_cannot_be_imported_is_a_row(monkeypatch: pytest.MonkeyPatch, some: None) -> None:
+    def broken(failed: dict[str, Exception]) -> dict[str, Any]:
+        failed["typo"] = SyntaxError("invalid syntax")
+        return {}
+
+    monkeypatch.setattr(probe, "proofs", broken)
+    row = list(Probe(targets()))[-1]
+    assert (row.name, row.outcome, row.bit) == ("typo", "error", None)
+    assert row.finding.reason == "pyvmm error: SyntaxError: invalid syntax"
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        (Unproven("no second CPU"), Verdict.UNPROVEN),
+        (MissingCapability("lacks KVM_CAP_X"), Verdict.UNPROVEN),
+        (GuestBroke("triple fault"), Verdict.BROKEN),
+    ],
+)
+def test_what_a_proof_says_of_the_host_is_a_verdict(
+    lessons: Callable[..., None], error: Exception, verdict: Verdict
+) -> None:
+    lessons(steal_time=(("STEAL_TIME",), raises(error)))
+    (row,) = Probe(select(["STEAL_TIME"]))
+    assert (row.verdict, row.finding.reason, row.error) == (verdict, str(error), "")
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(Unproven("no permission"), Verdict.WORKS), (GuestBroke("triple fault"), Verdict.BROKEN)],
+)
+def test_what_happens_while_asking_for_refusals(
+    lessons: Callable[..., None], error: Exception, verdict: Verdict
+) -> None:
+    lessons(steal_time=(("STEAL_TIME",), lambda lab: WORKS, raises(error)))
+    (row,) = Probe(select(["STEAL_TIME"]))
+    assert (row.verdict, row.refusals, row.error) == (verdict, (), "")
+    (row,) = Probe(select(["STEAL_TIME"]), refusals=False)
+    assert row.verdict is Verdict.WORKS
+
+
+def test_a_wrong_refusal_breaks_the_row(lessons: Callable[..., None]) -> None:
+    lessons(
+        steal_time=(("STEAL_TIME",), lambda lab: WORKS, lambda lab: [Refusal("enforced", "WRMSR", "#GP", "accepted")])
+    )
+    (row,) = Probe(select(["STEAL_TIME"]))
+    assert (row.verdict, row.outcome) == (Verdict.BROKEN, "fail")
+
+
+def test_what_came_before_an_interruption_is_kept(lessons: Callable[..., None], host_facts: Any) -> None:
+    lessons(
+        apf=(("ASYNC_PF", "ASYNC_PF_INT"), lambda lab: WORKS),
+        steal_time=(("STEAL_TIME",), raises(KeyboardInterrupt())),
+    )
+    found = Probe(select(["apf", "steal_time"]))
+    seen = []
+    with pytest.raises(KeyboardInterrupt):
+        seen += [row.name for row in found]
+    table = found.table(host_facts, interrupted=True)
+    assert [row.name for row in table.rows] == ["ASYNC_PF", "ASYNC_PF_INT"]
+    assert table.missing == ("STEAL_TIME",)
+    assert table.exit_code == 130
+
+
+def test_a_target_needs_no_payload() -> None:
+    assert Target("X").payload is None

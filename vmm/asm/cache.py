@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Assembled programs on disk, by content. It knows files and keys; it knows nothing of assembling.
+
+An entry is a hint, never a need: a folder that cannot be written, a full disk or a damaged entry cost one warning and
+time, no more. Entries are `marshal`, which loads in microseconds; a digest before the data catches damage, because
+`marshal` itself does not promise to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import marshal
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vmm.asm.program import Line, Program
+
+_MAGIC = b"pyvmm-asm-1\n"
+
+
+def _silent(text: str) -> None:
+    """The default of `warn`: below the command line nothing prints."""
+
+
+warn: Callable[[str], None] = _silent  # replaced by who can print
+notice: str | None = None  # the last warning, for who asks afterwards
+
+
+def folder() -> Path:
+    """$PYVMM_CACHE, else $XDG_CACHE_HOME/pyvmm, else ~/.cache/pyvmm. Raises OSError without a home."""
+    if own := os.environ.get("PYVMM_CACHE"):
+        return Path(own)
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "pyvmm"
+    try:
+        return Path("~/.cache/pyvmm").expanduser()
+    except RuntimeError as e:  # no home directory
+        raise OSError(str(e)) from None
+
+
+def key(parts: Any) -> str:
+    """A name for everything that decides the result; `parts` is built of tuples, str, bytes and int."""
+    return hashlib.sha256(marshal.dumps((sys.version_info[:2], parts), 2)).hexdigest()
+
+
+def load(name: str) -> Program | None:
+    """The program of a key, or None. Never raises."""
+    try:
+        data = (folder() / f"{name}.asm").read_bytes()
+    except (OSError, ValueError):
+        return None
+    head = len(_MAGIC) + 32
+    if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
+        return None
+    try:
+        title, base, code, symbols, lines = marshal.loads(data[head:])
+        return Program(title, base, code, symbols, tuple(Line(*row) for row in lines))
+    except (ValueError, EOFError, TypeError):
+        return None
+
+
+def store(name: str, program: Program) -> None:
+    """Writes the entry whole or not at all. Warns at most once per process; never raises."""
+    lines = [(row.address, row.size, row.file, row.line, row.text, row.origin) for row in program.lines]
+    data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines), 2)
+    data = _MAGIC + hashlib.sha256(data).digest() + data
+    temporary: Path | None = None
+    try:
+        where = folder()
+        where.mkdir(parents=True, exist_ok=True)
+        # A name of this thread alone; tempfile would do the same and take four milliseconds to import.
+        temporary = where / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
+        temporary.write_bytes(data)
+        temporary.replace(where / f"{name}.asm")
+    except (OSError, ValueError) as e:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+        _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
+
+
+def _warn(text: str) -> None:
+    global notice
+    if notice is None:
+        notice = text
+        warn(text)

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What assembling gives: bytes, symbols and where each byte came from. It knows nothing of how they were made."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """The bytes of one statement: `size` bytes at `address`.
+
+    `file` and `line` are what the reader wrote: for a statement out of a macro, the line that used the macro. `text` is
+    the statement as it was assembled, and `origin` names the macro and its own line ("" outside macros).
+    """
+
+    address: int
+    size: int
+    file: str
+    line: int
+    text: str
+    origin: str = ""
+
+
+@dataclass(frozen=True)
+class Program:
+    """An assembled payload. `symbols` are label addresses in address order; constants are not among them."""
+
+    name: str
+    base: int
+    code: bytes
+    symbols: dict[str, int]
+    lines: tuple[Line, ...]
+
+    @property
+    def entry(self) -> int:
+        """The symbol `start`, or the first byte."""
+        return self.symbols.get("start", self.base)
+
+    @property
+    def end(self) -> int:
+        """The first address after the last byte."""
+        return self.base + len(self.code)
+
+    @cached_property
+    def _sorted_symbols(self) -> list[tuple[int, str]]:
+        # Of several labels at one address the one written first speaks: `symbols` is in source order.
+        first: dict[int, str] = {}
+        for name, address in self.symbols.items():
+            first.setdefault(address, name)
+        return sorted(first.items())
+
+    @cached_property
+    def _line_addresses(self) -> list[int]:
+        return [line.address for line in self.lines]
+
+    def symbolize(self, address: int) -> str | None:
+        """`name`, or `name+0x10`; None outside the program or before its first label."""
+        if not self.base <= address <= self.end:
+            return None
+        at = bisect_right(self._sorted_symbols, (address, "\U0010ffff")) - 1
+        if at < 0:
+            return None
+        start, name = self._sorted_symbols[at]
+        return name if start == address else f"{name}+{address - start:#x}"
+
+    def line_at(self, address: int) -> Line | None:
+        """The statement that holds this byte."""
+        at = bisect_right(self._line_addresses, address) - 1
+        if at < 0:
+            return None
+        line = self.lines[at]
+        return line if address < line.address + line.size else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A plain dict that json can write; `code` is hexadecimal text."""
+        return {
+            "name": self.name,
+            "base": self.base,
+            "code": self.code.hex(),
+            "symbols": dict(self.symbols),
+            "lines": [[row.address, row.size, row.file, row.line, row.text, row.origin] for row in self.lines],
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Program:
+        """The reverse of `to_dict`. Raises KeyError, TypeError or ValueError on anything else."""
+        return cls(
+            name=str(data["name"]),
+            base=int(data["base"]),
+            code=bytes.fromhex(data["code"]),
+            symbols={str(name): int(address) for name, address in data["symbols"].items()},
+            lines=tuple(Line(*row) for row in data["lines"]),
+        )

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm probe`: the proofs of the features that are meant, shown as they come or as one document at the end."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, TextIO
+
+from vmm.abi import pv
+from vmm.cli.colour import can_colour
+from vmm.errors import UsageError
+from vmm.payload.options import Options
+
+if TYPE_CHECKING:
+    from vmm.observe.host import HostFacts
+    from vmm.payload.probe import Probe, Table
+    from vmm.payload.prove import Row
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "features",
+        nargs="*",
+        metavar="FEATURE",
+        help="a feature (STEAL_TIME, KVM_FEATURE_PV_EOI, send_ipi) or a payload that proves some; all if none is named",
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON document (schema 1)")
+    form.add_argument("--markdown", action="store_true", help="a Markdown table, for the summary of a CI step")
+    form.add_argument("--tap", action="store_true", help="TAP version 14, a test point per feature, as they come")
+    parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case per feature")
+    parser.add_argument(
+        "--mask",
+        action="append",
+        default=[],
+        metavar="FEATURE",
+        help="hide a feature from every guest, to see what becomes of the proofs; may repeat",
+    )
+    parser.add_argument(
+        "--enforce", action="store_true", help="let KVM refuse what is hidden (KVM_CAP_ENFORCE_PV_FEATURE_CPUID)"
+    )
+    parser.add_argument(
+        "--no-refusals", action="store_true", help="do not ask what must be refused; takes half the time"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="evidence and refusals below each row (text)")
+    parser.add_argument("--no-color", action="store_true", help="plain lines, also on a terminal")
+    parser.epilog = (
+        "exit status: 0 nothing is broken, 1 something is, 2 usage or a file that cannot be written,\n"
+        "             99 no usable KVM or an error of pyvmm's own, 130 interrupted (^C)\n"
+        "verdicts:    works, serviced, advertised; inert, absent, unproven (not shown here); broken"
+    )
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    """Show the table; what came before ^C is shown too."""
+    from vmm.kvm.system import Kvm
+    from vmm.observe import host
+    from vmm.payload.probe import Probe, select
+
+    chosen = select(args.features)
+    options = Options(mask=tuple(_feature(name) for name in args.mask))
+    with Kvm.open() as kvm:
+        facts = host.measure(kvm)
+    probe = Probe(chosen, options, enforce=args.enforce, refusals=not args.no_refusals)
+    interrupted = _run(args, probe, facts, out)
+    table = probe.table(facts, interrupted=interrupted)
+    _end(args, table, out)
+    out.flush()
+    if args.junit is not None:
+        from vmm.cli.files import write_file
+        from vmm.report import junit
+
+        write_file(args.junit, junit.render(table))
+    if interrupted:
+        raise KeyboardInterrupt
+    return table.exit_code
+
+
+def _feature(name: str) -> str:
+    """A feature's plain name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    feature = pv.find(name)
+    if feature is None:
+        raise UsageError(f"--mask: {pv.unknown(name)}")
+    return feature.name
+
+
+def _run(args: argparse.Namespace, probe: Probe, facts: HostFacts, out: TextIO) -> bool:
+    """Run everything; whether ^C ended it early."""
+    shown: set[str] = set()
+    with ExitStack() as stack:
+        show = _view(args, probe, facts, out, stack)
+
+        def each(row: Row) -> None:
+            show(row)
+            shown.add(row.name)
+
+        try:
+            for row in probe:
+                each(row)
+        except KeyboardInterrupt:
+            for target in probe.chosen:  # proven, and not yet their turn
+                if target.name in probe.done and target.name not in shown:
+                    each(probe.done[target.name])
+            return True
+    return False
+
+
+def _view(
+    args: argparse.Namespace, probe: Probe, facts: HostFacts, out: TextIO, stack: ExitStack
+) -> Callable[[Row], object]:
+    """Begin the output; what shows a row when it comes."""
+    from vmm.report import table, tap
+    from vmm.report.style import Style
+
+    if args.json or args.markdown:
+        return lambda row: None
+    names = [target.name for target in probe.chosen]
+    if args.tap:
+        out.write(tap.head(len(names)))
+        numbers = {name: number for number, name in enumerate(names, 1)}
+
+        def write_point(row: Row) -> None:
+            out.write(tap.point(numbers[row.name], row))
+            out.flush()
+
+        return write_point
+    colour = can_colour(args, out)
+    if colour and not args.verbose:
+        from vmm.cli.live import Live
+
+        live = stack.enter_context(Live(out, table.host_line(facts), names))
+        probe.on_start = live.running
+        return live.row
+    style, columns = Style(colour), table.widths(names)
+    print(table.host_line(facts), table.head(columns, style), sep="\n", file=out)
+
+    def write_lines(row: Row) -> None:
+        print(table.row_line(row, columns, style), file=out)
+        for line in table.details(row, style) if args.verbose else ():
+            print(line, file=out)
+        out.flush()
+
+    return write_lines
+
+
+def _end(args: argparse.Namespace, found: Table, out: TextIO) -> None:
+    """What follows the rows, or all of a document."""
+    if args.json:
+        import json
+
+        from vmm.report import probe
+
+        print(json.dumps(probe.document(found), indent=2), file=out)
+    elif args.markdown:
+        from vmm.report import markdown
+
+        out.write(markdown.render(found))
+    elif args.tap:
+        if found.interrupted:
+            from vmm.report import tap
+
+            out.write(tap.bail("interrupted"))
+    else:
+        from vmm.report import table
+        from vmm.report.style import Style
+
+        for line in table.closing(found, Style(can_colour(args, out))):
+            print(line, file=out)

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How the guest of a proof must end: with its PASS. Any other end becomes one sentence that says what it was."""
+
+from __future__ import annotations
+
+from vmm.abi.ports import EXIT_VALUE_PASS
+from vmm.machine.machine import Result
+from vmm.machine.steps import Why
+from vmm.payload.guest import Guest
+from vmm.payload.verdict import GuestBroke
+
+
+def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:
+    """Run the guest.
+
+    Raises:
+        GuestBroke: it did not come to its PASS; the message has the exception that it took, and where.
+    """
+    result = guest.run(timeout)
+    if result.stop.why is Why.EXIT_PORT and result.stop.code == EXIT_VALUE_PASS:
+        return result
+    from vmm.observe.postmortem import examine  # only a failure pays for it
+
+    found = examine(guest.machine, result)
+    place = f" at {found.vcpus[0].where}" if found.vcpus and found.vcpus[0].where else ""
+    fault = f": {found.fault.name} {found.fault.detail}".rstrip() if found.fault else ""
+    raise GuestBroke(f"{result.stop.text}{fault}{place}")

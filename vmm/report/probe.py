@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a probe found as the document of `pyvmm probe --json` (schemas/probe.schema.json). Values in, values out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vmm.observe.host import HostFacts
+from vmm.payload.outcome import plain
+from vmm.payload.probe import Table
+from vmm.report.doctor import verdict
+
+SCHEMA = 1
+
+
+def document(table: Table) -> dict[str, Any]:
+    """Every row, what surrounds them, and how they were made. Fit for JSON whatever a host half put into evidence."""
+    found: dict[str, Any] = plain(
+        {
+            "schema": SCHEMA,
+            "host": host(table.host),
+            "options": {
+                "mask": table.options.mask,
+                "enforce": table.enforce,
+                "refusals": table.refusals,
+            },
+            "features": [row.as_json() for row in table.rows],
+            "counts": table.counts,
+            "broken": len(table.broken),
+            "errors": len(table.errors),
+            "interrupted": table.interrupted,
+            "not_run": table.missing,
+            "elapsed_s": round(table.elapsed, 3),
+        }
+    )
+    return found
+
+
+def host(facts: HostFacts) -> dict[str, Any]:
+    """What tells two hosts apart, one value each; `pyvmm doctor --json` has the whole."""
+    setting = facts.setting
+    return {
+        "text": verdict(facts),
+        "kernel": setting.release,
+        "machine": setting.machine,
+        "api_version": facts.api_version,
+        "backend": setting.backend.kind,
+        "modules": list(setting.backend.modules),
+        "ring0": facts.ring0.kind,
+        "hypercall": facts.hypercall.transport,
+        "nested": setting.nested.guest,
+        "cpus": setting.cpus,
+        "clocksource": setting.clocksource,
+        "userfaultfd": setting.userfault.kernel_faults,
+        "parameters": dict(setting.parameters),
+        "pv_features": {"eax": facts.pv.eax, "edx": facts.pv.edx},
+    }
