@@ -27,12 +27,14 @@ help: ## this list
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
 
-run: build ## build, ask whether this host can run guests, run a few
+run: build ## build, ask whether this host can run guests, run a few, prove every paravirtual feature
 	@$(PYVMM) doctor
 	@for payload in $(PAYLOADS); do \
 	    echo; echo "== pyvmm run $$payload"; \
 	    $(PYVMM) run "$$payload" || { code=$$?; [ $$code -eq 77 ] || exit $$code; }; \
 	done
+	@echo; echo '== pyvmm probe'
+	@$(PYVMM) probe
 
 test: check ## build, check, then every test with branch coverage
 	@$(PY) -m pytest $(COVERAGE) $(PYTEST_ARGS)
