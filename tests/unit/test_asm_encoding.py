@@ -162,6 +162,8 @@ def test_bytes(text: str, expected: str) -> None:
         ("movs byte ptr [rsi], byte ptr [rdi]", "expected [rdi]", 6),
         ("movs byte ptr [rdi], word ptr [rsi]", "one width", 6),
         ("data32 nop", "changes nothing", 1),
+        ("rex64 [rax + xmm1*4], 1", "the operands choose REX", 1),
+        ("rep fs stosb", "fs:[...]", 5),
         ("mov ax, 0x12345", "does not fit", 9),
         ("fadd st(8)", "st(0) to st(7)", 9),
         ("out 0x1f0, al", "no such form", 12),
@@ -200,6 +202,7 @@ def test_branches_grow_only_where_needed() -> None:
     chain = "a: jmp c\n" + ".skip 124\n" + "b: jmp a\n" + "c:"  # one jump's growth pushes the other out of reach
     assert code(chain)[:4] == "eb7e"
     assert code("jmp 0x20000") == "ebfe"
+    assert code(f"je l\njmp 0x20000\n{far}\nl:")[12:16] == "ebf8"  # it moved when the one before it grew
     assert code("xbegin l\nl:") == "c7f800000000"
 
 

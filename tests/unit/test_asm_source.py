@@ -77,7 +77,7 @@ def test_wide_constants_and_their_order() -> None:
 
 
 def test_here_in_a_constant_is_its_own_line() -> None:
-    assert code('msg: .ascii "abc"\nlen = . - msg\nmov al, len') == "61 62 63 b0 03"
+    assert code('msg: .ascii "abc"\nlen = . - msg\nnop\nmov al, len') == "61 62 63 90 b0 03"
 
 
 def test_local_labels() -> None:

@@ -66,6 +66,33 @@ def test_every_command_has_a_module_and_help(name: str, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.startswith(f"usage: pyvmm {name} ")
 
 
+@pytest.mark.parametrize(
+    ("setting", "terminal", "width"),
+    [
+        ("100", None, 100),
+        ("7", None, 40),
+        ("wide", None, 80),
+        ("", None, 80),
+        ("", 132, 132),
+        ("", 0, 40),
+        ("90", 99, 90),
+    ],
+)
+def test_help_is_as_wide_as_the_terminal(
+    setting: str, terminal: int | None, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def size() -> os.terminal_size:
+        if terminal is None:
+            raise OSError(errno.ENOTTY, "not a terminal")
+        return os.terminal_size((terminal, 24))
+
+    monkeypatch.setenv("COLUMNS", setting)
+    monkeypatch.setattr(os, "get_terminal_size", size)
+    assert cli.columns() == width
+    usage = cli.parser("run").format_help().partition("\n\n")[0]
+    assert max(map(len, usage.splitlines())) <= width
+
+
 def test_no_command_is_help_and_usage(call: Any) -> None:
     status, out, err = call()
     assert (status, out.startswith("usage: pyvmm"), err) == (2, True, "")

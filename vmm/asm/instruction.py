@@ -207,6 +207,8 @@ def build(statement: Statement, mode: int, suggest: Callable[[str], Iterable[str
         raise SourceError(f"expected an instruction, found {word!r}", column)
     if _ATT.search(rest):
         raise SourceError("AT&T syntax is not supported: write `mov rax, rbx`, destination first", rest_column)
+    if word in quirks.BARE_PREFIXES:
+        raise SourceError(f"{word} cannot stand before an instruction: {quirks.BARE_PREFIXES[word]}", column)
     word = quirks.ALIASES.get(word, word)
     if why := quirks.REFUSED.get((word, mode)):
         raise SourceError(why, column)

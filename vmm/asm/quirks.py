@@ -16,6 +16,10 @@ SIZE_PREFIXES = {  # name -> (byte, the modes in which it changes something)
     "addr32": (0x67, (16, 64)), "a32": (0x67, (16, 64)), "addr16": (0x67, (32,)), "a16": (0x67, (32,)),
 }  # fmt: skip
 
+# keystone takes these for prefixes, and `rex64 [rax]` never ends.
+BARE_PREFIXES = {name: f"write {name}:[...] in the operand" for name in ("es", "cs", "ss", "ds", "fs", "gs")}
+BARE_PREFIXES["rex64"] = "the operands choose REX; write .byte 0x48 if it must be there"
+
 ALIASES = {
     "lret": "retf", "retn": "ret", "xlat": "xlatb", "lretq": "retfq", "retq": "ret", "icebp": "int1", "iretl": "iretd",
 }  # fmt: skip
