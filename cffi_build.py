@@ -2,7 +2,8 @@
 """Builds vmm/kvm/_kvm, the cffi binding, in API mode from the build host's <linux/kvm.h>.
 
 Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour. The constants
-that vmm/abi holds as facts are declared from its tables, so that the compiler's value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an #ifndef guard.
+that vmm/abi holds as facts are declared from its tables, so that the compiler's value can be compared with ours; a row
+newer than the oldest supported header (Linux 6.1) carries `since` and gets an #ifndef guard.
 
 `python cffi_build.py` builds in place; setuptools builds the same `builder` for a wheel.
 """

@@ -83,6 +83,10 @@ DIRTY_LOG = (
     Named(1 << 0, "KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE", "pages are protected again by KVM_CLEAR_DIRTY_LOG"),
     Named(1 << 1, "KVM_DIRTY_LOG_INITIALLY_SET", "every page counts as dirty at first"),
 )
+GUEST_MEMFD = (
+    Named(1 << 0, "GUEST_MEMFD_FLAG_MMAP", "the host may map it", "6.18"),
+    Named(1 << 1, "GUEST_MEMFD_FLAG_INIT_SHARED", "the host may touch it from the first", "6.18"),
+)
 VCPU_TSC = (
     Named(0, "KVM_VCPU_TSC_CTRL", "attribute group of the TSC", None, _ASM),
     Named(0, "KVM_VCPU_TSC_OFFSET", "attribute: guest TSC minus host TSC", None, _ASM),
@@ -103,5 +107,6 @@ TABLES = (
     CPUID_ENTRY,
     RUN_FLAGS,
     DIRTY_LOG,
+    GUEST_MEMFD,
     VCPU_TSC,
 )

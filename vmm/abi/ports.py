@@ -9,6 +9,7 @@ COM1_SIZE = 8
 EXIT = 0xF4  # OUT of one of the values below ends the run
 FAULT = 0xF5  # the default IDT gates report an exception here
 HYPERCALL = 0xF6  # a #UD handler hands a hypercall over here, where the instruction never reaches KVM
+SYSCALL = 0xF7  # the kernel of a payload hands a system call of its user program over here
 DELAY = 0x80  # free for payloads; a classic delay port
 
 EXIT_VALUE_PASS = 0
@@ -23,6 +24,7 @@ ASM = {
     "EXIT_PORT": EXIT,
     "FAULT_PORT": FAULT,
     "HYPERCALL_PORT": HYPERCALL,
+    "SYSCALL_PORT": SYSCALL,
     "DELAY_PORT": DELAY,
     "EXIT_PASS": EXIT_VALUE_PASS,
     "EXIT_FAIL": EXIT_VALUE_FAIL,

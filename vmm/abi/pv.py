@@ -231,6 +231,14 @@ def find(name: str) -> Feature | None:
     return _BY_NAME.get(plain) or (_BY_NAME.get("HINTS_REALTIME") if plain == "REALTIME" else None)
 
 
+def order(name: str) -> tuple[int, str]:
+    """A key that sorts features by bit, those of EDX after those of EAX, and names without a bit last."""
+    row = find(name)
+    if row is None:
+        return 1000, name
+    return row.bit + (100 if row.register == "edx" else 0), name
+
+
 def unknown(name: str) -> str:
     """The sentence for a name that `find` does not know."""
     return names.unknown("paravirtual feature", names.strip_prefix(name, "KVM_FEATURE_", "KVM_"), _BY_NAME)

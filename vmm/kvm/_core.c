@@ -11,26 +11,28 @@
 #define VMM_MMIO_WRITE 3
 #define VMM_MMIO_READ 4
 #define VMM_INTERRUPTED 5
+#define VMM_OUTPUT 6
 
-#define VMM_ACTION_PYTHON 0
-#define VMM_ACTION_SINK 1
-#define VMM_ACTION_SLOT 2
+#define VMM_NO_PORT 0x10000
 #define VMM_SLOTS 64
 #define VMM_MMIO_SLOTS 16
 #define VMM_RECENT 10
+#define VMM_STAGING 16384
+#define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
 struct vmm_slot {
     __u64 reads, writes, value, address;
 };
 
 struct vmm_finish {
-    __u8 action[65536];
-    struct vmm_slot slots[VMM_SLOTS];
-    struct vmm_slot mmio[VMM_MMIO_SLOTS];
-    __u32 mmio_count;
-    __u8 lock;
-    __u8 *sink;
+    __u32 sink_port, port_count, mmio_count;
     __u32 sink_length, sink_room;
+    struct kvm_coalesced_mmio_ring *ring;
+    __u8 ring_shared;
+    __u8 lock;
+    struct vmm_slot ports[VMM_SLOTS];
+    struct vmm_slot mmio[VMM_MMIO_SLOTS];
+    __u8 sink[VMM_STAGING];
 };
 
 struct vmm_seen {
@@ -45,8 +47,8 @@ struct vmm_core {
     struct kvm_run *run;
     struct vmm_finish *finish;
     int error;
-    __u32 size;
-    __u64 address, value;
+    long long held;
+    __u64 value, reply[1];
     __u64 *answer;
     __u64 sequence, kept; /* exits so far; those of them in `recent` */
     __u64 interrupted, port_in, port_out, mmio_read, mmio_write;
@@ -65,35 +67,77 @@ static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 addres
     return seen;
 }
 
+static void lock(struct vmm_finish *finish)
+{
+    while (__atomic_test_and_set(&finish->lock, __ATOMIC_ACQUIRE))
+        ;
+}
+
+static void unlock(struct vmm_finish *finish)
+{
+    __atomic_clear(&finish->lock, __ATOMIC_RELEASE);
+}
+
 /* Bytes for the console; 0 if there is no room, and then none are taken. Several vCPUs may write at once. */
 static int to_sink(struct vmm_finish *finish, const __u8 *data, __u32 length)
 {
     int fits;
 
-    while (__atomic_test_and_set(&finish->lock, __ATOMIC_ACQUIRE))
-        ;
+    lock(finish);
     fits = length <= finish->sink_room - finish->sink_length;
     if (fits) {
         memcpy(finish->sink + finish->sink_length, data, length);
         finish->sink_length += length;
     }
-    __atomic_clear(&finish->lock, __ATOMIC_RELEASE);
+    unlock(finish);
     return fits;
 }
 
-/* Move what has been collected to `to` (of at least sink_room bytes); how many bytes. */
+/* Console bytes that KVM has collected (KVM_CAP_COALESCED_PIO), while there is room for them; under the lock. The ring
+ * is the VM's: whichever vCPU comes out first takes them, and all were written before its own exit. */
+static __u32 from_ring(struct vmm_finish *finish, __u8 *to, __u32 room)
+{
+    struct kvm_coalesced_mmio_ring *ring = finish->ring;
+    __u32 length = 0, first;
+
+    while (ring && (first = ring->first) != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE)) {
+        struct kvm_coalesced_mmio *one = &ring->coalesced_mmio[first];
+
+        if (one->pio && one->phys_addr == finish->sink_port) {
+            if (one->len > room - length)
+                break;
+            memcpy(to + length, one->data, one->len);
+            length += one->len;
+        } else if (finish->ring_shared) {
+            break; /* a device's: Python takes it out, in its turn */
+        }
+        __atomic_store_n(&ring->first, (first + 1) % VMM_RING, __ATOMIC_RELEASE);
+    }
+    return length;
+}
+
+/* Move all that has been collected to `to`, of VMM_STAGING bytes and 8 for each place in the ring; how many bytes. */
 int vmm_drain(struct vmm_finish *finish, __u8 *to)
 {
     __u32 length;
 
-    while (__atomic_test_and_set(&finish->lock, __ATOMIC_ACQUIRE))
-        ;
+    lock(finish);
     length = finish->sink_length;
     memcpy(to, finish->sink, length);
     finish->sink_length = 0;
     finish->sink_room -= length;
-    __atomic_clear(&finish->lock, __ATOMIC_RELEASE);
+    length += from_ring(finish, to + length, 8 * VMM_RING);
+    unlock(finish);
     return (int)length;
+}
+
+/* The word at this address. A handful of words is looked through faster than a table of 64 Ki ports is kept. */
+static struct vmm_slot *slot_at(struct vmm_slot *slots, __u32 count, __u64 address)
+{
+    for (__u32 i = 0; i < count; i++)
+        if (slots[i].address == address)
+            return &slots[i];
+    return NULL;
 }
 
 static __u64 load(const void *from, __u32 size)
@@ -104,22 +148,35 @@ static __u64 load(const void *from, __u32 size)
     return value;
 }
 
-/* VMM_FINISHED, or the code for Python. */
-static int port_exit(struct vmm_core *core)
+/* What Python gets: which access it is, in one number that it can look up. */
+static long long key(int code, __u32 size, __u64 address)
+{
+    return (long long)(address << 8 | size << 4 | (__u32)code);
+}
+
+/* A read for Python, which puts the answer into `reply`: one fixed place, that it need not look up. */
+static long long ask(struct vmm_core *core, int code, __u32 size, __u64 address, void *answer)
+{
+    core->answer = answer;
+    core->reply[0] = 0;
+    return key(code, size, address);
+}
+
+/* VMM_FINISHED, or the key for Python. */
+static long long port_exit(struct vmm_core *core)
 {
     struct kvm_run *run = core->run;
     struct vmm_finish *finish = core->finish;
     __u8 *data = (__u8 *)run + run->io.data_offset;
     __u32 size = run->io.size, count = run->io.count, port = run->io.port;
-    __u8 action = finish->action[port];
-    struct vmm_slot *slot = &finish->slots[(action - VMM_ACTION_SLOT) & (VMM_SLOTS - 1)];
+    struct vmm_slot *slot = slot_at(finish->ports, finish->port_count, port);
 
     if (run->io.direction == KVM_EXIT_IO_OUT) {
         core->port_out++;
         memcpy(remember(core, VMM_PORT_OUT, port, size, count)->data, data, (size_t)size * count);
-        if (action == VMM_ACTION_SINK && to_sink(finish, data, size * count))
+        if (port == finish->sink_port && to_sink(finish, data, size * count))
             return VMM_FINISHED;
-        if (action >= VMM_ACTION_SLOT) {
+        if (slot) {
             __atomic_fetch_add(&slot->writes, count, __ATOMIC_RELAXED);
             __atomic_store_n(&slot->value, load(data + (size_t)size * (count - 1), size), __ATOMIC_RELAXED);
             return VMM_FINISHED;
@@ -127,7 +184,7 @@ static int port_exit(struct vmm_core *core)
     } else {
         core->port_in++;
         remember(core, VMM_PORT_IN, port, size, count);
-        if (action >= VMM_ACTION_SLOT) {
+        if (slot) {
             for (__u32 i = 0; i < count; i++)
                 memcpy(data + (size_t)size * i, &slot->value, size);
             __atomic_fetch_add(&slot->reads, count, __ATOMIC_RELAXED);
@@ -136,16 +193,13 @@ static int port_exit(struct vmm_core *core)
     }
     if (count != 1)
         return VMM_DECODE; /* string I/O that nobody finishes here */
-    core->address = port;
-    core->size = size;
-    core->answer = (__u64 *)data;
     if (run->io.direction != KVM_EXIT_IO_OUT)
-        return VMM_PORT_IN;
+        return ask(core, VMM_PORT_IN, size, port, data);
     core->value = load(data, size);
-    return VMM_PORT_OUT;
+    return key(VMM_PORT_OUT, size, port);
 }
 
-static int mmio_exit(struct vmm_core *core)
+static long long mmio_exit(struct vmm_core *core)
 {
     struct kvm_run *run = core->run;
     struct vmm_finish *finish = core->finish;
@@ -153,6 +207,7 @@ static int mmio_exit(struct vmm_core *core)
     __u32 size = run->mmio.len > 8 ? 8 : run->mmio.len;
     int write = run->mmio.is_write;
     struct vmm_seen *seen = remember(core, write ? VMM_MMIO_WRITE : VMM_MMIO_READ, address, size, 1);
+    struct vmm_slot *slot;
 
     if (write) {
         core->mmio_write++;
@@ -160,43 +215,69 @@ static int mmio_exit(struct vmm_core *core)
     } else {
         core->mmio_read++;
     }
-    for (__u32 i = 0; i < finish->mmio_count; i++) {
-        struct vmm_slot *slot = &finish->mmio[i];
-
-        if (slot->address != address)
-            continue;
-        if (write) {
-            __atomic_store_n(&slot->value, load(run->mmio.data, size), __ATOMIC_RELAXED);
-            __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
-        } else {
-            memcpy(run->mmio.data, &slot->value, size);
-            __atomic_fetch_add(&slot->reads, 1, __ATOMIC_RELAXED);
-        }
+    slot = slot_at(finish->mmio, finish->mmio_count, address);
+    if (slot && write) {
+        __atomic_store_n(&slot->value, load(run->mmio.data, size), __ATOMIC_RELAXED);
+        __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
         return VMM_FINISHED;
     }
-    core->address = address;
-    core->size = size;
-    core->answer = (__u64 *)run->mmio.data;
+    if (slot) {
+        memcpy(run->mmio.data, &slot->value, size);
+        __atomic_fetch_add(&slot->reads, 1, __ATOMIC_RELAXED);
+        return VMM_FINISHED;
+    }
     if (!write)
-        return VMM_MMIO_READ;
+        return ask(core, VMM_MMIO_READ, size, address, run->mmio.data);
     core->value = load(run->mmio.data, size);
-    return VMM_MMIO_WRITE;
+    return key(VMM_MMIO_WRITE, size, address);
 }
 
-/* KVM_RUN until something is Python's to handle. A kick (immediate_exit) ends it too, so it never runs on unseen. */
-int vmm_core_run(struct vmm_core *core)
+/* Console bytes come first: who serves this access may look at them, or end the run. */
+static long long after_output(struct vmm_core *core, long long code)
+{
+    struct vmm_finish *finish = core->finish;
+
+    if (!finish->sink_length && (!finish->ring || finish->ring->first == finish->ring->last))
+        return code;
+    core->held = code;
+    return VMM_OUTPUT;
+}
+
+static void collect(struct vmm_finish *finish)
+{
+    lock(finish);
+    finish->sink_length +=
+        from_ring(finish, finish->sink + finish->sink_length, finish->sink_room - finish->sink_length);
+    unlock(finish);
+}
+
+/* KVM_RUN until something is Python's to handle: its key. A kick (immediate_exit) ends it too, so it never runs on
+ * unseen. */
+long long vmm_core_run(struct vmm_core *core)
 {
     struct kvm_run *run = core->run;
-    int code;
+    long long code = core->held;
 
+    if (code != VMM_FINISHED) {
+        core->held = VMM_FINISHED;
+        return code;
+    }
+    if (core->answer) {
+        memcpy(core->answer, core->reply, sizeof core->reply);
+        core->answer = NULL;
+    }
     do {
-        if (ioctl(core->fd, KVM_RUN, 0) < 0) {
-            core->error = errno;
+        int result = ioctl(core->fd, KVM_RUN, 0);
+
+        core->error = errno;
+        if (core->finish->ring)
+            collect(core->finish);
+        if (result < 0) {
             run->immediate_exit = 0;
             if (core->error != EINTR && core->error != EAGAIN)
-                return VMM_DECODE;
+                return after_output(core, VMM_DECODE);
             core->interrupted++;
-            return VMM_INTERRUPTED;
+            return after_output(core, VMM_INTERRUPTED);
         }
         core->error = 0;
         core->sequence++;
@@ -205,7 +286,7 @@ int vmm_core_run(struct vmm_core *core)
         else if (run->exit_reason == KVM_EXIT_MMIO)
             code = mmio_exit(core);
         else
-            return VMM_DECODE;
+            code = VMM_DECODE;
     } while (code == VMM_FINISHED);
-    return code;
+    return after_output(core, code);
 }

@@ -2,31 +2,34 @@
  *
  * What Python sees of the C core of the exit loop (_core.c). These structures are ours, so they are complete here.
  */
+/* vmm_core_run gives a key: address << 8 | size << 4 | one of these. Size and address only where they say so. */
 #define VMM_DECODE 0      /* an exit (or a failed KVM_RUN: `error`) for Python to decode from kvm_run */
-#define VMM_PORT_OUT 1    /* one element: address, size, value */
-#define VMM_PORT_IN 2     /* one element: address, size; the answer goes to answer[0] */
-#define VMM_MMIO_WRITE 3
-#define VMM_MMIO_READ 4
+#define VMM_PORT_OUT 1    /* one element: address, size, and its value in `value` */
+#define VMM_PORT_IN 2     /* one element: address, size; the answer goes to `reply` */
+#define VMM_MMIO_WRITE 3  /* as VMM_PORT_OUT */
+#define VMM_MMIO_READ 4   /* as VMM_PORT_IN */
 #define VMM_INTERRUPTED 5 /* EINTR or EAGAIN, in `error` */
+#define VMM_OUTPUT 6      /* console output waits; ask again for what else there is */
 
-#define VMM_ACTION_PYTHON 0
-#define VMM_ACTION_SINK 1
-#define VMM_ACTION_SLOT 2 /* and above: slot number = action - VMM_ACTION_SLOT */
+#define VMM_NO_PORT 0x10000
 #define VMM_SLOTS 64
 #define VMM_MMIO_SLOTS 16
 #define VMM_RECENT 10
+#define VMM_RING ... /* places in the kernel's ring of coalesced writes */
+#define VMM_STAGING 16384 /* bytes of console output that wait for Python at most */
 
 struct vmm_slot { __u64 reads, writes, value, address; };
 
 /* One per machine, shared by its vCPUs. */
 struct vmm_finish {
-    __u8 action[65536];
-    struct vmm_slot slots[64];
-    struct vmm_slot mmio[16];
-    __u32 mmio_count;
-    __u8 lock;
-    __u8 *sink;
+    __u32 sink_port, port_count, mmio_count;
     __u32 sink_length, sink_room;
+    struct kvm_coalesced_mmio_ring *ring; /* of the VM, or NULL: nothing is coalesced */
+    __u8 ring_shared; /* others than the console's bytes come there too, and wait for Python */
+    __u8 lock;
+    struct vmm_slot ports[64];
+    struct vmm_slot mmio[16];
+    __u8 sink[16384];
 };
 
 /* One exit, as much of it as a post-mortem shows. `kind` is a VMM_* code above. */
@@ -38,13 +41,14 @@ struct vmm_core {
     struct kvm_run *run;
     struct vmm_finish *finish;
     int error;
-    __u32 size;
-    __u64 address, value;
-    __u64 *answer;
+    long long held; /* the key that VMM_OUTPUT came before, or -1 */
+    __u64 value;
+    __u64 reply[1];
+    __u64 *answer; /* where `reply` goes with the next vmm_core_run; NULL: nowhere */
     __u64 sequence, kept;
     __u64 interrupted, port_in, port_out, mmio_read, mmio_write;
     struct vmm_seen recent[10];
 };
 
-int vmm_core_run(struct vmm_core *core);
+long long vmm_core_run(struct vmm_core *core);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);

@@ -43,6 +43,14 @@ struct kvm_userspace_memory_region2 {
 #ifndef KVM_MEM_GUEST_MEMFD /* Linux 6.8 */
 #define KVM_MEM_GUEST_MEMFD (1UL << 2)
 #endif
+#ifndef KVM_CREATE_GUEST_MEMFD /* Linux 6.8 */
+struct kvm_create_guest_memfd {
+    __u64 size;
+    __u64 flags;
+    __u64 reserved[6];
+};
+#define KVM_CREATE_GUEST_MEMFD _IOWR(KVMIO, 0xd4, struct kvm_create_guest_memfd)
+#endif
 
 #ifndef USERFAULTFD_IOC_NEW /* Linux 6.1 */
 #define USERFAULTFD_IOC_NEW _IO(0xAA, 0x00)
@@ -67,12 +75,16 @@ typedef MEMBER(kvm_run, system_event) vmm_run_system_event;
 typedef MEMBER(kvm_run, eoi) vmm_run_eoi;
 typedef MEMBER(kvm_run, msr) vmm_run_msr;
 typedef MEMBER(kvm_run, notify) vmm_run_notify;
+typedef MEMBER(kvm_run, s) vmm_run_sync;
 /* Linux 6.8 names it memory_fault; the layout is that of the kernel document, section 5 (kvm_run). */
 typedef struct {
     __u64 flags;
     __u64 gpa;
     __u64 size;
 } vmm_run_memory_fault;
+typedef struct kvm_irq_routing_irqchip vmm_route_irqchip;
+typedef struct kvm_irq_routing_msi vmm_route_msi;
+typedef MEMBER(kvm_irq_routing_entry, u) vmm_route_union;
 typedef MEMBER(kvm_vcpu_events, exception) vmm_events_exception;
 typedef MEMBER(kvm_vcpu_events, interrupt) vmm_events_interrupt;
 typedef MEMBER(kvm_vcpu_events, nmi) vmm_events_nmi;
@@ -98,6 +110,14 @@ int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument)
     int result = ioctl(fd, request, argument);
 
     return result < 0 ? -errno : result;
+}
+
+/* Of all ioctls the one that a device calls per interrupt: its struct is not worth making in Python. */
+int vmm_signal_msi(int fd, __u64 address, __u32 data)
+{
+    struct kvm_msi msi = {.address_lo = (__u32)address, .address_hi = (__u32)(address >> 32), .data = data};
+
+    return vmm_ioctl(fd, KVM_SIGNAL_MSI, &msi);
 }
 
 /* userfaultfd(2) has no wrapper in libc. */

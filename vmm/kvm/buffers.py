@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from vmm.abi.cpuid import CpuidEntry
@@ -19,12 +20,21 @@ def cpuid_list(raw: Any) -> list[CpuidEntry]:
 
 
 def cpuid_buffer(entries: list[CpuidEntry]) -> Any:
-    """A struct kvm_cpuid2 of these entries. UsageError for a value that does not fit."""
-    raw = ffi.new("struct kvm_cpuid2 *", {"nent": len(entries), "entries": len(entries)})
-    for slot, entry in zip(raw.entries[0 : len(entries)], entries, strict=True):
-        for name, value in zip(CpuidEntry._fields, entry, strict=True):
-            put(slot, name, value, f"CPUID {entry.function:#x}, {name}")
-    return raw
+    """A struct kvm_cpuid2 of these entries, not to be changed. UsageError for a value that does not fit."""
+    return _cpuid_buffer(tuple(entries))
+
+
+@functools.lru_cache(maxsize=16)  # VM after VM of a process is given the same forty entries
+def _cpuid_buffer(entries: tuple[CpuidEntry, ...]) -> Any:
+    # The members stand in the order of CpuidEntry, so that an entry is one step.
+    try:
+        return ffi.new("struct kvm_cpuid2 *", [len(entries), 0, entries])
+    except (OverflowError, TypeError):
+        raw = ffi.new("struct kvm_cpuid_entry2 *")
+        for entry in entries:
+            for name, value in zip(CpuidEntry._fields, entry, strict=True):
+                put(raw, name, value, f"CPUID {entry.function:#x}, {name}")
+        raise
 
 
 def msr_buffer(values: dict[int, int]) -> Any:

@@ -3,9 +3,22 @@
 
 from __future__ import annotations
 
-from vmm.abi import caps
+from typing import TYPE_CHECKING
+
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.handle import Handle, new
+
+if TYPE_CHECKING:
+    from vmm.abi.caps import Cap
+
+
+def _row(capability: str) -> Cap:
+    from vmm.abi import caps  # a table of some two hundred rows, which a VM without extras does not need
+
+    row = caps.find(capability)
+    if row is None:
+        raise UsageError(caps.unknown(capability))
+    return row
 
 
 def check_extension(handle: Handle, capability: str) -> int:
@@ -14,9 +27,7 @@ def check_extension(handle: Handle, capability: str) -> int:
     Raises:
         UsageError: no capability has that name.
     """
-    row = caps.find(capability)
-    if row is None:
-        raise UsageError(caps.unknown(capability))
+    row = _row(capability)
     return handle.value("KVM_CHECK_EXTENSION", row.number, f"asking for {row}")
 
 
@@ -24,7 +35,7 @@ def require(handle: Handle, capability: str, needed_by: str) -> int:
     """As `check_extension`, but 0 is an error that says what needed it."""
     value = check_extension(handle, capability)
     if value == 0:
-        raise MissingCapability(f"this host's KVM lacks {caps.find(capability)}, which {needed_by} needs")
+        raise MissingCapability(f"this host's KVM lacks {_row(capability)}, which {needed_by} needs")
     return value
 
 
@@ -35,8 +46,6 @@ def enable_cap(handle: Handle, capability: str, args: tuple[int, ...]) -> None:
         UsageError: no capability has that name.
         KvmCallError: KVM refuses it.
     """
-    row = caps.find(capability)
-    if row is None:
-        raise UsageError(caps.unknown(capability))
+    row = _row(capability)
     raw = new("struct kvm_enable_cap *", {"cap": row.number, "args": list(args)})
     handle.call("KVM_ENABLE_CAP", raw, f"enabling {row} on {handle.what}")

@@ -2,8 +2,8 @@
 """The fast way through KVM_RUN: the C core (_core.c) and the tight loop around it.
 
 What the core finishes never comes to Python: console bytes, ports and MMIO addresses that are plain words. A single
-port or MMIO access that Python serves comes as three numbers and goes straight to its handler. Everything else is
-decoded like any exit. Nothing here knows what an exit means: handlers are given.
+port or MMIO access that Python serves comes as one number, by which its handler is found. Everything else is decoded
+like any exit. Nothing here knows what an exit means: handlers are given.
 """
 
 from __future__ import annotations
@@ -16,22 +16,34 @@ from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.kvm.vcpu import Vcpu
 
-STAGING = 64 << 10  # bytes of console output that wait for Python at most
-LIMITS = (0, 1 << 8, 1 << 16, 1 << 24, 1 << 32, 1 << 40, 1 << 48, 1 << 56, 1 << 64)  # by size in bytes
+# Plain numbers: an attribute of `lib` is looked up each time.
+VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
+VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 
-PortRead = Callable[[int], int]  # (size) -> value
-PortWrite = Callable[[int, int], object]  # (size, value)
+Read = Callable[[], int]
+Write = Callable[[int], object]
+Served = tuple[Read, int]  # and the first number that is too large an answer
 
 
 class Handlers(Protocol):
-    """Who serves single accesses; None or False where the slow way must (nobody claims it, or several do)."""
+    """Who serves single accesses, by key (see _core.cdef.h). Filled as asked for, emptied when claims change."""
 
-    def port_writer(self, port: int) -> PortWrite | None: ...
-    def port_reader(self, port: int) -> PortRead | None: ...
-    def mmio_write(self, address: int, size: int, value: int) -> bool: ...
-    def mmio_read(self, address: int, size: int) -> int | None: ...
+    writers: dict[int, Write]
+    readers: dict[int, Served]
+
+    def find_writer(self, key: int) -> Write | None:
+        """Who takes this write, also put into `writers`; None where the slow way must (nobody, or several)."""
+
+    def find_reader(self, key: int) -> Served | None:
+        """As `find_writer`, for a read."""
+
     def output(self) -> None:
         """The core has collected console output: take it, before anything else is served."""
+
+
+def access(key: int) -> tuple[bool, int, int]:
+    """A key taken apart: is it a port, its address, the size in bytes."""
+    return key & 0xF in (lib.VMM_PORT_OUT, lib.VMM_PORT_IN), key >> 8, key >> 4 & 0xF
 
 
 class Word:
@@ -73,35 +85,38 @@ class Finish:
 
     def __init__(self) -> None:
         self.c = ffi.new("struct vmm_finish *")
-        self._staging = ffi.new("__u8[]", STAGING)
-        self._taken = ffi.new("__u8[]", STAGING)
-        self.c.sink = self._staging
-        self._slots = 0
+        self.c.sink_port = lib.VMM_NO_PORT
+        self._taken: Any = None
 
-    def sink_port(self, port: int, on: bool = True) -> None:
-        """Bytes written to this port are console output; or no longer."""
-        self.c.action[port] = lib.VMM_ACTION_SINK if on else lib.VMM_ACTION_PYTHON
+    def sink_port(self, port: int | None) -> None:
+        """Bytes written to this port are console output; None: no port's are."""
+        self.c.sink_port = lib.VMM_NO_PORT if port is None else port
 
     def set_room(self, room: int) -> None:
         """How many bytes of output may still be taken."""
-        self.c.sink_room = min(room, STAGING)
+        self.c.sink_room = min(room, lib.VMM_STAGING)
 
     def drain(self) -> bytes:
         """The output that has come since the last call; other vCPUs may go on writing meanwhile."""
-        if not self.c.sink_length:
+        if not self.c.sink_length and not self.c.ring:
             return b""
+        if self._taken is None:
+            self._taken = ffi.new("__u8[]", lib.VMM_STAGING + 8 * lib.VMM_RING)
         count = lib.vmm_drain(self.c, self._taken)
         return bytes(ffi.buffer(self._taken, count))
 
+    def set_ring(self, ring: Any) -> None:
+        """Take console bytes that KVM has collected too (`Vcpu.coalesced_ring`)."""
+        self.c.ring = ring
+
     def new_port_word(self) -> Word | None:
         """A word for a port, not yet served; None when all are used."""
-        if self._slots == lib.VMM_SLOTS:
-            return None
-        number, self._slots = self._slots, self._slots + 1
-        return Word(self.c.slots[number], self.c, number)
+        number = self.c.port_count
+        return None if number == lib.VMM_SLOTS else Word(self.c.ports[number], self.c, number)
 
     def serve_port(self, port: int, word: Word) -> None:
-        self.c.action[port] = lib.VMM_ACTION_SLOT + word.number
+        self.c.ports[word.number].address = port
+        self.c.port_count = word.number + 1
 
     def new_mmio_word(self) -> Word | None:
         """A word for an MMIO address, not yet served; None when all are used."""
@@ -119,9 +134,9 @@ class Core:
     def __init__(self, vcpu: Vcpu, finish: Finish) -> None:
         self._vcpu = vcpu
         self.c = vcpu.new_core()
-        self._finish = finish
+        self._finish = finish  # keeps its memory
         self.c.finish = finish.c
-        self.stopped = False
+        self._stopped = False
         self._others: deque[tuple[int, Exit]] = deque(maxlen=lib.VMM_RECENT)
         self._kinds: Counter[str] = Counter()
 
@@ -144,78 +159,114 @@ class Core:
 
     def counts(self) -> Counter[str]:
         """How many exits of each kind there were."""
-        c = self.c
-        taken = {
-            "Interrupted": c.interrupted,
-            "PortIn": c.port_in,
-            "PortOut": c.port_out,
-            "MmioRead": c.mmio_read,
-            "MmioWrite": c.mmio_write,
-        }
-        return self._kinds + Counter({name: count for name, count in taken.items() if count})
+        c, found = self.c, self._kinds.copy()
+        taken = (
+            ("Interrupted", c.interrupted), ("PortIn", c.port_in), ("PortOut", c.port_out),
+            ("MmioRead", c.mmio_read), ("MmioWrite", c.mmio_write),
+        )  # fmt: skip
+        for name, count in taken:
+            if count:
+                found[name] += count
+        return found
 
     def recent(self) -> tuple[Exit, ...]:
         """The last ten exits, oldest first; interruptions are not among them."""
-        kept = [self.c.recent[i] for i in range(min(self.c.kept, lib.VMM_RECENT))]
+        recent = self.c.recent
+        kept = [recent[i] for i in range(min(self.c.kept, lib.VMM_RECENT))]
         both = [*self._others, *((seen.sequence, _seen(seen)) for seen in kept)]
         return tuple(exit for _, exit in sorted(both, key=lambda item: item[0])[-lib.VMM_RECENT :])
 
     # -- running
 
+    @property
+    def stopped(self) -> bool:
+        return self._stopped
+
+    @stopped.setter
+    def stopped(self, stopped: bool) -> None:
+        self._stopped = stopped
+        self._vcpu.attention = True
+
     def next(self, handlers: Handlers) -> Exit | None:
         """Run until an exit that is not served on the way; None when `stopped` was set.
-
-        The dispatch of a single access costs a few attribute reads: no exit value is made for it.
 
         Raises:
             KvmCallError: KVM_RUN failed and no exit explains it.
         """
-        vcpu, c, run, finish = self._vcpu, self.c, lib.vmm_core_run, self._finish.c
-        port_writer, port_reader = handlers.port_writer, handlers.port_reader
-        while not self.stopped:
+        vcpu = self._vcpu
+        while not self._stopped:
+            vcpu.attention = False
             if vcpu.stored is not None:
                 exit = vcpu.run()
                 self.note(exit)
                 return exit
-            code = run(c)
-            if finish.sink_length:
-                handlers.output()
-            if code == 1:  # VMM_PORT_OUT; literals, because this is the path that is measured
-                write = port_writer(c.address)
-                vcpu.pending = True
-                if write is None:
-                    return PortOut(c.address, c.size, c.value.to_bytes(c.size, "little"))
-                write(c.size, c.value)
-            elif code == 2:
-                size = c.size
-                read = port_reader(c.address)
-                vcpu.pending = True
-                if read is None:
-                    return PortIn(c.address, size, 1)
-                value = read(size)
-                if type(value) is not int or not 0 <= value < LIMITS[size]:
-                    return PortIn(c.address, size, 1)
-                c.answer[0] = value
-            elif code == 3:
-                vcpu.pending = True
-                if not handlers.mmio_write(c.address, c.size, c.value):
-                    return MmioWrite(c.address, c.value.to_bytes(c.size, "little"))
-            elif code == 4:
-                vcpu.pending = True
-                answer = handlers.mmio_read(c.address, c.size)
-                if answer is None:
-                    return MmioRead(c.address, c.size)
-                c.answer[0] = answer
-            elif code == 5:
-                vcpu.pending = False
-                return Interrupted(c.error)
-            else:
-                exit = vcpu.decode_now(c.error)
-                if type(exit) not in (PortIn, PortOut):  # string I/O, which the core has counted and kept
-                    self._kinds[type(exit).__name__] += 1
-                    self._others.append((c.sequence, exit))
-                return exit
+            found = self._serve(handlers)
+            if found is not None:
+                return found
         return None
+
+    def _serve(self, handlers: Handlers) -> Exit | None:
+        """Run and serve single accesses until there is another exit; None when the vCPU wants attention.
+
+        This is the path that is measured: an access that is served costs one call into C, one look-up and the handler.
+        """
+        vcpu, c, run, reply = self._vcpu, self.c, lib.vmm_core_run, self.c.reply
+        writers, readers = handlers.writers, handlers.readers
+        vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
+        try:
+            while not vcpu.attention:
+                key = run(c)
+                write = writers.get(key)
+                if write is not None:
+                    write(c.value)
+                    continue
+                served = readers.get(key)
+                if served is None:
+                    code = key & 0xF
+                    if code == VMM_OUTPUT:
+                        handlers.output()
+                        continue
+                    if code in (VMM_PORT_OUT, VMM_MMIO_WRITE):
+                        write = handlers.find_writer(key)
+                        if write is None:
+                            return self._as_exit(key)
+                        write(c.value)
+                        continue
+                    if code in (VMM_PORT_IN, VMM_MMIO_READ):
+                        served = handlers.find_reader(key)
+                    if served is None:
+                        return self._as_exit(key)
+                read, limit = served
+                value = read()
+                if type(value) is not int or not 0 <= value < limit:
+                    return self._as_exit(key)  # asked again on the slow way, which says what is wrong with the answer
+                reply[0] = value
+        finally:
+            if c.answer:  # whoever goes on from here may not go through the core: the answer belongs into kvm_run
+                c.answer[0] = reply[0]
+                c.answer = ffi.NULL
+        return None
+
+    def _as_exit(self, key: int) -> Exit:
+        """What the core came back for, as the value that decode gives."""
+        c, vcpu = self.c, self._vcpu
+        code, size, address = key & 0xF, key >> 4 & 0xF, key >> 8
+        if code == VMM_PORT_OUT:
+            return PortOut(address, size, c.value.to_bytes(size, "little"))
+        if code == VMM_PORT_IN:
+            return PortIn(address, size, 1)
+        if code == VMM_MMIO_WRITE:
+            return MmioWrite(address, c.value.to_bytes(size, "little"))
+        if code == VMM_MMIO_READ:
+            return MmioRead(address, size)
+        if code == VMM_INTERRUPTED:
+            vcpu.pending = False
+            return Interrupted(c.error)
+        exit = vcpu.decode_now(c.error)
+        if type(exit) not in (PortIn, PortOut):  # string I/O, which the core has counted and kept
+            self._kinds[type(exit).__name__] += 1
+            self._others.append((c.sequence, exit))
+        return exit
 
 
 def _seen(seen: Any) -> Exit:

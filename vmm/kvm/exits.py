@@ -8,11 +8,12 @@ An exit that waits for an answer (a read, an MSR, a hypercall) completes only in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from vmm.abi.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class PortIn:
     """The guest reads `count` elements of `size` (1, 2, 4) bytes from one port; the answer is size * count bytes."""
 
@@ -21,7 +22,7 @@ class PortIn:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PortOut:
     """The guest wrote `data`, elements of `size` (1, 2, 4) bytes, to one port; more than one comes from REP OUTS."""
 
@@ -30,7 +31,7 @@ class PortOut:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MmioRead:
     """The guest reads `size` (1 to 8) bytes at a guest-physical address that no memslot holds."""
 
@@ -38,7 +39,7 @@ class MmioRead:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MmioWrite:
     """The guest wrote `data` (1 to 8 bytes) at a guest-physical address that no (writable) memslot holds."""
 
@@ -46,12 +47,12 @@ class MmioWrite:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Halt:
     """HLT, and no in-kernel LAPIC to wait in."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hypercall:
     """A hypercall that KVM passes on (KVM_CAP_EXIT_HYPERCALL); the answer goes to RAX."""
 
@@ -60,7 +61,7 @@ class Hypercall:
     long_mode: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReadMsr:
     """RDMSR that KVM passes on (KVM_CAP_X86_USER_SPACE_MSR); `reason` is a KVM_MSR_EXIT_REASON bit."""
 
@@ -68,7 +69,7 @@ class ReadMsr:
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class WriteMsr:
     """WRMSR that KVM passes on; `reason` is a KVM_MSR_EXIT_REASON bit."""
 
@@ -77,7 +78,7 @@ class WriteMsr:
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Debug:
     """A debug event of KVM_SET_GUEST_DEBUG: vector 1 or 3 at `pc`, with DR6 and DR7."""
 
@@ -87,17 +88,17 @@ class Debug:
     dr7: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IrqWindowOpen:
     """The guest can take an interrupt now (request_interrupt_window was set)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Shutdown:
     """Triple fault (or another shutdown condition of the CPU)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FailEntry:
     """The hardware refused to enter the guest; the reason is the vendor's code."""
 
@@ -105,14 +106,14 @@ class FailEntry:
     cpu: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interrupted:
     """KVM_RUN ended early: EINTR (a signal or immediate_exit) or EAGAIN (an AP was woken by INIT/SIPI)."""
 
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InternalError:
     """KVM gave up. Suberror 1 is a failed emulation; `instruction` are its bytes where KVM tells them."""
 
@@ -121,7 +122,7 @@ class InternalError:
     instruction: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SystemEvent:
     """The guest asked for a shutdown, reset, crash report, ... (KVM_SYSTEM_EVENT_*)."""
 
@@ -129,7 +130,7 @@ class SystemEvent:
     data: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemoryFault:
     """A guest access that KVM could not resolve (Linux 6.8; KVM_RUN itself fails with `errno`)."""
 
@@ -139,14 +140,14 @@ class MemoryFault:
     errno: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class IoapicEoi:
     """Split irqchip: the guest ended a level-triggered interrupt of this vector; the IOAPIC is ours."""
 
     vector: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TprAccess:
     """The guest touched the task priority register (KVM_TPR_ACCESS_REPORTING)."""
 
@@ -154,14 +155,14 @@ class TprAccess:
     write: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Notify:
     """The guest did not open an event window for too long (KVM_CAP_X86_NOTIFY_VMEXIT)."""
 
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ExceptionExit:
     """Old kernels: an exception nobody handled."""
 
@@ -169,35 +170,35 @@ class ExceptionExit:
     error_code: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class HardwareUnknown:
     """KVM_EXIT_UNKNOWN: the hardware's own exit reason, which KVM does not know."""
 
     hardware_exit_reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Hyperv:
     """A Hyper-V enlightenment that needs the VMM (SynIC, hypercall, debugger)."""
 
     type: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Xen:
     """A Xen hypercall, with KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL."""
 
     type: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Simple:
     """A reason that says all: INTR, NMI, SET_TPR, DIRTY_RING_FULL, AP_RESET_HOLD, X86_BUS_LOCK, ..."""
 
     reason: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class UnknownExit:
     """A reason that this pyvmm does not know; `payload` are the first 64 bytes of the union."""
 

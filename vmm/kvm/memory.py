@@ -16,7 +16,7 @@ MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3
 
 
 class Mapping:
-    """A private anonymous mapping of `size` bytes (a multiple of 4096), zero until touched.
+    """A private anonymous mapping of `size` bytes (a multiple of 4096), zero until touched; with `fd`, of that file.
 
     The pages are not reserved: a 1 GiB guest costs what it touches.
 
@@ -25,12 +25,12 @@ class Mapping:
         HostError: the host has no room for it.
     """
 
-    def __init__(self, size: int, *, shared: bool = False) -> None:
+    def __init__(self, size: int, *, shared: bool = False, fd: int = -1) -> None:
         if size <= 0 or size % PAGE:
             raise UsageError(f"a memory of {size} bytes: give a positive multiple of {PAGE}")
         kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
         try:
-            self.bytes = mmap.mmap(-1, size, flags=kind | mmap.MAP_ANONYMOUS | MAP_NORESERVE)
+            self.bytes = mmap.mmap(fd, size, flags=kind | (mmap.MAP_ANONYMOUS if fd < 0 else 0) | MAP_NORESERVE)
         except (OSError, OverflowError, ValueError) as error:
             name = errno_name(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise HostError(f"mapping {size} bytes of guest memory: mmap: {name}\n  try: a smaller --memory") from error

@@ -6,14 +6,15 @@ Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable
 from typing import Any, Self
 
+from vmm.abi.record import field, record
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Regs:
     """KVM_GET_REGS: the general registers, 64 bits each."""
 
@@ -38,15 +39,16 @@ class Regs:
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
-        return cls(*(getattr(raw, name) for name in cls.__slots__))
+        return cls(*(getattr(raw, name) for name in cls.__match_args__))
 
     def to_c(self) -> Any:
-        raw = ffi.new("struct kvm_regs *")
-        fill(raw, self, "regs")
-        return raw
+        return whole("struct kvm_regs *", self._fields(), lambda raw: fill(raw, self, "regs"))
+
+    def _fields(self) -> list[Any]:
+        return [getattr(self, name) for name in self.__match_args__]
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Segment:
     """One segment register with its hidden part; `limit` in bytes, as the CPU holds it after scaling."""
 
@@ -63,8 +65,22 @@ class Segment:
     avl: int = 0
     unusable: int = 0
 
+    @classmethod
+    def from_c(cls, raw: Any) -> Self:
+        # Spelled out: eight of them are read whenever a vCPU is set up, and a loop over names takes four times as long.
+        return cls(
+            raw.base, raw.limit, raw.selector, raw.type, raw.present, raw.dpl, raw.db, raw.s, raw.l, raw.g, raw.avl,
+            raw.unusable,
+        )  # fmt: skip
 
-@dataclass(slots=True)
+    def _fields(self) -> list[Any]:
+        return [
+            self.base, self.limit, self.selector, self.type, self.present, self.dpl, self.db, self.s, self.l, self.g,
+            self.avl, self.unusable,
+        ]  # fmt: skip
+
+
+@record(frozen=False)
 class Table:
     """GDTR or IDTR."""
 
@@ -76,7 +92,7 @@ SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class Sregs:
     """KVM_GET_SREGS: segments, descriptor tables, control registers, and the one interrupt injected but not taken."""
 
@@ -101,28 +117,34 @@ class Sregs:
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
-        new = cls(interrupt_bitmap=tuple(raw.interrupt_bitmap))
-        for name in SEGMENTS:
-            segment = getattr(raw, name)
-            setattr(new, name, Segment(*(getattr(segment, part) for part in Segment.__slots__)))
-        for name in ("gdt", "idt"):
-            table = getattr(raw, name)
-            setattr(new, name, Table(table.base, table.limit))
-        for name in CONTROLS:
-            setattr(new, name, getattr(raw, name))
-        return new
+        segment, gdt, idt = Segment.from_c, raw.gdt, raw.idt
+        return cls(
+            segment(raw.cs), segment(raw.ds), segment(raw.es), segment(raw.fs), segment(raw.gs), segment(raw.ss),
+            segment(raw.tr), segment(raw.ldt), Table(gdt.base, gdt.limit), Table(idt.base, idt.limit),
+            raw.cr0, raw.cr2, raw.cr3, raw.cr4, raw.cr8, raw.efer, raw.apic_base, tuple(raw.interrupt_bitmap),
+        )  # fmt: skip
 
     def to_c(self) -> Any:
-        raw = ffi.new("struct kvm_sregs *")
+        return whole("struct kvm_sregs *", self._fields(), self._fill)
+
+    def _fields(self) -> list[Any]:
+        parts: list[Any] = [getattr(self, name)._fields() for name in SEGMENTS]
+        parts += [[table.base, table.limit] for table in (self.gdt, self.idt)]
+        return [*parts, *(getattr(self, name) for name in CONTROLS), list(self.interrupt_bitmap)]
+
+    def to_bytes(self) -> bytes:
+        """struct kvm_sregs, for `Vcpu.start_sregs`."""
+        return to_bytes(self.to_c())
+
+    def _fill(self, raw: Any) -> None:
         for name in (*SEGMENTS, "gdt", "idt"):
             fill(getattr(raw, name), getattr(self, name), f"sregs.{name}")
         for name in CONTROLS:
             put(raw, name, getattr(self, name), f"sregs.{name}")
         put(raw, "interrupt_bitmap", list(self.interrupt_bitmap), "sregs.interrupt_bitmap")
-        return raw
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class DebugRegs:
     """KVM_GET_DEBUGREGS: DR0 to DR3 in `db`, DR6, DR7."""
 
@@ -131,7 +153,7 @@ class DebugRegs:
     dr7: int = 0
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class VcpuEvents:
     """KVM_GET_VCPU_EVENTS, flattened: `exception_nr` is `exception.nr`, and so on. `flags` says which parts count."""
 
@@ -169,16 +191,28 @@ class VcpuEvents:
     @classmethod
     def from_c(cls, raw: Any) -> Self:
         values = {}
-        for name in cls.__slots__:
+        for name in cls.__match_args__:
             owner, member = cls._place(raw, name)
             values[name] = getattr(owner, member)
         return cls(**values)
 
     def to_c(self) -> Any:
         raw = ffi.new("struct kvm_vcpu_events *")
-        for name in self.__slots__:
+        for name in self.__match_args__:
             owner, member = self._place(raw, name)
             put(owner, member, getattr(self, name), f"vcpuevents.{name}")
+        return raw
+
+
+def whole(kind: str, values: list[Any], fill: Callable[[Any], object]) -> Any:
+    """A C struct from all of its members in order, in one step. A value that does not fit is left to `fill`, which sets
+    them one by one and names it.
+    """
+    try:
+        return ffi.new(kind, values)
+    except (OverflowError, TypeError, IndexError):
+        raw = ffi.new(kind)
+        fill(raw)
         return raw
 
 
@@ -196,8 +230,8 @@ def put(raw: Any, member: str, value: Any, what: str) -> None:
 
 def fill(raw: Any, value: Any, what: str) -> None:
     """Copy every field of a dataclass into the C struct of the same names; errors as `put`."""
-    for each in fields(value):
-        put(raw, each.name, getattr(value, each.name), f"{what}.{each.name}")
+    for name in value.__match_args__:
+        put(raw, name, getattr(value, name), f"{what}.{name}")
 
 
 def from_bytes(kind: str, data: bytes) -> Any:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
+from vmm.abi.record import record
 from vmm.errors import HostError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle
@@ -30,8 +30,11 @@ UNITS = {
     lib.KVM_STATS_UNIT_BOOLEAN: "boolean",
 }
 
+_SECONDS = {0: "s", -3: "ms", -6: "us", -9: "ns"}
+_BYTES = {0: "bytes", 10: "KiB", 20: "MiB"}
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class StatDescriptor:
     """One statistic: a value times base ** exponent `unit`; `size` values of 64 bits at `offset` in the data."""
 
@@ -43,6 +46,16 @@ class StatDescriptor:
     size: int
     offset: int
     bucket_size: int
+
+    @property
+    def label(self) -> str:
+        """The unit as one writes it: `ns` for 10 ** -9 seconds, `KiB`, `bytes`; empty for a plain count."""
+        if self.unit == "seconds" and self.base == 10:
+            return _SECONDS.get(self.exponent, f"10^{self.exponent} s")
+        if self.unit == "bytes" and self.base == 2:
+            return _BYTES.get(self.exponent, f"2^{self.exponent} bytes")
+        scale = f"{self.base}^{self.exponent} " if self.exponent else ""
+        return (scale + self.unit).strip()
 
 
 class Stats(Handle, Mapping[str, int]):
@@ -107,6 +120,15 @@ class Stats(Handle, Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self.descriptors)
+
+    def rise(self, before: Mapping[str, int]) -> dict[str, int]:
+        """What has changed since that `snapshot`: by how much for a cumulative one, the value now for any other."""
+        now = self.snapshot()
+        return {
+            name: value - before[name] if self.descriptors[name].kind == "cumulative" else value
+            for name, value in now.items()
+            if value != before.get(name, 0) and name in before
+        }
 
     def snapshot(self) -> dict[str, int]:
         """Every single-valued statistic at one moment (one read)."""

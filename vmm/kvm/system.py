@@ -127,6 +127,12 @@ class Kvm(Handle):
         """KVM_GET_MSR_FEATURE_INDEX_LIST: the MSRs that describe CPU features."""
         return self._msr_list("KVM_GET_MSR_FEATURE_INDEX_LIST")
 
+    def get_mce_cap_supported(self) -> int:
+        """KVM_X86_GET_MCE_CAP_SUPPORTED: the bits of MCG_CAP that KVM_X86_SETUP_MCE takes, banks aside."""
+        raw = ffi.new("__u64 *")
+        self.call("KVM_X86_GET_MCE_CAP_SUPPORTED", raw, "asking for machine-check support")
+        return int(raw[0])
+
     def get_feature_msrs(self, indices: list[int]) -> dict[int, int]:
         """KVM_GET_MSRS on the system descriptor: values of feature MSRs; ends at the first that KVM refuses."""
         raw = msr_buffer(dict.fromkeys(indices, 0))

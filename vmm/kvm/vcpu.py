@@ -8,9 +8,11 @@ vCPU always on the same host thread: KVM accounts stolen time by thread.
 from __future__ import annotations
 
 import mmap
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi.cpuid import CpuidEntry
+from vmm.abi.record import record
 from vmm.errors import HostError, KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer
@@ -19,7 +21,29 @@ from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Exit, Interrupted
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
-from vmm.kvm.stats import Stats
+
+if TYPE_CHECKING:
+    from vmm.kvm.stats import Stats
+
+HW_BREAKPOINTS = 4  # DR0 to DR3
+_LENGTHS = {1: 0, 2: 1, 4: 3, 8: 2}  # of DR7
+DR7_GLOBAL = 1 << 1  # enables DR0; two bits further each for the next (Intel SDM vol. 3B, 17.2.4)
+
+
+@record
+class Watchpoint:
+    """`size` bytes (1, 2, 4 or 8, aligned) at a linear address; `reads` too, or writes only."""
+
+    address: int
+    size: int = 8
+    reads: bool = False
+
+    @property
+    def control(self) -> int:
+        """R/W and LEN, the four bits of DR7 for it (Intel SDM vol. 3B, 17.2.4). UsageError for a bad size."""
+        if self.size not in _LENGTHS or self.address % self.size:
+            raise UsageError(f"a watchpoint of {self.size} bytes at {self.address:#x}: 1, 2, 4 or 8 bytes, aligned")
+        return (3 if self.reads else 1) | _LENGTHS[self.size] << 2
 
 
 class Vcpu(Handle):
@@ -39,6 +63,7 @@ class Vcpu(Handle):
         self._run: Any = ffi.cast("struct kvm_run *", self._view)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
         self.stored: Exit | None = None  # an exit that completing another one brought to light
+        self.attention = False  # who serves accesses without looking up has to look up now (core.py)
 
     def close(self) -> None:
         # mmap holds a duplicate of the descriptor: the vCPU lives until the mapping goes.
@@ -86,15 +111,31 @@ class Vcpu(Handle):
             raise KvmCallError("KVM_RUN", error, f"running {self.what}")
         return exit
 
+    def coalesced_ring(self, page: int) -> Any:
+        """The `struct kvm_coalesced_mmio_ring *` of the VM; `page` is what KVM_CAP_COALESCED_MMIO says."""
+        return ffi.cast("struct kvm_coalesced_mmio_ring *", ffi.cast("char *", self._live()) + page * mmap.PAGESIZE)
+
+    def run_area(self) -> Any:
+        """The mapped `struct kvm_run *`, for the modules of this floor (sync.py). HostError once it is gone."""
+        return self._live()
+
     def new_core(self) -> Any:
         """A `struct vmm_core` for this vCPU (see core.py)."""
         core = ffi.new("struct vmm_core *")
-        core.fd, core.run = self.fd, self._live()
+        core.fd, core.run, core.held = self.fd, self._live(), -1
         return core
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:
         """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
         answer(self._live(), self._area, exit, value)
+
+    @property
+    def awaits_reply(self) -> bool:
+        """The guest is inside an exit that an answer belongs to: a read, an MSR access, a hypercall."""
+        run = self._live()
+        if not self.pending or run.exit_reason == lib.KVM_EXIT_IO:
+            return bool(self.pending and run.io.direction == lib.KVM_EXIT_IO_IN)
+        return run.exit_reason != lib.KVM_EXIT_MMIO or not run.mmio.is_write
 
     def complete(self) -> None:
         """Finish the exit that the guest is still inside of, without running on: afterwards the registers are true.
@@ -104,6 +145,7 @@ class Vcpu(Handle):
         run = self._live()
         while self.pending and self.stored is None:
             run.immediate_exit = 1
+            self.attention = True
             try:
                 exit = self.run()
             finally:
@@ -160,11 +202,33 @@ class Vcpu(Handle):
         """KVM_SET_REGS."""
         self.call("KVM_SET_REGS", regs.to_c(), f"setting the registers of {self.what}")
 
+    def raw_state(self) -> tuple[bytes, bytes, bytes]:
+        """struct kvm_regs, struct kvm_sregs and the entries of KVM_GET_CPUID2, as bytes, for another VMM."""
+        cpuid = new("struct kvm_cpuid2 *", {"nent": 256, "entries": 256})
+        self.call("KVM_GET_CPUID2", cpuid, f"reading CPUID of {self.what}")
+        entries = bytes(ffi.buffer(cpuid.entries, cpuid.nent * ffi.sizeof("struct kvm_cpuid_entry2")))
+        return (
+            self._get_bytes("struct kvm_regs", "KVM_GET_REGS"),
+            self._get_bytes("struct kvm_sregs", "KVM_GET_SREGS"),
+            entries,
+        )
+
     def get_sregs(self) -> Sregs:
         """KVM_GET_SREGS."""
         raw = ffi.new("struct kvm_sregs *")
         self.call("KVM_GET_SREGS", raw, f"reading the segments of {self.what}")
         return Sregs.from_c(raw)
+
+    def start_sregs(self, sregs: bytes) -> None:
+        """KVM_SET_SREGS of `Sregs.to_bytes`, but CR8, the APIC base and an injected interrupt stay as they are.
+
+        That is how a vCPU is made to start, and it is done for every VM: nothing is taken apart in Python for it.
+        """
+        now, then = ffi.new("struct kvm_sregs *"), from_bytes("struct kvm_sregs", sregs)
+        self.call("KVM_GET_SREGS", now, f"reading the segments of {self.what}")
+        then.cr8, then.apic_base = now.cr8, now.apic_base
+        then.interrupt_bitmap = now.interrupt_bitmap
+        self.call("KVM_SET_SREGS", then, f"setting the segments of {self.what}")
 
     def set_sregs(self, sregs: Sregs) -> None:
         """KVM_SET_SREGS; EINVAL for a combination that no CPU allows."""
@@ -230,6 +294,34 @@ class Vcpu(Handle):
         raw = new("struct kvm_debugregs *", {"db": list(regs.db), "dr6": regs.dr6, "dr7": regs.dr7})
         self.call("KVM_SET_DEBUGREGS", raw, f"setting the debug registers of {self.what}")
 
+    def set_guest_debug(
+        self,
+        *,
+        singlestep: bool = False,
+        breakpoints: Sequence[int] = (),
+        watchpoints: Sequence[Watchpoint] = (),
+        software: bool = False,
+    ) -> None:
+        """KVM_SET_GUEST_DEBUG: exit (`Debug`) after every instruction; before those at `breakpoints` (linear addresses)
+        and after accesses of `watchpoints`, up to four in all; at INT3 with `software`.
+
+        Without arguments the debug registers are the guest's again. KVM steps with RFLAGS.TF: an instruction that loads
+        RFLAGS (IRET, POPF) may end the stepping.
+
+        Raises:
+            UsageError: more than four, or a watchpoint that the CPU cannot have.
+        """
+        places = [*((address, 0) for address in breakpoints), *((each.address, each.control) for each in watchpoints)]
+        if len(places) > HW_BREAKPOINTS:
+            raise UsageError(f"{len(places)} breakpoints, and the CPU has {HW_BREAKPOINTS}")
+        registers = [*(address for address, _ in places), *[0] * (8 - len(places))]
+        registers[7] = sum(DR7_GLOBAL << 2 * i | control << 16 + 4 * i for i, (_, control) in enumerate(places))
+        control = singlestep * lib.KVM_GUESTDBG_SINGLESTEP | bool(places) * lib.KVM_GUESTDBG_USE_HW_BP
+        control |= software * lib.KVM_GUESTDBG_USE_SW_BP
+        control |= lib.KVM_GUESTDBG_ENABLE if control else 0
+        raw = new("struct kvm_guest_debug *", {"control": control, "arch": {"debugreg": registers}})
+        self.call("KVM_SET_GUEST_DEBUG", raw, f"setting breakpoints or single-step of {self.what}")
+
     # -- CPUID and MSRs
 
     def get_cpuid2(self) -> list[CpuidEntry]:
@@ -287,6 +379,15 @@ class Vcpu(Handle):
         raw = new("struct kvm_interrupt *", [vector])
         self.call("KVM_INTERRUPT", raw, f"injecting vector {vector} into {self.what}")
 
+    @property
+    def ready_for_interrupt(self) -> bool:
+        """kvm_run.ready_for_interrupt_injection at the last exit: the guest can take an `interrupt_vector` now."""
+        return bool(self._live().ready_for_interrupt_injection)
+
+    def request_interrupt_window(self, on: bool) -> None:
+        """Exit (`IrqWindowOpen`) as soon as the guest can take an interrupt; without an in-kernel LAPIC."""
+        self._live().request_interrupt_window = int(on)
+
     def nmi(self) -> None:
         """KVM_NMI."""
         self.value("KVM_NMI", doing=f"sending an NMI to {self.what}")
@@ -330,4 +431,6 @@ class Vcpu(Handle):
 
     def get_stats(self) -> Stats:
         """KVM_GET_STATS_FD: the vCPU's binary statistics, readable while it runs; the caller closes them."""
+        from vmm.kvm.stats import Stats
+
         return Stats(self.value("KVM_GET_STATS_FD", doing=f"opening the statistics of {self.what}"))

@@ -8,20 +8,23 @@ the VM, then memory; a VM alive over unmapped memory would write into whatever i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi.names import strip_prefix
-from vmm.errors import UsageError
+from vmm.abi.record import record
+from vmm.errors import KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.capabilities import check_extension, enable_cap, require
-from vmm.kvm.handle import Handle, new
+from vmm.kvm.events import VmEvents, default_routes
+from vmm.kvm.handle import new
 from vmm.kvm.memory import Mapping
-from vmm.kvm.stats import Stats
 from vmm.kvm.vcpu import Vcpu
 
+if TYPE_CHECKING:
+    from vmm.kvm.stats import Stats
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Clock:
     """KVM_GET_CLOCK: kvmclock in ns, flags (KVM_CLOCK_*), and with them CLOCK_REALTIME in ns and the host's TSC."""
 
@@ -39,7 +42,7 @@ class Clock:
         return bool(self.flags & lib.KVM_CLOCK_REALTIME and self.flags & lib.KVM_CLOCK_HOST_TSC)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MsrRange:
     """One range of an MSR filter: `allowed[i]` says whether MSR base + i may be accessed (at most 0x3000 MSRs)."""
 
@@ -49,7 +52,7 @@ class MsrRange:
     write: bool = True
 
 
-class Vm(Handle):
+class Vm(VmEvents):
     """A VM descriptor; made by `Kvm.create_vm`."""
 
     what = "the VM"
@@ -160,6 +163,7 @@ class Vm(Handle):
     def create_irqchip(self) -> None:
         """KVM_CREATE_IRQCHIP: PIC, IOAPIC and LAPICs in the kernel; before the first vCPU."""
         self.value("KVM_CREATE_IRQCHIP", doing="creating the in-kernel interrupt controllers")
+        self.routes = default_routes()
 
     def create_pit2(self, *, flags: int = 0) -> None:
         """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`."""
@@ -172,8 +176,13 @@ class Vm(Handle):
 
     def signal_msi(self, address: int, data: int) -> int:
         """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
-        raw = new("struct kvm_msi *", {"address_lo": address & 0xFFFFFFFF, "address_hi": address >> 32, "data": data})
-        return self.call("KVM_SIGNAL_MSI", raw, f"sending MSI {address:#x}, data {data:#x}")
+        try:
+            result: int = lib.vmm_signal_msi(self.fd, address, data)
+        except (OverflowError, TypeError) as error:
+            raise UsageError(f"an MSI to address {address!r} with data {data!r}: {error}") from error
+        if result < 0:
+            raise KvmCallError("KVM_SIGNAL_MSI", -result, f"sending MSI {address:#x}, data {data:#x}")
+        return result
 
     # -- clock
 
@@ -215,6 +224,8 @@ class Vm(Handle):
 
     def get_stats(self) -> Stats:
         """KVM_GET_STATS_FD: the VM's binary statistics; the caller closes them."""
+        from vmm.kvm.stats import Stats
+
         return Stats(self.value("KVM_GET_STATS_FD", doing="opening the VM's statistics"))
 
     def set_boot_cpu_id(self, apic_id: int) -> None:

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Value types, as `dataclass(slots=True)` makes them, without its cost at import. It knows no fact and no type of ours.
+
+A dataclass compiles source text for each class, a third of a millisecond and more each, and importing the module
+`dataclasses` takes as long as ten of them. `pyvmm run` needs some sixty value types before its guest starts, and most
+of them never get a value. So what a run imports uses `record`; the rest of pyvmm uses dataclasses as usual.
+
+Type checkers treat a record as a frozen dataclass (PEP 681), patterns match it by position, and the functions of
+`dataclasses` (fields, replace, asdict, astuple) work on it: what they need is made when they first ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, TypeVar, dataclass_transform, overload
+
+T = TypeVar("T")
+_MISSING: Any = object()
+
+
+class _Default:
+    """What `field` leaves in the class body: how to make a value, whether equality looks at it."""
+
+    def __init__(self, default: Any, factory: Callable[[], Any] | None, compare: bool) -> None:
+        self.default, self.factory, self.compare = default, factory, compare
+
+
+def field(*, default: Any = _MISSING, default_factory: Callable[[], Any] | None = None, compare: bool = True) -> Any:
+    """A field with a fresh default for each value, or one that equality does not look at."""
+    return _Default(default, default_factory, compare)
+
+
+class _Fields:
+    """`__dataclass_fields__`, made by the first who asks, who has imported `dataclasses` for it."""
+
+    def __get__(self, value: object, kind: type[Any]) -> dict[str, Any]:
+        import dataclasses
+
+        rows: list[Any] = []
+        for name, one in kind.__record__.items():
+            made = dataclasses.field(
+                default=dataclasses.MISSING if one.default is _MISSING else one.default,
+                default_factory=one.factory or dataclasses.MISSING,
+                compare=one.compare,
+            )
+            rows.append((name, next(base.__annotations__[name] for base in kind.__mro__ if name in _own(base)), made))
+        plain: Any = dataclasses.make_dataclass(kind.__name__, rows)
+        kind.__dataclass_fields__ = plain.__dataclass_fields__  # once for all
+        return kind.__dataclass_fields__  # type: ignore[no-any-return]
+
+
+def replace(value: T, **changes: Any) -> T:
+    """A value of the same type with some fields changed."""
+    kept = {name: getattr(value, name) for name in type(value).__match_args__}  # type: ignore[attr-defined]
+    return type(value)(**kept | changes)
+
+
+def _own(kind: type) -> dict[str, Any]:
+    return vars(kind).get("__annotations__", {})  # type: ignore[no-any-return]
+
+
+@overload
+def record(kind: type[T], /) -> type[T]: ...
+@overload
+def record(*, frozen: bool = True, cached: bool = False) -> Callable[[type[T]], type[T]]: ...
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+def record(kind: type[Any] | None = None, /, *, frozen: bool = True, cached: bool = False) -> Any:
+    """Make a value type of a class whose body annotates its fields. Frozen ones can be hashed; all have slots, and
+    `cached` leaves room for cached properties.
+
+    Other than a dataclass, `__init__` is one function for all types, and slower by a fraction of a microsecond.
+    """
+    if kind is None:
+        return lambda kind: _made(kind, frozen, cached)
+    return _made(kind, frozen, cached)
+
+
+def _made(kind: type[Any], frozen: bool, cached: bool) -> type[Any]:
+    body = dict(kind.__dict__)
+    own = {}
+    for name in _own(kind):
+        default = body.pop(name, _MISSING)
+        own[name] = default if isinstance(default, _Default) else _Default(default, None, True)
+    inherited: dict[str, _Default] = {}
+    for base in reversed(kind.__mro__[1:]):
+        inherited |= base.__dict__.get("__record__", {})
+    for name in ("__dict__", "__weakref__"):
+        body.pop(name, None)
+    fields = inherited | own
+    slots = (*own, "__dict__") if cached else tuple(own)
+    body |= {"__slots__": slots, "__record__": fields, "__match_args__": tuple(fields)}
+    body["__dataclass_fields__"] = _Fields()
+    body.setdefault("__repr__", _repr)
+    body.setdefault("__eq__", _eq)
+    body.setdefault("__hash__", _hash if frozen else None)
+    if frozen:
+        body.setdefault("__setattr__", _refuse)
+        body.setdefault("__delattr__", _refuse)
+    metaclass: Any = type(kind)
+    made = metaclass(kind.__name__, kind.__bases__, body)
+    made.__qualname__ = kind.__qualname__
+    setters = tuple(getattr(made, name).__set__ for name in fields)  # of the slots: __setattr__ may refuse
+    if "__init__" not in body:
+        made.__init__ = _init(setters, fields, body.get("__post_init__"))
+    return made  # type: ignore[no-any-return]
+
+
+def _init(
+    setters: tuple[Callable[[object, Any], None], ...],
+    fields: dict[str, _Default],
+    after: Callable[[Any], object] | None,
+) -> Callable[..., None]:
+    count, names = len(setters), tuple(fields)
+    plain = {name: one.default for name, one in fields.items() if one.default is not _MISSING}
+    fresh = [(name, one.factory) for name, one in fields.items() if one.factory is not None]
+
+    tails = {}  # number of positional values -> the defaults that stand behind them, where none is missing
+    for start in range(count - 1, -1, -1):
+        if names[start] not in plain:
+            break
+        tails[start] = tuple(plain[name] for name in names[start:])
+
+    def __init__(self: object, *args: Any, **named: Any) -> None:
+        if not named and len(args) in tails:
+            args += tails[len(args)]
+        elif named or len(args) != count:
+            given = dict(zip(names, args, strict=False)) | named
+            if len(given) != len(args) + len(named):
+                raise TypeError(_wrong(type(self).__name__, names, args, named))
+            for name, factory in fresh:
+                if name not in given:
+                    given[name] = factory()
+            given = plain | given
+            if len(given) != count or named.keys() - fields.keys():
+                raise TypeError(_wrong(type(self).__name__, names, args, named, plain.keys() | dict(fresh).keys()))
+            args = tuple([given[name] for name in names])
+        for put, value in zip(setters, args, strict=True):
+            put(self, value)
+        if after is not None:
+            after(self)
+
+    return __init__
+
+
+def _wrong(
+    what: str, names: tuple[str, ...], args: tuple[Any, ...], named: dict[str, Any], optional: Collection[str] = ()
+) -> str:
+    """What is wrong with these arguments, as Python says it of any function."""
+    if len(args) > len(names):
+        return f"{what} takes {len(names)} values, and {len(args)} were given"
+    for name in named:
+        if name not in names:
+            return f"{what} has no field {name}"
+        if name in names[: len(args)]:
+            return f"{what} got two values for {name}"
+    missing = [name for name in names[len(args) :] if name not in named and name not in optional]
+    return f"{what} needs a value for {', '.join(missing)}"
+
+
+def _values(self: Any) -> tuple[Any, ...]:
+    return tuple(getattr(self, name) for name, one in self.__record__.items() if one.compare)
+
+
+def _repr(self: Any) -> str:
+    inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record__)
+    return f"{type(self).__qualname__}({inside})"
+
+
+def _eq(self: Any, other: object) -> Any:
+    return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
+
+
+def _hash(self: Any) -> int:
+    return hash((type(self), *_values(self)))
+
+
+def _refuse(self: object, name: str, *value: object) -> None:
+    raise AttributeError(f"{type(self).__name__} is a value: {name!r} cannot be changed; make another one")
