@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from vmm.kvm.system import Kvm
     from vmm.kvm.vcpu import Vcpu
     from vmm.kvm.vm import Vm
+    from vmm.machine.context import Context
     from vmm.machine.machine import Machine, Result
     from vmm.machine.steps import Stop, Why
 
 _HOMES = {
+    "Context": "vmm.machine.context",
     "HostError": "vmm.errors",
     "Kvm": "vmm.kvm.system",
     "Machine": "vmm.machine.machine",
@@ -35,6 +37,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Context",
     "HostError",
     "Kvm",
     "Machine",

@@ -11,7 +11,7 @@ Intel syntax. A label is its address everywhere; `[label]` is the memory there. 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from vmm.asm import cache as _cache
@@ -23,6 +23,7 @@ DEFAULT_BASE = 0x20000  # region `code` of vmm/machine/layout.py, which is above
 VERSION = 1  # raise it when the same text gives other bytes, for whoever shares a cache between versions
 
 _PACKAGE = Path(__file__).parent
+_SOURCES = tuple(_PACKAGE.parent / name for name in ("asm", "abi", "machine"))  # what a result depends on
 
 
 def assemble(
@@ -31,32 +32,33 @@ def assemble(
     name: str = "<text>",
     base: int = DEFAULT_BASE,
     constants: Mapping[str, int] | None = None,
+    facts: Callable[[], Mapping[str, int]] | None = None,
     include_dirs: Sequence[Path | str] | None = None,
     cache: bool = True,
 ) -> Program:
     """Assembles `text` to run at `base`, a guest address below 2 GiB.
 
-    `constants` are names the text may use (default: `vmm.abi.asm_constants()`); the text's own definitions and labels
-    win over them. `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`.
+    `constants` are names the text may use, and `facts` makes more, when they are needed: they come from vmm.abi and
+    vmm.machine alone (default, without either: `vmm.abi.asm_constants`). The text's own definitions and labels win.
+    `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`.
     Raises PayloadError with file, line and column; HostError when keystone is missing and the cache does not help.
     """
     if not 0 <= base < 1 << 31:
         raise UsageError(f"base {base:#x}: a payload is assembled for an address from 0 to 0x7fffffff")
-    if constants is None:
-        from vmm.abi import asm_constants
-
-        constants = asm_constants()
     folders = source.default_folders() if include_dirs is None else tuple(Path(folder) for folder in include_dirs)
     rows = list(source.rows(text, name, folders))
+    if constants is None and facts is None:
+        facts = _abi_constants
+    constants = constants or {}
     if not cache:
-        return _assemble(rows, name, base, constants)
+        return _assemble(rows, name, base, _all(facts, constants))
     entry = _cache.key(
         (VERSION, _fingerprint(), name, base, [(row.file, row.line, row.text) for row in rows if row.text],
-         sorted(constants.items()))
+         facts is None, sorted(constants.items()))
     )  # fmt: skip
     program = _cache.load(entry)
     if program is None:
-        program = _assemble(rows, name, base, constants)
+        program = _assemble(rows, name, base, _all(facts, constants))
         _cache.store(entry, program)
     return program
 
@@ -74,11 +76,29 @@ def assemble_file(
     return assemble(text, name=str(path), base=base, constants=constants, include_dirs=include_dirs, cache=cache)
 
 
+def _abi_constants() -> Mapping[str, int]:
+    from vmm.abi import asm_constants
+
+    return asm_constants()
+
+
+def _all(facts: Callable[[], Mapping[str, int]] | None, constants: Mapping[str, int]) -> Mapping[str, int]:
+    return {**facts(), **constants} if facts is not None else constants
+
+
 def _fingerprint() -> tuple[tuple[str, int, int], ...]:
-    """Sizes and times of this package's modules, so that an edited assembler never meets its old results."""
+    """Sizes and times of the modules that decide a result, so that edited ones never meet their old results.
+
+    It stands for `facts` too: making a thousand constants takes longer than asking for forty times.
+    """
+    found = []
     try:
-        with os.scandir(_PACKAGE) as entries:
-            found = [(e.name, e.stat().st_size, e.stat().st_mtime_ns) for e in entries if e.name.endswith(".py")]
+        for folder in _SOURCES:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".py"):
+                        state = entry.stat()
+                        found.append((entry.path, state.st_size, state.st_mtime_ns))
     except OSError:  # imported from an archive
         return ()
     return tuple(sorted(found))

@@ -9,7 +9,6 @@ time, no more. Entries are `marshal`, which loads in microseconds; a digest befo
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import marshal
 import os
 import sys
@@ -20,7 +19,12 @@ from typing import Any
 
 from vmm.asm.program import Line, Program
 
-_MAGIC = b"pyvmm-asm-1\n"
+try:  # what hashlib has of it; hashlib itself would load all of OpenSSL, 3 MiB and two milliseconds
+    from _blake2 import blake2b
+except ImportError:
+    from hashlib import blake2b
+
+_MAGIC = b"pyvmm-asm-2\n"
 
 
 def _silent(text: str) -> None:
@@ -43,9 +47,13 @@ def folder() -> Path:
         raise OSError(str(e)) from None
 
 
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=32).digest()
+
+
 def key(parts: Any) -> str:
     """A name for everything that decides the result; `parts` is built of tuples, str, bytes and int."""
-    return hashlib.sha256(marshal.dumps((sys.version_info[:2], parts), 2)).hexdigest()
+    return _digest(marshal.dumps((sys.version_info[:2], parts), 2)).hex()
 
 
 def load(name: str) -> Program | None:
@@ -55,7 +63,7 @@ def load(name: str) -> Program | None:
     except (OSError, ValueError):
         return None
     head = len(_MAGIC) + 32
-    if data[: len(_MAGIC)] != _MAGIC or hashlib.sha256(data[head:]).digest() != data[len(_MAGIC) : head]:
+    if data[: len(_MAGIC)] != _MAGIC or _digest(data[head:]) != data[len(_MAGIC) : head]:
         return None
     try:
         title, base, code, symbols, lines = marshal.loads(data[head:])
@@ -68,7 +76,7 @@ def store(name: str, program: Program) -> None:
     """Writes the entry whole or not at all. Warns at most once per process; never raises."""
     lines = [(row.address, row.size, row.file, row.line, row.text, row.origin) for row in program.lines]
     data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines), 2)
-    data = _MAGIC + hashlib.sha256(data).digest() + data
+    data = _MAGIC + _digest(data) + data
     temporary: Path | None = None
     try:
         where = folder()

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 
+from vmm.abi.record import field, record
 from vmm.asm.expression import Node, Parser, SourceError, Value, evaluate, tokenize, unquote
 from vmm.asm.source import MAX_ROW_LENGTH, MAX_ROWS, Row
 
@@ -32,7 +32,7 @@ _CONDITIONS = frozenset((".if", ".ifdef", ".ifndef", ".ifb", ".ifnb"))
 _CLOSERS = frozenset((".endm", ".endmacro", ".endr", ".endif", ".else", ".elseif"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Label:
     """`NAME:`; a numeric one has been given a name of its own."""
 
@@ -41,7 +41,7 @@ class Label:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Statement:
     """A directive or instruction: `word` in lower case, and the text of its operands with the column it starts at."""
 
@@ -53,7 +53,7 @@ class Statement:
     locals_before: dict[str, int]  # numeric labels seen so far: label -> how many
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Constant:
     """`NAME = expression`, evaluated when it is used: the expression may mention labels."""
 
@@ -62,7 +62,7 @@ class Constant:
     node: Node
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Macro:
     row: Row
     name: str
@@ -105,7 +105,7 @@ def split_arguments(text: str) -> list[tuple[str, int]]:
     return [(part.strip(), at + len(part) - len(part.lstrip())) for part, at in parts]
 
 
-@dataclass
+@record(frozen=False, cached=True)
 class Expander:
     """Turns rows into labels and statements; `constants` fills as definitions are met. `given` are the caller's."""
 

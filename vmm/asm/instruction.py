@@ -7,11 +7,10 @@ for `mov ah, r8b`: both are caught here.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
 
+from vmm.abi.record import record, replace
 from vmm.asm import branches, keystone_engine, quirks, strings
 from vmm.asm.expand import Statement, local_name
 from vmm.asm.expression import Lookup, SourceError, evaluate
@@ -24,7 +23,7 @@ _ATT = re.compile(r"%[a-z]{2,3}\b|\$(?:0x)?\d", re.IGNORECASE)
 _SHIFTS = frozenset(("shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr"))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Instruction:
     """A parsed instruction, ready to be encoded at any address."""
 
@@ -244,4 +243,6 @@ def _is_shared_macro(word: str) -> bool:
 
 def near(word: str, candidates: Iterable[str]) -> list[str]:
     """Up to three names that look like `word`, best first."""
-    return difflib.get_close_matches(word, list(candidates), n=3, cutoff=0.6)
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    return get_close_matches(word, list(candidates), n=3, cutoff=0.6)

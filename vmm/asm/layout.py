@@ -8,8 +8,8 @@ address are encoded again until every label stays where it was. All others are e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from vmm.abi.record import field, record
 from vmm.asm import directives, instruction, quirks
 from vmm.asm.directives import Encode
 from vmm.asm.expand import Constant, Label, Statement
@@ -24,7 +24,7 @@ MAX_PASSES = 40
 _SETTLE = 8  # from this pass on an instruction only grows, and NOPs fill the difference
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Piece:
     """One statement on its way: `code` of the last pass, `fixed` once it is known to depend on no address."""
 
@@ -36,7 +36,7 @@ class _Piece:
     pads: bool = False
 
 
-@dataclass
+@record(frozen=False, cached=True)
 class _Names:
     """Names to values while a pass runs. `asked` tells whether an address was used since it was last cleared."""
 
@@ -157,7 +157,7 @@ def _settle(ordered: list[Label | _Piece], names: _Names, base: int) -> None:
     raise piece.statement.row.error("the layout does not settle: sizes here depend on each other in a circle")
 
 
-@dataclass(slots=True)
+@record(frozen=False)
 class _Moved:
     labels: bool = False
     sizes: bool = False

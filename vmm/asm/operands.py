@@ -9,8 +9,8 @@ without a word; an absolute address from 0x80000000 on is sign-extended by the p
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+from vmm.abi.record import record, replace
 from vmm.asm.expand import split_arguments
 from vmm.asm.expression import Lookup, Node, Parser, SourceError, Token, evaluate, tokenize
 from vmm.asm.registers import REGISTERS, Register
@@ -23,7 +23,7 @@ SEGMENTS = frozenset(("es", "cs", "ss", "ds", "fs", "gs"))
 _BASES16 = {("bx", "si"), ("bx", "di"), ("bp", "si"), ("bp", "di"), ("si",), ("di",), ("bp",), ("bx",)}
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Operand:
     """One operand. `kind` is reg, imm, mem or far; `suffix` keeps AVX-512 decorations such as `{k1}{z}` as written."""
 

@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from vmm.abi.record import record
 
-@dataclass(frozen=True, slots=True)
+
+@record
 class Line:
     """The bytes of one statement: `size` bytes at `address`.
 
@@ -25,7 +26,7 @@ class Line:
     origin: str = ""
 
 
-@dataclass(frozen=True)
+@record(cached=True)
 class Program:
     """An assembled payload. `symbols` are label addresses in address order; constants are not among them."""
 

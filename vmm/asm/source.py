@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from vmm.abi.record import record
 from vmm.errors import PayloadError
 
 MAX_ROWS = 200_000  # after macros; a payload of a few hundred lines is large
@@ -22,7 +22,7 @@ _INCLUDE = re.compile(r"\s*%include\b\s*(.*)$", re.IGNORECASE)
 _QUOTED = re.compile(r"""(["'])([^"'\x00]+)\1""")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Row:
     """One line of source without its comment. `uses` are the macro uses that made it, outermost first."""
 

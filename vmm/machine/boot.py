@@ -8,6 +8,7 @@ IA-32e mode), of which KVM_SET_SREGS sets the end state directly.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, USER_DS
 from vmm.errors import UsageError
@@ -18,6 +19,7 @@ from vmm.machine.memory import GuestMemory
 
 LONG_MODE_CR0 = CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.PG
 LONG_MODE_CR4 = CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT
+START_RFLAGS = {0: int(RFLAGS.FIXED), 3: int(RFLAGS.FIXED | RFLAGS.IF)}  # by ring
 LONG_MODE_EFER = EFER.SCE | EFER.LME | EFER.LMA | EFER.NX
 XCR0_X87_SSE = 0x3
 
@@ -51,20 +53,23 @@ def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 
     RDI holds the index and RSI the number of vCPUs. Ring 0 starts on the boot stack with interrupts off; ring 3
     on the stack of region `user` with interrupts on. Everything else is zero.
     """
-    if ring not in (0, 3):
+    if ring not in START_RFLAGS:
         raise UsageError(f"a vCPU starts in ring 0 or 3, not {ring}")
-    block = layout.cpu_block(index)
+    vcpu.start_sregs(_sregs(index, cpus, ring))
+    stack = layout.USER_STACK_TOP if ring else layout.cpu_block(index).boot_stack_top
+    vcpu.set_regs(state.Regs(rip=entry, rsp=stack, rdi=index, rsi=cpus, rflags=START_RFLAGS[ring]))
+
+
+@lru_cache(maxsize=64)
+def _sregs(index: int, cpus: int, ring: int) -> bytes:
+    """Segments, descriptor tables and control registers of a vCPU that starts, packed once for all VMs of a process."""
     data = _segment(descriptors.segment(USER_DS if ring else KERNEL_DS))
-    sregs = vcpu.get_sregs()
-    sregs.cs = _segment(descriptors.segment(USER_CS if ring else KERNEL_CS))
-    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data
-    sregs.tr = _segment(descriptors.tss_segment(index))
-    sregs.ldt = _segment(descriptors.null_segment())
-    sregs.gdt = state.Table(layout.REGIONS["gdt"].base, len(descriptors.gdt(cpus)) - 1)
-    sregs.idt = state.Table(layout.REGIONS["idt"].base, layout.REGIONS["idt"].size - 1)
-    sregs.cr0, sregs.cr4, sregs.efer = int(LONG_MODE_CR0), int(LONG_MODE_CR4), int(LONG_MODE_EFER)
-    sregs.cr3 = paging.ROOT
-    vcpu.set_sregs(sregs)
-    rflags = RFLAGS.FIXED | RFLAGS.IF if ring else RFLAGS.FIXED
-    stack = layout.USER_STACK_TOP if ring else block.boot_stack_top
-    vcpu.set_regs(state.Regs(rip=entry, rsp=stack, rdi=index, rsi=cpus, rflags=int(rflags)))
+    return state.Sregs(
+        cs=_segment(descriptors.segment(USER_CS if ring else KERNEL_CS)),
+        ds=data, es=data, fs=data, gs=data, ss=data,
+        tr=_segment(descriptors.tss_segment(index)),
+        ldt=_segment(descriptors.null_segment()),
+        gdt=state.Table(layout.REGIONS["gdt"].base, len(descriptors.gdt(cpus)) - 1),
+        idt=state.Table(layout.REGIONS["idt"].base, layout.REGIONS["idt"].size - 1),
+        cr0=int(LONG_MODE_CR0), cr3=paging.ROOT, cr4=int(LONG_MODE_CR4), efer=int(LONG_MODE_EFER),
+    ).to_bytes()  # fmt: skip

@@ -80,7 +80,7 @@ class Bus:
 
     def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
         """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
-        self._claim(Claim(base, base + size, _name(f), f, lambda _offset, _size: f()), None)
+        self._claim(Claim(base, base + size, _name(f), f, lambda _offset, _size: f(), f), None)
 
     def on_write(self, base: int, f: Callable[[int], object], size: int = 1) -> None:
         """Writes to base..base+size-1 call `f(value)`, whose result is ignored. Otherwise as `on_read`."""
@@ -88,7 +88,15 @@ class Bus:
         def call(_offset: int, _size: int, value: int) -> None:
             f(value)
 
-        self._claim(None, Claim(base, base + size, _name(f), f, call))
+        self._claim(None, Claim(base, base + size, _name(f), f, call, f))
+
+    def claim_reads(self, base: int, size: int, name: str, call: ReadCall) -> None:
+        """Reads of base..base+size-1 are `call(offset, size)`; `name` is for messages. Errors: `claim`."""
+        self._claim(Claim(base, base + size, name, call, call), None)
+
+    def claim_writes(self, base: int, size: int, name: str, call: WriteCall) -> None:
+        """Writes likewise: `call(offset, size, value)`."""
+        self._claim(None, Claim(base, base + size, name, call, call))
 
     def reader_at(self, address: int) -> Claim[ReadCall] | None:
         """The claim that answers reads of this address; for those who call it themselves (fast.py)."""
@@ -97,6 +105,16 @@ class Bus:
     def writer_at(self, address: int) -> Claim[WriteCall] | None:
         """The claim that takes writes to this address."""
         return self._writers.at(address)
+
+    @property
+    def readers(self) -> tuple[Claim[ReadCall], ...]:
+        """Every claim that answers reads, by address."""
+        return self._readers.rows
+
+    @property
+    def writers(self) -> tuple[Claim[WriteCall], ...]:
+        """Every claim that takes writes, by address."""
+        return self._writers.rows
 
     def release(self, what: int | Device) -> None:
         """Undo claims, in both directions: those that start at an address, or all of one device. UsageError if none."""

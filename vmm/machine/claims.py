@@ -5,23 +5,25 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from vmm.errors import UsageError
 
 CallT = TypeVar("CallT")
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Generic[CallT]):
-    """base..stop-1 belongs to `owner`, called `name` in messages and reached through `call`."""
+class Claim(NamedTuple, Generic[CallT]):
+    """base..stop-1 belongs to `owner`, called `name` in messages and reached through `call`.
+
+    `hook` is a plain callback behind `call`, for those who can do without offset and size.
+    """
 
     base: int
     stop: int
     name: str
     owner: object
     call: CallT
+    hook: Callable[..., Any] | None = None
 
 
 class Claims(Generic[CallT]):
@@ -33,6 +35,11 @@ class Claims(Generic[CallT]):
 
     def __init__(self) -> None:
         self._rows: tuple[list[int], list[Claim[CallT]]] = ([], [])
+
+    @property
+    def rows(self) -> tuple[Claim[CallT], ...]:
+        """All of them, by address."""
+        return tuple(self._rows[1])
 
     def at(self, address: int) -> Claim[CallT] | None:
         """The claim that holds `address`."""
@@ -52,10 +59,12 @@ class Claims(Generic[CallT]):
         """
         if new.stop <= new.base:
             raise UsageError(f"claiming {what} {new.base:#x} for {new.name}: the size must be at least 1")
+        other = self.last_in(new.base, new.stop)
+        if new.base >= 0 and new.stop <= limit and other is None:
+            return
         span = f"claiming {what} {new.base:#x}..{new.stop - 1:#x} for {new.name}"
         if new.base < 0 or new.stop > limit:
             raise UsageError(f"{span}: addresses go from 0x0 to {limit - 1:#x}")
-        other = self.last_in(new.base, new.stop)
         if other is not None:
             raise UsageError(
                 f"{span}: overlaps {other.name} at {other.base:#x}..{other.stop - 1:#x}\n"
@@ -64,14 +73,13 @@ class Claims(Generic[CallT]):
 
     def add(self, claim: Claim[CallT]) -> None:
         """Take a claim that `refuse` accepts."""
-        self._replace([*self._rows[1], claim])
+        bases, claims = self._rows
+        i = bisect_left(bases, claim.base)
+        self._rows = ([*bases[:i], claim.base, *bases[i:]], [*claims[:i], claim, *claims[i:]])
 
     def remove(self, gone: Callable[[Claim[CallT]], bool]) -> int:
         """Drop every claim for which `gone` holds; how many there were."""
         before = self._rows[1]
-        self._replace([claim for claim in before if not gone(claim)])
-        return len(before) - len(self._rows[1])
-
-    def _replace(self, claims: list[Claim[CallT]]) -> None:
-        claims.sort(key=lambda claim: claim.base)
-        self._rows = ([claim.base for claim in claims], claims)
+        kept = [claim for claim in before if not gone(claim)]
+        self._rows = ([claim.base for claim in kept], kept)
+        return len(before) - len(kept)

@@ -18,7 +18,7 @@ from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.machine.fast import FastLane
 from vmm.machine.platform import Platform
-from vmm.machine.runner import Runner, Worker, current
+from vmm.machine.runner import Runner, Watch, Worker, current
 from vmm.machine.steps import Stop, Why
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
@@ -32,6 +32,7 @@ class Conductor:
         self.platform, self._lane = platform, fast
         self.runners: list[Runner] = []
         self.on_exit: Callable[[Runner, Exit], object] | None = None
+        self.watch: Watch | None = None
         self._workers: list[Worker] = []
         self._lock = threading.RLock()  # a signal handler may call end() while this thread is in it
         self._running = threading.Lock()
@@ -165,7 +166,8 @@ class Conductor:
     @property
     def lane(self) -> FastLane | None:
         """The fast way, unless somebody wants to see every exit."""
-        return None if self.on_exit is not None or self._exit_limit is not None else self._lane
+        seen = self.on_exit is not None or self.watch is not None or self._exit_limit is not None
+        return None if seen else self._lane
 
     @property
     def stopping(self) -> bool:

@@ -52,7 +52,9 @@ class CpuidModel:
 
     def copy(self) -> CpuidModel:
         """A model of its own with the same entries."""
-        return CpuidModel(self)
+        copy = CpuidModel()
+        copy._entries = list(self._entries)  # they have been checked
+        return copy
 
     def entries(self) -> list[CpuidEntry]:
         """The entries, for KVM_SET_CPUID2."""
@@ -173,11 +175,15 @@ class CpuidModel:
         """Write a vCPU's APIC id where CPUID tells it: 1.EBX[31:24] (low 8 bits), EDX of leaves 0xb and 0x1f."""
         if not 0 <= apic_id <= 0xFFFFFFFF:
             raise UsageError(f"APIC id {apic_id} does not fit in 32 bits")
-        leaf1 = self.get(1)
-        if leaf1:
-            self.put(leaf1._replace(ebx=leaf1.ebx & 0x00FFFFFF | (apic_id & 0xFF) << 24))
-        for entry in [entry for entry in self if entry.function in _TOPOLOGY_LEAVES]:
-            self.put(entry._replace(edx=apic_id))
+        low = (apic_id & 0xFF) << 24
+        self._entries = [
+            entry._replace(edx=apic_id)
+            if entry.function in _TOPOLOGY_LEAVES
+            else entry._replace(ebx=entry.ebx & 0x00FFFFFF | low)
+            if entry.function == 1
+            else entry
+            for entry in self._entries
+        ]
 
     # Internals
 

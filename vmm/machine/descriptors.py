@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, replace
 from functools import cache
 
 from vmm.abi import ports
+from vmm.abi.record import record, replace
 from vmm.abi.x86 import (
     CODE16_CS,
     CODE32_CS,
@@ -34,7 +34,7 @@ CODE, DATA, TSS_AVAILABLE, TSS_BUSY = 0xB, 0x3, 0x9, 0xB
 """Descriptor types. Code and data come with the accessed bit set, as a load leaves them and VM entry demands."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Segment:
     """What a segment register holds, by the field names of `struct kvm_segment`. `limit` is in bytes, inclusive."""
 
@@ -184,7 +184,7 @@ def gates() -> bytes:
     return b"".join(stub.ljust(STUB_SIZE, b"\xf4") for stub in stubs)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class FaultFrame:
     """What lies at RSP when a default gate does its OUT: seven u64, the vector at the lowest address.
 
@@ -211,7 +211,7 @@ class FaultFrame:
 
     def encode(self) -> bytes:
         """The bytes that parse reads."""
-        return _FRAME.pack(*astuple(self))
+        return _FRAME.pack(*(getattr(self, name) for name in self.__match_args__))
 
 
 _FRAME = struct.Struct("<7Q")

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from typing import Any, TypeVar
 
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
-from vmm.kvm.core import LIMITS, Finish, PortRead, PortWrite, Word
+from vmm.kvm.coalesced import CoalescedRing
+from vmm.kvm.core import Finish, Served, Word, Write, access
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
 from vmm.machine.platform import Platform
+
+KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
+_T = TypeVar("_T")
 
 
 class FastLane:
@@ -24,57 +29,81 @@ class FastLane:
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
         self._lock = threading.RLock()  # a live display may run another machine
-        self._ports, self._mmio, self._sink = platform.ports, platform.mmio, sink
-        self._writers: dict[int, PortWrite] = {}
-        self._readers: dict[int, PortRead] = {}
-        platform.ports.listeners.append(self._ports_changed)
-        self._ports_changed()
+        self._platform, self._sink = platform, sink
+        self._ports, self._mmio = platform.ports, platform.mmio
+        self.writers: dict[int, Write] = {}
+        self.readers: dict[int, Served] = {}
+        self._changes = 0
+        self._collected: CoalescedRing | None = None
+        platform.ports.listeners.append(self._claims_changed)
+        platform.mmio.listeners.append(self._claims_changed)
+        self._claims_changed()
         self.finish.set_room(sink.room)
 
-    def _ports_changed(self) -> None:
-        self._writers.clear()
-        self._readers.clear()
+    def _claims_changed(self) -> None:
+        self._changes += 1
+        self.writers.clear()
+        self.readers.clear()
         claim = self._ports.writer_at(DEBUG_CONSOLE)
-        self.finish.sink_port(DEBUG_CONSOLE, claim is not None and isinstance(claim.owner, DebugConsole))
+        console = claim is not None and isinstance(claim.owner, DebugConsole)
+        self.finish.sink_port(DEBUG_CONSOLE if console else None)
 
     # -- vmm.kvm.core.Handlers
 
-    def port_writer(self, port: int) -> PortWrite | None:
-        write = self._writers.get(port)
-        if write is None:
-            claim = self._ports.writer_at(port)
-            if claim is not None:
-                write = self._writers[port] = partial(claim.call, port - claim.base)
+    def find_writer(self, key: int) -> Write | None:
+        changes = self._changes
+        port, address, size = access(key)
+        claim = (self._ports if port else self._mmio).writer_at(address)
+        if claim is None or not (port or address + size <= claim.stop):
+            return None
+        write: Write = claim.hook or partial(claim.call, address - claim.base, size)
+        self._keep(self.writers, key, write, changes)
         return write
 
-    def port_reader(self, port: int) -> PortRead | None:
-        read = self._readers.get(port)
-        if read is None:
-            claim = self._ports.reader_at(port)
-            if claim is not None:
-                read = self._readers[port] = partial(claim.call, port - claim.base)
-        return read
-
-    def mmio_write(self, address: int, size: int, value: int) -> bool:
-        claim = self._mmio.writer_at(address)
-        if claim is None or address + size > claim.stop:
-            return False
-        claim.call(address - claim.base, size, value)
-        return True
-
-    def mmio_read(self, address: int, size: int) -> int | None:
-        claim = self._mmio.reader_at(address)
-        if claim is None or address + size > claim.stop:
+    def find_reader(self, key: int) -> Served | None:
+        changes = self._changes
+        port, address, size = access(key)
+        claim = (self._ports if port else self._mmio).reader_at(address)
+        if claim is None or not (port or address + size <= claim.stop):
             return None
-        value = claim.call(address - claim.base, size)
-        # A wrong answer is asked for again on the slow way, which says what is wrong with it.
-        return value if type(value) is int and 0 <= value < LIMITS[size] else None
+        served: Served = claim.hook or partial(claim.call, address - claim.base, size), 1 << 8 * size
+        self._keep(self.readers, key, served, changes)
+        return served
+
+    def _keep(self, table: dict[int, _T], key: int, value: _T, changes: int) -> None:
+        """Remember who serves a key, unless claims have changed while we looked."""
+        if len(table) >= KEPT:
+            table.clear()
+        table[key] = value
+        if changes != self._changes:
+            table.pop(key, None)
+
+    def coalesce(self, ring: Any) -> None:
+        """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
+        self.finish.set_ring(ring)
+        self._platform.collect = self.output
+
+    def share(self, ring: Any) -> None:
+        """Not only the console's bytes come there: what is not the console's goes to its bus."""
+        self.coalesce(ring)
+        self._collected = CoalescedRing(ring)
+        self.finish.c.ring_shared = 1
 
     def output(self) -> None:
-        """Give the console's bytes to the sink. They fit: the core never takes more than there is room for."""
+        """Give the console's bytes to the sink, and other collected writes to their devices, in the guest's order.
+
+        Raises OutputLimit, which only bytes that KVM has collected can cause, and what a device raises.
+        """
         with self._lock:  # two vCPUs: what was collected first is written first
             self._sink.write(self.finish.drain())
             self.finish.set_room(self._sink.room)
+            while self._collected is not None and (write := self._collected.first()) is not None:
+                # The core stops at an entry that is not the console's, so from here on it is ours alone.
+                if not (write.pio and write.address == self.finish.c.sink_port):
+                    self._collected.take()
+                    (self._ports if write.pio else self._mmio).write(write.address, write.data)
+                self._sink.write(self.finish.drain())
+                self.finish.set_room(self._sink.room)
 
     # -- words
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from functools import cache
 
+from vmm.abi.record import record
 from vmm.errors import UsageError
 
 PAGE = 0x1000
@@ -21,7 +21,7 @@ GIB = 1 << 30
 FOUR_GIB = 4 * GIB
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Region:
     """`size` bytes from guest-physical `base`. The flags are the rights that the boot page tables give.
 
@@ -73,6 +73,7 @@ MAP: tuple[Region, ...] = (
     _row("guard",        0x0f_f000,   0x1000, "-",   "a stack overflow of vCPU 0 faults here"),
     _row("cpus",         0x10_0000, MAX_CPUS * CPU_BLOCK_SIZE, "rw", "a block per vCPU; RAM after the last is free"),
     _row("scratch_mmio", 0xd000_0000, 0x1000, "rw",  "a device of plain registers to practise on", ram=False),
+    _row("virtio_mmio",  0xd100_0000, 0x2_0000, "rw", "virtio devices, a page of registers for each", ram=False),
     _row("ioapic",       0xfec0_0000, 0x1000, "rw",  "the I/O APIC, where KVM provides one", ram=False),
     _row("lapic",        0xfee0_0000, 0x1000, "rw",  "each vCPU's own local APIC", ram=False),
     _row("identity_map", 0xfffb_c000, 0x1000, "rw",  "KVM_SET_IDENTITY_MAP_ADDR: a page KVM keeps on VMX", ram=False),
@@ -99,7 +100,7 @@ LOW_RAM_END = REGIONS["scratch_mmio"].base
 """Below 4 GiB, RAM stops here and devices begin; what does not fit continues at 4 GiB."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CpuBlock:
     """Addresses inside the block of one vCPU. A stack is given by its top: the value that RSP takes, 4 KiB aligned."""
 
@@ -123,6 +124,7 @@ class CpuBlock:
         return self.base + _PART["tss"].base
 
 
+@cache
 def cpu_block(index: int) -> CpuBlock:
     """The block of the vCPU with this index: 0, 1, 2, ... in order of creation, whatever its APIC id is."""
     if not 0 <= index < MAX_CPUS:
@@ -148,15 +150,16 @@ def describe(gpa: int) -> str:
     return f"{region.name}+{offset:#x}"
 
 
-def rows_below(limit: int) -> Iterator[Region]:
-    """The rows of `MAP` that begin below `limit`, with `cpus` taken apart into the CPU_BLOCK rows of every vCPU."""
+def rows_below(limit: int) -> Iterator[tuple[int, Region]]:
+    """The rows of `MAP` that begin below `limit`, each after its base; `cpus` as the CPU_BLOCK rows of every vCPU."""
     for row in MAP:
         if row.name != "cpus":
             if row.base < limit:
-                yield row
+                yield row.base, row
             continue
         for base in range(row.base, min(row.end, limit), CPU_BLOCK_SIZE):
-            yield from (replace(part, base=base + part.base) for part in CPU_BLOCK)
+            for part in CPU_BLOCK:
+                yield base + part.base, part
 
 
 @cache

@@ -10,9 +10,6 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from vmm.abi import exits as abi
-from vmm.abi.pv import KVM_ENOSYS
-from vmm.abi.rows import value_meaning, value_name
 from vmm.errors import errno_name
 from vmm.kvm.exits import (
     Debug,
@@ -82,15 +79,16 @@ def _serve(exit: Exit, platform: Platform) -> Step:
             return Resume(0 if accepted else None, answers=True)
         case Hypercall(nr, args):
             call = platform.hypercalls.get(nr)
-            return Resume(call(*args) if call else -KVM_ENOSYS, answers=True)
+            return Resume(call(*args) if call else _no_such_call(), answers=True)
         case Interrupted() | IrqWindowOpen() | IoapicEoi() | TprAccess() | Simple():
             return GO_ON
         case Halt():
             return Stop(Why.HALT, "the guest halted", exit)
         case Debug():
-            return Stop(Why.DEBUG, f"debug event: vector {exit.exception} at {exit.pc:#x}", exit)
+            step = platform.on_debug(exit) if platform.on_debug else None
+            return step or Stop(Why.DEBUG, f"debug event: vector {exit.exception} at {exit.pc:#x}", exit)
         case SystemEvent(kind):
-            return Stop(Why.SYSTEM_EVENT, f"the guest raised {value_name(abi.SYSTEM_EVENTS, kind)}", exit)
+            return Stop(Why.SYSTEM_EVENT, f"the guest raised {_event_name(kind)}", exit)
         case Shutdown():
             return Stop(Why.SHUTDOWN, "the guest shut down: a triple fault, that is a fault that no handler took", exit)
         case FailEntry(reason, cpu):
@@ -109,9 +107,31 @@ def _serve(exit: Exit, platform: Platform) -> Step:
         case Notify(flags):
             return Stop(Why.UNHANDLED, f"the guest opened no event window for too long (flags {flags:#x})", exit)
         case UnknownExit(reason):
-            return Stop(Why.UNHANDLED, f"exit reason {abi.exit_name(reason)} is unknown to this pyvmm", exit)
+            return Stop(Why.UNHANDLED, f"exit reason {_exit_name(reason)} is unknown to this pyvmm", exit)
         case _:
             assert_never(exit)
+
+
+# The tables of names are imported by the rare exit that needs one: they cost a run as much as all of this module.
+
+
+def _event_name(kind: int) -> str:
+    from vmm.abi.exits import SYSTEM_EVENTS
+    from vmm.abi.rows import value_name
+
+    return value_name(SYSTEM_EVENTS, kind)
+
+
+def _exit_name(reason: int) -> str:
+    from vmm.abi.exits import exit_name
+
+    return exit_name(reason)
+
+
+def _no_such_call() -> int:
+    from vmm.abi.pv import KVM_ENOSYS
+
+    return -KVM_ENOSYS
 
 
 def _first_line(error: Exception) -> str:
@@ -121,7 +141,10 @@ def _first_line(error: Exception) -> str:
 
 def internal_error(exit: InternalError) -> str:
     """One line on a KVM_EXIT_INTERNAL_ERROR."""
-    text = f"KVM gave up (suberror {exit.suberror}): {value_meaning(abi.INTERNAL_ERRORS, exit.suberror)}"
+    from vmm.abi.exits import INTERNAL_ERRORS
+    from vmm.abi.rows import value_meaning
+
+    text = f"KVM gave up (suberror {exit.suberror}): {value_meaning(INTERNAL_ERRORS, exit.suberror)}"
     if exit.instruction:
         text += f", bytes {exit.instruction.hex(' ')}"
     return text

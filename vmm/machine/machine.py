@@ -10,44 +10,46 @@ It wires the floors below; what an exit means is loop.py, how a vCPU is driven r
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self
 
-from vmm.abi import flags, ports
+from vmm.abi import ports
+from vmm.abi.record import record
 from vmm.errors import HostError, UsageError
-from vmm.kvm.core import Word
 from vmm.kvm.exits import Exit
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.devices.console import DebugConsole
-from vmm.machine.devices.exit_port import ExitPort
-from vmm.machine.devices.scratch import ScratchMmio
+from vmm.machine.debug import Debugger
 from vmm.machine.devices.sink import Sink
-from vmm.machine.devices.uart16550 import Uart16550A
 from vmm.machine.fast import FastLane
+from vmm.machine.hooks import Hooks
 from vmm.machine.memory import GuestMemory
-from vmm.machine.platform import Platform
+from vmm.machine.registers import Registers
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Stop, Why
-from vmm.machine.virtual import read_virtual, write_virtual
+from vmm.machine.virtio.attach import VirtioSlots
+from vmm.machine.wiring import wire
 
 if TYPE_CHECKING:
     from vmm.asm.program import Program
+    from vmm.machine.context import Context
+    from vmm.machine.passing import Passing
+    from vmm.machine.watch import Watcher
+
 
 Irqchip = Literal["none", "kernel", "split"]
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 COM1_GSI = 4
-IOAPIC_PINS = 24
 LAST_XAPIC_ID = 254  # 255 is the broadcast
 
 
-@dataclass(frozen=True)
+@record
 class Result:
     """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
 
@@ -68,7 +70,24 @@ class Result:
         return self.console.decode("utf-8", "replace")
 
 
-class Machine:
+_offers: list[CpuidModel] = []
+
+
+def _offered(kvm: Kvm) -> CpuidModel:
+    """What KVM_GET_SUPPORTED_CPUID says, asked once per process: it takes as long as making a VM."""
+    if not _offers:
+        _offers.append(CpuidModel(kvm.get_supported_cpuid()))
+    return _offers[0].copy()
+
+
+def _statements(text: str) -> str:
+    """A single line with `;` between its statements, as lines; a `;` inside quotes stays."""
+    if "\n" in text.strip():
+        return text
+    return re.sub(r"""("[^"]*"|'[^']*')|;""", lambda match: match[1] or "\n", text)
+
+
+class Machine(Hooks, VirtioSlots):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
     irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
@@ -119,10 +138,14 @@ class Machine:
             self._wire(strict, Sink(console_limit, live))
             self.lane = FastLane(self.platform, self.sink)
             self.conductor = Conductor(self.platform, self.lane if fast else None)
+            self._watcher: Watcher | None = None
+            self.debugger = Debugger(self.platform)
+            self._passing: Passing | None = None
             if before_vcpus:
                 before_vcpus(self)
             self._create_vcpus(ids, cpuid)
         except BaseException:
+            self._close_virtio()
             self.vm.close()
             self._close_kvm()
             raise
@@ -143,36 +166,37 @@ class Machine:
         if self.irqchip == "kernel":
             self.vm.create_irqchip()
         elif self.irqchip == "split":
+            from vmm.abi.irq import IOAPIC_PINS
+
             self.vm.require("SPLIT_IRQCHIP", "irqchip=split")
             self.vm.enable_cap("SPLIT_IRQCHIP", IOAPIC_PINS)
         else:
             raise UsageError(f"irqchip={self.irqchip}: choose none, kernel or split")
 
     def _wire(self, strict: bool, sink: Sink) -> None:
-        self.platform = Platform(strict=strict)
-        self.sink = sink
-        claim = self.platform.ports.claim
-        claim(ports.DEBUG_CONSOLE, 1, DebugConsole(sink))
         raise_irq = self._com1_irq if self.irqchip == "kernel" else None
-        self.uart = Uart16550A(sink, raise_irq)
-        claim(ports.COM1, 8, self.uart)
-        claim(ports.EXIT, 1, ExitPort(self._exit_port))
-        self.platform.ports.on_write(ports.FAULT, self._fault_port)
-        region = layout.REGIONS["scratch_mmio"]
-        self.scratch = ScratchMmio(region.size)
-        self.platform.mmio.claim(region.base, region.size, self.scratch)
+        board = wire(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
+        self.platform, self.sink, self.uart, self.scratch = board.platform, board.sink, board.uart, board.scratch
 
     def _com1_irq(self, level: bool) -> None:
         self.vm.irq_line(COM1_GSI, level)
 
-    def _exit_port(self, value: int) -> None:
-        self.conductor.end(current(), Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
+    def _pass_msr(self, index: int, *, read: bool) -> None:
+        self._passed().msr(index, read=read)
 
-    def _fault_port(self, value: int) -> None:
-        self.conductor.end(current(), Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
+    def _pass_hypercall(self, nr: int) -> None:
+        self._passed().hypercall(nr)
+
+    def _passed(self) -> Passing:
+        """What KVM hands over; loaded by the first who asks for something."""
+        if self._passing is None:
+            from vmm.machine.passing import Passing
+
+            self._passing = Passing(self.vm)
+        return self._passing
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
-        model = CpuidModel(self.kvm.get_supported_cpuid())
+        model = _offered(self.kvm)
         if edit:
             edit(model)
         self.cpuid = model
@@ -182,13 +206,40 @@ class Machine:
             # Without it an INIT finds a vCPU that is still in xAPIC mode by the low 8 bits of its id only. A caller
             # that wants other flags, or none, has enabled those.
             self.vm.require("X2APIC_API", f"APIC id {max(ids)}")
-            self.vm.enable_cap("X2APIC_API", sum(row.value for row in flags.X2APIC_API))
+            from vmm.abi.flags import X2APIC_API
+
+            self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
             own = model.copy()
             own.set_apic_id(apic_id)
             vcpu.set_cpuid2(own.entries())
             self.runners.append(Runner(vcpu, index, self.lane.finish))
+
+    def coalesce_console(self) -> None:
+        """Let KVM collect the bytes of the debug console, for a guest that prints much: they cause no exit of their
+        own, and come with the next one, or within a heartbeat (20 ms).
+
+        Raises:
+            MissingCapability: this KVM cannot (KVM_CAP_COALESCED_PIO, Linux 4.20).
+        """
+        self.vm.require("COALESCED_PIO", "coalescing the console")
+        page = self.vm.require("COALESCED_MMIO", "coalescing the console")
+        self.vm.register_coalesced_mmio(ports.DEBUG_CONSOLE, 1, pio=True)
+        self.lane.coalesce(self.runners[0].vcpu.coalesced_ring(page))
+
+    def coalesce_writes(self, address: int, size: int, *, pio: bool = False) -> None:
+        """Let KVM collect writes to these MMIO addresses (or ports). Their device has them in the guest's order, before
+        the next exit is served, or within a heartbeat (20 ms). `vm.unregister_coalesced_mmio` takes it back.
+
+        Raises:
+            MissingCapability: this KVM cannot.
+        """
+        page = self.vm.require("COALESCED_MMIO", "coalescing writes")
+        if pio:
+            self.vm.require("COALESCED_PIO", "coalescing port writes")
+        self.vm.register_coalesced_mmio(address, size, pio=pio)
+        self.lane.share(self.runners[0].vcpu.coalesced_ring(page))
 
     # -- loading
 
@@ -204,6 +255,7 @@ class Machine:
     ) -> Program:
         """Put assembly text, raw bytes or an assembled Program into guest memory and make vCPU 0 start there.
 
+        In text of a single line `;` parts statements; in longer text it begins a comment, as in a payload.
         `at` is the address (default: region `code`); `entry` a symbol or address (default: `start`, or the first
         byte). `user` are page-aligned address ranges that ring 3 may touch, `allowed_ports` ports it may use.
 
@@ -217,7 +269,7 @@ class Machine:
         if isinstance(what, str):
             from vmm.asm.assembler import assemble
 
-            program = assemble(what, base=base)
+            program = assemble(_statements(what), base=base)
         elif isinstance(what, Program):
             program = what
         else:
@@ -273,37 +325,43 @@ class Machine:
 
     def read_virtual(self, va: int, size: int, *, vcpu: int = 0) -> bytes:
         """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
+        from vmm.machine.virtual import read_virtual
+
         return read_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
         """Write by guest-virtual address; otherwise as `read_virtual`."""
+        from vmm.machine.virtual import write_virtual
+
         write_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, data)
 
-    # -- hooks
+    @property
+    def regs(self) -> Registers:
+        """The registers of vCPU 0 by name; another one's are `runners[i].regs`, in a callback `current.regs`."""
+        return self.runners[0].regs
 
-    def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:
-        """Call f(value) when the guest writes one of `size` ports from `port`."""
-        self.platform.ports.on_write(port, f, size)
+    def save(self) -> Context:
+        """The state of all vCPUs and of memory, between two runs. Errors as vmm.machine.context.save."""
+        self._between_runs("saving its state")
+        vcpus = [runner.vcpu for runner in self.runners]
+        from vmm.machine import context  # only who saves a state pays for it
 
-    def on_port_read(self, port: int, f: Callable[[], int], size: int = 1) -> None:
-        """Answer port reads with f()."""
-        self.platform.ports.on_read(port, f, size)
+        return context.save(self.kvm, vcpus, self.memory, irqchip=self.irqchip != "none")
 
-    def on_mmio_write(self, address: int, f: Callable[[int], object], size: int = 8) -> None:
-        """Call f(value) when the guest writes at one of `size` guest-physical addresses that no memslot holds."""
-        self.platform.mmio.on_write(address, f, size)
+    def restore(self, saved: Context) -> None:
+        """Go back to a state that `save` gave, as often as one likes. Errors as vmm.machine.context.restore."""
+        self._between_runs("restoring a state")
+        from vmm.machine import context
 
-    def on_mmio_read(self, address: int, f: Callable[[], int], size: int = 8) -> None:
-        """Answer MMIO reads with f()."""
-        self.platform.mmio.on_read(address, f, size)
+        context.restore(saved, [runner.vcpu for runner in self.runners], self.memory)
 
-    def port_word(self, port: int) -> Word:
-        """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked."""
-        return self.lane.port_word(port)
+    def _between_runs(self, doing: str) -> None:
+        if self.vm.closed:
+            raise HostError(f"{doing}: this machine has been closed")
+        if any(runner.thread_id is not None for runner in self.runners):
+            raise UsageError(f"{doing}: the machine is running; do it before or after run()")
 
-    def mmio_word(self, address: int) -> Word:
-        """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""
-        return self.lane.mmio_word(address)
+    # -- hooks (the callbacks are in hooks.py)
 
     @property
     def current(self) -> Runner | None:
@@ -321,9 +379,28 @@ class Machine:
     def on_exit(self, f: Callable[[Runner, Exit], object] | None) -> None:
         self.conductor.on_exit = f
 
-    def run(self, timeout: float | None = None, *, exit_limit: int | None = None) -> Result:
+    @property
+    def watcher(self) -> Watcher | None:
+        """Who sees every run; every exit then takes the slow way. None, as it is at first, costs nothing."""
+        return self._watcher
+
+    @watcher.setter
+    def watcher(self, watcher: Watcher | None) -> None:
+        self._watcher = watcher
+        self.conductor.watch = watcher.serve if watcher else None
+
+    def note(self, text: str) -> None:
+        """Tell whoever watches what the host does; nobody, and it is free."""
+        if self._watcher is not None:
+            self._watcher.note(text)
+
+    def run(
+        self, timeout: float | None = None, *, until: int | str | None = None, exit_limit: int | None = None
+    ) -> Result:
         """Run every started vCPU (with an in-kernel LAPIC also those that wait for SIPI) until one ends the run.
 
+        `until` is a symbol or linear address: the run ends (Why.REACHED) before a vCPU executes the instruction there;
+        one that stands there already goes on until it comes again.
         `timeout` in seconds (default: `self.timeout`, 10), `exit_limit` in exits over all vCPUs. Both, and the
         console's limit, end in a Result like anything else; what a hook raises, and KeyboardInterrupt, is raised
         here after every vCPU has stopped. A further run goes on where this one ended.
@@ -335,11 +412,14 @@ class Machine:
         if self.vm.closed:
             raise HostError("this machine has been closed; make another one to run")
         active = [r for r in self.runners[1:] if r.index in self._started or self.irqchip != "none"]
-        stop, by, wall = self.conductor.run(active, self.timeout if timeout is None else timeout, exit_limit)
+        limit = self.timeout if timeout is None else timeout
+        if self._watcher is not None:
+            self._watcher.begin(active)
+        stop, by, wall = self._run(active, limit, None if until is None else self.address(until), exit_limit)
         counts: Counter[str] = Counter()
         for runner in self.runners:
             counts.update(runner.counts)
-        return Result(
+        result = Result(
             stop=stop,
             vcpu=by.index if by else None,
             console=self.sink.data,
@@ -348,6 +428,27 @@ class Machine:
             recent={runner.index: runner.recent for runner in self.runners},
             unclaimed=self.platform.ports.unclaimed.total + self.platform.mmio.unclaimed.total,
         )
+        if self._watcher is not None:
+            self._watcher.ended(result)
+        return result
+
+    def _run(
+        self, active: list[Runner], limit: float | None, until: int | None, exit_limit: int | None
+    ) -> tuple[Stop, Runner | None, float]:
+        debugger, boot_cpu = self.debugger, self.runners[0]
+        if until is not None and boot_cpu.thread_id is None and boot_cpu.regs.rip == until:
+            # A breakpoint strikes before its instruction: step off it first.
+            debugger.until = None
+            debugger.one(True)
+            debugger.arm(self.runners)
+            ended = self.conductor.run([], limit, exit_limit)
+            debugger.one(False)
+            if ended[0].why is not Why.DEBUG:
+                debugger.arm(self.runners)
+                return ended
+        debugger.until = until
+        debugger.arm(self.runners)
+        return self.conductor.run(active, limit, exit_limit)
 
     def stop(self, text: str = "the host asked for it") -> None:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
@@ -363,6 +464,8 @@ class Machine:
         Raises:
             UsageError: called from inside a run, by one of its hooks.
         """
+        if current() not in self.runners:  # what a hook asks for is refused below, and changes nothing
+            self._close_virtio()
         self.conductor.close(self.vm.close)
         self._close_kvm()
 

@@ -6,16 +6,18 @@ It knows memslots and bytes; it knows no page tables (paging.py) and no meaning 
 
 from __future__ import annotations
 
+import mmap
 import struct
 from bisect import bisect_right
-from dataclasses import dataclass
 
+from vmm.abi.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
+from vmm.machine.layout import LARGE_PAGE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Memslot:
     """`size` bytes of guest-physical memory from `gpa`, backed by mapping[offset:]."""
 
@@ -25,6 +27,7 @@ class Memslot:
     mapping: Mapping
     offset: int = 0
     readonly: bool = False
+    log_dirty: bool = False
 
     @property
     def end(self) -> int:
@@ -40,7 +43,7 @@ class GuestMemory:
     """The memslots of one VM. Accesses may span adjacent slots; a byte that no slot holds is a GuestMemoryError."""
 
     def __init__(self, vm: Vm) -> None:
-        self._vm = vm
+        self.vm = vm
         self._slots: list[Memslot] = []  # by gpa
         self._starts: list[int] = []
 
@@ -61,37 +64,93 @@ class GuestMemory:
             UsageError: it overlaps a slot, or is not made of whole 4 KiB pages.
             KvmCallError: KVM refuses it.
         """
-        if gpa < 0 or gpa % PAGE or size <= 0 or size % PAGE:
-            raise UsageError(f"a memslot of {size} bytes at {gpa:#x}: address and size are whole pages of {PAGE} bytes")
-        for other in self._slots:
-            if gpa < other.end and other.gpa < gpa + size:
-                raise UsageError(
-                    f"a memslot at {gpa:#x}..{gpa + size - 1:#x} overlaps slot {other.slot} at "
-                    f"{other.gpa:#x}..{other.end - 1:#x}"
-                )
+        self._check_room(gpa, size)
         taken = {each.slot for each in self._slots}
         number = next(n for n in range(len(taken) + 1) if n not in taken)
         owned = mapping is None
         mapping = mapping or Mapping(size)
         try:
-            self._vm.set_user_memory_region(
+            self.vm.set_user_memory_region(
                 number, gpa, mapping, offset=offset, size=size, readonly=readonly, log_dirty=log_dirty
             )
         except BaseException:
             if owned:
                 mapping.close()
             raise
-        slot = Memslot(number, gpa, size, mapping, offset, readonly)
-        index = bisect_right(self._starts, gpa)
-        self._slots.insert(index, slot)
-        self._starts.insert(index, gpa)
-        return slot
+        return self._insert(Memslot(number, gpa, size, mapping, offset, readonly, log_dirty))
+
+    def add_huge(self, gpa: int, size: int) -> Memslot:
+        """As `add`, with host memory that may have 2 MiB pages (madvise MADV_HUGEPAGE) and lies to them as `gpa` does,
+        so that KVM can map it by such pages too.
+        """
+        mapping = Mapping(size + LARGE_PAGE)
+        mapping.bytes.madvise(mmap.MADV_HUGEPAGE)
+        return self.add(gpa, size, mapping=mapping, offset=(gpa - mapping.hva) % LARGE_PAGE)
 
     def remove(self, slot: Memslot) -> None:
-        """Delete a memslot; its bytes stay in its mapping."""
-        self._vm.set_user_memory_region(slot.slot, slot.gpa, None)
+        """Delete a memslot; its bytes stay in its mapping. To a guest that runs, the addresses are a hole from then."""
+        self._delete(slot)
+
+    def move(self, slot: Memslot, gpa: int) -> Memslot:
+        """Put a memslot elsewhere, in one step of KVM's; the guest may be running. The slot as it is now.
+
+        Raises:
+            UsageError: it would overlap another one.
+            KvmCallError: KVM refuses it.
+        """
+        self._check_room(gpa, slot.size, but=slot)
+        return self._change(slot, replace(slot, gpa=gpa))
+
+    def log_dirty(self, slot: Memslot, on: bool) -> Memslot:
+        """Begin or end the dirty log of a memslot, which may be in use. The slot as it is now."""
+        return self._change(slot, replace(slot, log_dirty=on))
+
+    def resize(self, slot: Memslot, size: int) -> Memslot:
+        """Give a memslot another size, at most what its mapping has from its offset. The slot as it is now.
+
+        KVM has no such step: the slot is deleted and made anew, and a guest that runs finds a hole for that moment.
+
+        Raises:
+            UsageError: it would overlap another one, or the mapping is too small.
+        """
+        self._check_room(slot.gpa, size, but=slot)
+        if slot.offset + size > slot.mapping.size:
+            raise UsageError(f"resizing memslot {slot.slot} to {size:#x} bytes: its mapping has {slot.mapping.size:#x}")
+        self._delete(slot)
+        return self._change(None, replace(slot, size=size))
+
+    def _change(self, old: Memslot | None, new: Memslot) -> Memslot:
+        self.vm.set_user_memory_region(
+            new.slot, new.gpa, new.mapping, offset=new.offset, size=new.size, readonly=new.readonly,
+            log_dirty=new.log_dirty,
+        )  # fmt: skip
+        if old is not None:
+            self._take(old)
+        return self._insert(new)
+
+    def _delete(self, slot: Memslot) -> None:
+        self.vm.set_user_memory_region(slot.slot, slot.gpa, None)
+        self._take(slot)
+
+    def _insert(self, slot: Memslot) -> Memslot:
+        index = bisect_right(self._starts, slot.gpa)
+        self._slots.insert(index, slot)
+        self._starts.insert(index, slot.gpa)
+        return slot
+
+    def _take(self, slot: Memslot) -> None:
         index = self._slots.index(slot)
         del self._slots[index], self._starts[index]
+
+    def _check_room(self, gpa: int, size: int, *, but: Memslot | None = None) -> None:
+        if gpa < 0 or gpa % PAGE or size <= 0 or size % PAGE:
+            raise UsageError(f"a memslot of {size} bytes at {gpa:#x}: address and size are whole pages of {PAGE} bytes")
+        for other in self._slots:
+            if other is not but and gpa < other.end and other.gpa < gpa + size:
+                raise UsageError(
+                    f"a memslot at {gpa:#x}..{gpa + size - 1:#x} overlaps slot {other.slot} at "
+                    f"{other.gpa:#x}..{other.end - 1:#x}"
+                )
 
     def slot_at(self, gpa: int) -> Memslot | None:
         """The slot that holds this byte."""

@@ -101,10 +101,10 @@ def _first_table(user: UserRanges) -> bytes:
 @cache
 def _first_entries() -> tuple[int, ...]:
     entries = [0] * ENTRIES
-    for row in rows_below(LARGE_PAGE):
+    for base, row in rows_below(LARGE_PAGE):
         if row.mapped:
             flags = leaf_flags(writable=row.writable, user=row.user, nx=not row.executable)
-            for gpa in range(row.base, row.end, PAGE):
+            for gpa in range(base, base + row.size, PAGE):
                 entries[gpa // PAGE] = gpa | flags
     return tuple(entries)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What answers a guest's exits: the two buses, and the hooks for MSRs and hypercalls.
+"""What answers a guest's exits: the two buses, and the hooks for MSRs, hypercalls and debug events.
 
 It is the whole world that `loop.handle` sees, so handling is tested with exits as values and no device.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vmm.kvm.exits import Debug
 from vmm.machine.bus import Bus, mmio_bus, port_bus
+from vmm.machine.steps import Step
 
 MsrRead = Callable[[], int | None]
 MsrWrite = Callable[[int], bool | None]
 HypercallHook = Callable[..., int]
+DebugHook = Callable[[Debug], Step | None]
 
 
 class Platform:
@@ -20,6 +23,7 @@ class Platform:
 
     An MSR read hook returns the value, or None to refuse (the guest takes #GP); a write hook refuses by returning
     False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold.
+    The debug hook says how to go on; None leaves the event to end the run.
     """
 
     def __init__(self, *, strict: bool = False) -> None:
@@ -28,3 +32,6 @@ class Platform:
         self.msr_reads: dict[int, MsrRead] = {}
         self.msr_writes: dict[int, MsrWrite] = {}
         self.hypercalls: dict[int, HypercallHook] = {}
+        self.on_debug: DebugHook | None = None
+        self.collect: Callable[[], object] | None = None
+        """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""

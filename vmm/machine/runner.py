@@ -23,12 +23,14 @@ from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.fast import FastLane
 from vmm.machine.loop import handle
 from vmm.machine.platform import Platform
-from vmm.machine.steps import Stop, Why
+from vmm.machine.registers import Registers
+from vmm.machine.steps import Step, Stop, Why
 
 PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
 
 
 _Jobs: TypeAlias = "SimpleQueue[Callable[[], object] | None]"
+Watch: TypeAlias = "Callable[[Runner, Exit, Platform], Step]"
 
 
 class Control(Protocol):
@@ -50,6 +52,10 @@ class Control(Protocol):
     def tick(self, runner: Runner) -> None:
         """KVM_RUN was interrupted: time to look at the limits."""
 
+    @property
+    def watch(self) -> Watch | None:
+        """Who handles every exit in place of loop.handle, and sees what comes of it."""
+
     def observe(self, runner: Runner, exit: Exit) -> None:
         """An exit was taken, before it is handled."""
 
@@ -61,6 +67,11 @@ class Runner:
         self.vcpu, self.index = vcpu, index
         self.core = Core(vcpu, finish)
         self.thread_id: int | None = None
+
+    @property
+    def regs(self) -> Registers:
+        """The vCPU's registers by name."""
+        return Registers(self)  # made anew: kept, it would be a cycle, and a runner nobody holds must go at once
 
     @property
     def counts(self) -> Counter[str]:
@@ -93,24 +104,29 @@ class Runner:
         An exit's answer is in kvm_run before anything can end the loop, so a later run goes on where this one was.
         """
         vcpu, core, platform, lane = self.vcpu, self.core, control.platform, control.lane
+        watch = control.watch
         while not control.stopping:
-            if lane is None:
-                exit = vcpu.run()
-                core.note(exit)
-            else:
-                try:
+            try:
+                if lane is not None:
                     taken = core.next(lane)
-                except OutputLimit as limit:
-                    control.finish(self, Stop(Why.OUTPUT_LIMIT, str(limit).splitlines()[0]))
-                    return
-                if taken is None:
-                    continue
-                exit = taken
+                    if taken is None:
+                        continue
+                    exit = taken
+                else:
+                    exit = vcpu.run()
+                    core.note(exit)
+                    if platform.collect is not None:
+                        platform.collect()
+            except OutputLimit as limit:
+                recent = core.recent()  # the last one was served just now; the slow way knows it without asking
+                last = recent[-1] if recent else None
+                control.finish(self, Stop(Why.OUTPUT_LIMIT, str(limit).splitlines()[0], last))
+                return
             if type(exit) is Interrupted:
                 control.tick(self)
                 continue
             control.observe(self, exit)
-            step = handle(exit, platform)
+            step = handle(exit, platform) if watch is None else watch(self, exit, platform)
             if isinstance(step, Stop):
                 control.finish(self, step)
                 return

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias
 
+from vmm.abi.record import record
 from vmm.kvm.exits import Exit
 
 
@@ -23,6 +23,7 @@ class Why(StrEnum):
     MEMORY_FAULT = "memory fault"
     SYSTEM_EVENT = "system event"
     DEBUG = "debug event"
+    REACHED = "address reached"
     UNCLAIMED = "unclaimed access"
     UNHANDLED = "unhandled exit"
     OUTPUT_LIMIT = "output limit"
@@ -45,7 +46,7 @@ CRASHES = frozenset(
 LIMITS = frozenset({Why.TIME_LIMIT, Why.OUTPUT_LIMIT, Why.EXIT_LIMIT})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Resume:
     """Go on. `reply` answers the exit where `answers` says so (None then refuses an MSR access)."""
 
@@ -53,7 +54,7 @@ class Resume:
     answers: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Stop:
     """End the run. `text` is one line for a person; `code` is what the guest wrote to the exit port."""
 

@@ -8,11 +8,11 @@ chapter 4; AMD APM vol. 2, chapter 5.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from vmm.abi.bits import describe as describe_bits
+from vmm.abi.record import record
 from vmm.abi.x86 import CR0, CR4, EFER, PTE, PTE_ADDRESS_MASK, flag_rows
 from vmm.errors import GuestMemoryError
 from vmm.machine.layout import GIB, LARGE_PAGE, PAGE, describe
@@ -30,7 +30,7 @@ class Fault(StrEnum):
     UNREADABLE = "no RAM at the entry"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Level:
     """One entry that the walk read. `raw` is None where guest memory could not be read."""
 
@@ -40,7 +40,7 @@ class Level:
     flags: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Translation:
     """What the tables make of one linear address. `gpa` is None when `fault` says why.
 

@@ -44,6 +44,16 @@ class Sink:
         with self._lock:
             return bytes(self._taken)
 
+    def since(self, count: int) -> bytes:
+        """What was taken after the first `count` bytes."""
+        with self._lock:
+            return bytes(self._taken[count:])
+
+    @property
+    def length(self) -> int:
+        """Bytes taken."""
+        return len(self._taken)
+
     @property
     def room(self) -> int:
         """Bytes that may still come."""

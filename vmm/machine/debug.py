@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Single-step and "run until": KVM_SET_GUEST_DEBUG for all vCPUs of a machine, and what a debug exit then means.
+
+Source: api.rst, KVM_SET_GUEST_DEBUG; Intel SDM vol. 3B, 17.2 (debug registers) and 17.3.1.1 (instruction breakpoints
+are faults: the instruction has not run).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from vmm.kvm.exits import Debug
+from vmm.machine.platform import Platform
+from vmm.machine.runner import Runner
+from vmm.machine.steps import GO_ON, Step, Stop, Why
+
+
+class Debugger:
+    """`stepping`: every instruction exits, and the run goes on. `until`: the linear address at which the run ends."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self.stepping = False
+        self.until: int | None = None
+        self._one = False
+        self._armed: tuple[bool, int | None] = (False, None)
+
+    def arm(self, runners: Sequence[Runner]) -> None:
+        """Tell KVM, where something changed; no vCPU may be running."""
+        wanted = (self.stepping or self._one, self.until)
+        if wanted != self._armed:
+            for runner in runners:
+                runner.vcpu.set_guest_debug(
+                    singlestep=wanted[0], breakpoints=() if self.until is None else (self.until,)
+                )
+            self._armed = wanted
+        self._platform.on_debug = self._serve if any((wanted[0], self.until is not None)) else None
+
+    def one(self, on: bool) -> None:
+        """The next instruction exits and ends the run."""
+        self._one = on
+
+    def _serve(self, exit: Debug) -> Step | None:
+        if self._one:
+            return Stop(Why.DEBUG, "one instruction was run", exit)
+        if exit.pc == self.until:
+            return Stop(Why.REACHED, f"the guest came to {exit.pc:#x}", exit)
+        return GO_ON if self.stepping else None

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The callbacks by which a script answers its guest: ports, MMIO, MSRs, hypercalls. It knows buses; it knows no VM."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vmm.kvm.core import Word
+from vmm.machine.fast import FastLane
+from vmm.machine.platform import HypercallHook, MsrRead, MsrWrite, Platform
+
+
+class Hooks:
+    """Part of a machine. A callback runs on the thread of the vCPU that caused it; what it raises ends the run.
+
+    A port or address has one owner: a second claim is a UsageError. A second callback for an MSR or a hypercall takes
+    the place of the first.
+    """
+
+    platform: Platform
+    lane: FastLane
+
+    def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:
+        """Call f(value) when the guest writes one of `size` ports from `port`."""
+        self.platform.ports.on_write(port, f, size)
+
+    def on_port_read(self, port: int, f: Callable[[], int], size: int = 1) -> None:
+        """Answer port reads with f()."""
+        self.platform.ports.on_read(port, f, size)
+
+    def on_mmio_write(self, address: int, f: Callable[[int], object], size: int = 8) -> None:
+        """Call f(value) when the guest writes at one of `size` guest-physical addresses that no memslot holds."""
+        self.platform.mmio.on_write(address, f, size)
+
+    def on_mmio_read(self, address: int, f: Callable[[], int], size: int = 8) -> None:
+        """Answer MMIO reads with f()."""
+        self.platform.mmio.on_read(address, f, size)
+
+    def on_msr_read(self, index: int, f: MsrRead) -> None:
+        """Answer RDMSR of this MSR with f(); None refuses it, and the guest takes #GP. KVM's own MSR is hidden by it.
+
+        Raises:
+            MissingCapability: this KVM cannot hand MSRs over.
+            UsageError: it is an x2APIC register, which KVM never hands over, or there are too many scattered ones.
+        """
+        self._pass_msr(index, read=True)
+        self.platform.msr_reads[index] = f
+
+    def on_msr_write(self, index: int, f: MsrWrite) -> None:
+        """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as above."""
+        self._pass_msr(index, read=False)
+        self.platform.msr_writes[index] = f
+
+    def on_hypercall(self, nr: int, f: HypercallHook) -> None:
+        """Answer hypercall `nr` with f(a0, a1, ...), what RAX shall hold.
+
+        KVM passes on only the calls that KVM_CAP_EXIT_HYPERCALL lists (MAP_GPA_RANGE, 12), and answers the rest itself.
+
+        Raises:
+            MissingCapability: this KVM does not pass this call on.
+        """
+        self._pass_hypercall(nr)
+        self.platform.hypercalls[nr] = f
+
+    def port_word(self, port: int) -> Word:
+        """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked."""
+        return self.lane.port_word(port)
+
+    def mmio_word(self, address: int) -> Word:
+        """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""
+        return self.lane.mmio_word(address)
+
+    def _pass_msr(self, index: int, *, read: bool) -> None:
+        """Have KVM hand accesses of this MSR over."""
+
+    def _pass_hypercall(self, nr: int) -> None:
+        """Have KVM hand this hypercall over."""

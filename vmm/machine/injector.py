@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""External interrupts for a machine without an interrupt controller in the kernel (irqchip=none).
+
+The VMM is the controller then. A vector may be handed over (KVM_INTERRUPT) only while the guest can take it: kvm_run's
+ready_for_interrupt_injection says so at each exit, and where it does not, request_interrupt_window makes KVM exit as
+soon as it does (KVM_EXIT_IRQ_WINDOW_OPEN). HLT exits too, for only the VMM can end it. Source: api.rst, KVM_INTERRUPT
+and kvm_run.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from vmm.errors import UsageError
+from vmm.kvm.exits import Exit
+from vmm.machine.machine import Machine, Result
+from vmm.machine.runner import Runner
+from vmm.machine.steps import Why
+
+
+class Injector:
+    """Delivers vectors to one vCPU, in order, each when the guest can take it.
+
+    It takes `machine.on_exit`, and hands every exit on to who had it before. Vectors raised in a hook of the vCPU are
+    there at its next entry; those raised from elsewhere at its next exit.
+
+    Raises:
+        UsageError: the machine has an interrupt controller in the kernel.
+    """
+
+    def __init__(self, machine: Machine, index: int = 0) -> None:
+        if machine.irqchip != "none":
+            raise UsageError(f"irqchip={machine.irqchip}: KVM injects by itself there; raise a line or send an MSI")
+        self._machine, self._runner = machine, machine.runners[index]
+        self._queue: deque[int] = deque()
+        self._lock = threading.Lock()
+        self._before = machine.on_exit
+        self._given = False  # since the last exit; what kvm_run says is of before that
+        self.injected: list[int] = []
+        machine.on_exit = self._on_exit
+
+    @property
+    def pending(self) -> tuple[int, ...]:
+        """Vectors that were raised and not handed over yet, the next one first."""
+        with self._lock:
+            return tuple(self._queue)
+
+    def interrupt(self, vector: int) -> None:
+        """Raise a vector.
+
+        Raises:
+            UsageError: it does not fit in 8 bits.
+        """
+        if not 0 <= vector <= 0xFF:
+            raise UsageError(f"vector {vector:#x} does not fit in 8 bits")
+        with self._lock:
+            self._queue.append(vector)
+        if self._runner.thread_id is None or self._machine.current is self._runner:
+            self._hand_over()
+
+    def run(self, idle: Callable[[], int | None], timeout: float | None = None) -> Result:
+        """Run the machine; each time the guest halts, `idle()` gives the vector that wakes it, or None to end.
+
+        A guest that halts with interrupts disabled is not asked about: nothing could wake it.
+        """
+        while True:
+            result = self._machine.run(timeout)
+            if result.stop.why is not Why.HALT or not self._runner.vcpu.ready_for_interrupt:
+                return result
+            if self._given:  # it was halting when one came
+                continue
+            vector = idle()
+            if vector is None:
+                return result
+            self.interrupt(vector)
+
+    def _on_exit(self, runner: Runner, exit: Exit) -> None:
+        if runner is self._runner:
+            self._given = False
+        if self._before is not None:
+            self._before(runner, exit)
+        if runner is self._runner:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        """What can be given is given; for the rest KVM is asked to say when. KVM takes one vector at a time."""
+        vcpu = self._runner.vcpu
+        with self._lock:
+            if self._queue and vcpu.ready_for_interrupt and not self._given:
+                vector = self._queue.popleft()
+                vcpu.interrupt_vector(vector)
+                self._given = True
+                self.injected.append(vector)
+            vcpu.request_interrupt_window(bool(self._queue))

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Entering a CPU mode by registers alone: real, protected of 16 and 32 bits, 32-bit paging, PAE, long mode.
+
+It knows the end state of each mode (Intel SDM vol. 3A, 2.2 and 9.8.5); tables are the caller's. boot.long_mode is the
+way for the guest map's own tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS
+from vmm.errors import UsageError
+from vmm.kvm import state
+from vmm.kvm.vcpu import Vcpu
+
+CODE, DATA = 0xB, 0x3  # descriptor types, accessed
+LIMIT16, LIMIT32 = 0xFFFF, 0xFFFF_FFFF
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What makes a mode: its control bits, and how wide its code is."""
+
+    bits: int
+    cr0: int
+    cr4: int = 0
+    efer: int = 0
+
+    @property
+    def paging(self) -> bool:
+        return bool(self.cr0 & CR0.PG)
+
+
+_PROTECTED = int(CR0.PE | CR0.ET)
+_PAGED = int(CR0.PE | CR0.ET | CR0.PG)
+MODES = {
+    "real": Mode(16, int(CR0.ET)),
+    "protected16": Mode(16, _PROTECTED),
+    "protected32": Mode(32, _PROTECTED),
+    "paging32": Mode(32, _PAGED, int(CR4.PSE)),
+    "pae": Mode(32, _PAGED, int(CR4.PAE)),
+    "long": Mode(64, _PAGED, int(CR4.PAE), int(EFER.LME | EFER.LMA)),
+}
+
+
+def enter(
+    vcpu: Vcpu,
+    mode: str,
+    entry: int,
+    *,
+    code: int = 0,
+    data: int = 0,
+    base: int = 0,
+    cr3: int = 0,
+    gdt: state.Table | None = None,
+) -> None:
+    """Make the vCPU start at `entry` in one of MODES, interrupts off and every general register zero.
+
+    `code` and `data` are the selectors that CS and the others show; of 16-bit code `base` is where CS begins, and
+    `entry` counts from there (in real mode the selector is base / 16). `cr3` is the root of the caller's tables.
+
+    Raises:
+        UsageError: no such mode, or a base that real mode cannot have.
+    """
+    if mode not in MODES:
+        raise UsageError(f"CPU mode {mode!r}: there are {', '.join(MODES)}")
+    row = MODES[mode]
+    if mode == "real" and (base % 16 or not 0 <= base <= 0xFFFF0):
+        raise UsageError(f"real mode: a segment cannot begin at {base:#x}")
+    vcpu.abandon()
+    sregs = vcpu.get_sregs()
+    code = base >> 4 if mode == "real" else code
+    sregs.cs = _segment(row, CODE, code, base if row.bits == 16 else 0)
+    sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = _segment(row, DATA, 0 if mode == "real" else data, 0)
+    sregs.tr = state.Segment(limit=LIMIT16, type=CODE, present=1)  # VM entry wants a busy TSS, used or not
+    sregs.ldt = state.Segment(unusable=1)
+    sregs.gdt = gdt or state.Table()
+    sregs.idt = state.Table(0, 0x3FF if mode == "real" else 0)
+    sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = row.cr0, cr3, row.cr4, row.efer
+    vcpu.set_sregs(sregs)
+    vcpu.set_regs(state.Regs(rip=entry, rflags=int(RFLAGS.FIXED)))
+
+
+def _segment(mode: Mode, kind: int, selector: int, base: int) -> state.Segment:
+    wide = mode.bits > 16
+    long_code = mode.bits == 64 and kind == CODE
+    return state.Segment(
+        base=base, limit=LIMIT32 if wide else LIMIT16, selector=selector, type=kind, present=1, s=1,
+        db=int(wide and not long_code), l=int(long_code), g=int(wide),
+    )  # fmt: skip

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The IOAPIC of a machine whose local APICs are in the kernel (irqchip=split): the device, put between guest and KVM.
+
+KVM_CAP_SPLIT_IRQCHIP leaves three things to the VMM. The registers are an MMIO device; a message is KVM_SIGNAL_MSI; and
+a level must hear of its end. For that KVM looks at the routes of the first 24 GSIs: a vector that one of them sends as
+a level makes the guest's EOI exit (KVM_EXIT_IOAPIC_EOI). Source: api.rst, KVM_CAP_SPLIT_IRQCHIP and kvm_run.eoi.
+"""
+
+from __future__ import annotations
+
+from vmm.abi import irq
+from vmm.errors import UsageError
+from vmm.kvm.events import MsiRoute
+from vmm.kvm.exits import Exit, IoapicEoi
+from vmm.machine import layout
+from vmm.machine.devices.ioapic import Ioapic, message
+from vmm.machine.machine import Machine
+from vmm.machine.runner import Runner
+
+
+def add_ioapic(machine: Machine) -> Ioapic:
+    """Give a machine with irqchip=split its IOAPIC, at the usual place; before its first run. `set_line` drives a pin.
+
+    It takes `machine.on_exit` to see the EOIs, and hands every exit on to who had it before.
+
+    Raises:
+        UsageError: the machine has another kind of interrupt controller, or an IOAPIC already.
+    """
+    if machine.irqchip != "split":
+        raise UsageError(f"irqchip={machine.irqchip}: an IOAPIC of pyvmm's own goes with irqchip=split")
+    vm, before = machine.vm, machine.on_exit
+
+    def changed(pin: int, entry: int) -> None:
+        sent = message(entry)
+        if entry & irq.RTE_MASKED and not entry & irq.RTE_REMOTE_IRR:
+            vm.change_gsi_routing([], remove=[pin])
+        else:
+            vm.change_gsi_routing([MsiRoute(pin, sent.address, sent.data)])
+
+    ioapic = Ioapic(lambda sent: vm.signal_msi(sent.address, sent.data), changed)
+
+    def on_exit(runner: Runner, exit: Exit) -> None:
+        if isinstance(exit, IoapicEoi):
+            ioapic.end_of_interrupt(exit.vector)
+        if before is not None:
+            before(runner, exit)
+
+    machine.platform.mmio.claim(layout.REGIONS["ioapic"].base, layout.REGIONS["ioapic"].size, ioapic)
+    machine.on_exit = on_exit
+    return ioapic

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Virtio devices for a machine: `m.add_virtio_rng()`, `m.add_virtio_console()`, `m.add_virtio_blk(path)`.
+
+Each takes the next place of region `virtio_mmio`, a page with its registers, and with it an interrupt. Where KVM can, a
+kick costs no exit (ioeventfd) and is served by a thread of the device's own, and an interrupt is an irqfd; else the
+vCPU's thread serves the kick at its exit, and the interrupt is an ioctl. A driver cannot tell one from the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from vmm.abi.record import record
+from vmm.errors import HostError, UsageError
+from vmm.machine import layout
+from vmm.machine.devices.sink import OutputLimit, Sink
+from vmm.machine.steps import Stop, Why
+
+if TYPE_CHECKING:  # a machine without virtio pays for none of it
+    from pathlib import Path
+
+    from vmm.kvm.vm import Vm
+    from vmm.machine.conductor import Conductor
+    from vmm.machine.memory import GuestMemory
+    from vmm.machine.platform import Platform
+    from vmm.machine.virtio.blk import VirtioBlk
+    from vmm.machine.virtio.console import VirtioConsole
+    from vmm.machine.virtio.interrupts import Interrupts
+    from vmm.machine.virtio.rng import VirtioRng
+    from vmm.machine.virtio.service import Service
+    from vmm.machine.virtio.transport import Backend, VirtioMmio
+
+PLACE = 0x1000
+FIRST_VECTOR = 0x40
+NOTIFY_SIZE = 4
+
+BackendT = TypeVar("BackendT", bound="Backend")
+BackendT_co = TypeVar("BackendT_co", bound="Backend", covariant=True)
+
+
+@record
+class Attached(Generic[BackendT_co]):
+    """A device in its place: `base` is where its registers begin, `vector` what its MSI has (irqchip=split).
+
+    `device` is the backend (a console's `send`, a disk's `flushes`), `mmio` the transport (`status`, `trouble`,
+    `counts`). `events`: kicks and interrupts pass through eventfds.
+    """
+
+    device: BackendT_co
+    mmio: VirtioMmio
+    base: int
+    vector: int
+    events: bool
+    service: Service | None
+
+
+class VirtioSlots:
+    """Part of a machine: its virtio devices. Attach them before the run; they go with the machine."""
+
+    vm: Vm
+    platform: Platform
+    memory: GuestMemory
+    sink: Sink
+    irqchip: str
+    conductor: Conductor
+    _virtio: tuple[Attached[Backend], ...] = ()
+    _virtio_interrupts: Interrupts | None = None
+
+    def add_virtio_rng(
+        self, source: Callable[[int], bytes] | None = None, *, vector: int | None = None, events: bool | None = None
+    ) -> Attached[VirtioRng]:
+        """A source of random bytes: source(n) gives n of them (default: the host kernel's).
+
+        `vector` is that of its interrupt with irqchip=split (default: 0x40, 0x41, ... by place); with irqchip=kernel
+        it has pin 16, 17, ... of the IOAPIC. `events` False does without ioeventfd and irqfd.
+
+        Raises:
+            UsageError: no place is left.
+        """
+        from vmm.machine.virtio.rng import VirtioRng
+
+        return self._attach(VirtioRng(source) if source else VirtioRng(), vector, events)
+
+    def add_virtio_console(
+        self,
+        output: Callable[[bytes], object] | None = None,
+        *,
+        cols: int = 80,
+        rows: int = 25,
+        vector: int | None = None,
+        events: bool | None = None,
+    ) -> Attached[VirtioConsole]:
+        """A console: `output` gets what the guest writes (default: the machine's console), `device.send(data)` is its
+        input. Otherwise as `add_virtio_rng`.
+        """
+        from vmm.machine.virtio.console import VirtioConsole
+
+        device = VirtioConsole(output or self.sink.write, cols=cols, rows=rows)
+        attached = self._attach(device, vector, events)
+        device.wake, device.changed = attached.mmio.wake, attached.mmio.config_changed
+        return attached
+
+    def add_virtio_blk(
+        self, path: str | Path, *, readonly: bool = False, vector: int | None = None, events: bool | None = None
+    ) -> Attached[VirtioBlk]:
+        """A disk over a regular file, in whole sectors of 512 bytes. Otherwise as `add_virtio_rng`.
+
+        Raises:
+            UsageError: the file cannot be opened so.
+        """
+        from vmm.machine.virtio.blk import VirtioBlk
+
+        return self._attach(VirtioBlk(path, readonly=readonly), vector, events)
+
+    # -- wiring
+
+    def _attach(self, device: BackendT, vector: int | None, events: bool | None) -> Attached[BackendT]:
+        from vmm.machine.virtio.dma import Dma
+        from vmm.machine.virtio.interrupts import Interrupts
+        from vmm.machine.virtio.transport import VirtioMmio
+
+        place, region = len(self._virtio), layout.REGIONS["virtio_mmio"]
+        base = region.base + place * PLACE
+        vector = FIRST_VECTOR + place if vector is None else vector
+        try:
+            if self.vm.closed:
+                raise HostError(f"adding {device.name}: this machine has been closed")
+            events = self._has_events() if events is None else events
+            if base >= region.end:
+                raise UsageError(f"adding {device.name}: all {region.size // PLACE} places for virtio are taken")
+            if self._virtio_interrupts is None:
+                self._virtio_interrupts = Interrupts(self.vm, self.irqchip)
+            mmio = VirtioMmio(device, Dma(self.memory), self._virtio_interrupts.line(vector, events=events))
+            self.platform.mmio.claim(base, PLACE, mmio)
+            service = self._serve(mmio, base) if events else None
+        except BaseException:
+            device.close()
+            raise
+        attached = Attached(device, mmio, base, vector, events, service)
+        self._virtio = (*self._virtio, attached)
+        return attached
+
+    def _has_events(self) -> bool:
+        return all(self.vm.check_extension(name) for name in ("IOEVENTFD", "IRQFD"))
+
+    def _serve(self, mmio: VirtioMmio, base: int) -> Service:
+        """A thread for the device's kicks. KVM matches the queue's number in what is written to QUEUE_NOTIFY."""
+        from vmm.machine.virtio.service import Service
+
+        service = Service(mmio.name, len(mmio.queues), lambda i: mmio.kick(i, "event"), self._virtio_failed)
+        try:
+            self._bind(service, base)
+        except BaseException:
+            service.close()
+            self.platform.mmio.release(mmio)
+            raise
+        return service
+
+    def _bind(self, service: Service, base: int, *, deassign: bool = False) -> None:
+        from vmm.abi.virtio import VIRTIO_MMIO_QUEUE_NOTIFY
+
+        for number, fd in enumerate(service.events):
+            address = base + VIRTIO_MMIO_QUEUE_NOTIFY
+            self.vm.ioeventfd(fd, address, NOTIFY_SIZE, datamatch=number, deassign=deassign)
+
+    def _virtio_failed(self, error: BaseException) -> None:
+        """What a device's thread raised ends the run, as it would on a vCPU's thread."""
+        if isinstance(error, OutputLimit):
+            stop = Stop(Why.OUTPUT_LIMIT, str(error).splitlines()[0])
+        else:
+            stop = Stop(Why.INTERRUPTED, f"a virtio device failed: {type(error).__name__}: {error}")
+        self.conductor.end(None, stop)
+
+    def _close_virtio(self) -> None:
+        """End the devices' threads and give back what they hold, while the VM is still there. Idempotent."""
+        for each in self._virtio:
+            each.mmio.close()
+            if each.service is not None:
+                try:
+                    self._bind(each.service, each.base, deassign=True)
+                finally:
+                    each.service.close()
+        self._virtio = ()
+        if self._virtio_interrupts is not None:
+            self._virtio_interrupts.close()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How a device's interrupt reaches the guest: by irqfd or by an ioctl, as an MSI or over a pin of the IOAPIC.
+
+It knows a VM's GSIs; it knows no device. All are edges: a device that has news again says so again.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+from vmm.abi import apic
+from vmm.abi.irq import IOAPIC_PINS
+from vmm.errors import UsageError
+from vmm.kvm.events import MsiRoute
+from vmm.kvm.vm import Vm
+
+FIRST_PIN = 16  # of the in-kernel IOAPIC: below are the pins of the PC's own devices
+FIRST_GSI = IOAPIC_PINS  # for MSI routes
+LAST_VECTOR = 0xFF
+
+
+class Interrupts:
+    """The interrupts of one VM's devices. `irqchip` is the machine's: "none", "kernel" or "split"."""
+
+    def __init__(self, vm: Vm, irqchip: str) -> None:
+        self._vm, self._irqchip = vm, irqchip
+        self._routes: list[MsiRoute] = []
+        self._pins = 0
+        self._bound: list[tuple[int, int]] = []  # eventfd, GSI
+
+    def line(self, vector: int, *, events: bool) -> Callable[[], object] | None:
+        """Something to call for an interrupt, from any thread; None where the machine has no interrupt controller.
+
+        irqchip=split: an MSI with `vector` to APIC id 0. irqchip=kernel: the next free pin of the IOAPIC from
+        FIRST_PIN up, and the guest says there which vector it wants. `events`: by irqfd, else by ioctl.
+
+        Raises:
+            UsageError: no such vector, or no pin is left.
+        """
+        if self._irqchip == "none":
+            return None
+        if self._irqchip == "kernel":
+            return self._pin(events)
+        if not 0x10 <= vector <= LAST_VECTOR:
+            raise UsageError(f"interrupt vector {vector:#x}: a device may have 0x10 to {LAST_VECTOR:#x}")
+        address, data = apic.msi_address(0), apic.msi_data(vector)
+        if not events:
+            return lambda: self._vm.signal_msi(address, data)
+        gsi = FIRST_GSI + len(self._routes)
+        route = MsiRoute(gsi, address, data)
+        self._vm.change_gsi_routing([route])  # those of others stay: an IOAPIC of our own has some
+        self._routes.append(route)
+        return self._irqfd(gsi)
+
+    def _pin(self, events: bool) -> Callable[[], object]:
+        gsi = FIRST_PIN + self._pins
+        if gsi >= IOAPIC_PINS:
+            raise UsageError(
+                f"the IOAPIC has {IOAPIC_PINS - FIRST_PIN} pins for devices, and all are taken\n  try: irqchip=split"
+            )
+        self._pins += 1
+        return self._irqfd(gsi) if events else lambda: self._pulse(gsi)
+
+    def _pulse(self, gsi: int) -> None:
+        self._vm.irq_line(gsi, True)
+        self._vm.irq_line(gsi, False)
+
+    def _irqfd(self, gsi: int) -> Callable[[], object]:
+        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self._vm.irqfd(fd, gsi)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._bound.append((fd, gsi))
+        return lambda: os.eventfd_write(fd, 1)
+
+    def close(self) -> None:
+        """Take the eventfds back from KVM. Idempotent; nobody may raise an interrupt after it."""
+        while self._bound:
+            fd, gsi = self._bound.pop()
+            if not self._vm.closed:
+                self._vm.irqfd(fd, gsi, deassign=True)
+            os.close(fd)

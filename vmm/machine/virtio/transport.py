@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""virtio-mmio, register layout version 2: how a driver finds a device, agrees on features, sets up queues and kicks.
+
+It knows the registers of VIRTIO 1.2, 4.2 and the life of a device (2.1, 3.1); what a request means is the backend's
+business, how an interrupt reaches the guest the caller's. A driver that breaks a rule costs itself the device, which
+then needs a reset; nothing else comes out of here.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Protocol
+
+from vmm.abi import virtio
+from vmm.errors import GuestMemoryError
+from vmm.machine.virtio.chain import DmaMemory, DriverError
+from vmm.machine.virtio.queue import SplitQueue
+
+VENDOR = int.from_bytes(b"PYVM", "little")
+COMMON_FEATURES = virtio.feature(virtio.VIRTIO_F_VERSION_1, virtio.VIRTIO_RING_F_INDIRECT_DESC)
+TROUBLES = 64
+_VERSION_1 = virtio.feature(virtio.VIRTIO_F_VERSION_1)
+_LOW = (1 << 32) - 1
+_NO_REGION = _LOW  # length and base of a shared memory region that is not there (4.2.2)
+_ADDRESSES = {
+    virtio.VIRTIO_MMIO_QUEUE_DESC_LOW: ("desc", 0),
+    virtio.VIRTIO_MMIO_QUEUE_DESC_HIGH: ("desc", 32),
+    virtio.VIRTIO_MMIO_QUEUE_AVAIL_LOW: ("avail", 0),
+    virtio.VIRTIO_MMIO_QUEUE_AVAIL_HIGH: ("avail", 32),
+    virtio.VIRTIO_MMIO_QUEUE_USED_LOW: ("used", 0),
+    virtio.VIRTIO_MMIO_QUEUE_USED_HIGH: ("used", 32),
+}
+
+
+class Backend(Protocol):
+    """What stands behind the registers. Called with the transport's lock held, from one thread at a time."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def device_id(self) -> int:
+        """VIRTIO_ID_*."""
+
+    @property
+    def features(self) -> int:
+        """The bits of its own that it offers."""
+
+    @property
+    def queue_sizes(self) -> tuple[int, ...]:
+        """The most entries of each queue."""
+
+    def config(self) -> bytes:
+        """The device's configuration space as it is now."""
+
+    def serve(self, index: int, queue: SplitQueue, features: int) -> None:
+        """Use what can be used of queue `index`; raises DriverError. `features` are those that were negotiated."""
+
+    def reset(self) -> None:
+        """Forget what the driver was told; the driver starts anew."""
+
+    def close(self) -> None:
+        """Give back what the host lent. Idempotent."""
+
+
+class VirtioMmio:
+    """One device on the MMIO bus. `interrupt` is called, from any thread, when the driver is to look.
+
+    `trouble` says why the device needs a reset, `troubles` are the last of them since the beginning. `counts`: kicks by
+    "exit" and by "event", "interrupts", "resets".
+    """
+
+    def __init__(self, backend: Backend, memory: DmaMemory, interrupt: Callable[[], object] | None = None) -> None:
+        self.backend = backend
+        self.name = backend.name
+        self.features = backend.features | COMMON_FEATURES
+        self.queues = tuple(SplitQueue(memory, size) for size in backend.queue_sizes)
+        self.troubles: deque[str] = deque(maxlen=TROUBLES)
+        self.counts: Counter[str] = Counter()
+        self.generation = 0
+        self._interrupt = interrupt
+        self._lock = threading.RLock()
+        self._closed = False
+        self._forget()
+
+    def _forget(self) -> None:
+        self.status = self.interrupt_status = 0
+        self.driver_features = 0
+        self._features_sel = self._driver_features_sel = self._queue_sel = 0
+        self.trouble = ""
+        for queue in self.queues:
+            queue.reset()
+
+    # -- the bus
+
+    def read(self, offset: int, size: int) -> int:
+        """A register, 0 where there is none. Registers are 32 bits wide, the configuration space is bytes."""
+        with self._lock:
+            if offset >= virtio.VIRTIO_MMIO_CONFIG:
+                start = offset - virtio.VIRTIO_MMIO_CONFIG
+                return int.from_bytes(self.backend.config()[start : start + size], "little")
+            return self._register(offset) if size == 4 else 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Registers take 32 bits; the configuration space of these devices is read-only."""
+        with self._lock:
+            if size == 4 and offset < virtio.VIRTIO_MMIO_CONFIG and not self._closed:
+                self._set_register(offset, value)
+
+    def _register(self, offset: int) -> int:
+        queue = self._selected
+        match offset:
+            case virtio.VIRTIO_MMIO_MAGIC_VALUE:
+                return virtio.MAGIC
+            case virtio.VIRTIO_MMIO_VERSION:
+                return virtio.VERSION
+            case virtio.VIRTIO_MMIO_DEVICE_ID:
+                return self.backend.device_id
+            case virtio.VIRTIO_MMIO_VENDOR_ID:
+                return VENDOR
+            case virtio.VIRTIO_MMIO_DEVICE_FEATURES:
+                return self.features >> 32 * self._features_sel & _LOW if self._features_sel < 2 else 0
+            case virtio.VIRTIO_MMIO_QUEUE_NUM_MAX:
+                return queue.max_size if queue else 0
+            case virtio.VIRTIO_MMIO_QUEUE_READY:
+                return int(queue.ready) if queue else 0
+            case virtio.VIRTIO_MMIO_INTERRUPT_STATUS:
+                return self.interrupt_status
+            case virtio.VIRTIO_MMIO_STATUS:
+                return self.status
+            case virtio.VIRTIO_MMIO_CONFIG_GENERATION:
+                return self.generation
+            case virtio.VIRTIO_MMIO_SHM_LEN_LOW | virtio.VIRTIO_MMIO_SHM_LEN_HIGH:
+                return _NO_REGION
+            case virtio.VIRTIO_MMIO_SHM_BASE_LOW | virtio.VIRTIO_MMIO_SHM_BASE_HIGH:
+                return _NO_REGION
+            case _:
+                return 0
+
+    def _set_register(self, offset: int, value: int) -> None:
+        match offset:
+            case virtio.VIRTIO_MMIO_DEVICE_FEATURES_SEL:
+                self._features_sel = value
+            case virtio.VIRTIO_MMIO_DRIVER_FEATURES_SEL:
+                self._driver_features_sel = value
+            case virtio.VIRTIO_MMIO_DRIVER_FEATURES:
+                self._accept(value)
+            case virtio.VIRTIO_MMIO_QUEUE_SEL:
+                self._queue_sel = value
+            case virtio.VIRTIO_MMIO_QUEUE_NOTIFY:
+                self.kick(value)
+            case virtio.VIRTIO_MMIO_INTERRUPT_ACK:
+                self.interrupt_status &= ~value
+            case virtio.VIRTIO_MMIO_STATUS:
+                self._set_status(value)
+            case _:
+                self._set_up_queue(offset, value)
+
+    @property
+    def _selected(self) -> SplitQueue | None:
+        return self.queues[self._queue_sel] if self._queue_sel < len(self.queues) else None
+
+    def _has(self, bits: int) -> bool:
+        return self.status & bits == bits
+
+    def _accept(self, value: int) -> None:
+        """Half of the features that the driver wants. Once agreed, they stay (2.2.2)."""
+        if self._driver_features_sel < 2 and not self._has(virtio.VIRTIO_CONFIG_S_FEATURES_OK):
+            shift = 32 * self._driver_features_sel
+            self.driver_features = self.driver_features & ~(_LOW << shift) | value << shift
+
+    def _set_status(self, value: int) -> None:
+        """Writing 0 resets; else bits are added (2.1.1)."""
+        if not value:
+            self._forget()
+            self.backend.reset()
+            self.counts["resets"] += 1
+            return
+        new = value & ~virtio.VIRTIO_CONFIG_S_NEEDS_RESET
+        # This device speaks no legacy: a driver that does not say VERSION_1 is told no, and so is one that wants more
+        # than was offered (2.2.2, 6.1).
+        agreed = not self.driver_features & ~self.features and self.driver_features & _VERSION_1
+        if not agreed:
+            new &= ~virtio.VIRTIO_CONFIG_S_FEATURES_OK
+        if not (self.status | new) & virtio.VIRTIO_CONFIG_S_FEATURES_OK:
+            new &= ~virtio.VIRTIO_CONFIG_S_DRIVER_OK
+        self.status |= new
+
+    def _set_up_queue(self, offset: int, value: int) -> None:
+        queue = self._selected
+        if queue is None:
+            return
+        if offset == virtio.VIRTIO_MMIO_QUEUE_READY:
+            self._make_ready(queue, value)
+        elif queue.ready:
+            return  # what is in use does not change under us
+        elif offset == virtio.VIRTIO_MMIO_QUEUE_NUM:
+            queue.size = value
+        elif offset in _ADDRESSES:
+            area, shift = _ADDRESSES[offset]
+            setattr(queue, area, getattr(queue, area) & ~(_LOW << shift) | value << shift)
+
+    def _make_ready(self, queue: SplitQueue, value: int) -> None:
+        if value != 1:
+            queue.ready = False
+        elif not queue.ready and self._has(virtio.VIRTIO_CONFIG_S_FEATURES_OK):
+            indirect = self.driver_features & virtio.feature(virtio.VIRTIO_RING_F_INDIRECT_DESC)
+            try:
+                queue.start(indirect=bool(indirect))
+            except DriverError as error:
+                self._need_reset(str(error))
+
+    # -- work
+
+    def kick(self, index: int, how: str = "exit") -> None:
+        """The driver says that queue `index` has something. A queue that is not ready has nothing: that is ignored."""
+        with self._lock:
+            if self._closed or index >= len(self.queues):
+                return
+            self.counts[how] += 1
+            self._serve(index)
+
+    def wake(self, index: int) -> None:
+        """The host has something for queue `index`; otherwise as `kick`."""
+        with self._lock:
+            if not self._closed:
+                self._serve(index)
+
+    def _serve(self, index: int) -> None:
+        queue = self.queues[index]
+        running = self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK)
+        if not running or self._has(virtio.VIRTIO_CONFIG_S_NEEDS_RESET) or not queue.ready:
+            return
+        before = queue.used_idx
+        try:
+            self.backend.serve(index, queue, self.driver_features)
+            used = queue.used_idx != before and queue.wants_interrupt()
+        except (DriverError, GuestMemoryError) as error:
+            self._need_reset(f"queue {index}: {error}")
+            return
+        if used:
+            self._raise(virtio.VIRTIO_MMIO_INT_VRING)
+
+    def config_changed(self) -> None:
+        """The configuration space is another one now: tell the driver (2.5.3)."""
+        with self._lock:
+            self.generation = self.generation + 1 & _LOW
+            if not self._closed and self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK):
+                self._raise(virtio.VIRTIO_MMIO_INT_CONFIG)
+
+    def _need_reset(self, why: str) -> None:
+        """The end until the driver writes 0 to the status (2.1.2)."""
+        self.trouble = f"{self.name}: {why}"
+        self.troubles.append(self.trouble)
+        self.status |= virtio.VIRTIO_CONFIG_S_NEEDS_RESET
+        if self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK):
+            self._raise(virtio.VIRTIO_MMIO_INT_CONFIG)
+
+    def _raise(self, cause: int) -> None:
+        self.interrupt_status |= cause
+        if self._interrupt is not None:
+            self.counts["interrupts"] += 1
+            self._interrupt()
+
+    def close(self) -> None:
+        """The device goes away: nothing is served from here on. Idempotent."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self.backend.close()
