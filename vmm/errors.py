@@ -2,7 +2,7 @@
 """Every error pyvmm raises on purpose. It knows messages and exit statuses; it knows nothing of KVM.
 
 The types follow who can act: the owner of the host (HostError), the caller (UsageError), the author of a payload
-(PayloadError), the guest itself (GuestMemoryError). Exit statuses are those of the command `pyvmm`.
+(PayloadError), the guest itself (GuestError, GuestMemoryError). Exit statuses are those of the command `pyvmm`.
 """
 
 from __future__ import annotations
@@ -53,6 +53,16 @@ class MissingCapability(HostError):
     """This host's KVM does not offer what was asked for; nothing was run."""
 
     exit_code = EXIT_CANNOT_SHOW
+
+
+class MissingCpus(MissingCapability):
+    """Fewer host CPUs can be used than it takes; KVM itself lacks nothing."""
+
+
+class GuestError(VmmError):
+    """The guest did something else than it was run for: it crashed, hung, or ended where it should not."""
+
+    exit_code = EXIT_FAIL
 
 
 class GuestMemoryError(VmmError):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -24,10 +25,14 @@ from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, Usage
 # name -> one line of help; the module is vmm.cli.<name>
 COMMANDS = {
     "run": "run a payload (or your own .asm or .bin) on /dev/kvm and report what happened",
+    "replay": "show a recorded trace, and handle its exits again without a device",
     "list": "the payloads that come with pyvmm",
     "disasm": "show a payload's listing: addresses, bytes, source",
     "doctor": "is KVM usable here, what kind of host is it, and what does it offer",
     "probe": "prove every paravirtual feature of this KVM by running guests, and print the table",
+    "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
+    "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
+    "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
 }
@@ -49,6 +54,25 @@ def pyvmm_version() -> str:
         return "(not installed)"
 
 
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. argparse makes one for every argument, and would import shutil and with it the
+    compressors to know the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+
+def columns() -> int:
+    """Of the terminal; $COLUMNS wins, and 80 is the guess where there is none."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isascii() and width.isdecimal():
+        return max(int(width), 40)
+    with contextlib.suppress(OSError):
+        return max(os.get_terminal_size().columns, 40)
+    return 80
+
+
 class Parser(argparse.ArgumentParser):
     """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage."""
 
@@ -57,22 +81,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
-    """The parser; only the named sub-command gets its arguments, so that no other module is imported."""
+    """The parser; with a command, of that alone: no other is imported, and each takes time to make."""
     top = Parser(
         prog="pyvmm",
         description="A virtual machine monitor that shows what this host's KVM really does, by running guests.",
         epilog=EXIT_STATUS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     top.add_argument("--version", action="store_true", help="print the version and exit")
-    subs = top.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    for name, text in COMMANDS.items():
+    subs = top.add_subparsers(prog="pyvmm", dest="command", metavar="COMMAND", title="commands")
+    for name in COMMANDS if command is None else (command,):
+        text = COMMANDS[name]
         sub = subs.add_parser(
             name,
             help=text,
             description=text[0].upper() + text[1:] + ".",
             epilog=EXIT_STATUS,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Formatter,
         )
         if name == command:
             importlib.import_module(f"vmm.cli.{name}").add_arguments(sub)
@@ -82,12 +107,26 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Never a traceback for what a user, a guest or a host can cause."""
     # No list(...) in this module: once imported, vmm.cli.list is what `list` means here.
-    arguments = sys.argv[1:] if argv is None else argv
+    if argv is not None:
+        return _main(argv)
+    # A process of its own: most of what is made while it starts stays to its end, so the collector looks rarely, and at
+    # the end not at all. Together that is a sixth of the time of a short run.
+    gc.set_threshold(20_000)
+    try:
+        return _main(sys.argv[1:])
+    finally:
+        gc.freeze()
+
+
+def _main(arguments: Sequence[str]) -> int:
     try:
         return _run(arguments, _output())
     except VmmError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
+        # One that passed through exec() of text, as in making a dataclass, leaves CPython in the belief that nobody
+        # caught it: `python -m vmm` would die by the signal after all. To evaluate any text makes it forget that.
+        eval("0")
         return _complain("interrupted", EXIT_INTERRUPTED)
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader went away (`pyvmm list | head`), and knows it

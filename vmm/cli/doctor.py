@@ -23,25 +23,42 @@ HELP = "is KVM usable here, why not, and what does it do: measured by running gu
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
     parser.add_argument("--all", action="store_true", help="list absent capabilities and features too (text)")
+    parser.add_argument(
+        "--ci",
+        action="store_true",
+        help="where KVM is not usable: an annotation and status 77, or 99 if it is required",
+    )
     parser.add_argument("--device", metavar="PATH", default="/dev/kvm", help="device node (default: %(default)s)")
+    parser.epilog = (
+        "exit status: 0 usable, 99 not usable; with --ci 77 (skipped, as automake has it), unless PYVMM_REQUIRE_KVM=1"
+    )
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    """Write what was found to `out`. The exit status: 0 if KVM is usable, else 99."""
+    """Write what was found to `out`. The exit status: 0 if KVM is usable, else 99 (with --ci see vmm.cli.ci)."""
     from vmm.report import doctor as report
 
+    unusable = None
     try:
         facts = _measure(args.device)
         doc = report.document(facts)
     except VmmError as error:
-        doc = report.unusable_document(why_unusable(error, args.device))
+        unusable = why_unusable(error, args.device)
+        doc = report.unusable_document(unusable)
     if args.json:
         import json
 
         out.write(json.dumps(doc, indent=2) + "\n")
     else:
         out.write(report.text(doc, everything=args.all))
-    return EXIT_PASS if doc["usable"] else EXIT_HOST
+    if unusable is None:
+        return EXIT_PASS
+    if args.ci:
+        from vmm.cli.ci import cannot_use
+
+        out.flush()
+        return cannot_use(unusable)
+    return EXIT_HOST
 
 
 def _measure(device: str) -> HostFacts:

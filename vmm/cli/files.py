@@ -1,18 +1,28 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Writing a report into a file: whole or not at all, and one clear line when it cannot be."""
+"""Files that are named on the command line: a report is written whole or not at all, a document is read with a limit.
+When it cannot be, there is one clear line with the file's name.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import json
 import os
 import stat
+import sys
 import tempfile
 from pathlib import Path
+from typing import BinaryIO
 
 from vmm.errors import UsageError
 
+MAX_JSON = 16 << 20  # bytes; a full probe is 70 KiB
 
-def write_file(name: str, text: str) -> None:
-    """Write `text`, so that whoever reads the file meanwhile sees the old or the new one and never a part.
+
+class OutputFile:
+    """A file that can be written, found out before there is anything to write: `file` takes bytes, `keep` puts it in
+    its place, whole. Until then whoever reads the name sees the old file, and without `keep` it stays.
 
     A symbolic link stays one. What is no regular file (a pipe, a terminal) is written to as it is: it cannot be
     replaced.
@@ -20,26 +30,64 @@ def write_file(name: str, text: str) -> None:
     Raises:
         UsageError: it cannot be written; names the file and why.
     """
-    try:
-        given = Path(name)
-        mode = _mode(given)
-        if mode is not None and not stat.S_ISREG(mode):
-            given.write_text(text, encoding="utf-8")  # by the name given: /dev/stdout may lead to a pipe without one
-            return
-        path = given.resolve()
-        handle, temporary_name = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-        temporary = Path(temporary_name)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._temporary: Path | None = None
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            temporary.chmod(stat.S_IMODE(mode) if mode is not None else 0o666 & ~_umask())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink()
-            raise
-    except (OSError, ValueError, RuntimeError) as error:
+            given = Path(name)
+            self._mode = _mode(given)
+            if self._mode is not None and stat.S_ISDIR(self._mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if self._mode is not None and not stat.S_ISREG(self._mode):
+                self.file: BinaryIO = given.open("wb")  # by the name given: /dev/stdout may lead to a pipe without one
+                return
+            self._path = given.resolve()
+            handle, temporary = tempfile.mkstemp(prefix=f".{self._path.name[:64]}.", dir=self._path.parent)
+            self._temporary = Path(temporary)
+            self.file = os.fdopen(handle, "wb")
+        except (OSError, ValueError, RuntimeError) as error:
+            raise self._unwritable(error) from error
+
+    def keep(self) -> None:
+        """What was written is the file."""
+        try:
+            try:
+                self.file.close()
+            except OSError:
+                self.discard()
+                raise
+            if self._temporary is not None:
+                self._temporary.chmod(stat.S_IMODE(self._mode) if self._mode is not None else 0o666 & ~_umask())
+                self._temporary.replace(self._path)
+                self._temporary = None
+        except (OSError, ValueError, RuntimeError) as error:
+            self.discard()
+            raise self._unwritable(error) from error
+
+    def discard(self) -> None:
+        """What was written is gone; after `keep` it does nothing."""
+        with contextlib.suppress(OSError):
+            self.file.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+            self._temporary = None
+
+    def _unwritable(self, error: Exception) -> UsageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UsageError(f"writing {name!r}: {reason}") from error
+        return UsageError(f"writing {self.name!r}: {reason}")
+
+
+def write_file(name: str, text: str) -> None:
+    """Write a whole file at once. Errors as OutputFile."""
+    output = OutputFile(name)
+    try:
+        output.file.write(text.encode())
+        output.keep()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"writing {name!r}: {getattr(error, 'strerror', None) or error}") from error
+    finally:
+        output.discard()
 
 
 def _mode(path: Path) -> int | None:
@@ -55,3 +103,31 @@ def _umask() -> int:
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
+
+
+def read_json(name: str) -> object:
+    """What a JSON file holds; `-` is standard input. At most MAX_JSON bytes are read, so nothing is without end.
+
+    Raises:
+        UsageError: it cannot be read, or is no JSON; names the file, and the line where that is known.
+    """
+    shown = "standard input" if name == "-" else name
+    try:
+        if name == "-":
+            data = sys.stdin.buffer.read(MAX_JSON + 1)
+        else:
+            with Path(name).open("rb") as file:
+                data = file.read(MAX_JSON + 1)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"reading {shown!r}: {getattr(error, 'strerror', None) or error}") from error
+    if len(data) > MAX_JSON:
+        raise UsageError(f"{shown}: too large for a document of pyvmm's, which has at most {MAX_JSON >> 20} MiB")
+    try:
+        return json.loads(data.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{shown}: not UTF-8 text at byte {error.start}") from error
+    except json.JSONDecodeError as error:
+        what = "it is empty" if not data.strip() else f"line {error.lineno} column {error.colno}: {error.msg}"
+        raise UsageError(f"{shown}: not JSON: {what}") from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, lists in lists in lists
+        raise UsageError(f"{shown}: no document of pyvmm's: {error}") from error

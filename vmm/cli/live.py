@@ -13,7 +13,7 @@ from typing import Self, TextIO
 
 from vmm.payload.catalog import Payload
 from vmm.payload.prove import Row
-from vmm.report.columns import HEAD, KINDS, Cells, cells
+from vmm.report.columns import HEAD, KINDS, TOPIC_HEAD, Cells, cells
 from vmm.report.table import widths
 
 STYLES = {"good": "green", "bad": "bold red", "warn": "yellow"}
@@ -22,10 +22,46 @@ BESIDE = BAR + 20  # columns of the last line that are not the description
 REFRESH = 8  # times per second: enough for a spinner, and little beside the guests that are measured meanwhile
 
 
+class Bar:
+    """A progress bar below what is printed, for rows that take a while. Use as a context manager."""
+
+    def __init__(self, out: TextIO, total: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        what = TextColumn("{task.description}", markup=False)
+        columns = (BarColumn(24), MofNCompleteColumn(), TimeElapsedColumn(), what)
+        # It is drawn when a row begins and not by a thread of its own, which would disturb what is measured.
+        self._progress = Progress(
+            *columns, console=Console(file=out, highlight=False), transient=True, auto_refresh=False
+        )
+        self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def at(self, done: int, what: str) -> None:
+        """So many are done, and this one is next."""
+        self._progress.update(self._task, completed=done, description=what[:60])
+        self._progress.refresh()
+
+    def print(self, text: str) -> None:
+        """A line that stays; it may carry colour."""
+        from rich.text import Text
+
+        self._progress.console.print(Text.from_ansi(text), soft_wrap=True)
+
+
 class Live:
     """Use as a context manager; `title` is printed first."""
 
-    def __init__(self, out: TextIO, title: str, names: Sequence[str]) -> None:
+    def __init__(self, out: TextIO, title: str, names: Sequence[str], *, topics: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -40,14 +76,14 @@ class Live:
             transient=True,
             refresh_per_second=REFRESH,
         )
-        self.title, self.columns = title, widths(names)
+        self.title, self.columns, self.topics = title, widths(names), topics
         self.task = self.progress.add_task("", total=len(names))
 
     def __enter__(self) -> Self:
         from rich.text import Text
 
         self.console.print(Text(self.title, "dim"))
-        self._print(HEAD, "bold", "bold")
+        self._print(TOPIC_HEAD if self.topics else HEAD, "bold", "bold")
         self.progress.start()
         return self
 
@@ -63,6 +99,10 @@ class Live:
         self.progress.update(self.task, description=text, completed=done)
 
     def row(self, row: Row) -> None:
+        if row.topic and not self.topics:
+            self.topics = True
+            self.console.print()
+            self._print(TOPIC_HEAD, "bold", "bold")
         self._print(cells(row), "cyan", STYLES[KINDS[row.outcome]])
         self.progress.advance(self.task)
 

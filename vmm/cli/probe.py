@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from vmm.abi import pv
 from vmm.cli.colour import can_colour
-from vmm.errors import UsageError
+from vmm.errors import HostError, UsageError
 from vmm.payload.options import Options
 
 if TYPE_CHECKING:
@@ -26,11 +26,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FEATURE",
         help="a feature (STEAL_TIME, KVM_FEATURE_PV_EOI, send_ipi) or a payload that proves some; all if none is named",
     )
+    parser.add_argument(
+        "--api", action="store_true", help="topics of the KVM API too, as a second table (irqfd, dirty_log, ...)"
+    )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document (schema 1)")
     form.add_argument("--markdown", action="store_true", help="a Markdown table, for the summary of a CI step")
     form.add_argument("--tap", action="store_true", help="TAP version 14, a test point per feature, as they come")
     parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case per feature")
+    parser.add_argument("--save", metavar="FILE", help="also write the JSON document, for `pyvmm diff`")
+    parser.add_argument(
+        "--ci",
+        action="store_true",
+        help="annotations of what is broken, on standard error; status 77 where KVM is not usable, unless required",
+    )
     parser.add_argument(
         "--mask",
         action="append",
@@ -48,7 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="plain lines, also on a terminal")
     parser.epilog = (
         "exit status: 0 nothing is broken, 1 something is, 2 usage or a file that cannot be written,\n"
-        "             99 no usable KVM or an error of pyvmm's own, 130 interrupted (^C)\n"
+        "             99 no usable KVM (77 with --ci, unless PYVMM_REQUIRE_KVM=1) or an error of pyvmm's own,\n"
+        "             130 interrupted (^C)\n"
         "verdicts:    works, serviced, advertised; inert, absent, unproven (not shown here); broken"
     )
 
@@ -59,10 +69,24 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.observe import host
     from vmm.payload.probe import Probe, select
 
-    chosen = select(args.features)
+    chosen = select(args.features, api=args.api)
     options = Options(mask=tuple(_feature(name) for name in args.mask))
-    with Kvm.open() as kvm:
-        facts = host.measure(kvm)
+    try:
+        with Kvm.open() as kvm:
+            facts = host.measure(kvm)
+    except HostError as error:
+        if not args.ci:
+            raise
+        from vmm.cli.ci import cannot_use
+        from vmm.observe.unusable import why_unusable
+
+        found = why_unusable(error)
+        if args.tap:
+            from vmm.report import tap
+
+            out.write(tap.skip_all(found.reason))
+            out.flush()
+        return cannot_use(found)
     probe = Probe(chosen, options, enforce=args.enforce, refusals=not args.no_refusals)
     interrupted = _run(args, probe, facts, out)
     table = probe.table(facts, interrupted=interrupted)
@@ -73,9 +97,35 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.report import junit
 
         write_file(args.junit, junit.render(table))
+    if args.save is not None:
+        from vmm.cli.files import write_file
+
+        write_file(args.save, _json(table))
+    if args.ci:
+        from vmm.cli.ci import annotate
+
+        annotate(_annotations(table))
     if interrupted:
         raise KeyboardInterrupt
     return table.exit_code
+
+
+def _json(found: Table) -> str:
+    import json
+
+    from vmm.report import probe
+
+    return json.dumps(probe.document(found), indent=2) + "\n"
+
+
+def _annotations(found: Table) -> Iterator[tuple[str, str, str]]:
+    """What is broken, and where pyvmm itself failed; what cannot be shown here is no fault, and in the table."""
+    for row in found.broken:
+        yield "error", f"KVM {'API topic' if row.topic else 'feature'} {row.name} is broken", row.finding.line
+    for row in found.errors:
+        yield "error", f"pyvmm failed at {row.name}", row.finding.line
+    if found.interrupted:
+        yield "warning", "pyvmm probe was interrupted", f"{len(found.missing)} features were not probed"
 
 
 def _feature(name: str) -> str:
@@ -93,22 +143,23 @@ def _feature(name: str) -> str:
 def _run(args: argparse.Namespace, probe: Probe, facts: HostFacts, out: TextIO) -> bool:
     """Run everything; whether ^C ended it early."""
     shown: set[str] = set()
+    show: Callable[[Row], object] = _nothing
     with ExitStack() as stack:
-        show = _view(args, probe, facts, out, stack)
-
-        def each(row: Row) -> None:
-            show(row)
-            shown.add(row.name)
-
         try:
+            show = _view(args, probe, facts, out, stack)
             for row in probe:
-                each(row)
+                show(row)
+                shown.add(row.name)
         except KeyboardInterrupt:
             for target in probe.chosen:  # proven, and not yet their turn
                 if target.name in probe.done and target.name not in shown:
-                    each(probe.done[target.name])
+                    show(probe.done[target.name])
             return True
     return False
+
+
+def _nothing(row: Row) -> None:
+    """Shows no row: a document is printed at the end."""
 
 
 def _view(
@@ -119,7 +170,7 @@ def _view(
     from vmm.report.style import Style
 
     if args.json or args.markdown:
-        return lambda row: None
+        return _nothing
     names = [target.name for target in probe.chosen]
     if args.tap:
         out.write(tap.head(len(names)))
@@ -130,17 +181,22 @@ def _view(
             out.flush()
 
         return write_point
+    topics = bool(probe.chosen) and probe.chosen[0].group == "api"
     colour = can_colour(args, out)
     if colour and not args.verbose:
         from vmm.cli.live import Live
 
-        live = stack.enter_context(Live(out, table.host_line(facts), names))
+        live = stack.enter_context(Live(out, table.host_line(facts), names, topics=topics))
         probe.on_start = live.running
         return live.row
     style, columns = Style(colour), table.widths(names)
-    print(table.host_line(facts), table.head(columns, style), sep="\n", file=out)
+    print(table.host_line(facts), table.head(columns, style, topics=topics), sep="\n", file=out)
 
     def write_lines(row: Row) -> None:
+        nonlocal topics
+        if row.topic and not topics:
+            topics = True
+            print("", table.head(columns, style, topics=True), sep="\n", file=out)
         print(table.row_line(row, columns, style), file=out)
         for line in table.details(row, style) if args.verbose else ():
             print(line, file=out)
@@ -152,11 +208,7 @@ def _view(
 def _end(args: argparse.Namespace, found: Table, out: TextIO) -> None:
     """What follows the rows, or all of a document."""
     if args.json:
-        import json
-
-        from vmm.report import probe
-
-        print(json.dumps(probe.document(found), indent=2), file=out)
+        out.write(_json(found))
     elif args.markdown:
         from vmm.report import markdown
 

@@ -10,14 +10,14 @@ from typing import Any, TextIO
 from vmm.cli.colour import style_for
 from vmm.errors import UsageError
 from vmm.payload.catalog import find
-from vmm.payload.options import Options, check_timeout, parse_param
+from vmm.payload.options import Options, both, check_timeout, parse_param
 from vmm.payload.run import run_payload
 from vmm.report.style import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
+        "payload", nargs="?", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
     )
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
@@ -45,7 +45,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="stop when the guest touches a port or address nobody claims"
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
+    parser.add_argument(
+        "--stats", action="store_true", help="show by how much KVM's own statistics of the VM and its vCPUs rose"
+    )
+    parser.add_argument(
+        "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
+    )
+    parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
+    add_trace_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+
+
+def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("seeing every exit")
+    group.add_argument(
+        "--trace",
+        nargs="?",
+        const="-",
+        action="append",
+        default=[],
+        metavar="FILE.jsonl",
+        help="print each exit as it happens, or record them all in a file for `pyvmm replay`; may be given twice",
+    )
+    group.add_argument(
+        "--trace-limit", default="64M", metavar="SIZE", help="record no more exits than fit in so many bytes (64M)"
+    )
+    group.add_argument("--step", action="store_true", help="trace every guest instruction, by KVM's single-step; slow")
+    group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+
+
+def payload_of(args: argparse.Namespace) -> str:
+    """The payload's name; `--trace hello` means the payload hello, and a trace that is printed.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if args.payload is None and args.trace and args.trace[-1] != "-" and not args.trace[-1].endswith(".jsonl"):
+        args.payload, args.trace[-1] = args.trace[-1], "-"
+    if args.payload is None:
+        raise UsageError("the following arguments are required: PAYLOAD\n  try: `pyvmm run --help`")
+    name: str = args.payload
+    return name
+
+
+def traced(args: argparse.Namespace) -> bool:
+    """Is any exit to be seen?"""
+    return bool(args.trace or args.step or args.timeline)
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -78,10 +123,34 @@ def options_of(args: argparse.Namespace) -> Options:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    payload = find(args.payload)
+    payload = find(payload_of(args))
     options = options_of(args)
     console = Console(out)
-    outcome = run_payload(payload, options, live=None if args.json else console.write)
+    live = None if args.json else console.write
+    statistics = None
+    if args.stats or args.folder or args.folder_rw:
+        from dataclasses import replace
+
+        if args.stats:
+            from vmm.payload.statistics import Statistics
+
+            statistics = Statistics()
+            options = replace(options, watch=statistics.watch)
+        if args.folder or args.folder_rw:
+            from vmm.payload.files import serve_folder
+
+            if args.folder and args.folder_rw:
+                raise UsageError("--folder and --folder-rw: one folder is served, to be read or to be written too")
+            serve = serve_folder(args.folder_rw or args.folder, writable=bool(args.folder_rw))
+            options = replace(options, watch=both(options.watch, serve))
+    if traced(args):
+        from vmm.cli.tracing import run_traced
+
+        outcome = run_traced(payload, options, args, out, live)
+    else:
+        outcome = run_payload(payload, options, live=live)
+    if statistics is not None:
+        outcome = replace(outcome, stats=statistics.rows)
     if args.json:
         import json
 

@@ -100,7 +100,7 @@ def examine(machine: Machine, result: Result) -> PostMortem:
             fault, regs = _fault(machine, regs, sregs, notes)
         mp_state = _mp_state(machine, runner)
         if index == first:
-            instruction = _readable(machine, sregs, _linear(sregs, regs.rip), 3)
+            instruction = readable(machine, sregs, linear(sregs, regs.rip), 3)
             why_hint = hint(result.stop, instruction, mp_state=mp_state, rflags=regs.rflags)
         states.append(_state(machine, runner, regs, sregs, mp_state, result, fault if index == first else None))
     return PostMortem(result.stop.text, why_hint, fault, tuple(states), tuple(notes))
@@ -139,7 +139,7 @@ def _state(machine: Machine, runner: Runner, regs: Regs, sregs: Sregs, mp_state:
         where=where(machine, regs.rip),
         mode=mode_name(sregs),
         mp_state=mp_state,
-        registers={name: getattr(regs, name) for name in Regs.__slots__},
+        registers={name: getattr(regs, name) for name in Regs.__match_args__},
         control={name: getattr(sregs, name) for name in ("cr0", "cr2", "cr3", "cr4", "efer", "apic_base")},
         segments={name: _segment(getattr(sregs, name)) for name in ("cs", "ss", "ds", "es", "fs", "gs", "tr")},
         code=code_around(machine, sregs, regs.rip),
@@ -172,7 +172,7 @@ def code_bits(sregs: Sregs) -> int:
     return 32 if sregs.cs.db else 16
 
 
-def _readable(machine: Machine, sregs: Sregs, address: int, size: int) -> bytes:
+def readable(machine: Machine, sregs: Sregs, address: int, size: int) -> bytes:
     """Up to `size` bytes at a linear address; fewer where mapped memory ends."""
     data = b""
     with contextlib.suppress(GuestMemoryError):
@@ -182,7 +182,7 @@ def _readable(machine: Machine, sregs: Sregs, address: int, size: int) -> bytes:
     return data
 
 
-def _linear(sregs: Sregs, rip: int) -> int:
+def linear(sregs: Sregs, rip: int) -> int:
     """The linear address of RIP: in 64-bit mode the base of CS does not count."""
     return rip if sregs.cs.l else sregs.cs.base + rip
 
@@ -191,9 +191,9 @@ def code_around(machine: Machine, sregs: Sregs, rip: int) -> tuple[CodeLine, ...
     """A few instructions before and after RIP; empty where there is no code to read."""
     from vmm.asm.disassembler import around  # capstone: only a post-mortem pays for it
 
-    here = _linear(sregs, rip)
+    here = linear(sregs, rip)
     rows = around(
-        lambda address, size: _readable(machine, sregs, address, size),
+        lambda address, size: readable(machine, sregs, address, size),
         here,
         program=machine.program,
         bits=code_bits(sregs),

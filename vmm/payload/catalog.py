@@ -6,12 +6,12 @@ from __future__ import annotations
 import functools
 import importlib
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 import guest_payloads
 from vmm.abi.names import unknown
+from vmm.abi.record import record
 from vmm.errors import UsageError
 from vmm.machine.layout import REGIONS
 from vmm.payload.header import Header, parse
@@ -22,7 +22,7 @@ GROUPS = ("basics", "pv", "api")
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 
-@dataclass(frozen=True)
+@record
 class Payload:
     """A guest: assembly `text` with its header, or raw `code`. `group` is empty for a person's own file."""
 

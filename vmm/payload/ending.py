@@ -19,9 +19,14 @@ def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:
     result = guest.run(timeout)
     if result.stop.why is Why.EXIT_PORT and result.stop.code == EXIT_VALUE_PASS:
         return result
+    raise broke(guest, result)
+
+
+def broke(guest: Guest, result: Result) -> GuestBroke:
+    """The error for a guest that ended otherwise: with the exception that it took, and where."""
     from vmm.observe.postmortem import examine  # only a failure pays for it
 
     found = examine(guest.machine, result)
     place = f" at {found.vcpus[0].where}" if found.vcpus and found.vcpus[0].where else ""
     fault = f": {found.fault.name} {found.fault.detail}".rstrip() if found.fault else ""
-    raise GuestBroke(f"{result.stop.text}{fault}{place}")
+    return GuestBroke(f"{result.stop.text}{fault}{place}")

@@ -13,10 +13,12 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine, Result
+from vmm.machine.page_tables import PageTables
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import ResultSlot
 from vmm.payload.options import Options
@@ -49,6 +51,7 @@ class Guest:
         self.hypercalls: HypercallService | None = None
         self.failures: list[str] = []
         self.evidence: dict[str, Any] = {}  # numbers and text for the report
+        self.on_close: list[Callable[[], object]] = []  # called before the machine is closed
         self.kept: dict[str, Any] = {}  # objects that one part of the host half leaves for another
         _check_memory(payload, options)
 
@@ -70,6 +73,8 @@ class Guest:
         )
         try:
             self._load()
+            if options.watch:
+                options.watch(self)
         except BaseException:
             self.machine.close()
             raise
@@ -100,6 +105,14 @@ class Guest:
         if name not in self.program.symbols:
             raise UsageError(f"payload {self.payload.name} has no label {name!r}")
         return self.program.symbols[name]
+
+    def open_to_ring3(self, gpa: int, size: int = 1) -> None:
+        """Let ring 3 use each page of the boot tables with a byte of [gpa, gpa + size): above 2 MiB, 2 MiB each."""
+        tables, at = PageTables(self.machine.memory.read_u64, self.machine.memory.write_u64), gpa
+        while at < gpa + size:
+            span = tables.leaf(at)[2]
+            tables.change(at, set_bits=PTE.USER)
+            at += span - at % span
 
     def run(self, timeout: float | None = None) -> Result:
         """Run the machine; keeps the result."""
@@ -147,6 +160,8 @@ class Guest:
         return self.expect(got == want, f"{name} is {shown[0]}, and should be {shown[1]}")
 
     def close(self) -> None:
+        while self.on_close:
+            self.on_close.pop()()
         self.machine.close()
 
     def __enter__(self) -> Self:
@@ -199,7 +214,8 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
         payload.text,
         name=str(payload.path),
         base=REGIONS["code"].base,
-        constants=constants() | payload.header.constants(params),
+        constants=payload.header.constants(params),
+        facts=constants,
         include_dirs=(payload.path.parent, INCLUDES),
     )
     if not program.code:

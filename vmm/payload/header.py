@@ -16,10 +16,9 @@ A line whose first word is no known key is a comment. Keys may repeat.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
 from typing import cast, get_args
 
-from vmm.abi import caps, cpuid
+from vmm.abi.record import field, record, replace
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, check_cpus, parse_size
 from vmm.machine.machine import Irqchip
@@ -28,11 +27,11 @@ from vmm.payload.options import check_timeout, fits_64_bits
 
 KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
 _LINE = re.compile(r"\s*;\s*(\w+):\s*(.*)")
-_PARAM = re.compile(r"(\w+)\s*=\s*(\S+)\s*(.*)")
-_RESULT = re.compile(r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?")
-_CPUS = re.compile(r"cpus>=(\d{1,9})", re.ASCII)
-_LIKE_A_TYPE = re.compile(r"[uif]\d+\w*|int|bool\w+")
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# As text: compiled when a header first has such a line, for compiling costs more than all else here.
+_PARAM = r"(\w+)\s*=\s*(\S+)\s*(.*)"
+_RESULT = r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?"
+_CPUS = r"cpus>=([0-9]{1,9})"
+_LIKE_A_TYPE = r"[uif]\d+\w*|int|bool\w+"
 MAX_PORT = 0xFFFF
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
@@ -44,7 +43,7 @@ ENDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ResultSlot:
     """One declared result: its slot in the results page, its type, and what must hold."""
 
@@ -59,7 +58,7 @@ class ResultSlot:
         return self.slot * RESULT_SLOT_SIZE
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Param:
     """A number that the user may change with --param."""
 
@@ -68,7 +67,7 @@ class Param:
     what: str
 
 
-@dataclass(frozen=True)
+@record
 class Header:
     """The header as values; defaults are those of a payload without one."""
 
@@ -124,7 +123,7 @@ def _number(text: str, what: str) -> int:
 
 def _name(text: str, what: str) -> str:
     """The name itself, if the assembler can have it as part of a constant's."""
-    if not _IDENTIFIER.fullmatch(text):
+    if not (text.isascii() and text.isidentifier()):
         raise ValueError(f"{what}: {text!r} cannot be a name; use letters, digits and _")
     return text
 
@@ -142,9 +141,11 @@ def _summary(header: Header, value: str) -> Header:
 
 
 def _needs(header: Header, value: str) -> Header:
+    from vmm.abi import caps, cpuid
+
     capabilities, features, cpus = list(header.capabilities), list(header.features), header.min_cpus
     for item in filter(None, re.split(r"[,\s]+", re.sub(r"\s*>=\s*", ">=", value))):
-        if match := _CPUS.fullmatch(item):
+        if match := re.fullmatch(_CPUS, item):
             cpus = int(match[1])
         elif ">" in item or "=" in item:
             raise ValueError(f"needs: {item!r} is no need; write cpus>=N, irqchip, KVM_CAP_..., or a CPUID feature")
@@ -206,7 +207,7 @@ def _ports(header: Header, value: str) -> Header:
 
 
 def _param(header: Header, value: str) -> Header:
-    match = _PARAM.fullmatch(value)
+    match = re.fullmatch(_PARAM, value)
     if match is None:
         raise ValueError("param: write `name = value   what it is`")
     param = Param(_name(match[1], "param"), _number(match[2], f"param {match[1]}"), match[3].strip())
@@ -218,11 +219,11 @@ def _param(header: Header, value: str) -> Header:
 
 
 def _result(header: Header, value: str) -> Header:
-    match = _RESULT.fullmatch(value)
+    match = re.fullmatch(_RESULT, value)
     if match is None:
         raise ValueError("result: write `name  u64  what must hold`")
     described = (match[3] or "").strip()
-    if match[2] is None and (typed := _LIKE_A_TYPE.match(described)):
+    if match[2] is None and (typed := re.match(_LIKE_A_TYPE, described)):
         raise ValueError(f"result: {typed[0]!r} is no type; there are u8, u16, u32, u64, i64 and bool")
     if match[1] in header.results:
         raise ValueError(f"result: {match[1]} is declared twice")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Does this host have what a payload's header asks for? Asked of KVM, never guessed."""
+"""Does this host have what a payload's header, or a test, asks for? Asked of KVM, never guessed."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
-from vmm.errors import MissingCapability
+from vmm.errors import MissingCapability, MissingCpus
 from vmm.kvm.system import Kvm
 from vmm.machine.cpuid import CpuidModel
 from vmm.payload.catalog import Payload
@@ -20,15 +21,24 @@ def check_needs(payload: Payload) -> None:
     """
     header = payload.header
     with Kvm.open() as kvm:
-        for capability in header.capabilities:
-            kvm.require(capability, f"payload {payload.name}")
-        if header.features:
-            offered = CpuidModel(kvm.get_supported_cpuid())
-            for feature in header.features:
-                if not offered.has(feature):
-                    raise MissingCapability(
-                        f"this host's KVM does not offer {feature}, which payload {payload.name} needs"
-                    )
+        check(kvm, f"payload {payload.name}", header.capabilities, header.features, header.min_cpus)
+
+
+def check(kvm: Kvm, who: str, capabilities: Iterable[str] = (), features: Iterable[str] = (), cpus: int = 1) -> None:
+    """Ask the host for capabilities, for CPUID and PV features that KVM offers, and for a number of usable CPUs.
+
+    Raises:
+        MissingCapability: it lacks something; the message names it, and `who` needs it.
+        UsageError: there is no capability or feature of that name.
+    """
+    for capability in capabilities:
+        kvm.require(capability, who)
+    features = tuple(features)
+    if features:
+        offered = CpuidModel(kvm.get_supported_cpuid())
+        for feature in features:
+            if not offered.has(feature):
+                raise MissingCapability(f"this host's KVM does not offer {feature}, which {who} needs")
     present = len(os.sched_getaffinity(0))
-    if present < header.min_cpus:
-        raise MissingCapability(f"payload {payload.name} needs {header.min_cpus} host CPUs, and {present} can be used")
+    if present < cpus:
+        raise MissingCpus(f"{who} needs {cpus} host CPUs, and {present} can be used")

@@ -3,22 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from vmm.abi.names import unknown
+from vmm.abi.record import field, record
 from vmm.errors import UsageError
 
 if TYPE_CHECKING:
+    from vmm.payload.guest import Guest
     from vmm.payload.header import Header
 
+Watch = Callable[["Guest"], object]
 MAX_TIMEOUT = 24 * 3600.0
 
 
-@dataclass(frozen=True)
+@record
 class Options:
-    """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names."""
+    """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
+
+    `watch` is called with every guest that is made, before it runs.
+    """
 
     cpus: int | None = None
     memory: str | None = None
@@ -29,6 +34,7 @@ class Options:
     strict: bool = False
     output_limit: int | None = None
     exit_limit: int | None = None
+    watch: Watch | None = None
 
     def merged_params(self, header: Header, name: str) -> dict[str, int]:
         """Every declared parameter with its value.
@@ -42,6 +48,18 @@ class Options:
                     raise UsageError(f"payload {name} takes no parameters, and {given!r} was given")
                 raise UsageError(unknown(f"parameter of {name}", given, header.params))
         return {each.name: self.params.get(each.name, each.default) for each in header.params.values()}
+
+
+def both(first: Watch | None, second: Watch) -> Watch:
+    """One after the other, where there are two who watch."""
+    if first is None:
+        return second
+
+    def watch(guest: Guest) -> None:
+        first(guest)
+        second(guest)
+
+    return watch
 
 
 def check_timeout(seconds: float) -> float:

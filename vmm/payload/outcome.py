@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from vmm.abi.record import field, record
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
-from vmm.observe.postmortem import PostMortem
+
+if TYPE_CHECKING:
+    from vmm.observe.postmortem import PostMortem  # only a run that went wrong pays for it
 
 SCHEMA = 1
 EXIT_CODES = {
@@ -38,7 +40,7 @@ def plain(value: Any) -> Any:
             return str(value)
 
 
-@dataclass(frozen=True)
+@record
 class Outcome:
     """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone."""
 
@@ -53,6 +55,7 @@ class Outcome:
     unclaimed: int = 0
     wall_ms: float = 0.0
     postmortem: PostMortem | None = None
+    stats: tuple[Mapping[str, Any], ...] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -74,4 +77,5 @@ class Outcome:
             "unclaimed": self.unclaimed,
             "wall_ms": round(self.wall_ms, 3),
             "postmortem": self.postmortem.as_json() if self.postmortem else None,
+            **({} if self.stats is None else {"stats": plain(self.stats)}),
         }

@@ -7,14 +7,14 @@ It knows pages and when they come; what the guest is told meanwhile is KVM's bus
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from vmm.abi.x86 import PTE
-from vmm.kvm.memory import PAGE, Mapping
-from vmm.kvm.userfaultfd import FaultHandler, PageFault, Userfaultfd
-from vmm.machine.page_tables import PageTables
+from vmm.kvm.memory import PAGE
+from vmm.kvm.userfaultfd import PageFault
+from vmm.machine.paged import PagedSlot
+from vmm.machine.paged import held_back as hold_back
 from vmm.payload.guest import Guest
 
 PATIENCE = 0.5  # seconds until pages are fetched untold: a vCPU that sleeps in its load can tell nobody
@@ -23,17 +23,17 @@ ASKED_WITHIN = 0.2  # seconds for KVM's worker to ask for a page that we were to
 
 @dataclass
 class Pager:
-    """Page n of `address` holds `contents[n]` once it is fetched. `tell` fetches one; `prompt` fetches each as soon as
+    """Page n of `slot` holds `contents[n]` once it is fetched. `tell` fetches one; `prompt` fetches each as soon as
     it is asked for; without `reply` none is ever fetched.
 
     `asked` are the pages that the userfaultfd reported, `told` those of `tell`, `fetched` those copied in.
     """
 
-    uffd: Userfaultfd
-    address: int
+    slot: PagedSlot
     contents: Sequence[bytes]
     reply: bool = True
     prompt: bool = False
+    note: Callable[[str], object] = lambda text: None  # whoever traces the guest
     asked: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)
     fetched: set[int] = field(default_factory=set)
@@ -41,7 +41,8 @@ class Pager:
 
     def serve(self, fault: PageFault) -> None:
         """A page is asked for; on the handler's thread. If this raises, nothing is held back any more."""
-        page = (fault.address - self.address) // PAGE
+        page = self.slot.page_of(fault)
+        self.note(f"KVM asks for page {page} of those held back")
         with self.changed:
             self.asked.add(page)
             self.changed.notify_all()
@@ -67,14 +68,15 @@ class Pager:
         with self.changed:
             self.prompt = True
             if not self.reply:
-                self.uffd.unregister(self.address, len(self.contents) * PAGE)
+                self.slot.release()
             for page in self.asked:
                 self._fetch(page)
 
     def _fetch(self, page: int) -> None:
         if self.reply and page not in self.fetched:
-            self.uffd.copy(self.address + page * PAGE, self.contents[page])
+            self.slot.supply(page, self.contents[page])
             self.fetched.add(page)
+            self.note(f"the host fetched page {page}")
 
 
 @contextmanager
@@ -89,22 +91,15 @@ def held_back(
     Raises:
         NoUserfaultfd: this process may not hold back pages that the kernel touches.
     """
-    memory = guest.machine.memory
-    # Opened after the machine and closed before it: KVM waits for its workers when it closes, and they wait for us.
-    with Userfaultfd.open() as uffd:
-        mapping = Mapping(len(contents) * PAGE)
-        memory.add(gpa, mapping.size, mapping=mapping)
-        PageTables(memory.read_u64, memory.write_u64).change(gpa, set_bits=PTE.USER)
-        uffd.register(mapping.hva, mapping.size)
-        pager = Pager(uffd, mapping.hva, contents, reply, prompt)
+    memory, size = guest.machine.memory, len(contents) * PAGE
+    with hold_back(memory, gpa, size, lambda _slot, fault: pager.serve(fault)) as slot:
+        pager = Pager(slot, contents, reply, prompt, guest.machine.note)
+        guest.open_to_ring3(gpa, size)
         timer = threading.Timer(PATIENCE, pager.lose_patience)
         timer.daemon = True
-        with FaultHandler(uffd, pager.serve) as handler:
-            timer.start()
-            try:
-                yield pager
-            finally:
-                timer.cancel()
-                timer.join()
-        if handler.error:
-            raise handler.error
+        timer.start()
+        try:
+            yield pager
+        finally:
+            timer.cancel()
+            timer.join()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Running the proofs of many features: which are meant, in the order of the bits, each guest once. It prints nothing.
+"""Running the proofs of many features, and of topics of the KVM API: which are meant, in which order, each guest once.
+It prints nothing.
 
 A mistake of pyvmm's own in one proof (an exception in a host half) is a row of its own kind, and the others are run.
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vmm.abi import names, pv
@@ -18,7 +19,7 @@ from vmm.observe.host import HostFacts
 from vmm.payload.catalog import Payload, shipped
 from vmm.payload.lab import supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, order, proofs, prove
+from vmm.payload.prove import Row, bit_of, proofs, prove
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 
@@ -30,6 +31,7 @@ class Target:
     payload: Payload | None = None
     reason: str = ""
     error: Exception | None = None
+    group: str = "pv"
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,24 @@ class Table:
         return tuple(name for name in self.names if name not in done)
 
     @property
+    def features(self) -> tuple[Row, ...]:
+        """The rows of paravirtual features."""
+        return tuple(row for row in self.rows if not row.topic)
+
+    @property
+    def topics(self) -> tuple[Row, ...]:
+        """The rows of topics of the KVM API."""
+        return tuple(row for row in self.rows if row.topic)
+
+    @property
     def counts(self) -> dict[str, int]:
-        """Verdict -> number of rows, in the order of the vocabulary; rows that pyvmm failed at are not among them."""
-        found = Counter(row.verdict for row in self.rows if not row.error)
-        return {str(verdict): found[verdict] for verdict in Verdict if found[verdict]}
+        """Verdict -> number of features; those that pyvmm failed at are not among them."""
+        return count(self.features)
+
+    @property
+    def topic_counts(self) -> dict[str, int]:
+        """The same of topics."""
+        return count(self.topics)
 
     @property
     def broken(self) -> tuple[Row, ...]:
@@ -82,6 +98,19 @@ class Table:
         return EXIT_FAIL if self.broken else EXIT_PASS
 
 
+def count(rows: Iterable[Row]) -> dict[str, int]:
+    """Verdict -> number of rows, in the order of the vocabulary; rows that pyvmm failed at are not among them."""
+    found = Counter(row.verdict for row in rows if not row.error)
+    return {str(verdict): found[verdict] for verdict in Verdict if found[verdict]}
+
+
+def topics() -> list[Target]:
+    """Every topic of the KVM API that payloads prove, payload by payload."""
+    failed: dict[str, Exception] = {}
+    found = [Target(name, payload, group="api") for name, payload in proofs(failed, "api").items()]
+    return found + [Target(name, error=error, group="api") for name, error in failed.items()]
+
+
 def targets() -> list[Target]:
     """Every row there is: all features with a bit, and what else payloads prove, in the order of the bits."""
     failed: dict[str, Exception] = {}
@@ -92,19 +121,21 @@ def targets() -> list[Target]:
         for row in pv.FEATURES
         if row.name not in by_feature
     ]
-    found.sort(key=lambda target: order(target.name))
+    found.sort(key=lambda target: pv.order(target.name))
     return found + [Target(name, error=error) for name, error in failed.items()]
 
 
-def select(wanted: Sequence[str]) -> list[Target]:
-    """The rows that are meant, in the order of the bits; all of them if nothing is named.
+def select(wanted: Sequence[str], *, api: bool = False) -> list[Target]:
+    """The rows that are meant, in the order of the bits; all of them if nothing is named. `api`: topics of the KVM API
+    too, after the features.
 
-    A word is a feature by its name (any case, with or without prefix), else a payload, which means all that it proves.
+    A word is a feature or topic by its name (any case, with or without prefix), else a payload, which means all that it
+    proves.
 
     Raises:
         UsageError: a word is neither; the nearest names are offered.
     """
-    every = targets()
+    every = targets() + (topics() if api else [])
     if not wanted:
         return every
     chosen: set[str] = set()
@@ -121,14 +152,19 @@ def _meant(word: str, every: list[Target]) -> set[str]:
         *(row.kernel_name for row in (call,) if row),
         *(r.name for r in (call,) if r),
     ]
+    proven = [target for target in every if target.payload and target.payload.name == word.strip().lower()]
+    if proven and proven[0].group == "api":
+        return {target.name for target in proven}  # although its first topic may have the payload's name
     if feature:
         return {feature.name}
     for candidate in candidates:
         if candidate in by_name:
             return {by_name[candidate]}
-    proven = {target.name for target in every if target.payload and target.payload.name == word.strip().lower()}
     if proven:
-        return proven
+        return {target.name for target in proven}
+    path = shipped().get(word.strip().lower())
+    if path is not None and path.parent.name == "api":
+        raise UsageError(f"{word} is a topic of the KVM API\n  try: `pyvmm probe --api {word}`")
     if word in shipped():
         raise UsageError(f"payload {word} proves no feature; `pyvmm run {word}` runs it")
     payloads = dict.fromkeys(target.payload.name for target in every if target.payload)
@@ -173,14 +209,17 @@ class Probe:
             return
         if self.on_start:
             self.on_start(target.payload, number, len(self.chosen))
-        wanted = [other.name for other in self.chosen if other.payload and other.payload.name == target.payload.name]
+        wanted = [other for other in self.chosen if other.payload and other.payload.name == target.payload.name]
+        names = {other.name for other in wanted}
         begin = time.monotonic()
         try:
             rows = prove(target.payload, self.options, enforce=self.enforce, refusals=self.refusals)
-            self.done |= {row.name: row for row in rows if row.name in wanted}
+            self.done |= {row.name: row for row in rows if row.name in names}
         except Exception as error:
+            if _interrupted(error):
+                raise KeyboardInterrupt from error
             elapsed = time.monotonic() - begin
-            self.done |= {name: _failed(name, target.payload.name, error, elapsed) for name in wanted}
+            self.done |= {other.name: _failed(other, target.payload.name, error, elapsed) for other in wanted}
 
     def table(self, host: HostFacts, *, interrupted: bool = False) -> Table:
         """All rows that are ready, as a value."""
@@ -196,23 +235,31 @@ class Probe:
         )
 
 
+def _interrupted(error: BaseException) -> bool:
+    """Was it ^C? Before Python 3.12 one that strikes while a class is made comes wrapped, as a RuntimeError."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__cause__
+    return cause is not None
+
+
 def _without_proof(target: Target) -> Row:
     if target.error:
-        return _failed(target.name, target.name, target.error, 0.0)
-    return _row(target.name, Finding(Verdict.UNPROVEN, target.reason), "", 0.0)
+        return _failed(target, target.name, target.error, 0.0)
+    return _row(target, Finding(Verdict.UNPROVEN, target.reason), "", 0.0)
 
 
-def _failed(name: str, payload: str, error: Exception, elapsed: float) -> Row:
+def _failed(target: Target, payload: str, error: Exception, elapsed: float) -> Row:
     """What pyvmm said on purpose is its message alone; anything else names the type too."""
     text = str(error) if isinstance(error, VmmError) else f"{type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))
-    return _row(name, Finding(Verdict.UNPROVEN, f"pyvmm error: {text}"), payload, elapsed, details)
+    return _row(target, Finding(Verdict.UNPROVEN, f"pyvmm error: {text}"), payload, elapsed, details)
 
 
-def _row(name: str, finding: Finding, payload: str, elapsed: float, error: str = "") -> Row:
-    feature = pv.find(name)
+def _row(target: Target, finding: Finding, payload: str, elapsed: float, error: str = "") -> Row:
+    feature = bit_of(target.name, target.group)
     return Row(
-        name=name,
+        name=target.name,
         bit=feature.bit if feature else None,
         register=feature.register if feature else "",
         offered=supported().has(feature.name) if feature else False,
@@ -221,4 +268,5 @@ def _row(name: str, finding: Finding, payload: str, elapsed: float, error: str =
         payload=payload,
         elapsed=elapsed,
         error=error,
+        group=target.group,
     )

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmm.abi import pv
-from vmm.errors import MissingCapability, UsageError
+from vmm.errors import MissingCapability, MissingCpus, UsageError
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.guest import MissingResult
 from vmm.payload.lab import Lab
@@ -40,6 +40,12 @@ class Row:
     payload: str
     elapsed: float
     error: str = ""
+    group: str = "pv"  # of the payload: a paravirtual feature, or "api", a topic of the KVM API
+
+    @property
+    def topic(self) -> bool:
+        """A topic of the KVM API, which has no bit."""
+        return self.group == "api"
 
     @property
     def verdict(self) -> Verdict:
@@ -51,12 +57,11 @@ class Row:
         return "error" if self.error else self.verdict.outcome
 
     def as_json(self) -> dict[str, Any]:
-        """An element of `features` (schema 1)."""
+        """An element of `features`, or of `topics`, which have no bit (schema 1)."""
+        bit = {} if self.topic else {"bit": self.bit, "register": self.register, "offered": self.offered}
         return {
             "name": self.name,
-            "bit": self.bit,
-            "register": self.register,
-            "offered": self.offered,
+            **bit,
             "verdict": str(self.verdict),
             "outcome": self.outcome,
             "reason": self.finding.reason,
@@ -72,14 +77,15 @@ class Row:
         }
 
 
-def proofs(failed: dict[str, Exception] | None = None) -> dict[str, Payload]:
-    """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last.
+def proofs(failed: dict[str, Exception] | None = None, group: str = "pv") -> dict[str, Payload]:
+    """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last. With group
+    "api", topics of the KVM API, by payload.
 
     A payload whose header or host half is at fault goes into `failed` by name; without that dict it is raised.
     """
     by_feature: dict[str, Payload] = {}
     for name, path in shipped().items():
-        if path.parent.name != "pv":
+        if path.parent.name != group:
             continue
         try:
             payload = find(name)
@@ -91,15 +97,9 @@ def proofs(failed: dict[str, Exception] | None = None) -> dict[str, Payload]:
             continue
         for feature in getattr(module, "FEATURES", ()):
             by_feature[feature] = payload
-    return dict(sorted(by_feature.items(), key=lambda item: order(item[0])))
-
-
-def order(feature: str) -> tuple[int, str]:
-    """Sorts features by bit, those of EDX after those of EAX, and names without a bit last."""
-    row = pv.find(feature)
-    if row is None:
-        return 1000, feature
-    return row.bit + (100 if row.register == "edx" else 0), feature
+    if group == "api":
+        return by_feature
+    return dict(sorted(by_feature.items(), key=lambda item: pv.order(item[0])))
 
 
 def prove(
@@ -119,7 +119,7 @@ def prove(
     elapsed = time.monotonic() - begin
     rows = []
     for name in names:
-        feature = pv.find(name)
+        feature = bit_of(name, payload.group)
         own = list(asked.get(name, ()))
         rows.append(
             Row(
@@ -131,9 +131,15 @@ def prove(
                 refusals=tuple(own),
                 payload=payload.name,
                 elapsed=elapsed,
+                group=payload.group,
             )
         )
     return rows
+
+
+def bit_of(name: str, group: str) -> pv.Feature | None:
+    """The feature's row in the facts; a topic of the KVM API has none, whatever it is called."""
+    return pv.find(name) if group != "api" else None
 
 
 def _askable(finding: Finding) -> bool:
@@ -143,6 +149,11 @@ def _askable(finding: Finding) -> bool:
 def _findings(module: Any, lab: Lab, names: tuple[str, ...]) -> dict[str, Finding]:
     try:
         check_needs(lab.payload)
+    except MissingCapability as error:
+        # A topic is what it needs, so without that it is absent; a feature has a bit that says what is offered.
+        absent = lab.payload.group == "api" and not isinstance(error, MissingCpus)
+        return dict.fromkeys(names, Finding(Verdict.ABSENT if absent else Verdict.UNPROVEN, str(error)))
+    try:
         found = module.prove(lab)
     except (Unproven, MissingCapability) as error:
         found = Finding(Verdict.UNPROVEN, str(error))

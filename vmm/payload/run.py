@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.errors import MissingCapability, UsageError
@@ -44,12 +45,15 @@ def run_payload(
         result = guest.result
         if result is None:
             raise UsageError(f"the host half of {payload.name} never ran its guest")
-        kind, reason = judge(result, payload.header.ends)
-        if kind == "pass" and module and hasattr(module, "check"):
-            kind, reason = _check(module.check, guest)
-        if kind == "pass":
-            kind, reason = _all_stored(guest, reason)
-        return _outcome(guest, result, kind, reason)
+        return _outcome(guest, result, *conclude(guest, result, module))
+
+
+def conclude(guest: Guest, result: Result, module: ModuleType | None) -> tuple[str, str]:
+    """(outcome, reason): how the run ended, what the host half finds, and whether every result was stored."""
+    kind, reason = judge(result, guest.header.ends)
+    if kind == "pass" and module and hasattr(module, "check"):
+        kind, reason = _check(module.check, guest)
+    return _all_stored(guest, reason) if kind == "pass" else (kind, reason)
 
 
 def judge(result: Result, meant: Why | None = None) -> tuple[str, str]:

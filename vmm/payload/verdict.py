@@ -31,7 +31,23 @@ class Verdict(StrEnum):
             return "pass"
         return "fail" if self is Verdict.BROKEN else "skip"
 
+    @property
+    def usable(self) -> bool:
+        """A guest can rely on the feature: works, serviced or advertised."""
+        return self.outcome == "pass"
 
+
+# From best to worst, for comparing hosts: who gives the effect (KVM, then pyvmm, then nobody can see it), then what is
+# not there in a known way, then what nobody knows, and last what is wrong.
+ORDER = (
+    Verdict.WORKS,
+    Verdict.SERVICED,
+    Verdict.ADVERTISED,
+    Verdict.INERT,
+    Verdict.ABSENT,
+    Verdict.UNPROVEN,
+    Verdict.BROKEN,
+)
 _MEANINGS = {
     Verdict.WORKS: "the guest saw the defined effect",
     Verdict.SERVICED: "pyvmm answered, because this host never hands the hypercall to KVM",

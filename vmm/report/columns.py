@@ -25,11 +25,16 @@ class Cells(NamedTuple):
 
 
 HEAD = Cells("feature", "bit", "offered", "verdict", "evidence")
+TOPIC_HEAD = HEAD._replace(feature="topic", bit="", offered="")
 
 
 def cells(row: Row) -> Cells:
-    """`STEAL_TIME`, `5` (`edx 0`, or `-` without a bit), `yes`, `works` (`error`), one line of evidence."""
-    if row.bit is None:
+    """`STEAL_TIME`, `5` (`edx 0`, or `-` without a bit), `yes`, `works` (`error`), one line of evidence. A topic of the
+    KVM API has neither bit nor an offer.
+    """
+    if row.topic:
+        bit = offered = ""
+    elif row.bit is None:
         bit, offered = "-", "-"
     else:
         bit = f"{row.register} {row.bit}" if row.register != "eax" else str(row.bit)

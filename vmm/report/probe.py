@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vmm.observe.host import HostFacts
 from vmm.payload.outcome import plain
-from vmm.payload.probe import Table
-from vmm.report.doctor import verdict
+
+if TYPE_CHECKING:  # they need the C binding, and reading documents must do without
+    from vmm.observe.host import HostFacts
+    from vmm.payload.probe import Table
 
 SCHEMA = 1
 
@@ -24,8 +25,10 @@ def document(table: Table) -> dict[str, Any]:
                 "enforce": table.enforce,
                 "refusals": table.refusals,
             },
-            "features": [row.as_json() for row in table.rows],
+            "features": [row.as_json() for row in table.features],
+            "topics": [row.as_json() for row in table.topics],
             "counts": table.counts,
+            "topic_counts": table.topic_counts,
             "broken": len(table.broken),
             "errors": len(table.errors),
             "interrupted": table.interrupted,
@@ -38,6 +41,8 @@ def document(table: Table) -> dict[str, Any]:
 
 def host(facts: HostFacts) -> dict[str, Any]:
     """What tells two hosts apart, one value each; `pyvmm doctor --json` has the whole."""
+    from vmm.report.doctor import verdict  # it needs the binding, and who reads documents does without
+
     setting = facts.setting
     return {
         "text": verdict(facts),

@@ -9,7 +9,7 @@ from vmm.observe.host import HostFacts
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row
 from vmm.payload.verdict import Refusal, Verdict
-from vmm.report.columns import HEAD, KINDS, cells, line, number, one_line
+from vmm.report.columns import HEAD, KINDS, TOPIC_HEAD, cells, line, number, one_line
 from vmm.report.doctor import verdict as host_verdict
 from vmm.report.style import Style
 
@@ -27,8 +27,8 @@ def host_line(host: HostFacts) -> str:
     return one_line(f"Linux {host.setting.release}; {host_verdict(host)}")
 
 
-def head(columns: tuple[int, ...], style: Style) -> str:
-    return style("head", line(HEAD, columns, ""))
+def head(columns: tuple[int, ...], style: Style, *, topics: bool = False) -> str:
+    return style("head", line(TOPIC_HEAD if topics else HEAD, columns, ""))
 
 
 def row_line(row: Row, columns: tuple[int, ...], style: Style) -> str:
@@ -72,11 +72,9 @@ def closing(table: Table, style: Style) -> Iterator[str]:
 
 def summary(table: Table) -> str:
     """`20 features: 12 works, 7 serviced, 1 inert; nothing is broken; 93 of 93 refusals as the ABI says (3.1 s)`."""
-    count = len(table.rows)
-    parts = [f"{number} {verdict}" for verdict, number in table.counts.items()]
-    if table.errors:
-        parts.append(f"{len(table.errors)} not shown for an error of pyvmm's own")
-    text = f"{count} feature{'s' * (count != 1)}: {', '.join(parts) or 'none'}"
+    kinds = [(table.features, table.counts, "feature")] * bool(table.features or not table.topics)
+    kinds += [(table.topics, table.topic_counts, "topic")] * bool(table.topics)
+    text = "; ".join(_counted(*kind) for kind in kinds)
     if not table.broken and not table.errors and not table.missing:
         text += "; nothing is broken"
     if table.asked:
@@ -84,3 +82,10 @@ def summary(table: Table) -> str:
     if table.missing:
         text += f"; {len(table.missing)} not run"
     return f"{text} ({table.elapsed:.1f} s)"
+
+
+def _counted(rows: tuple[Row, ...], counts: dict[str, int], what: str) -> str:
+    parts = [f"{number} {verdict}" for verdict, number in counts.items()]
+    if errors := sum(bool(row.error) for row in rows):
+        parts.append(f"{errors} not shown for an error of pyvmm's own")
+    return f"{len(rows)} {what}{'s' * (len(rows) != 1)}: {', '.join(parts) or 'none'}"

@@ -32,6 +32,11 @@ def point(number: int, row: Row) -> str:
     return f"{text}\n{_diagnostics(row)}"
 
 
+def skip_all(reason: str) -> str:
+    """The whole of a run that shows nothing here: an empty plan with the reason."""
+    return f"TAP version 14\n1..0 # SKIP {_escape(reason)}\n"
+
+
 def bail(reason: str) -> str:
     """The line that ends a run before its plan is done."""
     return f"Bail out! {_escape(reason)}\n"
@@ -45,7 +50,7 @@ def _escape(text: str) -> str:
 def _diagnostics(row: Row) -> str:
     found: dict[str, Any] = plain(row.as_json())
     keys = ["verdict", "reason", "summary", "bit", "register", "offered", "payload", "elapsed_s", "error"]
-    lines = ["---", *(f"{key}: {_value(found[key])}" for key in keys if found[key] not in ("", None))]
+    lines = ["---", *(f"{key}: {_value(found[key])}" for key in keys if found.get(key) not in ("", None))]
     for key in ("evidence", "refusals"):
         if found[key]:
             lines += [f"{key}:", *_items(found[key])]

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
-from vmm.observe.postmortem import FaultInfo, PostMortem, VcpuState
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
+
+if TYPE_CHECKING:
+    from vmm.observe.postmortem import FaultInfo, PostMortem, VcpuState
 
 MARKS = {"pass": "good", "fail": "bad", "skip": "warn", "error": "bad", "timeout": "bad"}
 REGISTER_ROWS = (
@@ -31,6 +35,10 @@ def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
     lines += [f"{INDENT}{style('bad', 'failed')}: {printable(failure)}" for failure in outcome.failures]
     if outcome.postmortem:
         lines += postmortem_lines(outcome.postmortem, style)
+    if outcome.stats is not None:
+        from vmm.report.statistics import statistics_lines
+
+        lines += statistics_lines(outcome.stats, style)
     if outcome.unclaimed:
         lines.append(
             f"{INDENT}{_count(outcome.unclaimed, 'access')} that no device claims: a read gives all ones (see --strict)"

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm replay`: a recorded trace, shown again and handled again; no device, no guest code."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TextIO
+
+from vmm.cli.colour import style_for
+from vmm.cli.files import write_file
+from vmm.cli.tracing import printer
+from vmm.observe.trace import read
+from vmm.payload.record import INTERRUPTED
+from vmm.payload.replay import Replayed, replay
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE.jsonl", help="what `pyvmm run NAME --trace FILE.jsonl` wrote")
+    parser.add_argument("--quiet", action="store_true", help="only the outcome, and what was handled again")
+    parser.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+    parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+
+
+def run(args: argparse.Namespace, out: TextIO) -> int:
+    from vmm.report.text import outcome_lines
+    from vmm.report.timeline import Timeline
+
+    found = replay(args.file)  # the whole of it before the first line is shown
+    style = style_for(args, out)
+    if not args.quiet:
+        show = printer(args, out)
+        for _, record in read(args.file):
+            show(record)
+    if args.timeline:
+        timeline = Timeline(f"exits of {found.trace.payload}")
+        for _, record in read(args.file):
+            timeline.add(record)
+        write_file(args.timeline, timeline.svg())
+    if found.outcome.outcome == INTERRUPTED:
+        print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
+    else:
+        for line in outcome_lines(found.outcome, style):
+            print(line, file=out)
+    for line in summary(found):
+        print(line, file=out)
+    return found.exit_code
+
+
+def summary(found: Replayed) -> list[str]:
+    """What a replay proves and what not."""
+    taken = f", {found.taken} of them answered by the record" if found.taken else ""
+    lines = [f"replay: {found.handled} exits handled again without a device{taken}: all as recorded"]
+    if found.judged:
+        lines.append("replay: the outcome follows from them")
+    return lines + [f"replay: {note}" for note in found.notes]

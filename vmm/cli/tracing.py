@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm run` with a trace: where the records go (the terminal, a file, a drawing), and that none of it is lost."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TextIO
+
+from vmm.abi.record import replace
+from vmm.cli import pyvmm_version
+from vmm.cli.colour import style_for
+from vmm.cli.files import OutputFile
+from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
+from vmm.machine.layout import parse_size
+from vmm.observe.trace import Record, Writer
+from vmm.payload.catalog import Payload
+from vmm.payload.options import Options, both
+from vmm.payload.outcome import Outcome
+from vmm.payload.record import Recording
+from vmm.payload.run import run_payload
+from vmm.report.timeline import Timeline
+from vmm.report.trace import TraceText
+
+
+def run_traced(
+    payload: Payload,
+    options: Options,
+    args: argparse.Namespace,
+    out: TextIO,
+    live: Callable[[bytes], object] | None,
+) -> Outcome:
+    """Run the payload; `live` shows its console, where the trace is not printed and so shows it itself.
+
+    Raises:
+        UsageError: an output file cannot be written; nothing was run.
+        HostError: it could be, and no longer can: the run went on without it.
+    """
+    files = [name for name in args.trace if name != "-"]
+    if len(files) > 1:
+        raise UsageError(f"--trace {files[0]} and --trace {files[1]}: one file is written")
+    printing = "-" in args.trace or (args.step and not files)
+    limit = parse_size(args.trace_limit)
+    with ExitStack() as stack:
+        sinks: list[Callable[[Record], object]] = []
+        written = _reserve(files[0], stack) if files else None
+        drawn = _reserve(args.timeline, stack) if args.timeline else None
+        writer = Writer(written.file, limit) if written else None
+        timeline = Timeline(f"exits of {payload.name}") if drawn else None
+        if writer:
+            sinks.append(writer.write)
+        if timeline:
+            sinks.append(timeline.add)
+        if printing:
+            sinks.append(printer(args, sys.stderr if args.json else out))
+        recording = Recording(
+            payload,
+            lambda record: [sink(record) for sink in sinks],
+            pyvmm=pyvmm_version(),
+            step=args.step,
+        )
+        ended, status = None, EXIT_INTERRUPTED
+        try:
+            ended = outcome = run_payload(
+                payload, replace(options, watch=both(options.watch, recording.watch)), live=None if printing else live
+            )
+            status = outcome.exit_code
+        except VmmError as error:
+            ended, status = Outcome(payload.name, "error", str(error).splitlines()[0]), error.exit_code
+            raise
+        finally:  # also after ^C: what was seen is kept
+            try:
+                recording.end(ended, status, writer.dropped if writer else 0)
+            finally:
+                if written and writer and writer.error is None:
+                    written.keep()
+                if drawn and timeline:
+                    drawn.file.write(timeline.svg().encode())
+                    drawn.keep()
+        if writer and writer.error is not None:
+            raise HostError(f"writing {files[0]!r}: {writer.error.strerror}; the guest ended with: {outcome.outcome}")
+        return outcome
+
+
+def _reserve(name: str, stack: ExitStack) -> OutputFile:
+    """An output file that is gone at the end of the stack unless it was kept."""
+    output = OutputFile(name)
+    stack.callback(output.discard)
+    return output
+
+
+def printer(args: argparse.Namespace, out: TextIO) -> Callable[[Record], None]:
+    """Prints each record as it comes."""
+    text = TraceText(style_for(args, out))
+
+    def show(record: Record) -> None:
+        for line in text.lines(record):
+            print(line, file=out)
+
+    return show

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where in the guest an exit came from: RIP, its symbol, and the instruction. It reads a vCPU and changes nothing.
+
+An exit's RIP is that of the instruction or of the next one: KVM steps over an OUT or a store before it exits, and over
+an IN or a load only when it has the answer (arch/x86/kvm/x86.c, x86_emulate_instruction and complete_userspace_io).
+"""
+
+from __future__ import annotations
+
+import functools
+
+from vmm.asm.disassembler import MAX_LENGTH, disassemble
+from vmm.errors import VmmError
+from vmm.kvm.exits import Debug, Exit, MmioWrite, PortIn, PortOut
+from vmm.machine.machine import Machine
+from vmm.machine.runner import Runner
+from vmm.observe.postmortem import code_bits, linear, readable, where
+
+STEPPED = {
+    "PortIn": ("in", "ins"),
+    "PortOut": ("out", "outs"),
+    "Halt": ("hlt",),
+    "ReadMsr": ("rdmsr",),
+    "WriteMsr": ("wrmsr",),
+    "Hypercall": ("vmcall", "vmmcall"),
+}
+
+
+class Sites:
+    """Finds the sites of one machine's exits. Where RIP and what stands before it are both, say, an OUT, what earlier
+    exits were decides: a host does it always the same way.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._stepped: dict[str, bool] = {}  # kind of exit -> RIP was past the instruction
+
+    def of(self, runner: Runner, exit: Exit) -> tuple[int, str, str]:
+        """(RIP, symbol+offset, text) of the instruction that caused the exit; empty text where it cannot be told."""
+        machine = self._machine
+        try:
+            rip = exit.pc if isinstance(exit, Debug) else runner.vcpu.get_regs().rip
+            sregs = runner.vcpu.get_sregs()
+            here = linear(sregs, rip)
+            start = _statement_before(machine, here)
+            before = readable(machine, sregs, start, here - start) if start < here else b""
+            after = readable(machine, sregs, here, MAX_LENGTH)
+        except VmmError:
+            return 0, "", ""
+        bits = code_bits(sregs)
+        text = _text(after, here, bits)
+        if before and len(before) == here - start:
+            past = _text(before, start, bits)
+            if self._is_past(exit, text, past):
+                rip, here, text = rip - len(before), start, past
+        return rip, where(machine, here), self._with_target(text)
+
+    def _is_past(self, exit: Exit, here: str, past: str) -> bool:
+        """Is it the instruction before RIP?"""
+        kind = type(exit).__name__
+        if isinstance(exit, MmioWrite):
+            return not here.startswith("rep") and "[" in past
+        wanted = STEPPED.get(kind)
+        if wanted is None or not _is(past, wanted, exit):
+            return False
+        if _is(here, wanted, exit):
+            return self._stepped.get(kind, False) and not here.startswith("rep")
+        self._stepped[kind] = True
+        return True
+
+    def _with_target(self, text: str) -> str:
+        """`jne 0x20010` with the label that it goes to."""
+        name, _, target = text.partition(" ")
+        if self._machine.program and (name == "call" or name.startswith("j")) and target.startswith("0x"):
+            label = self._machine.program.symbolize(int(target, 16))
+            return f"{name} {label}" if label else text
+        return text
+
+
+def _statement_before(machine: Machine, address: int) -> int:
+    """Where the statement that ends at `address` begins; the address itself where no source says so."""
+    line = machine.program.line_at(address - 1) if machine.program else None
+    return line.address if line and line.address + line.size == address else address
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(code: bytes, address: int, bits: int) -> str:
+    rows = disassemble(code, address, count=1, bits=bits) if code else []
+    return rows[0].text if rows else ""
+
+
+def _is(text: str, names: tuple[str, ...], exit: Exit) -> bool:
+    """Is it one of these instructions, and its port, if it names one, that of the exit?"""
+    name, *operands = text.removeprefix("rep ").replace(",", " ").split() or [""]
+    if not any(name == each or (each.endswith("s") and name[:-1] == each and name[-1] in "bwd") for each in names):
+        return False
+    ports = [int(each, 0) for each in operands if each[0].isdigit()]
+    return not isinstance(exit, (PortIn, PortOut)) or ports in ([], [exit.port])

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Watches machines and tells what it sees as records (trace.py). It keeps none: memory stays bounded."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+
+from vmm.abi.record import replace
+from vmm.asm.disassembler import disassemble
+from vmm.kvm.exits import Debug, Exit
+from vmm.machine.loop import handle
+from vmm.machine.machine import Machine, Result
+from vmm.machine.platform import Platform
+from vmm.machine.runner import Runner
+from vmm.machine.steps import Step, Stop
+from vmm.observe.postmortem import readable
+from vmm.observe.site import Sites
+from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
+
+LOADS_RFLAGS = ("iret", "iretq", "iretd", "popf", "popfq", "sysretq", "sysret")
+PATIENCE = 1.0  # seconds: a callback that waits for another vCPU must not wait for ever because of us
+
+
+class Tracer:
+    """Gives every record to `emit`, one at a time. `step`: every instruction is an exit (KVM's single-step).
+
+    While one exit is handled, the others wait: the order of the records is that in which devices were asked.
+    """
+
+    def __init__(self, emit: Callable[[Record], object], *, step: bool = False) -> None:
+        self._emit = emit
+        self.step = step
+        self.exits = 0
+        self._guests = 0
+        self._begin = time.monotonic_ns()
+        self._lock = threading.RLock()
+        self._serving = False
+        self._notes: deque[Note] = deque()
+
+    def now(self) -> int:
+        """Nanoseconds since the first guest was ready to run."""
+        return time.monotonic_ns() - self._begin
+
+    def emit(self, record: Record) -> None:
+        with self._lock:
+            self._flush()
+            self._emit(record)
+
+    def say(self, note: Note) -> None:
+        """A note, from any thread: after the exit that is being handled. Never waits: who speaks may be waited for."""
+        self._notes.append(note)
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._serving:
+                    self._flush()
+            finally:
+                self._lock.release()
+
+    def _flush(self) -> None:
+        while self._notes:
+            self._emit(self._notes.popleft())
+
+    def attach(
+        self, machine: Machine, payload: str, params: dict[str, int], results: Callable[[], dict[str, int | None]]
+    ) -> None:
+        """Watch this machine from now on. `results` are read when a run has ended."""
+        number, self._guests = self._guests, self._guests + 1
+        if not number:
+            disassemble(b"\x90", 0)  # load the disassembler now, and not inside the first exit
+            self._begin = time.monotonic_ns()
+        made = Made(
+            guest=number,
+            t=self.now(),
+            payload=payload,
+            params=dict(params),
+            ids=tuple(runner.vcpu.id for runner in machine.runners),
+            memory=machine.memory.size,
+            irqchip=machine.irqchip,
+            strict=machine.platform.ports.strict,
+            console_limit=machine.sink.limit,
+            symbols=dict(machine.program.symbols) if machine.program else {},
+        )
+        self.emit(made)
+        machine.debugger.stepping = self.step
+        machine.watcher = _Watch(self, machine, number, results)
+
+    def serve(self, watch: _Watch, runner: Runner, exit: Exit, platform: Platform) -> Step:
+        """Handle an exit and tell of it."""
+        locked = self._lock.acquire(timeout=PATIENCE)
+        try:
+            self._serving = True
+            t = self.now()
+            rip, at, insn = watch.sites.of(runner, exit)
+            watch.check_stepping(runner, exit, insn, t)
+            printed = watch.machine.sink.length
+            step = handle(exit, platform)
+            self.exits += 1
+            told = replace(step, exit=None) if isinstance(step, Stop) else step
+            console = watch.machine.sink.since(printed)
+            self._emit(Exited(self.exits, watch.number, t, runner.index, exit, rip, at, insn, told, console))
+            return step
+        finally:
+            self._serving = False
+            self._flush()
+            if locked:
+                self._lock.release()
+
+
+class _Watch:
+    """A tracer's eyes on one machine (machine.Watcher)."""
+
+    def __init__(
+        self, tracer: Tracer, machine: Machine, number: int, results: Callable[[], dict[str, int | None]]
+    ) -> None:
+        self._tracer, self.machine, self.number, self._results = tracer, machine, number, results
+        self.sites = Sites(machine)
+        self._stepped: dict[int, tuple[str, int | None]] = {}  # vCPU -> what loads RFLAGS next, and where it goes
+
+    def begin(self, active: Sequence[Runner]) -> None:
+        platform = self.machine.platform
+        self._tracer.emit(
+            Run(
+                guest=self.number,
+                t=self._tracer.now(),
+                active=(0, *(runner.index for runner in active)),
+                claims=tuple(claims(platform)),
+                msr_reads=tuple(platform.msr_reads),
+                msr_writes=tuple(platform.msr_writes),
+                hypercalls=tuple(platform.hypercalls),
+            )
+        )
+
+    def serve(self, runner: Runner, exit: Exit, platform: Platform) -> Step:
+        return self._tracer.serve(self, runner, exit, platform)
+
+    def note(self, text: str) -> None:
+        self._tracer.say(Note(self.number, self._tracer.now(), text))
+
+    def ended(self, result: Result) -> None:
+        stop = result.stop
+        self._tracer.emit(
+            Stopped(
+                guest=self.number,
+                t=self._tracer.now(),
+                why=stop.why,
+                text=stop.text,
+                code=stop.code,
+                cpu=result.vcpu,
+                results=self._results(),
+                wall=int(result.wall * 1e9),
+            )
+        )
+
+    def check_stepping(self, runner: Runner, exit: Exit, insn: str, t: int) -> None:
+        """Say where single-step got lost: KVM steps by RFLAGS.TF, which some instructions load anew."""
+        if not self._tracer.step:
+            return
+        before, target = self._stepped.pop(runner.index, ("", None))
+        if before and not (isinstance(exit, Debug) and target in (None, exit.pc)):
+            text = f"vCPU {runner.index}: single-step was lost at `{before}`, which loads RFLAGS"
+            self._tracer.emit(Note(self.number, t, f"{text}; what ran from there until here is not traced"))
+        if isinstance(exit, Debug) and insn.split(" ")[0] in LOADS_RFLAGS:
+            self._stepped[runner.index] = insn, self._returns_to(runner, insn)
+
+    def _returns_to(self, runner: Runner, insn: str) -> int | None:
+        """Where an IRETQ goes; None where that is not known."""
+        if insn != "iretq":
+            return None
+        regs, sregs = runner.vcpu.get_regs(), runner.vcpu.get_sregs()
+        frame = readable(self.machine, sregs, regs.rsp, 8)
+        return int.from_bytes(frame, "little") if len(frame) == 8 else None
+
+
+def claims(platform: Platform) -> Iterator[Claim]:
+    """Everybody who answers on a platform's buses, in the order of addresses."""
+    for space, bus in (("port", platform.ports), ("mmio", platform.mmio)):
+        for way, rows in (("r", bus.readers), ("w", bus.writers)):
+            for row in rows:
+                yield Claim(space, way, row.base, row.stop - row.base, row.name)

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A payload's run told as records: its source first, each guest as it is made, the outcome last. It writes no file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+from vmm.observe.trace import SCHEMA, End, Record, Trace
+from vmm.observe.tracer import Tracer
+from vmm.payload.catalog import Payload
+from vmm.payload.guest import Guest
+from vmm.payload.outcome import Outcome, plain
+
+INTERRUPTED = "interrupted"
+
+
+class Recording:
+    """Pass `watch` as Options.watch, then call `end`. `emit` gets every record as it comes."""
+
+    def __init__(self, payload: Payload, emit: Callable[[Record], object], *, pyvmm: str, step: bool = False) -> None:
+        self._tracer = Tracer(emit, step=step)
+        source = payload.code if payload.text is None else payload.text.encode()
+        self._tracer.emit(
+            Trace(
+                schema=SCHEMA,
+                pyvmm=pyvmm,
+                payload=payload.name,
+                shipped=bool(payload.group),
+                sha256=hashlib.sha256(source or b"").hexdigest(),
+                text=payload.text,
+                step=step,
+            )
+        )
+
+    def watch(self, guest: Guest) -> None:
+        """A guest was made."""
+        self._tracer.attach(guest.machine, guest.payload.name, guest.params, lambda: guest.results)
+
+    def end(self, outcome: Outcome | None, exit_code: int, dropped: int = 0) -> None:
+        """It is over; without an outcome something ended it from outside."""
+        outcome = outcome or Outcome("", INTERRUPTED)
+        self._tracer.emit(
+            End(
+                t=self._tracer.now(),
+                recorded=self._tracer.exits - dropped,
+                dropped=dropped,
+                outcome=outcome.outcome,
+                exit_code=exit_code,
+                reason=outcome.reason,
+                results=outcome.results,
+                failures=outcome.failures,
+                evidence=plain(outcome.evidence),
+                exits=outcome.exits,
+                unclaimed=outcome.unclaimed,
+                wall_ms=float(outcome.wall_ms),
+            )
+        )

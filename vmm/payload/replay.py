@@ -1,0 +1,416 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A trace handled again without a device: every exit goes through loop.handle and the same devices, and what comes of
+it must be what the record says. It runs no guest code; guest memory and registers it does not have.
+
+What a host half hooks is hooked again by its `setup`, where that needs no vCPU and no memory. Everything else that
+answered then is stood in for by the record, and counted: it is shown, and not proven again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vmm.abi.record import replace
+from vmm.asm.program import Program
+from vmm.errors import (
+    EXIT_CANNOT_SHOW,
+    EXIT_FAIL,
+    EXIT_HOST,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    UsageError,
+    VmmError,
+)
+from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
+from vmm.machine.devices.sink import Sink
+from vmm.machine.fast import FastLane
+from vmm.machine.hooks import Hooks
+from vmm.machine.layout import REGIONS
+from vmm.machine.loop import handle
+from vmm.machine.machine import Result
+from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
+from vmm.machine.wiring import wire
+from vmm.observe.trace import Claim, End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
+from vmm.observe.tracer import claims
+from vmm.payload.catalog import Payload, find, shipped
+from vmm.payload.guest import Guest
+from vmm.payload.header import Header, ResultSlot, parse
+from vmm.payload.options import Options
+from vmm.payload.outcome import EXIT_CODES, Outcome
+from vmm.payload.record import INTERRUPTED
+from vmm.payload.run import conclude, judge
+
+HOST_ENDS = frozenset({Why.TIME_LIMIT, Why.EXIT_LIMIT, Why.STOPPED, Why.INTERRUPTED})
+PAGE = 0x1000  # KVM brings port data of at most a page at once
+MAX_MMIO = 8
+
+
+class NotInTrace(Exception):
+    """A host half asks for what a trace does not hold: memory, registers, the VM."""
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """What a replay found. `outcome` is the record's, and where `judged`, found again. Of the exits that were `handled`
+    again, `taken` had an answer only from the record. `notes` say what was not done.
+    """
+
+    trace: Trace
+    outcome: Outcome
+    exit_code: int
+    handled: int
+    taken: int
+    judged: bool
+    notes: tuple[str, ...]
+
+
+def replay(path: str) -> Replayed:
+    """Check a trace as a whole, then handle it again.
+
+    Raises:
+        TraceError: it is no whole trace, or an exit's handling gives something else than the record; with the line.
+    """
+    for _ in read(path):  # a trace that is damaged anywhere is handled nowhere
+        pass
+    player = Player(path)
+    for line, record in read(path):
+        player.play(line, record)
+    assert player.replayed is not None  # read() saw to it that an End comes
+    return player.replayed
+
+
+class ReplayMachine(Hooks):
+    """As much of a Machine as a host half's hooks need. Anything else is NotInTrace."""
+
+    def __init__(self, made: Made, end: Callable[[Stop], object]) -> None:
+        self.sink = Sink(made.console_limit)
+        irq = (lambda level: None) if made.irqchip == "kernel" else None
+        board = wire(self.sink, end, strict=made.strict, com1_irq=irq)
+        self.platform, self.uart, self.scratch = board.platform, board.uart, board.scratch
+        self.lane = FastLane(self.platform, self.sink)
+        self.irqchip = made.irqchip
+        self.program = Program(made.payload, REGIONS["code"].base, b"", made.symbols, ())
+
+    def note(self, text: str) -> None:
+        """The record has it."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise NotInTrace(f"machine.{name}")
+
+
+class ReplayGuest(Guest):
+    """A Guest whose results come from the record."""
+
+    def __init__(self, payload: Payload, made: Made, machine: Any) -> None:
+        self.payload, self.header, self.options = payload, payload.header, Options()
+        self.params = {name: made.params.get(name, row.default) for name, row in payload.header.params.items()}
+        self.program, self.machine = machine.program, machine
+        self.result, self.hypercalls = None, None
+        self.failures, self.evidence, self.kept = [], {}, {}
+        self.stored: dict[str, int | None] = {}
+
+    def value(self, slot: ResultSlot) -> int | None:
+        return next((self.stored.get(name) for name, each in self.header.results.items() if each is slot), None)
+
+
+@dataclass
+class Player:
+    """Plays one trace. `replayed` is there after its last line."""
+
+    path: str
+    replayed: Replayed | None = None
+    _line: int = 0
+    _trace: Trace | None = None
+    _payload: Payload | None = None
+    _module: ModuleType | None = None
+    _guests: list[_Seat] = field(default_factory=list)
+    _seq: int = 0
+    _taken: int = 0
+    _notes: list[str] = field(default_factory=list)
+
+    def play(self, line: int, record: Record) -> None:
+        """One record, in order."""
+        self._line = line
+        match record:
+            case Trace():
+                self._begin(record)
+            case Made():
+                self._make(record)
+            case Run():
+                self._seat(record.guest).begin(record)
+            case Exited():
+                self._exit(record)
+            case Stopped():
+                self._seat(record.guest).ended(record)
+            case End():
+                self._end(record)
+            case Note():
+                pass
+
+    def refuse(self, text: str) -> TraceError:
+        return TraceError(self.path, self._line, text)
+
+    def _begin(self, trace: Trace) -> None:
+        self._trace = trace
+        if trace.text is not None and hashlib.sha256(trace.text.encode("utf-8", "replace")).hexdigest() != trace.sha256:
+            raise self.refuse("the payload's text is not the one that its sum is of")
+        try:
+            header = Header() if trace.text is None else parse(trace.text, self.path)
+        except VmmError as error:
+            raise self.refuse(f"the payload's header: {error}") from error
+        self._payload = Payload(trace.payload, Path(trace.payload), "", header, text=trace.text)
+        if trace.shipped:
+            own = find(trace.payload) if trace.payload in shipped() else None
+            if own is not None and own.text == trace.text:  # only what this pyvmm ships is ever imported
+                self._payload, self._module = own, own.host_half()
+            else:
+                self._notes.append(f"this pyvmm has another {trace.payload}: its host half was left out")
+
+    def _make(self, made: Made) -> None:
+        if made.guest != len(self._guests) or not made.ids or made.console_limit < 0:
+            raise self.refuse("this guest cannot be")
+        assert self._payload is not None  # read() saw to it that the Trace comes first
+        assert self._trace is not None
+        own = made.payload == self._payload.name
+        payload = self._payload if own else Payload(made.payload, Path(made.payload), "", Header())
+        seat = _Seat(self, made, payload, step=self._trace.step)
+        setup = getattr(self._module, "setup", None) if own and not hasattr(self._module, "prove") else None
+        if setup:
+            try:
+                setup(seat.guest)
+            except Exception as error:  # it was written for a machine that is there
+                self._notes.append(f"the host half's setup needs {_first_line(error)}: its answers are the record's")
+                seat = _Seat(self, made, payload, step=self._trace.step)
+                self._module = None
+        self._guests.append(seat)
+
+    def _seat(self, number: int) -> _Seat:
+        if not 0 <= number < len(self._guests):
+            raise self.refuse(f"guest {number} was never made")
+        return self._guests[number]
+
+    def _exit(self, record: Exited) -> None:
+        self._seq += 1
+        if record.seq != self._seq:
+            raise self.refuse(f"exit {record.seq} comes where exit {self._seq} should")
+        seat = self._seat(record.guest)
+        if wrong := _impossible(record.exit) or seat.cannot_take(record):
+            raise self.refuse(wrong)
+        printed = seat.machine.sink.length
+        try:
+            step = seat.handle(record)
+        except NotInTrace:
+            self._taken += 1
+            seat.took = 1
+            seat.machine.sink.write(record.console[seat.machine.sink.length - printed :])
+            return
+        except Exception as error:  # of a device, or of a host half
+            raise self.refuse(f"handling this exit fails: {_first_line(error)}") from error
+        self._taken += seat.took
+        told = replace(step, exit=None) if isinstance(step, Stop) else step
+        if told != record.step:
+            raise self.refuse(f"the record says {_words(record.step)}, and handling the exit gives {_words(told)}")
+        console = seat.machine.sink.since(printed)
+        if seat.took and not console:
+            seat.machine.sink.write(record.console)  # what a callback printed that is not there
+        elif console != record.console:
+            raise self.refuse(
+                f"the record says that the exit printed {record.console!r:.60}, and it prints {console!r:.60}"
+            )
+
+    def _end(self, end: End) -> None:
+        if end.recorded != self._seq:
+            raise self.refuse(f"{end.recorded} exits should be in the trace, and {self._seq} are")
+        codes: dict[str, tuple[int, ...]] = {name: (code,) for name, code in EXIT_CODES.items()}
+        codes[INTERRUPTED] = (EXIT_INTERRUPTED,)
+        codes["error"] = (EXIT_FAIL, EXIT_USAGE, EXIT_CANNOT_SHOW, EXIT_HOST)  # by who can do something about it
+        if end.exit_code not in codes.get(end.outcome, ()):
+            raise self.refuse(f"outcome {end.outcome!r:.40} with exit status {end.exit_code} cannot be")
+        for name in (*end.results, *end.exits):
+            if not (name.isascii() and name.isidentifier()):
+                raise self.refuse(f"{name!r:.40} cannot be a name")
+        assert self._trace is not None
+        judged = self._judge(end)
+        outcome = Outcome(
+            payload=self._trace.payload,
+            outcome=end.outcome,
+            reason=end.reason,
+            console=self._guests[0].machine.sink.data if self._guests else b"",
+            results=end.results,
+            failures=end.failures,
+            evidence=end.evidence,
+            exits=end.exits,
+            unclaimed=end.unclaimed,
+            wall_ms=end.wall_ms,
+        )
+        self.replayed = Replayed(
+            self._trace, outcome, end.exit_code, self._seq, self._taken, judged, tuple(self._notes)
+        )
+
+    def _judge(self, end: End) -> bool:
+        """Come to the outcome again, from what was handled. False where that cannot be done; the note says why."""
+        if end.dropped:
+            self._notes.append(f"the outcome is the record's: {end.dropped} exits came after the file's size limit")
+            return False
+        if self._module is not None and hasattr(self._module, "prove"):
+            self._notes.append("the outcome is the record's: a proof measures guest memory and time")
+            return False
+        seat = self._guests[-1] if self._guests else None
+        if seat is None or seat.result is None or end.outcome in (INTERRUPTED, "error"):
+            self._notes.append("the outcome is the record's: no run came to its end")
+            return False
+        seat.guest.stored = end.results
+        try:
+            found = conclude(seat.guest, seat.result, self._module)
+        except NotInTrace as error:
+            found = judge(seat.result, seat.guest.header.ends)
+            if found[0] == "pass" or found == (end.outcome, end.reason):
+                self._notes.append(f"the outcome is the record's: the host half's check needs {error}")
+                return False
+        if found != (end.outcome, end.reason):
+            raise self.refuse(
+                f"the record says {end.outcome} ({end.reason}), and the exits give {found[0]} ({found[1]})"
+            )
+        return True
+
+
+class _Seat:
+    """One guest of a replay."""
+
+    def __init__(self, player: Player, made: Made, payload: Payload, *, step: bool) -> None:
+        self._player, self._made, self._step = player, made, step
+        self.machine = ReplayMachine(made, self._end)
+        self.guest = ReplayGuest(payload, made, self.machine)
+        self.result: Result | None = None
+        self.took = 0
+        self._ends: list[tuple[Stop, int | None]] = []
+        self._working: set[int] | None = None  # vCPUs of the run that have not halted
+        self._cpu = 0
+        self._answer = b""
+        self._said: Resume | Stop = GO_ON
+        if step:
+            self.machine.platform.on_debug = lambda exit: GO_ON
+
+    # -- a run
+
+    def begin(self, run: Run) -> None:
+        """A run that has no Stopped before the next begins ended by an error, which the record does not hold."""
+        self._working, self._ends, self.took = set(run.active), [], 0
+        platform = self.machine.platform
+        there = {(row.space, row.way, row.base, row.size) for row in claims(platform)}
+        told = {(row.space, row.way, row.base, row.size) for row in run.claims}
+        for space, way, base, size in sorted(there - told):
+            raise self._player.refuse(
+                f"the record has nobody at {space} {base:#x} (+{size}, {way}), and this pyvmm has"
+            )
+        for claim in run.claims:
+            if (claim.space, claim.way, claim.base, claim.size) not in there:
+                self._stand_in(claim)
+        for index in run.msr_reads:
+            platform.msr_reads.setdefault(index, self._recorded_int)
+        for index in run.msr_writes:
+            platform.msr_writes.setdefault(index, lambda value: self._recorded_int() is not None)
+        for nr in run.hypercalls:
+            platform.hypercalls.setdefault(nr, lambda *args: self._recorded_int() or 0)
+
+    def cannot_take(self, record: Exited) -> str:
+        """Why this exit cannot be the guest's; empty if it can."""
+        if self._working is None:
+            return f"guest {record.guest} is not running"
+        return "" if 0 <= record.cpu < len(self._made.ids) else f"guest {record.guest} has no vCPU {record.cpu}"
+
+    def handle(self, record: Exited) -> Step:
+        self._cpu, self._said, self.took = record.cpu, record.step, 0
+        reply = record.step.reply if isinstance(record.step, Resume) else None
+        self._answer = reply if isinstance(reply, bytes) else b""
+        step = handle(record.exit, self.machine.platform)
+        if isinstance(step, Stop):
+            self._halt_or_end(replace(step, exit=None))
+        return step
+
+    def ended(self, stopped: Stopped) -> None:
+        if self._working is None:
+            raise self._player.refuse(f"guest {stopped.guest} is not running")
+        stop = Stop(stopped.why, stopped.text, code=stopped.code)
+        by_host = stop.why in HOST_ENDS or self.took  # a callback that is not there may have ended it, at this exit
+        if not by_host and all(each != stop for each, _ in self._ends):
+            said = "; ".join(each.text for each, _ in self._ends) or "none of its exits ends it"
+            raise self._player.refuse(f"the record says that the run ended because {stop.text}; by its exits: {said}")
+        self._working = None
+        self.guest.stored = stopped.results
+        sink, nothing = self.machine.sink, Counter[str]()
+        self.result = self.guest.result = Result(stop, stopped.cpu, sink.data, stopped.wall / 1e9, nothing, {}, 0)
+
+    def _end(self, stop: Stop) -> None:
+        self._ends.append((stop, self._cpu))
+
+    def _halt_or_end(self, stop: Stop) -> None:
+        """As Conductor.finish: a HLT ends the run when it is the last one."""
+        if stop.why is Why.HALT and self._working is not None:
+            self._working.discard(self._cpu)
+            if self._working:
+                return
+        self._end(stop)
+
+    # -- standing in
+
+    def _stand_in(self, claim: Claim) -> None:
+        bus = self.machine.platform.ports if claim.space == "port" else self.machine.platform.mmio
+        try:
+            if claim.way == "r":
+                bus.claim_reads(claim.base, claim.size, "the record", self._recorded)
+            else:
+                bus.claim_writes(claim.base, claim.size, "the record", self._accepted)
+        except UsageError as error:
+            raise self._player.refuse(str(error).splitlines()[0]) from error
+
+    def _recorded(self, _offset: int, size: int) -> int:
+        """The next `size` bytes of the recorded answer."""
+        self.took = 1
+        data, self._answer = self._answer[:size], self._answer[size:]
+        if len(data) < size:
+            raise ValueError("the record has no answer for it")
+        return int.from_bytes(data, "little")
+
+    def _accepted(self, _offset: int, _size: int, _value: int) -> None:
+        self.took = 1
+
+    def _recorded_int(self) -> int | None:
+        self.took = 1
+        reply = self._said.reply if isinstance(self._said, Resume) else None
+        return reply if isinstance(reply, int) else None
+
+
+def _impossible(exit: Exit) -> str:
+    """Why KVM never gives such an exit; empty if it may."""
+    match exit:
+        case PortIn(port, size, count):
+            sound = port in range(1 << 16) and size in (1, 2, 4) and 0 < count * size <= PAGE
+        case PortOut(port, size, data):
+            sound = port in range(1 << 16) and size in (1, 2, 4) and 0 < len(data) <= PAGE and not len(data) % size
+        case MmioRead(address, size):
+            sound = address in range(1 << 52) and 0 < size <= MAX_MMIO
+        case MmioWrite(address, data):
+            sound = address in range(1 << 52) and 0 < len(data) <= MAX_MMIO
+        case _:
+            sound = True
+    return "" if sound else f"KVM gives no such exit: {exit!r:.80}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _words(step: Step) -> str:
+    """A step for a message."""
+    if isinstance(step, Stop):
+        return f"the end of the run ({step.why}: {step.text})"
+    if not step.answers:
+        return "no answer"
+    return f"the answer {step.reply.hex(' ')}" if isinstance(step.reply, bytes) else f"the answer {step.reply}"

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""KVM's statistics over the runs of a payload's guests: by how much each rose, with its unit. It prints nothing.
+
+Source: KVM_GET_STATS_FD, api.rst 4.133. They are read when a guest is made and just before its machine is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from vmm.errors import VmmError
+from vmm.kvm.stats import Stats
+
+if TYPE_CHECKING:
+    from vmm.payload.guest import Guest
+
+
+class Statistics:
+    """Pass `watch` as Options.watch; `rows` then has one for the VM and one for each vCPU of every guest."""
+
+    def __init__(self) -> None:
+        self._rows: list[dict[str, Any]] = []
+        self._guests = 0
+
+    def watch(self, guest: Guest) -> None:
+        """Read the statistics of this guest's machine now, and again when it is closed.
+
+        Raises:
+            MissingCapability: this KVM has no binary statistics (Linux 5.14).
+        """
+        machine = guest.machine
+        machine.vm.require("BINARY_STATS_FD", "--stats")
+        self._guests += 1
+        with ExitStack() as stack:  # what has been opened is closed if the next cannot be
+            opened = [("VM", stack.enter_context(machine.vm.get_stats()))]
+            for runner in machine.runners:
+                opened.append((f"vCPU {runner.index}", stack.enter_context(runner.vcpu.get_stats())))
+            before = [stats.snapshot() for _, stats in opened]
+            guest.on_close.append(partial(self._read, self._guests, opened, before, stack.pop_all()))
+
+    def _read(
+        self, guest: int, opened: list[tuple[str, Stats]], before: list[dict[str, int]], stack: ExitStack
+    ) -> None:
+        with stack:
+            for (of, stats), earlier in zip(opened, before, strict=True):
+                try:
+                    values = [
+                        {"name": name, "value": value, "kind": row.kind, "unit": row.label}
+                        for name, value in stats.rise(earlier).items()
+                        for row in (stats.descriptors[name],)
+                    ]
+                except VmmError:
+                    continue  # the machine went before its guest: nothing can be read any more
+                self._rows.append({"guest": guest, "of": of, "values": values})
+
+    @property
+    def rows(self) -> tuple[Mapping[str, Any], ...]:
+        """`guest` (from 1, in the order they were made), `of`, and `values`: only those that changed."""
+        return tuple(self._rows)
