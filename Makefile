@@ -64,9 +64,11 @@ endif
 listings: build ## write tests/listings/ anew: the bytes of every payload, for review
 	@$(PY) tools/listings.py
 
-bench: build ## time `pyvmm run hello` as a whole process
-	@$(PY) -m timeit -n 1 -r 20 -s 'import subprocess' \
-	    'subprocess.run(["$(PYVMM)", "run", "hello"], stdout=subprocess.DEVNULL, check=True)'
+bench: build bench/floor ## what pyvmm costs beside a C program and QEMU, and the goals
+	@$(PYVMM) bench
+
+bench/floor: bench/floor.c
+	@$(CC) -O2 -Wall -Wextra -o $@ $< -lpthread
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
 	@$(PIP) wheel --no-deps --wheel-dir dist .
@@ -74,5 +76,5 @@ wheel: build ## dist/: one wheel for every Python from 3.11 on
 
 clean: ## remove what make made
 	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	@rm -f vmm/kvm/_kvm*.so
+	@rm -f vmm/kvm/_kvm*.so bench/floor
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

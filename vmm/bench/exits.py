@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The rows that are exits: which guest, which side of pyvmm, which mode of the C program, and the goal if any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from vmm.bench import guests
+from vmm.bench.compare import Budget, Goal, Row, per_operation, pinned, row_of, take_turns
+from vmm.bench.floor import Floor
+from vmm.bench.guests import console_bytes, console_string, mmio_read, mmio_write, port_in, port_out
+from vmm.bench.sides import (
+    Batch,
+    CoalescedConsole,
+    CoalescedPort,
+    Console,
+    Ioeventfd,
+    PythonMmio,
+    PythonMsr,
+    PythonPort,
+    Touch,
+    Woken,
+    WordMmio,
+    WordPort,
+)
+from vmm.errors import MissingCapability
+from vmm.kvm.system import Kvm
+
+SOFTWARE_RATIO = 1.10  # where an exit costs so much that half a microsecond is less than that
+FloorGoal = Callable[[float], Goal]
+
+
+def at_most(ratio: float) -> FloorGoal:
+    return lambda floor: Goal(ratio, f"at most {ratio:.2f} x")
+
+
+def plus(ns: float, ratio: float | None = None) -> FloorGoal:
+    """At most `ns` above the floor, and at most `ratio` of it where ring 0 is emulated: there exits are dear."""
+
+    def goal(floor: float) -> Goal:
+        limit = 1 + ns / floor
+        text = f"floor + {ns / 1000:.1f} us"
+        if ratio is not None and emulated():
+            return Goal(min(ratio, limit), f"{text}, {ratio:.2f} x")
+        return Goal(limit, text)
+
+    return goal
+
+
+_emulated: list[bool] = []
+
+
+def emulated() -> bool:
+    """Whether ring 0 of a guest is emulated here; measured once."""
+    if not _emulated:
+        from vmm.observe import ring0
+
+        with Kvm.open() as kvm:
+            _emulated.append(ring0.measure(kvm).kind != "native")
+    return _emulated[0]
+
+
+class ExitRow(NamedTuple):
+    """Batches of a guest, beside the C program in `mode`, or without it (None)."""
+
+    name: str
+    cost: str
+    what: str
+    make: Callable[[], Batch]
+    mode: str | None = "batch"
+    goal: FloorGoal | None = None
+    cpus: int = 1
+
+    @property
+    def row(self) -> Row:
+        group = "goals" if self.goal is not None else "exits"
+        return Row(self.name, group, self.what, self.cost, peer="C" if self.mode is not None else "")
+
+    def measure(self, budget: Budget) -> Row:
+        with pinned(self.cpus):
+            ours = self.make()
+            try:
+                if self.mode is None:
+                    pair = take_turns(ours, None, budget)
+                else:
+                    with Floor(self.mode, guest=ours.image()) as floor:
+                        pair = take_turns(ours, floor, budget)
+            finally:
+                ours.close()
+        return row_of(per_operation(pair, ours.guest.count), self.row, self.goal)
+
+
+def _hypercall() -> Batch:
+    from vmm.observe import hypercall_probe
+
+    with Kvm.open() as kvm:
+        transport = hypercall_probe.measure(kvm).transport
+    if transport == "none":
+        raise MissingCapability("no hypercall instruction of ring 0 reaches KVM on this host")
+    return Batch(guests.hypercall(100, transport))
+
+
+HALF, SEVEN = plus(500, SOFTWARE_RATIO), plus(700)
+# fmt: off
+GOALS = (
+    ExitRow("pio_out", "Python", "OUT to a Python handler", lambda: PythonPort(port_out(100)), goal=HALF),
+    ExitRow("pio_in", "Python", "IN from a Python handler", lambda: PythonPort(port_in(100)), goal=HALF),
+    ExitRow("pio_out_c", "C core", "OUT to a word of the C core", lambda: WordPort(port_out(100)), goal=at_most(1.03)),
+    ExitRow("mmio_write", "Python", "MMIO write to a Python device", lambda: PythonMmio(mmio_write(100)), goal=SEVEN),
+    ExitRow("mmio_read", "Python", "MMIO read from a Python device", lambda: PythonMmio(mmio_read(100)), goal=SEVEN),
+    ExitRow("mmio_write_c", "C core", "MMIO write to a word of the C core", lambda: WordMmio(mmio_write(100)),
+            goal=at_most(1.03)),
+    ExitRow("console_bytes", "C core", "console, byte by byte (per byte)", lambda: Console(console_bytes(256)),
+            "console", at_most(1.05)),
+    ExitRow("console_string", "C core", "console, REP OUTSB (per byte)", lambda: Console(console_string(256)),
+            "console", at_most(1.05)),
+    ExitRow("console_coalesced", "C core", "console collected by KVM; the floor's is not",
+            lambda: CoalescedConsole(console_bytes(100)), "console", at_most(1.0)),
+)
+WAKES = (
+    ExitRow("irqfd", "Python", "irqfd written to guest handler running", lambda: Woken(irqfd=True), "irqfd",
+            at_most(1.15), cpus=2),
+    ExitRow("hlt_wake", "Python", "HLT wake by KVM_SIGNAL_MSI to handler", lambda: Woken(irqfd=False), "kick",
+            at_most(1.15), cpus=2),
+)
+KINDS = (
+    ExitRow("instruction", "kernel", "NOP in ring 0", lambda: Batch(guests.instruction(500))),
+    ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
+    ExitRow("rdmsr", "kernel", "RDMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.rdmsr(500))),
+    ExitRow("rdmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.rdmsr(100))),
+    ExitRow("wrmsr", "kernel", "WRMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.wrmsr(500))),
+    ExitRow("wrmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.wrmsr(100))),
+    ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", _hypercall),
+    ExitRow("ioeventfd", "kernel", "OUT to an ioeventfd", lambda: Ioeventfd(port_out(200))),
+    ExitRow("coalesced", "kernel", "OUT to a coalesced port", lambda: CoalescedPort(console_bytes(100))),
+    ExitRow("self_ipi", "kernel", "self-IPI to the end of its handler", lambda: Batch(guests.self_ipi(100))),
+    ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), None, cpus=2),
+    ExitRow("tsc_deadline", "kernel", "TSC deadline that has passed, HLT, handler",
+            lambda: Batch(guests.tsc_deadline(50))),
+    ExitRow("page_fault", "kernel", "first touch of a page", lambda: Touch(guests.touch()), "touch"),
+    ExitRow("page_fault_uffd", "Python", "first touch, the page from a userfaultfd",
+            lambda: Touch(guests.touch(), uffd=True), "uffd", cpus=2),
+)
+# fmt: on

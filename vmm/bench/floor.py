@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The C program of bench/: found, built where it is missing or older than its source, and run beside us in rounds."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vmm.errors import HostError
+
+SOURCE = Path(__file__).resolve().parents[2] / "bench" / "floor.c"
+FLAGS = ("-O2", "-Wall", "-Wextra")
+
+
+class NoFloor(HostError):
+    """There is no C program to compare with; the message says why."""
+
+
+def build() -> Path:
+    """The program's path, compiled first where that is needed.
+
+    Raises:
+        NoFloor: no source (pyvmm comes from a wheel), no compiler, or it fails.
+    """
+    program = SOURCE.with_suffix("")
+    if not SOURCE.exists():
+        raise NoFloor("bench/floor.c is not here: it comes with pyvmm's source, not with an installed wheel")
+    if program.exists() and program.stat().st_mtime >= SOURCE.stat().st_mtime:
+        return program
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        raise NoFloor("no C compiler to build bench/floor with\n  try: on Debian or Ubuntu, `apt install gcc`")
+    made = program.with_suffix(f".{os.getpid()}")  # renamed when done: another pyvmm may build it too
+    command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lpthread"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise NoFloor(f"building bench/floor: {done.stderr.strip() or compiler}")
+        made.replace(program)
+    except OSError as error:
+        raise NoFloor(f"building bench/floor: {error}") from error
+    finally:
+        made.unlink(missing_ok=True)
+    return program
+
+
+class Floor:
+    """The program in one of its modes, waiting for rounds. Close it, or use `with`.
+
+    Raises:
+        NoFloor: `build` does.
+    """
+
+    def __init__(self, mode: str, *arguments: str, guest: bytes | None = None) -> None:
+        program = build()
+        self._folder = tempfile.TemporaryDirectory(prefix="pyvmm-bench-")
+        if guest is not None:
+            path = Path(self._folder.name) / "guest"
+            path.write_bytes(guest)
+            arguments = (str(path), *arguments)
+        self._process = subprocess.Popen(
+            [str(program), mode, *arguments],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def measure(self, rounds: int) -> list[float]:
+        """One number for each round, in ns (mode spawn: three for each).
+
+        Raises:
+            HostError: the program ended; with what it said.
+        """
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdin.write(f"{rounds}\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            process.wait()
+            raise HostError(f"the C floor ended: {process.stderr.read().strip() or process.returncode}")
+        return [float(word) for word in line.split()]
+
+    def close(self) -> None:
+        """End the program."""
+        process = self._process
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        self._folder.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def spawner(command: Sequence[str]) -> Floor:
+    """A floor that starts `command` once a round."""
+    return Floor("spawn", *command)

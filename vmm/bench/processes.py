@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whole processes: `pyvmm run hello` beside QEMU's smallest machine, whose guest prints the same line and exits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from vmm.abi import ports
+from vmm.bench.compare import Budget, Goal, Row, row_of
+from vmm.bench.floor import spawner
+from vmm.bench.spec import Spec
+from vmm.bench.stats import Pair
+from vmm.errors import HostError
+
+QEMU = "qemu-system-x86_64"
+TEXT = b"Hello from ring 0 of a virtual machine.\n"
+LOAD = 0x10_0000
+FEWEST, MOST = 5, 60  # turns
+
+
+def multiboot() -> bytes:
+    """A flat multiboot image (the GNU Multiboot Specification 0.6.96, section 3.1), entered in 32-bit protected mode.
+
+    mov esi, text; L: lodsb; test al, al; jz done; out 0xe9, al; jmp L; done: mov al, 0; out 0xf4, al; hlt; jmp hlt
+    """
+    has_addresses = 1 << 16
+    magic = 0x1BADB002
+    code_at = LOAD + 32
+    after = b"\xac\x84\xc0\x74\x04\xe6" + bytes((ports.DEBUG_CONSOLE,)) + b"\xeb\xf7"
+    after += b"\xb0\x00\xe6" + bytes((ports.EXIT,)) + b"\xf4\xeb\xfd"
+    text_at = code_at + 5 + len(after)
+    checksum = -(magic + has_addresses) & 0xFFFFFFFF
+    head = struct.pack("<8I", magic, has_addresses, checksum, LOAD, LOAD, 0, 0, code_at)
+    return head + b"\xbe" + struct.pack("<I", text_at) + after + TEXT + bytes(64)
+
+
+def qemu_command(kernel: Path) -> list[str]:
+    """QEMU without anything it does not need."""
+    return [
+        QEMU, "-M", "microvm", "-accel", "kvm", "-m", "16M", "-kernel", str(kernel), "-nodefaults", "-no-user-config",
+        "-no-reboot", "-display", "none", "-chardev", "stdio,id=c",
+        "-device", f"isa-debugcon,iobase={ports.DEBUG_CONSOLE:#x},chardev=c",
+        "-device", f"isa-debug-exit,iobase={ports.EXIT:#x},iosize=1",
+    ]  # fmt: skip
+
+
+QEMU_STATUS = 1  # isa-debug-exit: value * 2 + 1
+
+
+class Process:
+    """One command, started by the C program once a round. `kib` are the peaks of memory."""
+
+    def __init__(self, command: list[str], status: int) -> None:
+        self._floor, self._command, self._status = spawner(command), command, status
+        self.kib: list[float] = []
+
+    def measure(self, rounds: int) -> list[float]:
+        numbers = self._floor.measure(rounds)
+        if any(status != self._status for status in numbers[2::3]):
+            raise HostError(f"{self._command[0]} ended with status {numbers[2]:.0f} here, and not {self._status}")
+        self.kib += numbers[1::3]
+        return numbers[0::3]
+
+    def close(self) -> None:
+        self._floor.close()
+
+
+def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | None]:
+    """`pyvmm run hello` and QEMU, taking turns; no QEMU, None."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvmm-bench-")))
+        cache = str(folder / "cache")
+        command = [sys.executable, "-m", "vmm", "run", "hello"]
+        stack.enter_context(_environment("PYVMM_CACHE", cache))
+        here = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        stack.enter_context(_environment("PYTHONPATH", os.pathsep.join(here)))  # this pyvmm, from any folder
+        ours = Process(command, 0)
+        stack.callback(ours.close)
+        peer = None
+        if shutil.which(QEMU):
+            kernel = folder / "guest"
+            kernel.write_bytes(multiboot())
+            peer = Process(qemu_command(kernel), QEMU_STATUS)
+            stack.callback(peer.close)
+        pair = Pair()
+        ours.measure(2)
+        if peer is not None:
+            peer.measure(1)
+        ours.kib.clear()
+        turns = FEWEST if budget.quick else MOST
+        for turn in range(turns):
+            if not cached:
+                shutil.rmtree(cache, ignore_errors=True)
+            pair.ours.append(ours.measure(1))
+            if peer is not None:
+                pair.floor.append(peer.measure(1))
+            if turn >= 2 * FEWEST and pair.settled:
+                break
+        return pair, ours, peer
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _row(name: str, what: str, goal: Goal, cached: bool, memory: bool = False) -> tuple[Row, Callable[[Budget], Row]]:
+    row = Row(name, "goals", what, "process", "bytes" if memory else "ns", peer="QEMU", goal=goal)
+
+    def measure(budget: Budget) -> Row:
+        pair, ours, peer = _compare(budget, cached)
+        if memory:
+            floor = [[kib * 1024] for kib in peer.kib[1:]] if peer is not None else []
+            pair = Pair([[kib * 1024] for kib in ours.kib], floor)
+        made = row_of(pair, row)
+        if peer is None:
+            return replace(made, why=f"{QEMU} is not installed")
+        return made
+
+    return row, measure
+
+
+def specs() -> Iterator[Spec]:
+    yield Spec(*_row("hello", "`pyvmm run hello`, payload cached", Goal(0.6, "at most 0.60 x"), True))
+    yield Spec(*_row("hello_memory", "the same, peak memory", Goal(0.45, "at most 0.45 x"), True, memory=True))
+    yield Spec(*_row("hello_uncached", "`pyvmm run hello`, not cached", Goal(1.3, "at most 1.30 x"), False))

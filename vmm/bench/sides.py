@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""pyvmm's side of each comparison: a machine with a guest of guests.py, timed in rounds as the C floor's is.
+
+A side has `measure(rounds) -> ns of each` and `close()`. What lies between two looks at the clock is a guest's batch
+and pyvmm's own work for it, nothing of the measuring.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from vmm.abi import apic
+from vmm.abi.ports import DEBUG_CONSOLE, DELAY
+from vmm.bench import guests
+from vmm.bench.guests import STAMP, Guest
+from vmm.bench.image import SetUp, image
+from vmm.errors import HostError
+from vmm.kvm.events import MsiRoute
+from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
+from vmm.kvm.vm import MsrRange
+from vmm.machine import boot, descriptors, layout
+from vmm.machine.machine import Irqchip, Machine
+from vmm.machine.steps import Why
+
+now = time.monotonic_ns
+PATIENCE = 60.0  # seconds: no measurement takes a tenth of it
+CODE = layout.REGIONS["code"].base
+GSI = 1
+
+
+class Side(Protocol):
+    """Something that can be timed in rounds."""
+
+    def measure(self, rounds: int) -> list[float]: ...
+    def close(self) -> None: ...
+
+
+class Batch:
+    """A machine that runs `guest`; a round is one batch, from stamp to stamp."""
+
+    def __init__(self, guest: Guest, **options: Any) -> None:
+        self.guest = guest
+        self.set_up: dict[str, int] = {"stamp_port": STAMP}
+        cpus = options.pop("cpus", 1 if guest.second is None else 2)
+        irqchip: Irqchip = options.pop("irqchip", "none" if guest.handler is None else "split")
+        self.machine = Machine(cpus=cpus, irqchip=irqchip, console_limit=1 << 40, cpuid=_with_deadline, **options)
+        memory = self.machine.memory
+        boot.write_tables(memory, cpus)
+        memory.write(CODE, guest.code)
+        if guest.handler is not None:
+            gate = layout.REGIONS["idt"].base + 16 * guests.VECTOR
+            memory.write(gate, descriptors.gate(CODE + guest.handler))
+        self.machine.start(0, CODE)
+        if guest.second is not None:
+            self.machine.start(1, CODE + guest.second)
+        self.machine.on_port_write(STAMP, self._stamp)
+        self.times: list[float] = []
+        self.begin = 0
+        self.left = 0
+
+    def image(self) -> bytes:
+        """The guest for the C floor; before the first round."""
+        return image(self.machine, SetUp(**self.set_up))
+
+    def prepare(self) -> None:
+        """Between two batches, off the clock."""
+
+    def _stamp(self, _value: int) -> None:
+        self.times.append(now() - self.begin)
+        if not self.left:
+            self.machine.stop()
+        self.left -= 1
+        self.prepare()
+        self.begin = now()
+
+    def measure(self, rounds: int) -> list[float]:
+        self.times, self.left = [], rounds
+        result = self.machine.run(PATIENCE)
+        if result.stop.why is not Why.STOPPED:
+            raise HostError(f"a guest of the bench ended by itself: {result.stop.text}")
+        return self.times[1:]  # the first began in another run
+
+    def close(self) -> None:
+        self.machine.close()
+
+
+def _with_deadline(model: Any) -> None:
+    model.enable("tsc_deadline_timer")  # in-kernel LAPICs have it, and KVM leaves it to the VMM to say so
+
+
+class PythonPort(Batch):
+    """OUT or IN at a Python handler."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.on_port_write(DELAY, lambda value: None)
+        self.machine.on_port_read(DELAY, lambda: 0)
+
+
+class IdleOthers(Batch):
+    """OUT to a Python handler by vCPU 0 of several; the others wait in the kernel for an INIT."""
+
+    def __init__(self, guest: Guest, cpus: int) -> None:
+        super().__init__(guest, cpus=cpus, irqchip="split")
+        self.machine.on_port_write(DELAY, lambda value: None)
+
+
+class WordPort(Batch):
+    """The same at a word of the C core."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.port_word(DELAY)
+
+
+class PlainDevice:
+    """The least device that can be claimed."""
+
+    name = "bench"
+
+    def read(self, offset: int, size: int) -> int:
+        return 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        pass
+
+
+class PythonMmio(Batch):
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.platform.mmio.claim(guests.DEVICE, 0x1000, PlainDevice())
+
+
+class WordMmio(Batch):
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.mmio_word(guests.DEVICE)
+
+
+class Console(Batch):
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.set_up["console_port"] = DEBUG_CONSOLE
+
+
+class CoalescedConsole(Console):
+    """The console's bytes collected by KVM. Its floor takes an exit for each."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.coalesce_console()
+
+
+class CoalescedPort(Batch):
+    """A port whose writes KVM collects, on both sides."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.machine.coalesce_console()
+        self.set_up |= {"coalesced_port": DEBUG_CONSOLE, "console_port": DEBUG_CONSOLE}
+
+
+class Ioeventfd(Batch):
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self._event = os.eventfd(0, os.EFD_CLOEXEC)
+        self.machine.vm.ioeventfd(self._event, DELAY, 1, pio=True)
+        self.set_up["ioeventfd_port"] = DELAY
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._event)
+
+
+class PythonMsr(Batch):
+    """A filtered MSR: each access comes to a Python hook."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest, before_vcpus=self._filter)
+        self.set_up["denied_msr"] = guests.POLL_CONTROL
+        self.machine.platform.msr_reads[guests.POLL_CONTROL] = lambda: 1
+        self.machine.platform.msr_writes[guests.POLL_CONTROL] = lambda value: None
+
+    @staticmethod
+    def _filter(machine: Machine) -> None:
+        machine.vm.enable_cap("X86_USER_SPACE_MSR", 1 << 2)  # KVM_MSR_EXIT_REASON_FILTER
+        machine.vm.set_msr_filter([MsrRange(guests.POLL_CONTROL, (False,))])
+
+
+class Touch(Batch):
+    """Pages that are not there. `uffd` supplies each from a Python thread."""
+
+    def __init__(self, guest: Guest, *, uffd: bool = False) -> None:
+        super().__init__(guest)
+        self.set_up |= {"touch_base": guests.TOUCH_BASE, "touch_size": guests.TOUCHED * 4096}
+        self._mapping = self.machine.memory.slots[0].mapping
+        self._stack = ExitStack()
+        self._image = super().image()  # read before pages are held back: reading them would wait for good
+        if uffd:
+            held = self._stack.enter_context(Userfaultfd.open())
+            held.register(self._mapping.hva + guests.TOUCH_BASE, guests.TOUCHED * 4096)
+            self._stack.enter_context(FaultHandler(held, lambda fault: held.zeropage(fault.address)))
+
+    def image(self) -> bytes:
+        return self._image
+
+    def prepare(self) -> None:
+        self._mapping.bytes.madvise(mmap.MADV_DONTNEED, guests.TOUCH_BASE, guests.TOUCHED * 4096)
+
+    def close(self) -> None:
+        self._stack.close()  # first: whoever waits for a page goes on
+        super().close()
+
+
+class Lifecycle:
+    """A round: a machine made, run to its first HLT, closed."""
+
+    def __init__(self) -> None:
+        with self._loaded() as machine:
+            self._image = image(machine, SetUp())
+
+    def image(self) -> bytes:
+        return self._image
+
+    @staticmethod
+    def _loaded() -> Machine:
+        machine = Machine()
+        machine.load(guests.HLT)
+        return machine
+
+    def measure(self, rounds: int) -> list[float]:
+        times: list[float] = []
+        for _ in range(rounds):
+            begin = now()
+            with self._loaded() as machine:
+                machine.run()
+            times.append(now() - begin)
+        return times
+
+    def close(self) -> None:
+        pass
+
+
+class Woken(Batch):
+    """A round: from the wake-up of a halted vCPU (an eventfd, or KVM_SIGNAL_MSI) to its handler's OUT in Python."""
+
+    def __init__(self, *, irqfd: bool) -> None:
+        super().__init__(guests.woken())
+        address, data = apic.msi_address(0), apic.msi_data(guests.VECTOR)
+        self.set_up |= {"msi_address": address, "msi_data": data}
+        self._done = os.eventfd(0, os.EFD_CLOEXEC)
+        self._wake: Callable[[], object]
+        self._event: int | None = None
+        if irqfd:
+            event = self._event = os.eventfd(0, os.EFD_CLOEXEC)
+            self.machine.vm.set_gsi_routing([MsiRoute(GSI, address, data)])
+            self.machine.vm.irqfd(event, GSI)
+            self._wake = lambda: os.eventfd_write(event, 1)
+        else:
+            signal_msi = self.machine.vm.signal_msi
+            self._wake = lambda: signal_msi(address, data)
+        self._handled = 0
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def _stamp(self, _value: int) -> None:
+        self._handled = now()
+        os.eventfd_write(self._done, 1)
+
+    def _live(self) -> None:
+        try:
+            self.machine.run(3600.0)
+        except BaseException as error:
+            self._error = error
+
+    def measure(self, rounds: int) -> list[float]:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, daemon=True)
+            self._thread.start()
+            os.eventfd_read(self._done)  # the guest has set itself up
+        times = []
+        for _ in range(rounds):
+            time.sleep(0.0002)  # let it reach HLT
+            begin = now()
+            self._wake()
+            os.eventfd_read(self._done)
+            times.append(self._handled - begin)
+        return [float(each) for each in times]
+
+    def close(self) -> None:
+        self.machine.stop()
+        if self._thread is not None:
+            self._thread.join()
+        super().close()
+        for fd in (self._done, self._event):
+            if fd is not None:
+                os.close(fd)
+
+
+class Closing:
+    """Both sides of a comparison, closed together."""
+
+    def __init__(self, *sides: Side) -> None:
+        self._sides = sides
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for side in self._sides:
+            side.close()
