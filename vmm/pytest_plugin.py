@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pytest plugin `pyvmm`: guests in tests, a skip with the reason where this host has no KVM, and what a failed
+test's guests left behind.
+
+It is loaded with every test run of every project that has pyvmm installed. So it imports nothing of pyvmm before a test
+asks for it, and asks for /dev/kvm only where a test has the marker or a fixture of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from vmm.kvm import Kvm
+    from vmm.payload.outcome import Outcome
+    from vmm.report.failure import WatchedMachine
+
+NO_KVM = "no usable KVM"
+REQUIRE = "PYVMM_REQUIRE_KVM"
+MARKER = (
+    "kvm(features=[...], caps=[...], cpus=1): needs a usable /dev/kvm that offers these CPUID or paravirtual features "
+    f"and capabilities, and so many host CPUs; a skip with the reason, or an error where {REQUIRE}=1"
+)
+GUESTS = pytest.StashKey[list[Any]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", MARKER)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("kvm"):
+        _require(**_demands(mark))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Attach the guests of a failed test to its report, while they are still there: teardown closes them."""
+    report = yield
+    guests = item.stash.get(GUESTS, [])
+    if guests and report.failed and call.when != "teardown":
+        for title, text in _sections(guests):
+            report.sections.append((title, text))
+            item.user_properties.append((f"pyvmm.{title.replace(': ', '.')}", text))
+    return report
+
+
+@pytest.fixture
+def kvm() -> Iterator[Kvm]:
+    """/dev/kvm, opened."""
+    _require()
+    from vmm.kvm import Kvm
+
+    with Kvm.open() as opened:
+        yield opened
+
+
+@pytest.fixture
+def machine_factory(request: pytest.FixtureRequest, kvm: Kvm) -> Iterator[Callable[..., WatchedMachine]]:
+    """Makes machines with the arguments of vmm.Machine; each is closed after the test."""
+    from vmm.report.failure import WatchedMachine
+
+    made = _guests(request.node)
+    with ExitStack() as stack:
+
+        def make(*args: Any, **options: Any) -> WatchedMachine:
+            machine = stack.enter_context(WatchedMachine(*args, kvm=kvm, **options))
+            made.append(machine)
+            return machine
+
+        yield make
+
+
+@pytest.fixture
+def machine(machine_factory: Callable[..., WatchedMachine]) -> WatchedMachine:
+    """A fresh machine with one vCPU and the default memory; `machine.call(name, ...)` calls a function in it."""
+    return machine_factory()
+
+
+@pytest.fixture
+def run_payload(request: pytest.FixtureRequest, kvm: Kvm) -> Callable[..., Outcome]:
+    """`run_payload(name, **options)`: a shipped payload, or an .asm or .bin file beside the test, run to its Outcome.
+
+    Options are those of vmm.payload.options.Options. The outcome, results and evidence become properties of the test in
+    the JUnit file. What this host cannot show (outcome `skip`) skips the test, unless skip=False.
+    """
+    from vmm.payload.catalog import find
+    from vmm.payload.options import Options
+    from vmm.payload.run import run_payload
+
+    made = _guests(request.node)
+
+    def run(name: str | Path, *, skip: bool = True, **options: Any) -> Outcome:
+        beside = request.path.parent / name
+        is_file = beside.suffix in (".asm", ".bin") and beside.is_file()
+        outcome = run_payload(find(str(beside if is_file else name)), Options(**options))
+        made.append(outcome)
+        request.node.user_properties.extend(_properties(outcome))
+        if skip and outcome.outcome == "skip":
+            pytest.skip(f"payload {outcome.payload}: {outcome.reason}")
+        return outcome
+
+    return run
+
+
+def _guests(node: Any) -> list[Any]:
+    found: list[Any] = node.stash.setdefault(GUESTS, [])
+    return found
+
+
+def _sections(guests: list[Any]) -> list[tuple[str, str]]:
+    from vmm.report.failure import sections
+
+    found = []
+    try:
+        for section in sections(guests):
+            found.append(section)
+    except Exception as error:  # the test's own failure must not be lost for a guest that cannot be looked at
+        found.append(("guest", f"pyvmm could not look at the guest: {type(error).__name__}: {error}"))
+    return found
+
+
+def _properties(outcome: Outcome) -> Iterator[tuple[str, str]]:
+    from vmm.report.columns import number, one_line
+
+    found = {"outcome": outcome.outcome, "reason": outcome.reason, **outcome.results, **outcome.evidence}
+    for name, value in found.items():
+        yield f"pyvmm.{one_line(outcome.payload)}.{one_line(str(name))}", number(value)
+
+
+def _demands(mark: pytest.Mark) -> dict[str, Any]:
+    """The marker's arguments, checked: a misspelt one would ask for nothing."""
+    found = {"features": (), "caps": (), "cpus": 1, **mark.kwargs}
+    lists = all(isinstance(found[key], list | tuple) for key in ("features", "caps"))
+    if mark.args or len(found) > 3 or not lists or not isinstance(found["cpus"], int):
+        pytest.fail(f"a marker kvm that cannot be read; write it as {MARKER.partition(':')[0]}", pytrace=False)
+    return found
+
+
+def _require(features: tuple[str, ...] = (), caps: tuple[str, ...] = (), cpus: int = 1) -> None:
+    """Skip, or fail where KVM is required, unless this host has all of it."""
+    if reason := _unusable():
+        _refuse(f"{NO_KVM}: {reason}")
+    if features or caps or cpus > 1:
+        from vmm.errors import MissingCapability, UsageError
+        from vmm.kvm import Kvm
+        from vmm.payload.needs import check
+
+        try:
+            with Kvm.open() as kvm:
+                check(kvm, "this test", caps, features, cpus)
+        except MissingCapability as error:
+            _refuse(str(error))
+        except UsageError as error:
+            pytest.fail(f"the marker kvm: {error}", pytrace=False)
+
+
+def _refuse(reason: str) -> None:
+    if os.environ.get(REQUIRE) == "1":
+        pytest.fail(f"{REQUIRE}=1, and: {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@functools.cache
+def _unusable() -> str:
+    """Why no VM can be made here, in doctor's words; empty if one can. An extension that was not built is an error."""
+    from vmm.errors import HostError
+    from vmm.kvm import Kvm
+
+    try:
+        with Kvm.open() as kvm, kvm.create_vm():
+            return ""
+    except HostError as error:
+        from vmm.observe.unusable import why_unusable
+
+        found = why_unusable(error)
+        return "; try: ".join((found.reason, *found.hints))
