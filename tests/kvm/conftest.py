@@ -1,11 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests for the tests on /dev/kvm: a bare vCPU in real mode for the binding, a booted machine for everything above."""
+"""Guests for the tests on /dev/kvm: a bare vCPU in real mode for the binding, a booted machine for everything above.
+And pyvmm as a stranger has it: a wheel in a venv.
+"""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -14,14 +22,10 @@ from vmm.kvm import memory as host
 from vmm.machine import boot, layout
 from vmm.machine.machine import Machine
 
+ROOT = Path(__file__).resolve().parents[2]
+NOT_SOURCES = (".*", "build", "dist", "docs", "tests", "*.egg-info", "__pycache__", "*.so")
 REAL_CODE = 0x1000
 REAL_SIZE = 0x1_0000
-
-
-@pytest.fixture
-def kvm() -> Iterator[Kvm]:
-    with Kvm.open() as kvm:
-        yield kvm
 
 
 @pytest.fixture
@@ -79,3 +83,47 @@ def booted() -> Iterator[Callable[..., Machine]]:
             return machine
 
         yield make
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """The wheel, and what a command needs in its environment to run in the venv that has it."""
+
+    file: Path
+    venv: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(self.venv / "bin" / command[0]), *map(str, command[1:])],
+            cwd=cwd, env=self.environment | more, capture_output=True, text=True, check=False, timeout=100,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
+    """pyvmm's wheel, built from a copy of the sources, in a venv of its own that finds pytest and the dependencies
+    where this process has them. Nothing is downloaded. A skip where a venv or the wheel cannot be made.
+    """
+    root = tmp_path_factory.mktemp("wheel")
+    source, venv = root / "source", root / "venv"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST", "PYTHON"))}
+    environment = inherited | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", "COLUMNS": "200"}
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), str(source)]
+    for what, command in (
+        ("build a wheel", [*pip, *build]),
+        ("make a venv", [sys.executable, "-m", "venv", "--without-pip", str(venv)]),
+    ):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"cannot {what} here: {done.stderr.strip()[-300:]}")
+    (file,) = root.glob("*.whl")
+    (site,) = venv.glob("lib/python*/site-packages")
+    # A path line, and not addsitedir: an editable pyvmm of this process is not to be found there.
+    (site / "dependencies.pth").write_text(sysconfig.get_path("platlib") + "\n", encoding="utf-8")
+    subprocess.run(
+        [*pip, "--python", str(venv / "bin/python"), "install", "--no-deps", str(file)], env=environment, check=True
+    )
+    return Wheel(file, venv, environment | {"XDG_CACHE_HOME": str(root / "cache")})

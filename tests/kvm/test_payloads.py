@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -129,6 +129,14 @@ class Sabotage:
     patch: Callable[[pytest.MonkeyPatch], object] | None = None
     options: Options = PATIENT
     outcome: str = "fail"
+
+
+@pytest.fixture(autouse=True)
+def fresh_boot_state() -> Iterator[None]:
+    """Start registers are packed once per process; a test that spoils their parts must not meet the old ones."""
+    boot._sregs.cache_clear()
+    yield
+    boot._sregs.cache_clear()
 
 
 def _patched(target: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], object]:

@@ -121,3 +121,18 @@ def test_cpuid(source: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("name", ["hello", "triple", "cpuid"])
 def test_the_outcome_of_a_run_follows_its_schema(name: str) -> None:
     follows("run", pyvmm("run", name, "--json").stdout)
+
+
+def test_topics_are_a_second_table_and_one_can_be_named() -> None:
+    doc = follows("probe", pyvmm("probe", "--api", "--json", "MSI", "irqchip_split", "PV_EOI").stdout)
+    assert [each["name"] for each in doc["features"]] == ["PV_EOI"]
+    assert [each["name"] for each in doc["topics"]] == [
+        "irqchip_split",
+        "ioapic_eoi_exit",
+        "msi",
+    ]
+    assert [each["outcome"] for each in doc["topics"]] == ["pass"] * 3
+    assert all(each["evidence"] and each["payload"] for each in doc["topics"])
+    done = pyvmm("probe", "irqfd")
+    assert done.returncode == 2
+    assert "pyvmm probe --api irqfd" in done.stderr

@@ -111,14 +111,14 @@ def test_with_a_wrong_msr_nothing_works(msr: int) -> None:
 @pytest.mark.parametrize(
     ("mask", "verdicts"),
     [
-        (NAMES, {Verdict.ABSENT}),
-        (("ASYNC_PF",), {Verdict.ABSENT, Verdict.INERT}),
-        (("ASYNC_PF_INT",), {Verdict.INERT, Verdict.ABSENT}),
+        (NAMES, ("absent",)),
+        (("ASYNC_PF",), ("absent", "inert")),
+        (("ASYNC_PF_INT",), ("absent", "inert")),
     ],
     ids=str,
 )
-def test_masked(mask: tuple[str, ...], verdicts: set[Verdict], enforce: bool) -> None:
-    assert set(rows(mask=mask, enforce=enforce).values()) == verdicts
+def test_masked(mask: tuple[str, ...], verdicts: tuple[str, ...], enforce: bool) -> None:
+    assert sorted(set(rows(mask=mask, enforce=enforce).values())) == list(verdicts)
 
 
 def test_without_its_flags_it_is_no_proof() -> None:

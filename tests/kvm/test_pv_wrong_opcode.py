@@ -36,6 +36,12 @@ def test_it_works_or_the_reason_is_known(arrives):
         assert numbers["vmmcall, read-only, quirk off"] == "#UD, bytes 0f01d9"
 
 
+@pytest.mark.parametrize("patching", [False, True])
+def test_the_quirk_is_off_in_every_lab_that_does_not_ask_for_it(patching):
+    with wrong_opcode.Lab(find("wrong_opcode")).guest(patching=patching) as guest:
+        assert ("DISABLE_QUIRKS2" in guest.machine.vm.enabled) is not patching
+
+
 def test_no_guest_outlives_its_limit(monkeypatch):
     """However little KVM tells: without the statistic the time alone decides."""
     monkeypatch.setattr(wrong_opcode, "STATISTIC", "no such statistic")

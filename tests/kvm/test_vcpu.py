@@ -416,3 +416,40 @@ def test_after_close_nothing_can_be_asked(real_mode):
     ):
         with pytest.raises(HostError, match="vCPU 0 has been closed"):
             ask()
+
+
+# -- debugging
+
+
+def test_single_step_exits_after_each_instruction(real_mode):
+    vcpu = real_mode(bytes.fromhex("90 90 f4")).vcpu  # nop; nop; hlt
+    vcpu.set_guest_debug(singlestep=True)
+    first, second = vcpu.run(), vcpu.run()
+    assert (first.pc, second.pc) == (0x1001, 0x1002)
+    assert first.dr6 >> 14 & 1
+    vcpu.set_guest_debug()
+    assert vcpu.run() == Halt()
+
+
+def test_a_breakpoint_exits_before_its_instruction(real_mode):
+    vcpu = real_mode(bytes.fromhex("40 40 40 40 f4")).vcpu  # four times inc ax; hlt
+    vcpu.set_guest_debug(breakpoints=[0x1003, 0x1001])
+    exit = vcpu.run()
+    assert exit.pc == 0x1001
+    assert exit.dr6 & 0xF == 2  # the second of the two
+    assert vcpu.get_regs().rax == 1
+    with pytest.raises(UsageError, match="5 breakpoints"):
+        vcpu.set_guest_debug(breakpoints=range(5))
+    vcpu.set_guest_debug()
+    assert vcpu.run() == Halt()
+
+
+def test_which_exits_wait_for_a_reply(real_mode):
+    vcpu = real_mode(bytes.fromhex("e680 e480 f4")).vcpu  # out 0x80, al; in al, 0x80; hlt
+    vcpu.run()
+    assert not vcpu.awaits_reply
+    exit = vcpu.run()
+    assert vcpu.awaits_reply
+    vcpu.reply(exit, b"\1")
+    assert vcpu.run() == Halt()
+    assert not vcpu.awaits_reply

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import errno
+import os
 import time
 
 import pytest
 
 from vmm.abi import apic
 from vmm.errors import HINTS, HostError, KvmCallError, UsageError
+from vmm.kvm.events import IrqchipRoute, MsiRoute
 from vmm.kvm.exits import Halt, ReadMsr, WriteMsr
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import MsrRange
@@ -291,3 +293,96 @@ def test_after_close_nothing_can_be_asked(vm):
     for ask in (vm.create_irqchip, vm.get_clock, vm.get_stats, lambda: vm.create_vcpu(1), lambda: vm.signal_msi(0, 0)):
         with pytest.raises(HostError, match="the VM has been closed"):
             ask()
+
+
+# -- served in the kernel
+
+OUT_LOOP = bytes.fromhex("b05a e680 e681 f4")  # mov al, 0x5a; out 0x80, al; out 0x81, al; hlt
+
+
+@pytest.fixture
+def event():
+    fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize(("datamatch", "taken"), [(None, True), (0x5A, True), (0x5B, False)])
+def test_an_ioeventfd_takes_a_write_and_leaves_no_exit(real_mode, event, datamatch, taken):
+    guest = real_mode(OUT_LOOP, before=lambda vm: vm.ioeventfd(event, 0x80, 1, datamatch=datamatch, pio=True))
+    exit = guest.vcpu.run()
+    assert exit.port == (0x81 if taken else 0x80)
+    if taken:
+        assert os.eventfd_read(event) == 1
+    refused("KVM_IOEVENTFD", errno.EEXIST, guest.vm.ioeventfd, event, 0x80, 1, datamatch=datamatch, pio=True)
+    guest.vm.ioeventfd(event, 0x80, 1, datamatch=datamatch, pio=True, deassign=True)
+    refused(
+        "KVM_IOEVENTFD", errno.ENOENT, guest.vm.ioeventfd, event, 0x80, 1, datamatch=datamatch, pio=True, deassign=True
+    )
+
+
+def test_an_ioeventfd_has_a_size_that_the_cpu_knows(vm, event):
+    assert "0x1000" in str(refused("KVM_IOEVENTFD", errno.EINVAL, vm.ioeventfd, event, 0x1000, 3))
+    with pytest.raises(UsageError, match="kvm_ioeventfd cannot hold"):
+        vm.ioeventfd(event, 1 << 64, 4)
+
+
+def requested(vcpu, vector: int) -> bool:
+    """Is the vector in the LAPIC's request register?"""
+    register = 0x200 + vector // 32 * 16
+    return bool(int.from_bytes(vcpu.get_lapic()[register : register + 4], "little") >> vector % 32 & 1)
+
+
+def enabled_lapic(vm):
+    vcpu = vm.create_vcpu(0)
+    vcpu.set_mp_state(0)
+    state = bytearray(vcpu.get_lapic())
+    state[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")
+    vcpu.set_lapic(bytes(state))
+    return vcpu
+
+
+def until(condition) -> None:
+    """An irqfd may be served by a worker of the kernel."""
+    end = time.monotonic() + 5
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
+    assert condition()
+
+
+def test_an_irqfd_raises_its_gsi_by_its_route(vm, event):
+    vm.enable_cap(SPLIT, 24)
+    vcpu = enabled_lapic(vm)
+    vm.set_gsi_routing([MsiRoute(5, apic.msi_address(0), apic.msi_data(0x41))])
+    vm.irqfd(event, 5)
+    refused("KVM_IRQFD", errno.EBUSY, vm.irqfd, event, 5)
+    assert not requested(vcpu, 0x41)
+    os.eventfd_write(event, 1)
+    until(lambda: requested(vcpu, 0x41))
+    vm.irqfd(event, 5, deassign=True)
+    vm.set_gsi_routing([MsiRoute(5, apic.msi_address(0), apic.msi_data(0x42))])
+    os.eventfd_write(event, 1)
+    time.sleep(0.02)
+    assert not requested(vcpu, 0x42)
+
+
+def test_routes_need_a_controller_and_fit(vm):
+    refused("KVM_SET_GSI_ROUTING", errno.EINVAL, vm.set_gsi_routing, [IrqchipRoute(4, 9, 4)])
+    vm.create_irqchip()
+    vm.set_gsi_routing([IrqchipRoute(4, 2, 4), MsiRoute(30, apic.msi_address(0), 0x41)])
+    with pytest.raises(UsageError, match="GSI of a route"):
+        vm.set_gsi_routing([IrqchipRoute(-1, 2, 4)])
+
+
+def test_coalesced_writes_wait_in_the_ring(real_mode):
+    guest = real_mode(OUT_LOOP)
+    if not guest.vm.check_extension("COALESCED_PIO"):
+        pytest.skip("this host's KVM lacks KVM_CAP_COALESCED_PIO")
+    guest.vm.register_coalesced_mmio(0x80, 1, pio=True)
+    assert guest.vcpu.run().port == 0x81
+    ring = guest.vcpu.coalesced_ring(guest.vm.check_extension("COALESCED_MMIO"))
+    assert (ring.first, ring.last) == (0, 1)
+    guest.vm.unregister_coalesced_mmio(0x80, 1, pio=True)
+    guest.vcpu.complete()
+    guest.start(OUT_LOOP)
+    assert guest.vcpu.run().port == 0x80

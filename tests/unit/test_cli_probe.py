@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,7 @@ import pytest
 
 from vmm import cli
 from vmm.cli.files import write_file
+from vmm.cli.live import Live
 from vmm.errors import HostError, UsageError
 from vmm.kvm.system import Kvm
 from vmm.observe import host
@@ -49,7 +51,7 @@ class Rows:
 
     def __call__(self, chosen: Sequence[Target], options: Any, **keywords: Any) -> Rows:
         self.calls.append((options, keywords))
-        self.chosen = tuple(Target(row.name) for row in self.rows if isinstance(row, Row))
+        self.chosen = tuple(Target(row.name, group=row.group) for row in self.rows if isinstance(row, Row))
         self.done = {row.name: row for row in self.rows if isinstance(row, Row)}
         self.options, self.keywords, self.on_start = options, keywords, None
         return self
@@ -116,6 +118,58 @@ def test_exit_status_and_every_form(
             assert out.startswith(f"TAP version 14\n1..{len(rows)}\n")
 
 
+TOPICS = [replace(each, name=each.name.lower(), bit=None, group="api") for each in (GOOD[0], BROKEN)]
+
+
+def test_topics_are_a_second_table(pyvmm: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, err = pyvmm([*GOOD, *TOPICS], "--api")
+    assert (status, err) == (1, "")
+    lines = out.splitlines()
+    second = lines.index("") + 1
+    assert lines[second].split() == ["topic", "verdict", "evidence"]
+    assert lines[second + 1].split()[:2] == ["clocksource", "works"]
+    assert lines[second].index("verdict") == lines[second + 1].index("works") == lines[1].index("verdict")
+    assert "2 features: 1 works, 1 inert; 2 topics: 1 works, 1 broken" in lines[-1]
+    _, out, _ = pyvmm(TOPICS, "--api")
+    assert out.splitlines()[1].split() == ["topic", "verdict", "evidence"]
+    assert "features:" not in out
+
+
+def test_topics_in_every_form(
+    pyvmm: Callable[..., tuple[int, str, str]], follows: Callable[[str, Any], Any], tmp_path: Path
+) -> None:
+    _, out, _ = pyvmm([*GOOD, *TOPICS], "--api", "--json", "--junit", str(tmp_path / "out.xml"))
+    document = follows("probe", out)
+    assert [each["name"] for each in document["features"]] == [each.name for each in GOOD]
+    assert [(each["name"], each["verdict"]) for each in document["topics"]] == [
+        ("clocksource", "works"),
+        ("steal_time", "broken"),
+    ]
+    assert "bit" not in document["topics"][0]
+    assert (document["counts"], document["topic_counts"]) == ({"works": 1, "inert": 1}, {"works": 1, "broken": 1})
+    assert document["broken"] == 1
+    names = [case.get("name") for case in ElementTree.parse(tmp_path / "out.xml").getroot()[0].findall("testcase")]
+    assert names == ["CLOCKSOURCE", "PV_EOI", "clocksource", "steal_time"]
+    _, out, _ = pyvmm([*GOOD, *TOPICS], "--api", "--markdown")
+    assert "| topic | verdict | evidence |" in out
+    assert "| steal\\_time | **broken** | it went back |" in out
+    _, out, _ = pyvmm([*GOOD, *TOPICS], "--api", "--tap")
+    assert "not ok 4 - steal_time" in out
+
+
+def test_topics_on_a_terminal_have_their_own_head() -> None:
+    heads = []
+    for rows, topics in (([*GOOD, *TOPICS], False), (TOPICS, True)):
+        out = io.StringIO()
+        with Live(out, "host", [each.name for each in rows], topics=topics) as live:
+            for each in rows:
+                live.row(each)
+        lines = out.getvalue().splitlines()
+        heads.append([line.split()[0] for line in lines if line.startswith(("feature", "topic"))])
+        assert all(any(each.name in line for line in lines) for each in rows)
+    assert heads == [["feature", "topic"], ["topic"]]
+
+
 def test_options_reach_the_proofs(pyvmm: Callable[..., tuple[int, str, str]]) -> None:
     calls: list[Any] = []
     pyvmm(GOOD, "--mask", "kvm_feature_steal_time", "--mask", "pv-eoi", "--enforce", "--no-refusals", calls=calls)
@@ -168,6 +222,20 @@ def test_an_interruption_shows_what_came(
     if form == ("--tap",):
         assert out.endswith("Bail out! interrupted\n")
     assert ElementTree.parse(file).getroot().get("tests") == "2"
+
+
+def test_an_interruption_before_the_first_row(
+    pyvmm: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vmm.report.table.head", interrupt)
+    file = tmp_path / "out.xml"
+    status, out, err = pyvmm([*GOOD], "--junit", str(file))
+    assert (status, err) == (130, "pyvmm: interrupted\n")
+    assert "features: " in out
+    assert file.exists()
 
 
 # Files ------------------------------------------------------------------------------------------------------------
@@ -306,6 +374,21 @@ def test_start_up_imports_no_rich() -> None:
     code = f"import contextlib\nwith contextlib.suppress(SystemExit):\n    {code}\nprint('rich' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("False\n")
+
+
+def test_an_interruption_inside_exec_has_the_same_status(tmp_path: Path) -> None:
+    """CPython marks it as unhandled there, and `python -m` then ends by the signal, whoever caught it."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from vmm import cli\n"
+        "from vmm.cli import explain\n"
+        "explain.run = lambda args, out: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(cli.main(['explain']))\n"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(cli.__file__).parents[2]}"}
+    command = [sys.executable, "-m", "interrupted"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stderr) == (130, "pyvmm: interrupted\n")
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:

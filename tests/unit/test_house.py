@@ -28,8 +28,10 @@ FLOORS = {
     "machine": {"errors", "abi", "kvm", "asm"},
     "observe": {"errors", "abi", "kvm", "asm", "machine"},
     "payload": {"errors", "abi", "kvm", "asm", "machine", "observe"},
-    "report": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload"},
-    "cli": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "report"},
+    "bench": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload"},
+    "report": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench"},
+    "pytest_plugin": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "report"},
+    "cli": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench", "report"},
 }
 FACES = {
     "__init__",

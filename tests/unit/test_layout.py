@@ -108,12 +108,12 @@ def test_describe_names_places():
 
 
 def test_rows_below_takes_the_cpu_blocks_apart():
-    rows = list(layout.rows_below(2 * MIB))
-    assert "cpus" not in {row.name for row in rows}
-    assert sum(row.name == "tss" for row in rows) == 32
-    for a, b in pairwise(sorted(rows, key=lambda row: row.base)):
-        assert a.end <= b.base
-    assert all(row.base < 2 * MIB for row in rows)
+    rows = sorted(layout.rows_below(2 * MIB), key=lambda pair: pair[0])
+    assert "cpus" not in {row.name for _, row in rows}
+    assert sum(row.name == "tss" for _, row in rows) == 32
+    for (base, row), (after, _) in pairwise(rows):
+        assert base + row.size <= after
+    assert all(base < 2 * MIB for base, _ in rows)
 
 
 def test_asm_constants():

@@ -85,7 +85,7 @@ POSTMORTEM = PostMortem(
         (Why.TIME_LIMIT, None, "timeout"),
         (Why.OUTPUT_LIMIT, None, "fail"),
         (Why.EXIT_LIMIT, None, "fail"),
-        *((why, None, "fail") for why in CRASHES),
+        *((why, None, "fail") for why in sorted(CRASHES)),
     ],
 )
 def test_judge(why: Why, code: int | None, kind: str) -> None:

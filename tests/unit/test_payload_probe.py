@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from vmm.abi import pv
-from vmm.errors import HostError, MissingCapability, UsageError
+from vmm.errors import HostError, MissingCapability, MissingCpus, UsageError
 from vmm.machine.cpuid import CpuidModel
 from vmm.payload import lab, probe, prove
+from vmm.payload.catalog import find, shipped
 from vmm.payload.probe import Probe, Target, select, targets
 from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict
 
@@ -36,16 +38,19 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     monkeypatch.setattr(probe, "supported", lambda: offered)
     monkeypatch.setattr(prove, "check_needs", lambda payload: None)
 
-    def install(**halves: Any) -> None:
+    installed: dict[str, Any] = {}
+
+    def install(group: str = "pv", **halves: Any) -> None:
         found = {}
         for name, (features, *functions) in halves.items():
             module = SimpleNamespace(FEATURES=features, prove=functions[0])
             if len(functions) > 1:
                 module.refusals = functions[1]
-            payload = SimpleNamespace(name=name, host_half=lambda module=module: module)
+            payload = SimpleNamespace(name=name, host_half=lambda module=module: module, group=group)
             found |= dict.fromkeys(features, payload)
-        ordered = dict(sorted(found.items(), key=lambda item: prove.order(item[0])))
-        monkeypatch.setattr(probe, "proofs", lambda failed=None: ordered)
+        by_bit = dict(sorted(found.items(), key=lambda item: pv.order(item[0])))
+        installed[group] = by_bit if group == "pv" else found
+        monkeypatch.setattr(probe, "proofs", lambda failed=None, group="pv": installed.get(group, {}))
 
     return install
 
@@ -206,5 +211,82 @@ def test_what_came_before_an_interruption_is_kept(lessons: Callable[..., None], 
     assert table.exit_code == 130
 
 
+def test_an_interruption_in_disguise_is_one(lessons: Callable[..., None]) -> None:
+    class Disguise:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def half(lab: Any) -> Finding:
+        type("Made", (), {"attribute": Disguise()})
+        return WORKS
+
+    lessons(steal_time=(("STEAL_TIME",), half))
+    with pytest.raises(KeyboardInterrupt):
+        list(Probe(select(["STEAL_TIME"])))
+
+
 def test_a_target_needs_no_payload() -> None:
     assert Target("X").payload is None
+
+
+@pytest.mark.usefixtures("some")
+def test_topics_come_after_the_features_and_only_when_asked_for(lessons: Callable[..., None]) -> None:
+    lessons("api", irqfds=(("irqfd", "steal"), lambda lab: WORKS))
+    assert not any(target.group == "api" for target in select([]))
+    chosen = select([], api=True)
+    assert [target.name for target in chosen if target.group == "api"] == ["irqfd", "steal"]
+    assert [target.group for target in chosen] == sorted((target.group for target in chosen), reverse=True)
+    chosen = select(["irqfds", "STEAL_TIME"], api=True)
+    rows = list(Probe(chosen))
+    assert [(row.name, row.topic, row.bit) for row in rows] == [
+        ("STEAL_TIME", False, 5),
+        ("irqfd", True, None),
+        ("steal", True, None),
+    ]
+
+
+def test_without_api_a_topic_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "shipped", lambda: {"irqfd": Path("api/irqfd.asm")})
+    with pytest.raises(UsageError, match="pyvmm probe --api irqfd"):
+        select(["irqfd"])
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "verdict"),
+    [
+        ("api", MissingCapability("lacks KVM_CAP_IRQFD (32)"), Verdict.ABSENT),
+        ("api", MissingCpus("needs 2 host CPUs"), Verdict.UNPROVEN),
+        ("pv", MissingCapability("lacks KVM_CAP_IRQFD (32)"), Verdict.UNPROVEN),
+    ],
+)
+def test_a_topic_that_needs_what_is_not_there_is_absent(
+    lessons: Callable[..., None], monkeypatch: pytest.MonkeyPatch, group: str, error: Exception, verdict: Verdict
+) -> None:
+    lessons(group, irqfd=(("irqfd",), lambda lab: WORKS))
+    monkeypatch.setattr(prove, "check_needs", raises(error))
+    (row,) = Probe(select(["irqfd"], api=True))
+    assert (row.verdict, row.finding.reason, row.outcome) == (verdict, str(error), "skip")
+
+
+def test_an_error_of_ours_in_a_topic_is_one_row(lessons: Callable[..., None]) -> None:
+    lessons("api", irqfd=(("irqfd", "resample"), raises(KeyError("x"))))
+    rows = list(Probe(select(["irqfd"], api=True)))
+    assert [(row.name, row.topic, row.outcome) for row in rows] == [
+        ("irqfd", True, "error"),
+        ("resample", True, "error"),
+    ]
+
+
+def test_a_topic_has_no_bit_whatever_it_is_called() -> None:
+    row = prove.bit_of("steal_time", "pv")
+    assert row is not None
+    assert row.name == "STEAL_TIME"
+    assert prove.bit_of("steal_time", "api") is None
+
+
+def test_no_two_payloads_prove_a_row_of_the_same_name() -> None:
+    """A word on the command line finds one row, whatever its case."""
+    found = [
+        name.upper() for path in shipped().values() for name in getattr(find(path.stem).host_half(), "FEATURES", ())
+    ]
+    assert len(found) == len(set(found)), sorted({name for name in found if found.count(name) > 1})

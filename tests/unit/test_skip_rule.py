@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""tests/conftest.py itself: skip, pass or error, and when the coverage floor counts. On a stand-in for vmm."""
+"""The plugin's skip rule and tests/conftest.py: skip, pass or error, and when the coverage floor counts. On a stand-in
+for vmm.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +37,27 @@ def never_called():
 """
 
 
+UNUSABLE = """
+from types import SimpleNamespace
+
+def why_unusable(error):
+    return SimpleNamespace(reason=str(error), hints=("ask the owner",))
+"""
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     files = {
         "vmm/__init__.py": "",
         "vmm/errors.py": ERRORS,
         "vmm/kvm.py": KVM,
+        "vmm/observe/unusable.py": UNUSABLE,
+        "vmm/pytest_plugin.py": (ROOT / "vmm/pytest_plugin.py").read_text(encoding="utf-8"),
         "tests/conftest.py": (ROOT / "tests/conftest.py").read_text(encoding="utf-8"),
         "tests/kvm/test_guest.py": "def test_guest(): ...\n",
         "tests/unit/test_pure.py": "def test_pure(): ...\n",
-        "pytest.ini": "[pytest]\naddopts = -rs --strict-markers\nmarkers =\n    kvm: needs the device\n",
-        ".coveragerc": "[run]\nsource = vmm\n[report]\nfail_under = 99\n",
+        "pytest.ini": "[pytest]\naddopts = -rs --strict-markers -p no:pyvmm\n",
+        ".coveragerc": "[run]\nsource = vmm\nomit = vmm/pytest_plugin.py\n[report]\nfail_under = 99\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +86,7 @@ def test_unusable_is_a_skip_with_the_reason(project: Path, device: str, reason: 
     assert done.returncode == 0, done.stdout
     assert "1 passed, 1 skipped" in done.stdout
     assert reason in done.stdout
+    assert "try: ask the owner" in done.stdout
 
 
 @pytest.mark.parametrize("device", ["closed", "useless"])

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The action's steps one after another on this host, as the runner would, with pyvmm from its wheel: summary, files,
+outputs, annotations. Nothing of the host is touched: its first step has its own tests, with stand-ins.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from tests.kvm.conftest import Wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+TWO = "POLL_CONTROL NOP_IO_DELAY"
+
+
+def value(text: str, inputs: dict[str, str]) -> str:
+    """The few expressions that the action's `env` has, as GitHub evaluates them."""
+    text = re.sub(
+        r"\$\{\{ inputs\.([\w-]+) == '(\w+)' && '(\w*)' \|\| '(\w*)' \}\}",
+        lambda found: found[3] if inputs[found[1]] == found[2] else found[4],
+        text,
+    )
+    text = re.sub(r"\$\{\{ inputs\.([\w-]+)(?: \|\| github\.action_path)? \}\}", lambda found: inputs[found[1]], text)
+    assert "${{" not in text
+    return text
+
+
+@pytest.fixture
+def action(wheel: Wheel, tmp_path: Path) -> Callable[..., dict[str, subprocess.CompletedProcess[str]]]:
+    """`action(features="...")` runs the steps that follow the first; each step that was started, by its id."""
+    (tmp_path / "temp").mkdir()
+    (tmp_path / "temp/pyvmm").symlink_to(wheel.venv)
+    runner = wheel.environment | {
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_WORKSPACE": str(tmp_path),
+        "RUNNER_TEMP": str(tmp_path / "temp"),
+        **{f"GITHUB_{name}": str(tmp_path / name.lower()) for name in ("OUTPUT", "PATH", "STEP_SUMMARY")},
+    }
+
+    def run(**given: str) -> dict[str, subprocess.CompletedProcess[str]]:
+        named = {name.replace("_", "-"): text for name, text in given.items()}
+        inputs = {name: each["default"] for name, each in ACTION["inputs"].items()} | named
+        done: dict[str, subprocess.CompletedProcess[str]] = {}
+        for step in ACTION["runs"]["steps"]:
+            if step["id"] in ("device", "install") or not wanted(step, inputs):
+                continue
+            environment = runner | {name: value(text, inputs) for name, text in step.get("env", {}).items()}
+            command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
+            done[step["id"]] = subprocess.run(
+                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
+            )
+            if done[step["id"]].returncode:
+                break
+        return done
+
+    def wanted(step: dict[str, Any], inputs: dict[str, str]) -> bool:
+        if "if" not in step:
+            return True
+        output = tmp_path / "output"
+        usable = output.exists() and "usable=true" in output.read_text(encoding="utf-8")
+        return usable and (step["id"] != "gate" or bool(inputs["compare-with"] or inputs["require"]))
+
+    return run
+
+
+def test_from_doctor_to_the_gate(
+    action: Callable[..., dict[str, subprocess.CompletedProcess[str]]], tmp_path: Path
+) -> None:
+    done = action(features=TWO)
+    assert list(done) == ["doctor", "probe"]
+    assert all(each.returncode == 0 for each in done.values()), done
+    assert "KVM is usable" in done["doctor"].stdout
+    summary = (tmp_path / "step_summary").read_text(encoding="utf-8")
+    assert summary.startswith("### KVM paravirtual features\n")
+    assert "| POLL\\_CONTROL | 12 | yes | works |" in summary
+    doc = json.loads((tmp_path / "pyvmm.json").read_text(encoding="utf-8"))
+    assert [each["name"] for each in doc["features"]] == ["NOP_IO_DELAY", "POLL_CONTROL"]
+    assert len(list(ElementTree.parse(tmp_path / "pyvmm.xml").iter("testcase"))) == 2
+    assert "::" not in done["probe"].stderr
+
+    (tmp_path / "pyvmm.json").rename(tmp_path / "before.json")
+    again = action(features=TWO, compare_with="before.json", require="POLL_CONTROL")
+    assert again["gate"].returncode == 0, again["gate"].stderr
+    assert "all there" in again["gate"].stdout
+
+
+def test_a_regression_fails_the_gate(
+    action: Callable[..., dict[str, subprocess.CompletedProcess[str]]], tmp_path: Path
+) -> None:
+    action(features=TWO)
+    (tmp_path / "pyvmm.json").rename(tmp_path / "before.json")
+    done = action(features="NOP_IO_DELAY", compare_with="before.json")
+    assert done["gate"].returncode == 1
+    assert "::error title=KVM feature POLL_CONTROL::works -> not probed" in done["gate"].stderr
+    assert "**regression**" in (tmp_path / "step_summary").read_text(encoding="utf-8")
+    assert action(features="NOP_IO_DELAY", require="PV_EOI")["gate"].returncode == 1
+
+
+@pytest.mark.parametrize(("required", "status", "level"), [("", 77, "warning"), ("1", 99, "error")])
+def test_doctor_without_kvm(wheel: Wheel, tmp_path: Path, required: str, status: int, level: str) -> None:
+    device = str(tmp_path / "none")
+    done = wheel.run("pyvmm", "doctor", "--ci", "--device", device, cwd=tmp_path, PYVMM_REQUIRE_KVM=required)
+    assert done.returncode == status
+    assert done.stderr.startswith(f"::{level} title=KVM cannot be used here::")
+    assert "try%3A" not in done.stderr
+    assert done.stdout.startswith("KVM is not usable")
+    plain = wheel.run("pyvmm", "doctor", "--device", device, cwd=tmp_path)
+    assert (plain.returncode, plain.stderr) == (99, "")
+
+
+def test_installing_for_real(wheel: Wheel, tmp_path: Path) -> None:
+    """The step itself, with the wheel in place of the sources and no network: the venv's pip must not need one."""
+    step = next(each for each in ACTION["runs"]["steps"] if each["id"] == "install")
+    environment = wheel.environment | {
+        "RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path"), "PYTHON": sys.executable,
+        "WHAT": str(wheel.file), "PIP_NO_DEPS": "1",
+    }  # fmt: skip
+    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode == 0, done.stderr
+    pyvmm = Path((tmp_path / "path").read_text(encoding="utf-8").strip()) / "pyvmm"
+    listed = subprocess.run([pyvmm, "--version"], capture_output=True, text=True, check=False)
+    assert listed.stdout.startswith("pyvmm 0."), listed.stderr

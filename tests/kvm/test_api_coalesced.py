@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Coalesced writes on this host, and as a library: Machine.coalesce_writes."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmm.kvm.vm import Vm
+from vmm.machine.fast import FastLane
+from vmm.machine.machine import Machine
+from vmm.machine.steps import Why
+from vmm.payload.catalog import find
+from vmm.payload.prove import prove
+from vmm.payload.verdict import Verdict
+
+MMIO = 0xD0700000
+WRITE_THREE = "mov ebx, 0xd0700000\nmov byte ptr [rbx], 1\nmov byte ptr [rbx], 2\nmov byte ptr [rbx], 3\n"
+
+
+def verdicts() -> dict[str, Verdict]:
+    return {row.name: row.verdict for row in prove(find("coalesced"))}
+
+
+def test_works():
+    assert set(verdicts().values()) == {Verdict.WORKS}
+
+
+def test_without_the_zones_every_write_exits(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Vm, "register_coalesced_mmio", lambda vm, *arguments, **options: None)
+    monkeypatch.setattr(Vm, "unregister_coalesced_mmio", lambda vm, *arguments, **options: None)
+    assert set(verdicts().values()) == {Verdict.BROKEN}
+
+
+def test_a_ring_that_nobody_drains_is_broken(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(FastLane, "share", lambda lane, ring: None)
+    assert set(verdicts().values()) == {Verdict.BROKEN}
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_writes_come_before_the_exit_that_follows_them(fast):
+    seen: list[object] = []
+    with Machine(fast=fast) as m:
+        m.on_mmio_write(MMIO, seen.append)
+        m.on_port_write(0x80, lambda value: seen.append(f"port {value}"))
+        m.coalesce_writes(MMIO, 1)
+        m.load(WRITE_THREE + "mov al, 9\nout 0x80, al\nmov byte ptr [rbx], 4\nhlt")
+        result = m.run()
+    assert seen == [1, 2, 3, "port 9", 4]
+    assert result.exits["MmioWrite"] == 0
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_guest_that_never_exits_is_heard_within_a_heartbeat(fast):
+    seen: list[int] = []
+    with Machine(fast=fast) as m:
+
+        def note(value: int) -> None:
+            seen.append(value)
+            if value == 3:
+                m.stop()
+
+        m.on_mmio_write(MMIO, note)
+        m.coalesce_writes(MMIO, 1)
+        m.load(WRITE_THREE + "again:\npause\njmp again")
+        assert m.run(timeout=5).stop.why is Why.STOPPED
+    assert seen == [1, 2, 3]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_console_and_a_device_may_share_the_ring(fast):
+    seen: list[int] = []
+    with Machine(fast=fast) as m:
+        m.on_mmio_write(MMIO, seen.append)
+        m.coalesce_console()
+        m.coalesce_writes(MMIO, 1)
+        m.load("mov ebx, 0xd0700000\nmov ecx, 300\nagain:\nmov al, 0x41\nout 0xe9, al\nmov byte ptr [rbx], cl\n"
+               "dec ecx\njnz again\nhlt")  # fmt: skip
+        result = m.run()
+    assert result.console == b"A" * 300
+    assert result.unclaimed == 0  # nothing was taken for a write that is none, where the ring begins anew
+    assert seen == [n & 0xFF for n in range(300, 0, -1)]
+    assert result.exits["PortOut"] + result.exits["MmioWrite"] < 30
+
+
+def test_what_a_device_raises_ends_the_run():
+    with Machine() as m:
+
+        def fail(value: int) -> None:
+            raise ValueError(f"no {value}")
+
+        m.on_mmio_write(MMIO, fail)
+        m.coalesce_writes(MMIO, 1)
+        m.load(WRITE_THREE + "hlt")
+        with pytest.raises(ValueError, match="no 1"):
+            m.run()

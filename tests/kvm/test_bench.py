@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm bench` measures every row that it promises. Nothing here says how fast anything is."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import vmm.report
+from vmm import cli
+from vmm.bench import compare, floor, guests, processes, sides, table
+from vmm.bench.image import SetUp, image
+from vmm.errors import HostError, UsageError
+from vmm.machine.machine import Machine
+
+
+@pytest.fixture(scope="module")
+def document() -> dict:
+    """The whole bench, quickly, as a reader gets it."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        pytest.skip("no C compiler, so no C floor")
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        assert cli.main(["bench", "--quick", "--json"]) == 0
+    return json.loads(out.getvalue())
+
+
+@pytest.mark.slow
+def test_every_row_is_there_and_measured(document):
+    schema = Path(vmm.report.__file__).parent / "schemas/bench.schema.json"
+    jsonschema.validate(document, json.loads(schema.read_text(encoding="utf-8")))
+    rows = {row["name"]: row for row in document["rows"]}
+    assert list(rows) == [spec.row.name for spec in table.select([])]
+    for name, row in rows.items():
+        if row["why"]:  # what a host cannot show is said, and is no figure
+            assert row["median"] is None or row["floor"] is None, name
+            continue
+        assert row["n"] > 0, name
+        assert row["median"] > 0, name
+        if row["peer"]:
+            assert row["floor"] > 0, name
+            assert row["ratio"] > 0, name
+        assert (row["met"] is None) == (row["goal"] is None), name
+    assert {row["group"] for row in rows.values()} == {"goals", "exits", "growth"}
+    assert all(len(row["points"]) > 3 for row in rows.values() if row["group"] == "growth")
+
+
+@pytest.mark.slow
+def test_the_goals_of_the_table_have_a_goal(document):
+    assert all(row["goal"] is not None for row in document["rows"] if row["group"] == "goals" and not row["why"])
+    assert all(row["goal"] is None for row in document["rows"] if row["group"] == "exits")
+
+
+@pytest.mark.parametrize("name", ["pio_out", "mmio_read", "ioeventfd", "self_ipi"])
+def test_a_row_by_name(name, capsys):
+    assert cli.main(["bench", "--quick", name]) == 0
+    shown = capsys.readouterr().out
+    assert f"\n{name} " in shown
+    assert len([line for line in shown.splitlines() if line.startswith(name)]) == 1
+
+
+def test_an_unknown_row_is_named(capsys):
+    assert cli.main(["bench", "pio_uot"]) == 2
+    assert "pio_out" in capsys.readouterr().err
+
+
+def test_against_an_earlier_document(tmp_path, capsys):
+    file = tmp_path / "before.json"
+    assert cli.main(["bench", "--quick", "--json", "pio_out_c"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    document["rows"][0]["ratio"] = 0.001  # nothing is a thousand times faster than itself
+    file.write_text(json.dumps(document))
+    assert cli.main(["bench", "--quick", "pio_out_c", "--against", str(file)]) == 1
+    assert "worse" in capsys.readouterr().out
+    for text in ("", "[]", '{"schema": 1}', '{"schema": 1, "rows": [1]}', '{"schema": 2, "rows": []}'):
+        file.write_text(text)
+        assert cli.main(["bench", "--quick", "pio_out_c", "--against", str(file)]) == 2
+    assert cli.main(["bench", "--quick", "pio_out_c", "--against", str(tmp_path / "none")]) == 2
+
+
+def test_without_the_floors_source_a_row_says_so(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(floor, "SOURCE", tmp_path / "floor.c")
+    assert cli.main(["bench", "--quick", "pio_out"]) == 0
+    assert "no C floor: bench/floor.c is not here" in capsys.readouterr().out
+
+
+def test_without_a_compiler_a_row_says_so(monkeypatch, tmp_path):
+    source = tmp_path / "floor.c"
+    source.write_text("int main(void) { return 0; }\n")
+    monkeypatch.setattr(floor, "SOURCE", source)
+    monkeypatch.setattr(floor.shutil, "which", lambda name: None)
+    with pytest.raises(floor.NoFloor, match="no C compiler"):
+        floor.build()
+
+
+def test_the_floor_is_built_when_it_is_missing_or_older(monkeypatch, tmp_path):
+    source = tmp_path / "floor.c"
+    source.write_text("int main(void) { return 3; }\n")
+    monkeypatch.setattr(floor, "SOURCE", source)
+    program = floor.build()
+    first = program.stat().st_mtime_ns
+    assert floor.build().stat().st_mtime_ns == first
+    os.utime(program, (1, 1))
+    assert floor.build().stat().st_mtime_ns > 10**9
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["floor", "floor.c"]
+    source.write_text("int main(void) { return }\n")
+    os.utime(program, (1, 1))
+    with pytest.raises(floor.NoFloor, match="building bench/floor"):
+        floor.build()
+
+
+def test_the_floor_says_what_is_wrong_with_its_guest():
+    with floor.Floor("batch", guest=b"no guest") as program, pytest.raises(HostError, match="the C floor ended: floor"):
+        program.measure(1)
+
+
+def test_the_floor_runs_the_same_bytes():
+    """Both sides read their registers from one place: what the image holds is what the vCPU has."""
+    side = sides.Batch(guests.port_out(3))
+    try:
+        data = side.image()
+        regs, sregs, cpuid = side.machine.runners[0].vcpu.raw_state()
+        assert regs in data
+        assert sregs in data
+        assert cpuid in data
+        assert guests.port_out(3).code in data
+    finally:
+        side.close()
+
+
+def test_an_image_of_what_the_floor_does_not_know_is_refused():
+    with Machine(irqchip="kernel") as machine, pytest.raises(UsageError, match="C floor knows"):
+        image(machine, SetUp())
+
+
+def test_pinning_is_undone():
+    before = os.sched_getaffinity(0)
+    with compare.pinned(1) as enough:
+        assert enough
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before
+    with compare.pinned(10_000) as enough:
+        assert not enough
+    with pytest.raises(ZeroDivisionError), compare.pinned(1):
+        raise ZeroDivisionError
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_guest_that_ends_by_itself_is_an_error():
+    side = sides.Batch(guests.Guest(b"\xf4", 1))
+    try:
+        with pytest.raises(HostError, match="ended by itself"):
+            side.measure(1)
+    finally:
+        side.close()
+
+
+def test_a_command_that_ends_otherwise_is_an_error():
+    process = processes.Process(["false"], 0)
+    try:
+        with pytest.raises(HostError, match="ended with status 1"):
+            process.measure(1)
+    finally:
+        process.close()
+
+
+def test_without_qemu_the_row_says_so(monkeypatch):
+    monkeypatch.setattr(processes, "QEMU", "no-such-qemu")
+    row = table.measure(table.select(["hello"])[0], table.QUICK)
+    assert row.why == "no-such-qemu is not installed"
+    assert row.median is not None
+    assert row.met is None
+
+
+def test_the_multiboot_guest_is_one():
+    image_bytes = processes.multiboot()
+    magic, flags, checksum = (int.from_bytes(image_bytes[i : i + 4], "little") for i in (0, 4, 8))
+    assert magic == 0x1BADB002
+    assert (magic + flags + checksum) & 0xFFFFFFFF == 0
+    assert processes.TEXT in image_bytes
+
+
+def test_the_text_is_that_of_hello():
+    from vmm.payload.catalog import find
+
+    text = find("hello").text
+    assert text is not None
+    assert processes.TEXT.decode().strip() in text
+
+
+def test_the_bench_leaves_no_descriptor():
+    def open_files() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    table.measure(table.select(["pio_out"])[0], table.QUICK)
+    before = open_files()
+    for name in ("pio_out", "irqfd", "page_fault_uffd", "lifecycle"):
+        table.measure(table.select([name])[0], table.QUICK)
+    assert open_files() == before

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machine(fast=True) and Machine(fast=False) are twins: the same guest ends in equal results, whoever served its exits.
+
+The C core finishes what needs no Python and hands single accesses to their handlers without making an exit of them;
+the slow way makes a value of every exit and gives it to loop.handle. A report must not tell which was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import pytest
+
+from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
+from vmm.errors import UsageError
+from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut
+from vmm.machine import layout
+from vmm.machine.machine import Machine, Result
+from vmm.machine.steps import Stop, Why
+
+HEX = bytes.fromhex
+MMIO = 0xD001_0000  # mapped, and claimed by nobody
+FREE_PORT = 0x300
+MOV_EDI_MMIO = b"\xbf" + MMIO.to_bytes(4, "little")
+DATA = layout.REGIONS["data"].base
+HLT = HEX("f4")
+
+
+def out(port: int, value: int) -> bytes:
+    """mov al, value; out port, al"""
+    return bytes((0xB0, value, 0xE6, port))
+
+
+def string_out(port: int, size: int, count: int) -> bytes:
+    """mov esi, data; mov ecx, count; mov dx, port; rep outs of `size` bytes"""
+    code = b"\xbe" + DATA.to_bytes(4, "little") + b"\xb9" + count.to_bytes(4, "little")
+    return code + b"\x66\xba" + port.to_bytes(2, "little") + {1: HEX("f36e"), 2: HEX("66f36f"), 4: HEX("f36f")}[size]
+
+
+def string_in(port: int, size: int, count: int) -> bytes:
+    """mov edi, data; mov ecx, count; mov dx, port; rep ins of `size` bytes"""
+    code = b"\xbf" + DATA.to_bytes(4, "little") + b"\xb9" + count.to_bytes(4, "little")
+    return code + b"\x66\xba" + port.to_bytes(2, "little") + {1: HEX("f36c"), 2: HEX("66f36d"), 4: HEX("f36d")}[size]
+
+
+def loop(count: int, body: bytes) -> bytes:
+    """mov r9d, count; L: body; dec r9d; jnz L"""
+    back = -(len(body) + 3 + 2)
+    head = b"\x41\xb9" + count.to_bytes(4, "little")
+    return head + body + HEX("41ffc9") + b"\x75" + back.to_bytes(1, "little", signed=True)
+
+
+ENDS = out(EXIT, 0)
+READ_ALL = HEX("8a07 668b07 8b07 488b07")  # mov al, [rdi]; mov ax, [rdi]; mov eax, [rdi]; mov rax, [rdi]
+WRITE_ALL = HEX("8807 668907 8907 488907")
+
+
+class Twin(NamedTuple):
+    """A guest and what is claimed around it. `set_up` returns what the hooks saw, to be compared too."""
+
+    code: bytes
+    set_up: Callable[[Machine], Any] = lambda machine: None
+    options: Mapping[str, Any] = MappingProxyType({})
+    runs: int = 1
+
+
+def seen_writes(port: int) -> Callable[[Machine], list[int]]:
+    def set_up(machine: Machine) -> list[int]:
+        seen: list[int] = []
+        machine.on_port_write(port, seen.append)
+        return seen
+
+    return set_up
+
+
+def counting_reads(port: int) -> Callable[[Machine], list[int]]:
+    def set_up(machine: Machine) -> list[int]:
+        given = [0]
+
+        def answer() -> int:
+            given[0] += 1
+            return given[0]
+
+        machine.on_port_read(port, answer)
+        return given
+
+    return set_up
+
+
+class Device:
+    """Keeps what it was told, and answers from it."""
+
+    name = "twin"
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, ...]] = []
+
+    def read(self, offset: int, size: int) -> int:
+        self.told.append((offset, size))
+        return (1 << 8 * size) - 1 - offset
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        self.told.append((offset, size, value))
+
+
+def device(at: int, size: int, *, mmio: bool) -> Callable[[Machine], list[tuple[int, ...]]]:
+    def set_up(machine: Machine) -> list[tuple[int, ...]]:
+        made = Device()
+        bus = machine.platform.mmio if mmio else machine.platform.ports
+        bus.claim(at, size, made)
+        return made.told
+
+    return set_up
+
+
+def port_word(machine: Machine) -> Any:
+    return machine.port_word(DELAY)
+
+
+def mmio_word(machine: Machine) -> Any:
+    return machine.mmio_word(MMIO)
+
+
+def stopping(machine: Machine) -> None:
+    machine.on_port_write(DELAY, lambda value: machine.stop("a hook says so"))
+
+
+def stopping_reads(machine: Machine) -> None:
+    def answer() -> int:
+        machine.conductor.end(machine.current, Stop(Why.STOPPED, "a device says so, and answers"))
+        return 0x5A
+
+    machine.on_port_read(DELAY, answer)
+
+
+def completing(machine: Machine) -> list[int]:
+    """A hook that finishes its own exit to look at true registers."""
+    rips: list[int] = []
+
+    def look(value: int) -> None:
+        vcpu = machine.runners[0].vcpu
+        vcpu.complete()
+        rips.append(vcpu.get_regs().rip)
+
+    machine.on_port_write(DELAY, look)
+    return rips
+
+
+def completing_reads(machine: Machine) -> list[int]:
+    answers: list[int] = []
+
+    def answer() -> int:
+        answers.append(len(answers))
+        return len(answers)
+
+    def look(value: int) -> None:
+        answers.append(100 + value)
+        machine.runners[0].vcpu.complete()
+
+    machine.on_port_read(DELAY, answer)
+    machine.on_port_write(DELAY, look)
+    return answers
+
+
+def claiming_later(machine: Machine) -> list[int]:
+    """A hook that claims the port which the guest writes next, and gives it up the second time."""
+    seen: list[int] = []
+
+    def change(value: int) -> None:
+        if value == 1:
+            machine.on_port_write(FREE_PORT, seen.append)
+        else:
+            machine.platform.ports.release(FREE_PORT)
+
+    machine.on_port_write(DELAY, change)
+    return seen
+
+
+def own_console(machine: Machine) -> list[int]:
+    """The console's port belongs to somebody else."""
+    seen: list[int] = []
+    machine.platform.ports.release(DEBUG_CONSOLE)
+    machine.on_port_write(DEBUG_CONSOLE, seen.append)
+    return seen
+
+
+TO_FREE_PORT = HEX("66ba0003 b042 ee")  # mov dx, 0x300; mov al, 0x42; out dx, al
+TWINS = {
+    "console, byte by byte": Twin(loop(300, out(DEBUG_CONSOLE, 0x41)) + ENDS),
+    "console, a string": Twin(string_out(DEBUG_CONSOLE, 1, 100) + ENDS),
+    "console, words": Twin(HEX("b844434241 66e7e9 e7e9") + string_out(DEBUG_CONSOLE, 4, 3) + ENDS),
+    "console limit hit exactly": Twin(loop(64, out(DEBUG_CONSOLE, 0x41)) + ENDS, options={"console_limit": 64}),
+    "console limit passed by one": Twin(loop(65, out(DEBUG_CONSOLE, 0x41)) + ENDS, options={"console_limit": 64}),
+    "console limit inside a word": Twin(loop(9, HEX("e7e9")) + ENDS, options={"console_limit": 33}),
+    "console limit inside a string": Twin(string_out(DEBUG_CONSOLE, 1, 65) + ENDS, options={"console_limit": 64}),
+    "console limit, run on": Twin(loop(70, out(DEBUG_CONSOLE, 0x41)) + ENDS, options={"console_limit": 64}, runs=3),
+    "no console": Twin(out(DEBUG_CONSOLE, 0x41) + ENDS, options={"console_limit": 0}),
+    "a console of somebody else's": Twin(loop(5, out(DEBUG_CONSOLE, 0x41)) + ENDS, own_console),
+    "OUT to a hook": Twin(loop(20, HEX("e680 66e780 e780")) + ENDS, seen_writes(DELAY)),
+    "a string to a hook": Twin(string_out(DELAY, 2, 9) + ENDS, seen_writes(DELAY)),
+    "IN from a hook": Twin(loop(20, HEX("e480 66e580 e580")) + out(DELAY, 0) + ENDS, counting_reads(DELAY)),
+    "a string from a hook": Twin(string_in(DELAY, 1, 9) + ENDS, counting_reads(DELAY)),
+    "ports of a device": Twin(HEX("e680 e681 e780 66e582 e583") + ENDS, device(DELAY, 4, mmio=False)),
+    "unclaimed ports": Twin(HEX("e680 66e780 e580 e480") + ENDS),
+    "unclaimed strings": Twin(string_in(DELAY, 4, 5) + string_out(DELAY, 1, 5) + ENDS),
+    "unclaimed, strict": Twin(HEX("e680") + ENDS, options={"strict": True}),
+    "unclaimed read, strict": Twin(HEX("e580") + ENDS, options={"strict": True}),
+    "MMIO of every size": Twin(MOV_EDI_MMIO + loop(3, WRITE_ALL + READ_ALL) + ENDS, device(MMIO, 0x100, mmio=True)),
+    "MMIO across an edge": Twin(MOV_EDI_MMIO + WRITE_ALL + READ_ALL + ENDS, device(MMIO + 2, 4, mmio=True)),
+    "MMIO unclaimed": Twin(MOV_EDI_MMIO + WRITE_ALL + READ_ALL + ENDS),
+    "MMIO unclaimed, strict": Twin(MOV_EDI_MMIO + READ_ALL + ENDS, options={"strict": True}),
+    "a port word": Twin(loop(7, HEX("e680 66e780 e780 e480 e580")) + ENDS, port_word),
+    "a port word, strings": Twin(string_out(DELAY, 2, 9) + string_in(DELAY, 1, 9) + ENDS, port_word),
+    "an MMIO word": Twin(MOV_EDI_MMIO + loop(3, WRITE_ALL + READ_ALL) + ENDS, mmio_word),
+    "a word touched beside its start": Twin(MOV_EDI_MMIO + HEX("ffc7") + WRITE_ALL + READ_ALL + ENDS, mmio_word),
+    "a hook that stops": Twin(loop(3, out(DELAY, 1)) + ENDS, stopping, runs=4),
+    "a hook that stops and answers": Twin(  # in al, 0x80; mov [DATA], al
+        HEX("e480 880425") + DATA.to_bytes(4, "little") + ENDS, stopping_reads, runs=2
+    ),
+    "a hook that completes": Twin(loop(3, out(DELAY, 1)) + ENDS, completing),
+    "hooks that complete and answer": Twin(loop(4, HEX("e480 e680")) + ENDS, completing_reads),
+    "claims that change": Twin(
+        out(DELAY, 1) + TO_FREE_PORT + TO_FREE_PORT + out(DELAY, 2) + TO_FREE_PORT + ENDS, claiming_later
+    ),
+    "a fault": Twin(out(DEBUG_CONSOLE, 0x41) + HEX("0f0b")),
+    "a halt": Twin(out(DEBUG_CONSOLE, 0x41) + HLT),
+}
+
+
+class Ended(NamedTuple):
+    """All that a report could tell of one run, but its duration."""
+
+    stop: Any
+    vcpu: int | None
+    console: bytes
+    exits: dict[str, int]
+    recent: dict[int, Any]
+    unclaimed: int
+    seen: Any
+    memory: bytes
+
+
+def ended(result: Result, seen: Any, machine: Machine) -> Ended:
+    if hasattr(seen, "reads"):
+        seen = (seen.reads, seen.writes, seen.value)
+    exits = dict(result.exits)
+    exits.pop("Interrupted", None)  # the clock's, not the guest's
+    return Ended(
+        result.stop, result.vcpu, result.console, exits, result.recent, result.unclaimed,
+        seen if not isinstance(seen, list) else list(seen), machine.memory.read(DATA, 256),
+    )  # fmt: skip
+
+
+def run(booted: Callable[..., Machine], twin: Twin, fast: bool) -> list[Ended]:
+    machine = booted(twin.code, fast=fast, **twin.options)
+    machine.memory.write(DATA, bytes(range(65, 65 + 26)) * 9)
+    seen = twin.set_up(machine)
+    return [ended(machine.run(timeout=20), seen, machine) for _ in range(twin.runs)]
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_both_ways_end_in_equal_results(booted, name):
+    quick, slow = (run(booted, TWINS[name], fast) for fast in (True, False))
+    assert quick == slow
+
+
+def test_the_guests_do_what_their_names_say(booted):
+    """The twins could be equal because nothing happens."""
+    results = {name: run(booted, twin, True)[0] for name, twin in TWINS.items()}
+    assert results["console, byte by byte"].console == b"A" * 300
+    assert results["console, a string"].console == (bytes(range(65, 91)) * 4)[:100]
+    assert results["console limit hit exactly"].stop.why is Why.EXIT_PORT
+    assert results["console limit passed by one"].stop.why is Why.OUTPUT_LIMIT
+    assert len(results["console limit passed by one"].console) == 64
+    assert results["console limit inside a string"].console == results["console, a string"].console[:64]
+    assert len(results["OUT to a hook"].seen) == 60
+    assert results["IN from a hook"].seen == [60]
+    assert results["unclaimed ports"].unclaimed == 4
+    assert results["unclaimed, strict"].stop.why is Why.UNCLAIMED
+    assert {size for _, size, *_ in results["MMIO of every size"].seen} == {1, 2, 4, 8}
+    assert results["a port word"].seen[:2] == (14, 21)
+    assert results["a word touched beside its start"].seen[:2] == (10, 10)  # the last one byte by byte
+    assert results["a hook that stops"].stop.why is Why.STOPPED
+    assert run(booted, TWINS["a hook that stops and answers"], True)[1].memory[0] == 0x5A
+    assert len(set(results["a hook that completes"].seen)) == 1
+    assert results["claims that change"].seen == [0x42, 0x42]
+    kinds = {type(exit) for result in results.values() for exit in result.recent[0]}
+    assert {PortIn, PortOut, MmioRead, MmioWrite} <= kinds
+
+
+@pytest.mark.parametrize("answer", [-1, 256, "text", None, 1.0])
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_wrong_answer_is_the_same_error(booted, answer, fast):
+    machine = booted(HEX("e480") + ENDS, fast=fast)
+    machine.on_port_read(DELAY, lambda: answer)
+    with pytest.raises(UsageError, match=r"reading port 0x80: .* which is not an unsigned integer of 1 byte"):
+        machine.run()
+
+
+class Mine(Exception):
+    pass
+
+
+@pytest.mark.parametrize("direction", ["e480", "e680"])
+def test_what_a_hook_raises_comes_out_of_both_and_the_next_run_goes_on(booted, direction):
+    after = []
+    for fast in (True, False):
+        machine = booted(HEX(direction) + out(DEBUG_CONSOLE, 0x42) + ENDS, fast=fast)
+
+        def fail(*_: int) -> int:
+            raise Mine
+
+        machine.on_port_read(DELAY, fail)
+        machine.on_port_write(DELAY, fail)
+        with pytest.raises(Mine):
+            machine.run()
+        after.append(ended(machine.run(), None, machine))
+    assert after[0] == after[1]
+    assert after[0].console == b"B"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_several_vcpus_at_once(booted, fast):
+    each = loop(200, out(DEBUG_CONSOLE, 0x41) + HEX("e680 e482")) + HLT
+    machine = booted(each, cpus=3, aps={1: 0, 2: 0}, fast=fast)
+    word = machine.port_word(DELAY)
+    machine.on_port_read(0x82, lambda: 7)
+    result = machine.run(timeout=20)
+    assert result.stop.why is Why.HALT
+    assert result.console == b"A" * 600
+    assert word.writes == 600
+    assert (result.exits["PortOut"], result.exits["PortIn"], result.exits["Halt"]) == (1200, 600, 3)
+    assert all(len(recent) == 10 for recent in result.recent.values())
+
+
+@pytest.mark.parametrize("limit", [100, 5000])
+def test_a_collected_console_ends_equally(booted, limit):
+    """KVM keeps the bytes back, and a full ring exits: how many exits that makes is the kernel's, and not compared."""
+    code = loop(1000, out(DEBUG_CONSOLE, 0x41)) + ENDS
+    found = []
+    for fast in (True, False):
+        machine = booted(code, fast=fast, console_limit=limit)
+        if not machine.vm.check_extension("COALESCED_PIO"):
+            pytest.skip("this host's KVM lacks KVM_CAP_COALESCED_PIO")
+        machine.coalesce_console()
+        result = machine.run(timeout=20)
+        found.append((result.stop.why, result.console))
+        assert result.exits["PortOut"] < 100
+    assert found[0] == found[1]
+    assert found[0] == ((Why.OUTPUT_LIMIT if limit < 1000 else Why.EXIT_PORT), b"A" * min(limit, 1000))
+
+
+def test_the_twins_share_no_way(booted, monkeypatch):
+    """The comparison is worth something only if the two ways are two."""
+    from vmm.kvm.core import Core
+
+    def no(*_: object) -> None:
+        raise AssertionError("the C core was asked")
+
+    monkeypatch.setattr(Core, "next", no)
+    run(booted, TWINS["a halt"], False)
+    with pytest.raises(AssertionError, match="the C core"):
+        run(booted, TWINS["a halt"], True)

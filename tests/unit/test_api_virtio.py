@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verdicts on the virtio devices, from evidence alone: what works, and each way in which it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from guest_payloads.api import virtio_blk, virtio_console, virtio_hostile, virtio_rng
+from vmm.abi import virtio
+from vmm.payload.drivers import AGREED, RUNNING, Driver
+from vmm.payload.verdict import Verdict
+
+OFFERED = 1 << 32 | 1 << 28
+
+
+def driver(device_id: int, kicks: int, interrupts: int) -> Driver:
+    return Driver(device_id, OFFERED, AGREED, RUNNING, 1, 0, True, kicks, 0, interrupts)
+
+
+DATA = bytes(range(160))
+GOOD = {
+    virtio_rng: virtio_rng.Evidence(driver(4, 3, 1), virtio.MAGIC, 2, (64, 64, 32), 1, DATA, DATA),
+    virtio_console: virtio_console.Evidence(
+        driver(3, 3, 2), (virtio_console.HELLO, virtio_console.ECHO), 2, (80, 132), 10, 0, 3
+    ),
+    virtio_blk: virtio_blk.Evidence(
+        driver(2, 5, 4), 8, virtio_blk.STATUSES, 513, b"1" * 512, b"pyvmm", virtio_blk.AFTER + b"xyz", 1
+    ),
+}
+MODULES = pytest.mark.parametrize("module", GOOD, ids=lambda module: module.FEATURES[0])
+
+
+@MODULES
+def test_works(module):
+    finding = module.judge(GOOD[module])
+    assert (finding.verdict, finding.reason) == (Verdict.WORKS, "")
+    assert finding.summary
+    assert finding.evidence["kicks by ioeventfd"] == module.KICKS
+
+
+@MODULES
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"id": 1}, "id is 1"),
+        ({"offered": 1 << 28}, "without VIRTIO_F_VERSION_1"),
+        ({"status": 3, "status_end": None}, "after the driver said FEATURES_OK"),
+        ({"status_end": RUNNING | 0x40, "trouble": "a chain in a circle"}, "a chain in a circle"),
+        ({"status_end": RUNNING | 0x40}, "at the end"),
+        ({"by_event": 0, "by_exit": 3}, "by exit"),
+        ({"by_event": 2}, "2 kicks came"),
+        ({"interrupts": 9}, "sent 9 interrupts"),
+        ({"woken": 0}, "0 interrupts came for the first"),
+        ({"woken": 2}, "2 interrupts came for the first"),
+        ({"quiet": 1}, "while callbacks were off"),
+    ],
+)
+def test_a_driver_that_met_something_wrong(module, change, words):
+    good = GOOD[module]
+    finding = module.judge(replace(good, driver=replace(good.driver, **change)))
+    assert finding.verdict is Verdict.BROKEN
+    assert words in finding.reason
+
+
+@pytest.mark.parametrize(
+    ("module", "change"),
+    [
+        (virtio_rng, {"magic": 0xFFFFFFFF}),
+        (virtio_rng, {"version": 1}),
+        (virtio_rng, {"lengths": (64, 48, 32)}),
+        (virtio_rng, {"raced": 0}),
+        (virtio_rng, {"found": bytes(160)}),
+        (virtio_rng, {"given": b"", "found": b""}),
+        (virtio_console, {"queues": 1}),
+        (virtio_console, {"heard": (virtio_console.HELLO,)}),
+        (virtio_console, {"heard": (virtio_console.HELLO, b"echo: host: no\n")}),
+        (virtio_console, {"received": 9}),
+        (virtio_console, {"echoed": 1}),
+        (virtio_console, {"widths": (80, 80)}),
+        (virtio_console, {"causes": 1}),
+        (virtio_blk, {"capacity": 9}),
+        (virtio_blk, {"statuses": (0, 0, 0, 0, 0, 2)}),
+        (virtio_blk, {"statuses": virtio_blk.READONLY}),
+        (virtio_blk, {"length": 512}),
+        (virtio_blk, {"sector": b"2" * 512}),
+        (virtio_blk, {"file": virtio_blk.BEFORE + b"xyz"}),
+        (virtio_blk, {"file": virtio_blk.AFTER}),
+        (virtio_blk, {"name": b""}),
+        (virtio_blk, {"flushes": 0}),
+    ],
+)
+def test_a_device_that_did_something_else(module, change):
+    assert module.judge(replace(GOOD[module], **change)).verdict is Verdict.BROKEN
+
+
+def outcome(index: int) -> virtio_hostile.Came:
+    early = index in virtio_hostile.BEFORE_RUNNING
+    return virtio_hostile.Came(0x4B if early else 0x4F, 0 if early else 2, 0, 32)
+
+
+ATTACKS = len(virtio_hostile.ATTACKS)
+HOSTILE = virtio_hostile.Evidence(tuple(outcome(i) for i in range(ATTACKS)), ("why",) * ATTACKS, 0, 35, 0)
+
+
+def test_hostile_works():
+    finding = virtio_hostile.judge(HOSTILE)
+    assert (finding.verdict, finding.reason) == (Verdict.WORKS, "")
+    assert len(finding.evidence) == ATTACKS + 1
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "words"),
+    [
+        (0, {"status": 0xF, "causes": 1, "used": 1}, "a chain in a circle: status 0xf"),
+        (3, {"used": 1}, "1 buffers used"),
+        (8, {"causes": 0}, "causes 0x0"),
+        (10, {"status": 0xB}, "a size of 7: status 0xb"),
+        (19, {"honest": 0}, "an honest request brought 0 bytes"),
+    ],
+)
+def test_an_attack_that_came_to_something_else(index, change, words):
+    came = list(HOSTILE.came)
+    came[index] = replace(came[index], **change)
+    finding = virtio_hostile.judge(replace(HOSTILE, came=tuple(came)))
+    assert finding.verdict is Verdict.BROKEN
+    assert words in finding.reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"came": HOSTILE.came[1:]},
+        {"troubles": ("why",)},
+        {"changed": 1},
+        {"by_event": 34},
+        {"by_event": 0, "by_exit": 35},
+    ],
+)
+def test_hostile_broken_otherwise(change):
+    assert virtio_hostile.judge(replace(HOSTILE, **change)).verdict is Verdict.BROKEN

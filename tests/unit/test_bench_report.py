@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What `pyvmm bench` shows and writes, from rows made by hand: cells, the document and its schema, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmm.bench.compare import Goal, Row
+from vmm.errors import UsageError
+from vmm.report import bench, bench_plot
+from vmm.report.style import Style
+
+ROWS = (
+    Row("pio", "goals", "OUT", "Python", median=7600.0, mad=20.0, n=50, floor=7200.0, peer="C", ratio=1.055,
+        error=0.001, goal=Goal(1.07, "floor + 0.5 us")),
+    Row("hello", "goals", "a process", "process", median=6e7, mad=1e6, n=9, floor=4e7, peer="QEMU", ratio=1.5,
+        error=float("inf"), goal=Goal(0.6, "at most 0.60 x"), noisy=True),
+    Row("idle", "goals", "a VM", "process", "bytes", median=20480.0, mad=0.0, n=9,
+        goal=Goal(300 << 10, "at most 300 KiB", of="median")),
+    Row("hypercall", "exits", "a call", "kernel", why="no such\x1b instruction"),
+    Row("growth_x", "growth", "x", "Python", median=7.0, mad=0.1, n=5, floor=7.0, peer="with 1", ratio=1.0,
+        more={"points": [[1, 7000.0, 10.0], [100, 3500.0, 20.0]]}),
+)  # fmt: skip
+
+
+@pytest.fixture
+def doc() -> dict[str, Any]:
+    return bench.document(ROWS, "Linux", "noisy", 12.3456, quick=True)
+
+
+def test_the_document_follows_its_schema(doc: dict[str, Any], follows: Callable[[str, Any], Any]) -> None:
+    read = follows("bench", doc)
+    assert read["missed"] == ["hello"]
+    assert read["met"] == 2
+    rows = {row["name"]: row for row in read["rows"]}
+    assert rows["pio"]["goal"] == 1.07
+    assert rows["hypercall"]["goal"] is None
+    assert (rows["idle"]["median_ns"], rows["idle"]["median"]) == (None, 20480.0)
+    assert rows["hello"]["error"] is None  # infinity is no JSON
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (None, "ns", "-"),
+        (812.4, "ns", "812 ns"),
+        (7213.0, "ns", "7.21 us"),
+        (72130.0, "ns", "72.1 us"),
+        (721300.0, "ns", "721 us"),
+        (7.2e6, "ns", "7.20 ms"),
+        (7.6e9, "ns", "7.60 s"),
+        (700.2, "1/s", "700/s"),
+        (100.0, "bytes", "100 B"),
+        (20480.0, "bytes", "20 KiB"),
+        (40 << 20, "bytes", "40 MiB"),
+    ],
+)
+def test_numbers_have_a_unit_and_three_digits(value: float | None, unit: str, text: str) -> None:
+    assert bench.number(value, unit) == text
+
+
+def test_a_row_is_a_line(doc: dict[str, Any]) -> None:
+    columns = bench.widths([row.name for row in ROWS])
+    pio, hello, idle, hypercall, _ = (bench.row_line(row, columns, Style()) for row in doc["rows"])
+    assert "1.055" in pio
+    assert pio.endswith("yes")
+    assert "60.0 ms" in hello
+    assert hello.endswith("no (noisy)")
+    assert idle.split()[2:4] == ["20", "KiB"]
+    assert hypercall.endswith("no such\\x1b instruction")
+    assert {line.index("Python") if "Python" in line else line.index("process") for line in (pio, hello)} == {
+        columns[0] + 2
+    }
+    head = bench.head(columns, Style())
+    assert head.index("ratio") + len("ratio") == pio.index("1.055") + len("1.055")
+
+
+def test_colour_says_whether_a_goal_is_met(doc: dict[str, Any]) -> None:
+    columns = bench.widths(["pio"])
+    assert bench.row_line(doc["rows"][0], columns, Style(True)).startswith("\x1b[32m")
+    assert bench.row_line(doc["rows"][1], columns, Style(True)).startswith("\x1b[31")
+    assert "\x1b[" not in bench.row_line(doc["rows"][3], columns, Style(True))
+
+
+def test_growth_is_a_picture_in_letters(doc: dict[str, Any]) -> None:
+    title, first, second = bench.plot(doc["rows"][-1])
+    assert "x" in title
+    assert first.count("#") == bench.PLOT_WIDTH == 2 * second.count("#")
+    assert list(bench.plot(doc["rows"][0])) == []
+
+
+def test_the_closing_names_what_is_missed(doc: dict[str, Any]) -> None:
+    assert list(bench.closing(doc)) == ["note: noisy", "2 of 3 goals met; missed: hello (12 s)"]
+
+
+def test_a_document_beside_an_earlier_one(doc: dict[str, Any]) -> None:
+    before = bench.document(
+        (
+            Row("pio", "goals", "", ratio=1.0, median=1.0),
+            Row("hello", "goals", "", ratio=1.0, median=1.0),
+            Row("idle", "goals", "", "", "bytes", median=40960.0),
+            Row("gone", "goals", "", ratio=1.0),
+            Row("hypercall", "exits", "", ratio=1.0),
+        ),
+        "Linux", None, 1.0, quick=False,
+    )  # fmt: skip
+    lines, worse = bench.against(doc, before)
+    assert worse == ["hello"]
+    assert [line.split()[0] for line in lines] == ["pio", "hello", "idle"]
+    assert lines[1].endswith("1.000 ->     1.500  worse")
+    assert lines[2].endswith("40 KiB ->    20 KiB  better")
+
+
+def test_more_is_better_where_a_row_says_so() -> None:
+    fast = Goal(1.9, "", better="higher")
+    now = bench.document((Row("two", "goals", "", ratio=1.0, goal=fast),), "", None, 0, quick=False)
+    then = bench.document((Row("two", "goals", "", ratio=2.0, goal=fast),), "", None, 0, quick=False)
+    assert bench.against(now, then)[1] == ["two"]
+    assert bench.against(then, now)[1] == []
+
+
+@pytest.mark.parametrize("kind", [".png", ".svg"])
+def test_the_picture(doc: dict[str, Any], kind: str, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    target = tmp_path / f"bench{kind}"
+    bench_plot.check(str(target))
+    bench_plot.draw(doc, str(target))
+    assert target.stat().st_size > 1000
+    with pytest.raises(UsageError, match="writing"):
+        bench_plot.draw(doc, str(tmp_path / "none" / f"bench{kind}"))
+
+
+def test_a_picture_of_no_kind_is_refused_before_anything_is_measured() -> None:
+    with pytest.raises(UsageError, match=r"\.png"):
+        bench_plot.check("bench.txt")
+
+
+def test_no_picture_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="matplotlib"):
+        bench_plot.check("bench.png")

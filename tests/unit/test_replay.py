@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Recorded runs handled again without a device, and forgeries: resealed, so that only handling them finds the lie.
+
+tests/traces holds what `pyvmm run NAME --trace tests/traces/NAME.jsonl` wrote, and a synthetic one of a host that the
+authors did not have (VMX or SVM, where a hypercall exits); `synthetic()` below is its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from vmm.abi.pv import KVM_ENOSYS
+from vmm.cli import main
+from vmm.kvm import exits
+from vmm.machine.steps import Resume, Stop, Why
+from vmm.observe.trace import SCHEMA, Claim, End, Exited, Made, Note, Run, Stopped, Trace, TraceError, Writer, read
+from vmm.payload.replay import replay
+from vmm.report.style import Style
+from vmm.report.timeline import BINS, KINDS, Timeline
+from vmm.report.trace import TraceText
+
+TRACES = Path(__file__).resolve().parents[1] / "traces"
+ALL = sorted(TRACES.glob("*.jsonl"), key=lambda path: path.name)
+Lines = list[dict[str, Any]]
+
+SYNTHETIC_TEXT = """\
+; summary: hypercalls and a filtered MSR as a CPU with VMX or SVM hands them to the VMM
+start:
+    vmcall
+    rdmsr
+    wrmsr
+    hlt
+"""
+
+
+def synthetic() -> bytes:
+    """The bytes of vmx-hypercall.jsonl."""
+    sha = hashlib.sha256(SYNTHETIC_TEXT.encode()).hexdigest()
+    map_gpa = exits.Hypercall(12, (0x180000, 4, 0x10, 0, 0, 0), True)
+    nobody = exits.Hypercall(9, (0, 0, 0, 0, 0, 0), True)
+
+    def taken(seq: int, exit: exits.Exit, rip: int, insn: str, step: Resume | Stop) -> Exited:
+        at = "start" if not rip else f"start+{rip:#x}"
+        return Exited(seq, 0, seq * 4000, 0, exit, 0x20000 + rip, at, insn, step, b"")
+
+    halt = Stop(Why.HALT, "the guest halted")
+    records = [
+        Trace(SCHEMA, "0.1.0", "vmx-hypercall", False, sha, SYNTHETIC_TEXT, False, synthetic=True),
+        Made(0, 0, "vmx-hypercall", {}, (0,), 2 << 20, "none", False, 1 << 20, {"start": 0x20000}),
+        Run(0, 100, (0,), (*BOARD, Claim("port", "w", 0x500, 4, "somebody")), (0x4B564D00,), (), (12,)),
+        taken(1, map_gpa, 0, "vmcall", Resume(0, True)),
+        taken(2, nobody, 0, "vmcall", Resume(-KVM_ENOSYS, True)),
+        taken(3, exits.ReadMsr(0x4B564D00, 4), 3, "rdmsr", Resume(0x1234, True)),
+        taken(4, exits.ReadMsr(0xDEAD, 2), 3, "rdmsr", Resume(None, True)),
+        taken(5, exits.WriteMsr(0xDEAD, 1, 2), 5, "wrmsr", Resume(None, True)),
+        taken(6, exits.PortOut(0x500, 4, b"\1\0\0\0"), 5, "out dx, eax", Resume()),
+        Note(0, 25000, "what a VMX host prints here is not known"),
+        taken(7, exits.Halt(), 7, "hlt", halt),
+        Stopped(0, 30000, Why.HALT, halt.text, None, 0, {}, 30000),
+        End(31000, 7, 0, "pass", 0, halt.text, {}, (), {}, {"Hypercall": 2, "ReadMsr": 2}, 0, 0.03),
+    ]
+    file = io.BytesIO()
+    writer = Writer(file, 1 << 20)
+    for record in records:
+        writer.write(record)
+    return file.getvalue()
+
+
+BOARD = tuple(
+    claim for _, record in read(str(TRACES / "hello.jsonl")) if isinstance(record, Run) for claim in record.claims
+)
+
+
+def test_the_synthetic_trace_is_what_its_source_makes() -> None:
+    """Without PYVMM_WRITE_TRACES it is compared; with it, written."""
+    path = TRACES / "vmx-hypercall.jsonl"
+    if os.environ.get("PYVMM_WRITE_TRACES") == "1":
+        path.write_bytes(synthetic())
+    assert path.read_bytes() == synthetic()
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_a_recorded_run_is_handled_again_with_the_same_outcome(path: Path) -> None:
+    *_, (_, end) = read(str(path))
+    assert isinstance(end, End)
+    found = replay(str(path))
+    assert found.handled == end.recorded > 0
+    assert (found.outcome.outcome, found.exit_code, found.outcome.reason) == (end.outcome, end.exit_code, end.reason)
+
+
+def test_what_a_replay_did_itself_and_what_it_took_from_the_record() -> None:
+    hello = replay(str(TRACES / "hello.jsonl"))
+    assert hello.judged
+    assert hello.taken == 0
+    assert hello.outcome.console == b"Hello from ring 0 of a virtual machine.\n"
+    hypercall = replay(str(TRACES / "vmx-hypercall.jsonl"))
+    assert hypercall.judged
+    assert (
+        hypercall.taken == 3
+    )  # the two with a callback, and the port of somebody: -ENOSYS and #GP are our own answers
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_the_command_shows_it_and_has_its_exit_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", str(path), "--no-color"]) == 0
+    shown = capsys.readouterr().out
+    assert f"trace of {path.stem}" in shown
+    assert "handled again without a device" in shown
+    assert ("(synthetic)" in shown) == (path.stem == "vmx-hypercall")
+
+
+# -- forgeries
+
+
+def seal(lines: Lines) -> bytes:
+    running, out = hashlib.blake2b(digest_size=8), b""
+    for line in lines:
+        body = json.dumps({k: v for k, v in line.items() if k != "sum"}, separators=(",", ":")).encode()[:-1]
+        running.update(body)
+        out += body + f',"sum":"{running.hexdigest()}"}}\n'.encode()
+    return out
+
+
+def load(name: str) -> Lines:
+    return [json.loads(line) for line in (TRACES / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def forged(tmp_path: Path) -> Callable[[Lines], str]:
+    def write(lines: Lines) -> str:
+        path = tmp_path / "forged.jsonl"
+        path.write_bytes(seal(lines))
+        return str(path)
+
+    return write
+
+
+def nth(lines: Lines, kind: str, number: int = 0) -> int:
+    """The index of the n-th line of a kind."""
+    return [at for at, line in enumerate(lines) if line["is"] == kind][number]
+
+
+def exit_of(lines: Lines, kind: str, number: int = 0) -> int:
+    found = [at for at, line in enumerate(lines) if line["is"] == "Exited" and line["exit"]["is"] == kind]
+    return found[number]
+
+
+def set_in(lines: Lines, at: int, value: Any, *keys: str) -> int:
+    target = lines[at]
+    for key in keys[:-1]:
+        target = target[key]
+    assert target[keys[-1]] != value
+    target[keys[-1]] = value
+    return at
+
+
+FORGERIES: dict[str, tuple[str, Callable[[Lines], int], str]] = {
+    "a reply": ("pio", lambda t: set_in(t, exit_of(t, "PortIn", -1), "fe", "step", "reply"), "the answer fe"),
+    "a refusal": (
+        "vmx-hypercall",
+        lambda t: set_in(t, exit_of(t, "ReadMsr", 1), 5, "step", "reply"),
+        "gives the answer None",
+    ),
+    "an errno": ("vmx-hypercall", lambda t: set_in(t, exit_of(t, "Hypercall", 1), -1, "step", "reply"), "-1000"),
+    "no answer": ("pio", lambda t: set_in(t, exit_of(t, "PortIn", -1), False, "step", "answers"), "no answer"),
+    "a console byte": ("hello", lambda t: set_in(t, exit_of(t, "PortOut", 3), "4a", "console"), "it prints b'l'"),
+    "what was written": (
+        "hello",
+        lambda t: set_in(t, exit_of(t, "PortOut", 3), "4a", "exit", "data"),
+        "it prints b'J'",
+    ),
+    "a port": ("hello", lambda t: set_in(t, exit_of(t, "PortOut", 3), 0x80, "exit", "port"), "it prints b''"),
+    "an impossible port": (
+        "hello",
+        lambda t: set_in(t, exit_of(t, "PortOut"), 1 << 16, "exit", "port"),
+        "no such exit",
+    ),
+    "an endless read": ("pio", lambda t: set_in(t, exit_of(t, "PortIn"), 1 << 60, "exit", "count"), "no such exit"),
+    "a broken element": ("pio", lambda t: set_in(t, exit_of(t, "PortOut", 1), "22", "exit", "data"), "no such exit"),
+    "an unknown vCPU": ("smp", lambda t: set_in(t, exit_of(t, "Halt"), 2, "cpu"), "no vCPU 2"),
+    "an unknown guest": ("smp", lambda t: set_in(t, exit_of(t, "Halt"), 1, "guest"), "guest 1 was never made"),
+    "a number": ("hello", lambda t: set_in(t, exit_of(t, "PortOut", 3), 9, "seq"), "exit 9 comes where exit 4 should"),
+    "the exit code": ("hello", lambda t: set_in(t, exit_of(t, "PortOut", -1), "01", "exit", "data") + 1, "0x1"),
+    "how the run ended": ("hello", lambda t: set_in(t, nth(t, "Stopped"), "halt", "why"), "by its exits"),
+    "who was there": (
+        "hello",
+        lambda t: t[nth(t, "Run")]["claims"].pop(0) and nth(t, "Run"),
+        "the record has nobody at",
+    ),
+    "an overlap": (
+        "vmx-hypercall",
+        lambda t: set_in(t, nth(t, "Run"), t[nth(t, "Run")]["claims"] + [_claim(0xE8, 4)], "claims"),
+        "overlaps",
+    ),
+    "the outcome": ("hello", lambda t: _outcome(t, "fail", 1), "the exits give pass"),
+    "the exit status": ("hello", lambda t: set_in(t, len(t) - 1, 1, "exit_code"), "cannot be"),
+    "an outcome that is none": ("hello", lambda t: _outcome(t, "glorious", 0), "cannot be"),
+    "how many exits": ("hello", lambda t: set_in(t, len(t) - 1, 40, "recorded"), "40 exits should be"),
+    "the payload": ("hello", lambda t: set_in(t, 0, "; summary: other\nstart:\n    hlt\n", "text"), "not the one"),
+    "a result's name": ("hello", lambda t: set_in(t, len(t) - 1, {"\x1b[2J": 1}, "results"), "cannot be a name"),
+    "guests": ("hello", lambda t: set_in(t, 1, 3, "guest"), "this guest cannot be"),
+    "an end of nobody": ("hello", lambda t: t.insert(-1, dict(t[-2])) or len(t) - 2, "is not running"),
+    "an exit of nobody": ("hello", lambda t: t.pop(2) and 2, "is not running"),
+}
+
+
+def _claim(base: int, size: int) -> dict[str, Any]:
+    return {"is": "Claim", "space": "port", "way": "w", "base": base, "size": size, "name": "x"}
+
+
+def _outcome(lines: Lines, outcome: str, code: int) -> int:
+    lines[-1]["outcome"], lines[-1]["exit_code"] = outcome, code
+    return len(lines) - 1
+
+
+@pytest.mark.parametrize("what", FORGERIES)
+def test_a_forgery_is_refused_with_its_line(
+    what: str, forged: Callable[[Lines], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, forge, says = FORGERIES[what]
+    lines = load(name)
+    at = forge(lines)
+    path = forged(lines)
+    with pytest.raises(TraceError) as caught:
+        replay(path)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    if what != "the exit code":  # that one is noticed where the run ends
+        assert caught.value.line == at + 1
+    assert main(["replay", path]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""  # nothing of it is shown as if it were true
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith(f"pyvmm: {path}:{caught.value.line}: ")
+
+
+def test_a_trace_names_no_module_to_be_imported(
+    forged: Callable[[Lines], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that calls itself shipped, with a name that leads elsewhere: nothing is imported, and it is said."""
+    (tmp_path / "evil.py").write_text("raise SystemExit('imported')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("evil", "../evil", "os", "inc.results"):
+        lines = load("hello")
+        lines[0]["payload"] = lines[1]["payload"] = name
+        found = replay(forged(lines))
+        assert found.notes == (f"this pyvmm has another {name}: its host half was left out",)
+
+
+def test_another_version_of_a_shipped_payload_is_replayed_without_its_host_half(forged: Callable[[Lines], str]) -> None:
+    lines = load("pio")
+    lines[0]["text"] += "; and a comment\n"
+    lines[0]["sha256"] = hashlib.sha256(lines[0]["text"].encode()).hexdigest()
+    found = replay(forged(lines))
+    assert found.taken == 12
+    assert found.outcome.outcome == "pass"
+    assert "another pio" in found.notes[0]
+
+
+def test_a_trace_that_is_not_whole_by_its_size_limit_says_so(forged: Callable[[Lines], str]) -> None:
+    lines = load("hello")
+    lines = [*lines[:10], lines[-1] | {"recorded": 7, "dropped": 34}]
+    found = replay(forged(lines))
+    assert not found.judged
+    assert found.handled == 7
+    assert "34 exits came after" in found.notes[0]
+
+
+def test_an_interrupted_trace_is_replayed_as_one(
+    forged: Callable[[Lines], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = load("hello")
+    lines = [*lines[:10], lines[-1] | {"recorded": 7, "outcome": "interrupted", "exit_code": 130}]
+    assert main(["replay", forged(lines), "--quiet"]) == 130
+    assert "interrupted  hello" in capsys.readouterr().out
+
+
+def test_a_time_limit_needs_no_exit_that_explains_it(forged: Callable[[Lines], str]) -> None:
+    lines = load("hello")
+    at = nth(lines, "Stopped")
+    del lines[at - 1]
+    stopped = lines[at - 1]
+    stopped["why"], stopped["text"], stopped["code"] = "time limit", "too long", None
+    lines[-1] |= {"recorded": 40, "outcome": "timeout", "exit_code": 124, "reason": "too long"}
+    found = replay(forged(lines))
+    assert found.judged
+    assert found.exit_code == 124
+
+
+# -- text
+
+
+NASTY = "\x1b[2J\x9b31m\x07\u202eevil"
+
+
+def test_control_characters_never_reach_the_terminal(
+    forged: Callable[[Lines], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A payload's name, a label, an instruction's text, notes, results, the console: all of it is somebody's text."""
+    lines = load("hello")
+    lines[0]["payload"] = NASTY
+    lines[0]["shipped"] = False
+    lines[1]["payload"] = NASTY
+    at = exit_of(lines, "PortOut", 0)
+    lines[at]["at"] = lines[at]["insn"] = NASTY
+    for number, byte in enumerate((0x1B, 0x9B, 0x07, 0x08)):
+        one = exit_of(lines, "PortOut", number)
+        lines[one]["exit"]["data"] = lines[one]["console"] = f"{byte:02x}"
+    lines[nth(lines, "Stopped")]["results"] = {NASTY: 1}
+    lines[-1]["evidence"] = {NASTY: NASTY}
+    lines.insert(nth(lines, "Stopped"), {"is": "Note", "guest": 0, "t": 1, "text": NASTY + "\n"})
+    main(["replay", forged(lines), "--no-color"])
+    shown = capsys.readouterr().out
+    assert "evil" in shown
+    assert not set(shown) & set("\x1b\x9b\x07\x08\u202e\r")
+
+
+def test_console_lines_follow_the_exits_that_brought_them() -> None:
+    text = TraceText(Style())
+    made: list[str] = []
+    for _, record in read(str(TRACES / "hello.jsonl")):
+        made += text.lines(record)
+    (at,) = [number for number, line in enumerate(made) if "console |" in line]
+    assert made[at].endswith("Hello from ring 0 of a virtual machine.")
+    assert "OUT console, 1 byte: 0xa" in made[at - 1]
+
+
+def test_console_without_a_newline_is_shown_and_bounded() -> None:
+    text = TraceText(Style())
+    exit = Exited(1, 0, 1, 0, exits.PortOut(0xE9, 1, b"x"), 0, "", "", Resume(), b"x" * 100)
+    lines = [line for _ in range(100) for line in text.lines(exit)]
+    assert 10 < sum("console |" in line for line in lines) < 30
+    assert any("console |" in line for line in text.lines(Note(0, 1, "x")))
+
+
+# -- the drawing
+
+
+def drawn(cpus: int, exits_each: int, spread: int) -> tuple[str, ElementTree.Element]:
+    timeline = Timeline('exits of <a> & \x1b"b"')
+    timeline.add(Made(0, 0, "<x>", {}, tuple(range(cpus)), 0, "none", False, 0, {}))
+    kinds = (exits.PortOut(0x80, 1, b"x"), exits.Halt(), exits.MmioRead(0, 1), exits.ReadMsr(1, 4), exits.Shutdown())
+    for number in range(exits_each):
+        for cpu in range(cpus):
+            exit = kinds[number % len(kinds)]
+            timeline.add(Exited(1, 0, number * spread, cpu, exit, 0, "", "", Resume(), b""))
+    svg = timeline.svg()
+    return svg, ElementTree.fromstring(svg)
+
+
+@pytest.mark.parametrize("cpus", [1, 8, 255])
+def test_a_lane_for_each_vcpu(cpus: int) -> None:
+    svg, root = drawn(cpus, 50, 1_000_000)
+    labels = [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert [each for each in labels if each.startswith("vCPU")] == [f"vCPU {cpu}" for cpu in range(cpus)]
+    assert labels.count("50") == cpus
+    width, height = float(root.attrib["width"]), float(root.attrib["height"])
+    for each in root.iter("{http://www.w3.org/2000/svg}text"):
+        assert 0 <= float(each.attrib["x"]) <= width
+        assert 0 <= float(each.attrib["y"]) <= height
+    assert "\x1b" not in svg
+
+
+def test_a_long_run_draws_no_more_than_a_short_one() -> None:
+    svg, root = drawn(2, 20_000, 5_000_000)  # 100 seconds
+    assert len(list(root.iter())) < 60
+    assert svg.count("M") <= 2 * BINS * len(KINDS) + 2
+    assert len(svg) < 400_000
+
+
+def test_no_exit_at_all_is_a_drawing_too() -> None:
+    assert ElementTree.fromstring(Timeline("nothing").svg()).tag.endswith("svg")
+
+
+def test_every_exit_is_in_a_bar() -> None:
+    _, root = drawn(1, 37, 1)
+    texts = [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert any("the highest has 37" in each for each in texts)
