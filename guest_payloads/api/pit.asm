@@ -69,15 +69,17 @@ start:
     sub   rax, r12
     RESULT rate_ticks
 
-    cli                                   ; ---- mode 0: once, when the counter comes to 0
-    READ_TSC
-    mov   r12, rax
-    PROGRAM PIT_CH0_ONCE, PARAM_count
+    cli
+    PROGRAM PIT_CH0_ONCE, 0xffff          ; the rate ends: this shot is 55 ms away
     sti
-    LET_IN                                ; what was pending of the rate
+    LET_IN                                ; what was pending of the rate, however long that takes
+    cli
     STORE IRQ0, rate
     mov   r13, rax
     inc   r13
+    READ_TSC                              ; ---- mode 0: once, when the counter comes to 0
+    mov   r12, rax
+    PROGRAM PIT_CH0_ONCE, PARAM_count     ; in place of the far one
 await:
     cli
     cmp   qword ptr [COUNTS + IRQ0 * 8], r13

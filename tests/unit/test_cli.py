@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -258,12 +257,9 @@ def test_without_the_binding(words: str) -> None:
     assert done.stderr == "pyvmm: pyvmm's C binding has not been built\n  try: `make`, or `python cffi_build.py`\n"
 
 
-def test_python_m_vmm(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys, "argv", ["vmm", "list"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("vmm", run_name="__main__")
-    assert ended.value.code == 0
-    assert "hello" in capsys.readouterr().out
+def test_python_m_vmm() -> None:
+    ended = subprocess.run([sys.executable, "-m", "vmm", "list"], capture_output=True, text=True, check=True)
+    assert "hello" in ended.stdout
 
 
 # list and disasm ---------------------------------------------------------------------------------------------------
