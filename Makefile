@@ -4,7 +4,7 @@
 # All paths are relative, so a clone may live under any name. PYTHON picks the interpreter, CC the compiler.
 
 PYTHON ?= python3
-EXTRAS ?= test,dev
+EXTRAS ?= test,dev,plot
 PAYLOADS ?= hello cpuid ring3 smp
 PYTEST_ARGS ?=
 COVERAGE ?= --cov --cov-report=term
