@@ -7,7 +7,7 @@ import pytest
 
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm.dirty import DirtyRing
-from vmm.machine import dirty
+from vmm.machine import conductor, dirty
 from vmm.machine.dirty import DirtyRings
 from vmm.machine.machine import Machine
 from vmm.machine.steps import Why
@@ -91,3 +91,10 @@ def test_a_size_that_kvm_refuses_is_an_error():
 def test_without_the_capability_there_is_no_ring_to_map():
     with Machine() as m, pytest.raises(UsageError, match="dirty ring"):
         DirtyRing(m.vm, m.runners[0].vcpu)
+
+
+def test_signals_during_a_reset_lose_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pending signal would end KVM_RESET_DIRTY_RINGS half way, and pages that it had freed would stay unprotected."""
+    monkeypatch.setattr(conductor, "HEARTBEAT", 0.0001)
+    for _ in range(40):
+        test_works()

@@ -62,11 +62,6 @@ def protect_manually(vm: Vm, *, initially_set: bool = False) -> None:
     vm.enable_cap("MANUAL_DIRTY_LOG_PROTECT2", 1 | initially_set << 1)
 
 
-RESET_TRIES = 100
-"""A signal (the heartbeat of a run is one) ends KVM_RESET_DIRTY_RINGS early, with what is done so far as its result and
-no error (Linux 6.16); the rest waits for the next call."""
-
-
 class DirtyRings:
     """The rings of one machine. `written` are the pages collected so far, `full` how often a ring was full."""
 
@@ -120,13 +115,7 @@ class DirtyRings:
         """Take what is in the rings, and let KVM protect those pages again. What was taken, also put into `written`."""
         found = [each for ring in self._rings for each in ring.harvest()]
         self.written += found
-        left = len(found)
-        for _ in range(RESET_TRIES):
-            done = dirty.reset_dirty_rings(self._vm)
-            self.resets += done
-            left -= done
-            if left <= 0:
-                break
+        self.resets += dirty.reset_dirty_rings(self._vm)
         return found
 
     def close(self) -> None:
