@@ -12,6 +12,7 @@ what was there before when you set `on_exit` on a machine with rings.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Self
 
 from vmm.abi import exits
@@ -71,6 +72,7 @@ class DirtyRings:
         self.written: list[DirtyGfn] = []
         self.full = 0
         self.resets = 0
+        self._lock = threading.RLock()  # the rings of two vCPUs may be full at once, each on its own thread
 
     @classmethod
     def enable(cls, vm: Vm, size: int | None = None) -> Self:
@@ -99,8 +101,9 @@ class DirtyRings:
 
         def on_exit(runner: Runner, exit: Exit) -> None:
             if isinstance(exit, Simple) and exit.reason == RING_FULL:
-                self.full += 1
-                self.collect()
+                with self._lock:
+                    self.full += 1
+                    self.collect()
             if before is not None:
                 before(runner, exit)
 
@@ -113,9 +116,10 @@ class DirtyRings:
 
     def collect(self) -> list[DirtyGfn]:
         """Take what is in the rings, and let KVM protect those pages again. What was taken, also put into `written`."""
-        found = [each for ring in self._rings for each in ring.harvest()]
-        self.written += found
-        self.resets += dirty.reset_dirty_rings(self._vm)
+        with self._lock:
+            found = [each for ring in self._rings for each in ring.harvest()]
+            self.written += found
+            self.resets += dirty.reset_dirty_rings(self._vm)
         return found
 
     def close(self) -> None:
