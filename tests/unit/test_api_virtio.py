@@ -140,3 +140,18 @@ def test_an_attack_that_came_to_something_else(index, change, words):
 )
 def test_hostile_broken_otherwise(change):
     assert virtio_hostile.judge(replace(HOSTILE, **change)).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    ("module", "sent", "verdict"),
+    [
+        (virtio_rng, 0, Verdict.BROKEN),
+        (virtio_rng, 2, Verdict.WORKS),
+        (virtio_rng, 3, Verdict.BROKEN),
+        (virtio_blk, 5, Verdict.BROKEN),
+        (virtio_console, 3, Verdict.BROKEN),
+    ],
+)
+def test_one_interrupt_may_be_late_where_the_driver_polls_and_turns_callbacks_on(module, sent, verdict):
+    good = GOOD[module]
+    assert module.judge(replace(good, driver=replace(good.driver, interrupts=sent))).verdict is verdict
