@@ -47,7 +47,8 @@ check: build ## ruff (lint and format) and mypy --strict
 build: $(VENV)/built.stamp ## .venv with pyvmm in it, editable; done again only when its sources change
 
 # What is missing is said before pip fails halfway through. A changed pyproject.toml starts the venv anew; a changed
-# source of the extension only compiles that.
+# source of the extension only compiles that. pip is renewed because the start scripts of an old one import `re`, a tenth
+# of the time of a short `pyvmm run`; where no newer one is to be had, the old one does.
 $(VENV)/built.stamp: pyproject.toml setup.py $(EXTENSION_SOURCES)
 	@sh tools/check-build-tools '$(PYTHON)'
 ifneq (,$(wildcard $(VENV)/built.stamp))
@@ -55,7 +56,8 @@ ifneq (,$(wildcard $(VENV)/built.stamp))
 endif
 	@if [ -n '$(filter pyproject.toml setup.py,$?)' ]; then \
 	    echo 'make: installing pyvmm and its tools into $(VENV) (about a minute)'; \
-	    '$(PYTHON)' -m venv --clear $(VENV) && $(PIP) install --editable '.[$(EXTRAS)]'; \
+	    '$(PYTHON)' -m venv --clear $(VENV) && { $(PIP) install --upgrade pip 2>/dev/null || :; } && \
+	    $(PIP) install --editable '.[$(EXTRAS)]'; \
 	else \
 	    $(PY) cffi_build.py >/dev/null; \
 	fi

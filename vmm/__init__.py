@@ -9,10 +9,10 @@ with Machine(memory="2M") as m:
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmm.errors import HostError, PayloadError, UsageError, VmmError
     from vmm.kvm.system import Kvm
     from vmm.kvm.vcpu import Vcpu
@@ -55,6 +55,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vmm' has no attribute {name!r}")
+    import importlib
+
     value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value

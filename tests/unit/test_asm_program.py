@@ -174,12 +174,10 @@ def test_unwritable_folder_costs_one_warning(tmp_path: Path, monkeypatch: pytest
 
 
 def test_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as file:
-            file.write(data[:10])
+    def full(_temporary: str, _name: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(os, "replace", full)
     assert assemble("nop", constants={}).code == b"\x90"
     assert cache.notice is not None
     assert "No space left" in cache.notice
@@ -189,8 +187,8 @@ def test_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, folder
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PYVMM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / "pyvmm"
+    assert cache.folder() == str(tmp_path / "pyvmm")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert cache.folder() == tmp_path / ".cache/pyvmm"
+    assert cache.folder() == str(tmp_path / ".cache/pyvmm")
     assert os.environ["HOME"]

@@ -18,10 +18,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from vmm import cli, report
-from vmm.cli import COMMANDS, main
+from vmm import report
+from vmm.cli import arguments, main
 from vmm.cli import run as run_module
-from vmm.cli.run import Console, options_of
+from vmm.cli.arguments import COMMANDS
+from vmm.cli.run import Console, options_of, plain
 from vmm.errors import HostError, UsageError
 from vmm.payload.catalog import shipped
 from vmm.payload.options import Options
@@ -87,8 +88,8 @@ def test_help_is_as_wide_as_the_terminal(
 
     monkeypatch.setenv("COLUMNS", setting)
     monkeypatch.setattr(os, "get_terminal_size", size)
-    assert cli.columns() == width
-    usage = cli.parser("run").format_help().partition("\n\n")[0]
+    assert arguments.columns() == width
+    usage = arguments.parser("run").format_help().partition("\n\n")[0]
     assert max(map(len, usage.splitlines())) <= width
 
 
@@ -150,11 +151,18 @@ def test_arguments_become_options() -> None:
     words = ["run", "x", "--cpus", "3", "--memory", "4M", "--timeout", "2", "--exit-limit", "9", "--output-limit", "1K",
              "--mask", "a", "--mask", "b", "--expose", "c", "--param", "n=0x10", "--param", "m=1",
              "--strict"]  # fmt: skip
-    assert options_of(cli.parser("run").parse_args(words)) == Options(
+    assert options_of(arguments.parser("run").parse_args(words)) == Options(
         cpus=3, memory="4M", timeout=2.0, mask=("a", "b"), expose=("c",), params={"n": 16, "m": 1}, strict=True,
         output_limit=1024, exit_limit=9,
     )  # fmt: skip
-    assert options_of(cli.parser("run").parse_args(["run", "x"])) == Options()
+    assert options_of(arguments.parser("run").parse_args(["run", "x"])) == Options()
+
+
+def test_without_options_there_is_no_parser_and_no_difference() -> None:
+    parsed = vars(arguments.parser("run").parse_args(["run", "hello"]))
+    for name in ("command", "version"):  # of the parser above it
+        del parsed[name]
+    assert vars(plain("hello")) == parsed
 
 
 # What can go wrong below -------------------------------------------------------------------------------------------

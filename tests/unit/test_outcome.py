@@ -104,7 +104,7 @@ def test_an_unusual_exit_value_is_shown() -> None:
     assert judge(result(Why.EXIT_PORT, 0x42))[1] == "the guest reports 0x42"
 
 
-@pytest.mark.parametrize("why", Why)
+@pytest.mark.parametrize("why", list(Why))
 def test_an_end_that_was_not_meant_is_no_pass(why: Why) -> None:
     kind, reason = judge(result(why, 0), Why.SHUTDOWN)
     assert kind != "pass"

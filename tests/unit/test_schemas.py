@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from vmm import cli
+from vmm.cli import arguments
 from vmm.observe.postmortem import CodeLine, FaultInfo, PostMortem, VcpuState
 from vmm.payload.outcome import EXIT_CODES, Outcome
 
@@ -26,14 +27,14 @@ def test_a_schema_is_one(path: Path) -> None:
     schema = json.loads(path.read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
     name = path.name.removesuffix(".schema.json")
-    assert schema["title"] == f"pyvmm {name}" + " --json" * (name in cli.COMMANDS)  # a trace is no command's
+    assert schema["title"] == f"pyvmm {name}" + " --json" * (name in arguments.COMMANDS)  # a trace is no command's
     assert "Keys may be added within schema 1" in schema["description"]
 
 
 def test_every_command_with_json_has_a_schema() -> None:
     names = {path.name.removesuffix(".schema.json") for path in SCHEMAS}
-    for command in cli.COMMANDS:
-        (commands,) = (each for each in cli.parser(command)._actions if isinstance(each.choices, dict))
+    for command in arguments.COMMANDS:
+        (commands,) = (each for each in arguments.parser(command)._actions if isinstance(each.choices, dict))
         options = {word for action in commands.choices[command]._actions for word in action.option_strings}
         assert ("--json" in options) == (command in names), command
 

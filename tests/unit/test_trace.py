@@ -40,7 +40,8 @@ def any_exit() -> st.SearchStrategy[exits.Exit]:
 
 
 resume = st.builds(Resume, reply=st.none() | st.integers(-(1 << 63), (1 << 64) - 1) | FIELDS["bytes"])
-stop = st.builds(Stop, st.sampled_from(Why), st.text(), st.none(), st.none() | u64)
+whys = st.sampled_from(list(Why))
+stop = st.builds(Stop, whys, st.text(), st.none(), st.none() | u64)
 number = st.integers(0, 1 << 40)
 exited = st.builds(
     Exited,
@@ -58,7 +59,7 @@ exited = st.builds(
 names = st.dictionaries(st.text(max_size=5), st.none() | st.integers(), max_size=3)
 records = exited | st.one_of(
     st.builds(Note, number, number, st.text()),
-    st.builds(Stopped, number, number, st.sampled_from(Why), st.text(), st.none() | u64, st.none(), names, number),
+    st.builds(Stopped, number, number, whys, st.text(), st.none() | u64, st.none(), names, number),
     st.builds(Made, params=st.just({"a": 1}), symbols=st.just({"start": 2}), ids=st.just((0, 3))),
     st.builds(Run, claims=st.just(())),
     st.builds(End, evidence=st.dictionaries(st.text(), st.integers() | st.text(), max_size=2), wall_ms=st.just(1.5)),

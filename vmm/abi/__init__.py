@@ -7,8 +7,12 @@ below gather all tables, for the assembler and for the build of the C binding.
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cache
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple, cache
 
 
 class Constant(NamedTuple):
@@ -20,7 +24,7 @@ class Constant(NamedTuple):
     since: str | None = None
 
 
-@functools.cache
+@cache
 def cdef_constants() -> tuple[Constant, ...]:
     """Every constant of the tables that a uapi header holds, for cffi declarations and `#ifndef` guards."""
     from vmm.abi import caps, exits, flags, msrs, pv, quirks, x86
@@ -36,7 +40,7 @@ def cdef_constants() -> tuple[Constant, ...]:
     return tuple(found)
 
 
-@functools.cache
+@cache
 def asm_constants() -> dict[str, int]:
     """Every name a payload may use, with its value. Do not change the dict: it is shared.
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol, overload
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol, overload
 
-
-class _HasRaw(Protocol):
-    raw: int
+    class _HasRaw(Protocol):
+        raw: int
 
 
 def describe(value: int, table: Iterable[tuple[int, str]]) -> str:
@@ -35,11 +36,13 @@ class Bits:
     def __init__(self, lo: int, width: int = 1) -> None:
         self.lo, self.mask = lo, (1 << width) - 1
 
-    @overload
-    def __get__(self, register: None, owner: type) -> Bits: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def __get__(self, register: _HasRaw, owner: type | None = None) -> int: ...
+        @overload
+        def __get__(self, register: None, owner: type) -> Bits: ...
+
+        @overload
+        def __get__(self, register: _HasRaw, owner: type | None = None) -> int: ...
 
     def __get__(self, register: _HasRaw | None, owner: type | None = None) -> Bits | int:
         return self if register is None else register.raw >> self.lo & self.mask

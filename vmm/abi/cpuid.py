@@ -7,8 +7,12 @@ Sources: Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E; Linux's asm/cpufe
 
 from __future__ import annotations
 
-import functools
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cache
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple, cache
 
 FLAG_SIGNIFCANT_INDEX = 1 << 0  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX, in the header's spelling: ECX selects the answer
 REGISTERS = ("eax", "ebx", "ecx", "edx")
@@ -159,7 +163,7 @@ ALIASES = {
 }  # fmt: skip
 
 
-@functools.cache
+@cache
 def features() -> dict[str, CpuidFeature]:
     """Every feature by its name: the CPU's in lower case, KVM's own in upper case (`STEAL_TIME`)."""
     from vmm.abi import pv  # the kvm floor imports this module for CpuidEntry alone: the tables wait

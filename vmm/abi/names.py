@@ -7,7 +7,9 @@ puts into its own error.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def strip_prefix(name: str, *prefixes: str) -> str:

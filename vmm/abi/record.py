@@ -11,10 +11,13 @@ Type checkers treat a record as a frozen dataclass (PEP 681), patterns match it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from typing import Any, TypeVar, dataclass_transform, overload
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+    from typing import Any, TypeVar, dataclass_transform, overload
 
-T = TypeVar("T")
+    T = TypeVar("T")
+
 _MISSING: Any = object()
 
 
@@ -59,11 +62,15 @@ def _own(kind: type) -> dict[str, Any]:
     return vars(kind).get("__annotations__", {})  # type: ignore[no-any-return]
 
 
-@overload
-def record(kind: type[T], /) -> type[T]: ...
-@overload
-def record(*, frozen: bool = True, cached: bool = False) -> Callable[[type[T]], type[T]]: ...
-@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+if TYPE_CHECKING:
+
+    @overload
+    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
+    def record(kind: type[T], /) -> type[T]: ...
+    @overload
+    def record(*, frozen: bool = True, cached: bool = False) -> Callable[[type[T]], type[T]]: ...
+
+
 def record(kind: type[Any] | None = None, /, *, frozen: bool = True, cached: bool = False) -> Any:
     """Make a value type of a class whose body annotates its fields. Frozen ones can be hashed; all have slots, and
     `cached` leaves room for cached properties.

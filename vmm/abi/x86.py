@@ -7,13 +7,16 @@ AMD APM vol. 2, 3.1 and 8.2 (exceptions 28-30). Names are those of Linux (X86_CR
 
 from __future__ import annotations
 
-from enum import IntFlag
-from typing import NamedTuple
-
 from vmm.abi.bits import describe
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple
 
-class CR0(IntFlag):
+
+class CR0:
     PE = 1 << 0
     MP = 1 << 1
     EM = 1 << 2
@@ -27,7 +30,7 @@ class CR0(IntFlag):
     PG = 1 << 31
 
 
-class CR4(IntFlag):
+class CR4:
     VME = 1 << 0
     PVI = 1 << 1
     TSD = 1 << 2
@@ -52,7 +55,7 @@ class CR4(IntFlag):
     CET = 1 << 23
 
 
-class EFER(IntFlag):
+class EFER:
     SCE = 1 << 0
     LME = 1 << 8
     LMA = 1 << 10
@@ -62,7 +65,7 @@ class EFER(IntFlag):
     FFXSR = 1 << 14
 
 
-class RFLAGS(IntFlag):
+class RFLAGS:
     CF = 1 << 0
     FIXED = 1 << 1  # always one
     PF = 1 << 2
@@ -83,7 +86,7 @@ class RFLAGS(IntFlag):
     ID = 1 << 21
 
 
-class PTE(IntFlag):
+class PTE:
     """Bits of a page-table entry at any level; PSE (a large page) counts only where a level has large pages."""
 
     PRESENT = 1 << 0
@@ -98,7 +101,7 @@ class PTE(IntFlag):
     NX = 1 << 63
 
 
-class PF(IntFlag):
+class PF:
     """Error code of a page fault. PROT clear means: the page was not present."""
 
     PROT = 1 << 0
@@ -180,15 +183,15 @@ def vector_name(vector: int) -> str:
     return f"{'' if row.mnemonic == 'NMI' else '#'}{row.mnemonic} ({row.name})"
 
 
-def flag_rows(flags: type[IntFlag]) -> list[tuple[int, str]]:
+def flag_rows(flags: type) -> list[tuple[int, str]]:
     """(mask, name) of each member, lowest bit first."""
-    return [(int(member), name) for name, member in flags.__members__.items()]
+    return [(mask, name) for name, mask in vars(flags).items() if not name.startswith("_")]
 
 
-def describe_flags(value: int, flags: type[IntFlag]) -> str:
+def describe_flags(value: int, flags: type) -> str:
     """`PE|ET|PG` for 0x80000011 and CR0; bits without a name stay as hex."""
     if flags is RFLAGS and (level := value >> 12 & 3):
-        rest = value & ~int(RFLAGS.IOPL)  # int: ~ of an IntFlag drops the bits above its highest member
+        rest = value & ~RFLAGS.IOPL
         plain = describe(rest, [row for row in flag_rows(flags) if row[1] != "IOPL"])
         return f"{plain}|IOPL={level}" if rest else f"IOPL={level}"
     return describe(value, flag_rows(flags))
@@ -206,7 +209,7 @@ def page_fault_words(code: int) -> str:
         why = "a page whose protection key forbids it"
     else:
         why = "a present page that does not allow it"
-    rest = code & ~int(PF.PROT | PF.WRITE | PF.USER | PF.RSVD | PF.INSTR | PF.PK)
+    rest = code & ~(PF.PROT | PF.WRITE | PF.USER | PF.RSVD | PF.INSTR | PF.PK)
     return f"{who} {what} {why}" + (f" ({describe(rest, flag_rows(PF))})" if rest else "")
 
 

@@ -11,19 +11,24 @@ Intel syntax. A label is its address everywhere; `[label]` is the memory there. 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from vmm.asm import cache as _cache
 from vmm.asm import source
 from vmm.asm.program import Program
 from vmm.errors import PayloadError, UsageError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
 DEFAULT_BASE = 0x20000  # region `code` of vmm/machine/layout.py, which is above this floor
 VERSION = 1  # raise it when the same text gives other bytes, for whoever shares a cache between versions
 
-_PACKAGE = Path(__file__).parent
-_SOURCES = tuple(_PACKAGE.parent / name for name in ("asm", "abi", "machine"))  # what a result depends on
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+# What a result depends on: the floors below, and the guest map.
+_FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))
+_FILES = (os.path.join(_PACKAGE, "machine", "layout.py"),)
 
 
 def assemble(
@@ -45,7 +50,7 @@ def assemble(
     """
     if not 0 <= base < 1 << 31:
         raise UsageError(f"base {base:#x}: a payload is assembled for an address from 0 to 0x7fffffff")
-    folders = source.default_folders() if include_dirs is None else tuple(Path(folder) for folder in include_dirs)
+    folders = source.default_folders() if include_dirs is None else tuple(os.fspath(each) for each in include_dirs)
     rows = list(source.rows(text, name, folders))
     if constants is None and facts is None:
         facts = _abi_constants
@@ -72,7 +77,7 @@ def assemble_file(
     cache: bool = True,
 ) -> Program:
     """As `assemble`, for a file. Raises PayloadError when it cannot be read or is not UTF-8 text."""
-    text = source.read_text(Path(path))
+    text = source.read_text(path)
     return assemble(text, name=str(path), base=base, constants=constants, include_dirs=include_dirs, cache=cache)
 
 
@@ -93,15 +98,14 @@ def _fingerprint() -> tuple[tuple[str, int, int], ...]:
     """
     found = []
     try:
-        for folder in _SOURCES:
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.endswith(".py"):
-                        state = entry.stat()
-                        found.append((entry.path, state.st_size, state.st_mtime_ns))
+        names = [os.path.join(folder, name) for folder in _FOLDERS for name in sorted(os.listdir(folder))]
+        for name in (*names, *_FILES):
+            if name.endswith(".py"):
+                state = os.stat(name)
+                found.append((name, state.st_size, state.st_mtime_ns))
     except OSError:  # imported from an archive
         return ()
-    return tuple(sorted(found))
+    return tuple(found)
 
 
 def _assemble(rows: list[source.Row], name: str, base: int, constants: Mapping[str, int]) -> Program:

@@ -8,16 +8,17 @@ time, no more. Entries are `marshal`, which loads in microseconds; a digest befo
 
 from __future__ import annotations
 
-import contextlib
 import marshal
 import os
 import sys
-import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from _thread import get_ident
 
 from vmm.asm.program import Line, Program
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 try:  # what hashlib has of it; hashlib itself would load all of OpenSSL, 3 MiB and two milliseconds
     from _blake2 import blake2b
@@ -35,16 +36,16 @@ warn: Callable[[str], None] = _silent  # replaced by who can print
 notice: str | None = None  # the last warning, for who asks afterwards
 
 
-def folder() -> Path:
+def folder() -> str:
     """$PYVMM_CACHE, else $XDG_CACHE_HOME/pyvmm, else ~/.cache/pyvmm. Raises OSError without a home."""
     if own := os.environ.get("PYVMM_CACHE"):
-        return Path(own)
+        return own
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "pyvmm"
-    try:
-        return Path("~/.cache/pyvmm").expanduser()
-    except RuntimeError as e:  # no home directory
-        raise OSError(str(e)) from None
+        return os.path.join(xdg, "pyvmm")
+    home = os.path.expanduser("~")
+    if home.startswith("~"):
+        raise OSError("no home directory is known")
+    return os.path.join(home, ".cache", "pyvmm")
 
 
 def _digest(data: bytes) -> bytes:
@@ -59,7 +60,8 @@ def key(parts: Any) -> str:
 def load(name: str) -> Program | None:
     """The program of a key, or None. Never raises."""
     try:
-        data = (folder() / f"{name}.asm").read_bytes()
+        with open(os.path.join(folder(), f"{name}.asm"), "rb") as file:
+            data = file.read()
     except (OSError, ValueError):
         return None
     head = len(_MAGIC) + 32
@@ -77,18 +79,20 @@ def store(name: str, program: Program) -> None:
     lines = [(row.address, row.size, row.file, row.line, row.text, row.origin) for row in program.lines]
     data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines), 2)
     data = _MAGIC + _digest(data) + data
-    temporary: Path | None = None
+    temporary = ""
     try:
         where = folder()
-        where.mkdir(parents=True, exist_ok=True)
+        os.makedirs(where, exist_ok=True)
         # A name of this thread alone; tempfile would do the same and take four milliseconds to import.
-        temporary = where / f".{name}.{os.getpid()}.{threading.get_ident()}.tmp"
-        temporary.write_bytes(data)
-        temporary.replace(where / f"{name}.asm")
+        temporary = os.path.join(where, f".{name}.{os.getpid()}.{get_ident()}.tmp")
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, os.path.join(where, f"{name}.asm"))
     except (OSError, ValueError) as e:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # it was never there
         _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from vmm.abi.record import record, replace
 from vmm.asm import branches, keystone_engine, quirks, strings
@@ -237,7 +238,7 @@ def _prefix(word: str, mode: int, column: int) -> int | None:
 
 def _is_shared_macro(word: str) -> bool:
     """Whether `insns.inc` has a macro of this name; asked only when something is wrong already."""
-    files = (folder / "insns.inc" for folder in default_folders())
+    files = [Path(folder, "insns.inc") for folder in default_folders()]
     return any(re.search(rf"^\.macro {re.escape(word)}\b", read_text(file), re.M) for file in files if file.is_file())
 
 

@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from functools import cached_property
-from typing import Any
 
 from vmm.abi.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cached_property
+    from typing import Any
+else:
+    from vmm.abi.light import cached_property
 
 
 @record

@@ -7,19 +7,21 @@ including file, then in the include folders, as written and with `.inc` added.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import os
 
 from vmm.abi.record import record
 from vmm.errors import PayloadError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 MAX_ROWS = 200_000  # after macros; a payload of a few hundred lines is large
 MAX_ROW_LENGTH = 4096
 MAX_INCLUDE_DEPTH = 32
 
-_INCLUDE = re.compile(r"\s*%include\b\s*(.*)$", re.IGNORECASE)
-_QUOTED = re.compile(r"""(["'])([^"'\x00]+)\1""")
+INCLUDE = "%include"
 
 
 @record
@@ -59,56 +61,65 @@ def strip_comment(text: str) -> str:
     return text.rstrip()
 
 
-def _find(name: str, including: str, folders: Sequence[Path]) -> Path | None:
-    beside = [Path(including).parent] if including and not including.startswith("<") else []
+def _find(name: str, including: str, folders: Sequence[str]) -> str | None:
+    beside = [os.path.dirname(including)] if including and not including.startswith("<") else []
     for folder in (*beside, *folders):
-        for candidate in (folder / name, folder / f"{name}.inc"):
-            if candidate.is_file():
+        for candidate in (os.path.join(folder, name), os.path.join(folder, f"{name}.inc")):
+            if os.path.isfile(candidate):
                 return candidate
     return None
 
 
-def default_folders() -> tuple[Path, ...]:
+def default_folders() -> tuple[str, ...]:
     """`guest_payloads/inc`, beside the package `vmm`."""
-    return (Path(__file__).parents[2] / "guest_payloads" / "inc",)
+    return (os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "guest_payloads", "inc"),)
 
 
-def read_text(path: Path, error: type[PayloadError] = PayloadError) -> str:
+def read_text(path: Path | str, error: type[PayloadError] = PayloadError) -> str:
     """The file's text. Raises PayloadError in words when it cannot be read or is not UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            return file.read()
     except UnicodeDecodeError as e:
         raise error(f"not a text file: byte {e.start:#x} is not UTF-8", file=str(path)) from None
     except OSError as e:
         raise error(f"cannot read the source: {e.strerror or e}", file=str(path)) from None
 
 
-def rows(text: str, file: str, folders: Sequence[Path], _open: tuple[str, ...] = ()) -> Iterator[Row]:
+def rows(text: str, file: str, folders: Sequence[str], _open: tuple[str, ...] = ()) -> Iterator[Row]:
     """Every row of the text, includes joined. Raises PayloadError for a missing, unreadable or circular include."""
     for number, raw in enumerate(text.splitlines(), 1):
         row = Row(file, number, strip_comment(raw))
         if len(row.text) > MAX_ROW_LENGTH:
             raise Row(file, number, row.text[:60] + "...").error(f"line longer than {MAX_ROW_LENGTH} characters")
-        if "%" not in row.text or not (include := _INCLUDE.match(row.text)):
+        wanted = _included(row.text) if "%" in row.text else None
+        if wanted is None:
             yield row
             continue
-        column = include.start(1) + 1
-        quoted = _QUOTED.fullmatch(include[1])
-        if not quoted:
+        column = len(row.text) - len(wanted) + 1
+        name = wanted[1:-1]
+        if len(wanted) < 3 or wanted[0] not in "\"'" or wanted[-1] != wanted[0] or any(c in name for c in "\"'\0"):
             raise row.error('%include wants a name in quotes: %include "results"', column)
-        found = _find(quoted[2], file, folders)
+        found = _find(name, file, folders)
         if found is None:
-            looked = ", ".join(str(folder) for folder in folders) or "no folder"
-            raise row.error(f"include file {quoted[2]!r} not found (looked beside {file} and in {looked})", column)
-        key = str(found.resolve())
+            looked = ", ".join(folders) or "no folder"
+            raise row.error(f"include file {name!r} not found (looked beside {file} and in {looked})", column)
+        key = os.path.realpath(found)
         if key in _open or len(_open) >= MAX_INCLUDE_DEPTH:
-            raise row.error(f"{quoted[2]!r} includes itself", column)
+            raise row.error(f"{name!r} includes itself", column)
         yield from rows(read_text(found), _shown(found), folders, (*_open, key))
 
 
-def _shown(path: Path) -> str:
-    """The path as a person would write it: relative to the working directory where that is shorter."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+def _included(text: str) -> str | None:
+    """What stands behind `%include`; None where the row begins with something else."""
+    line = text.strip()
+    rest = line[len(INCLUDE) :]
+    if line[: len(INCLUDE)].lower() != INCLUDE or rest[:1].isalnum() or rest.startswith("_"):
+        return None
+    return rest.lstrip()
+
+
+def _shown(path: str) -> str:
+    """The path as a person would write it: relative to the working directory where it is below that."""
+    here = os.path.join(os.getcwd(), "")
+    return path.removeprefix(here) if os.path.isabs(path) else path

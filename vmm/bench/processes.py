@@ -78,8 +78,10 @@ def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | Non
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvmm-bench-")))
         cache = str(folder / "cache")
-        command = [sys.executable, "-m", "vmm", "run", "hello"]
+        command = [*_pyvmm(), "run", "hello"]
         stack.enter_context(_environment("PYVMM_CACHE", cache))
+        # Where it is set, every start compiles all modules anew: nobody who waits for pyvmm has it set.
+        stack.enter_context(_environment("PYTHONDONTWRITEBYTECODE", None))
         here = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
         stack.enter_context(_environment("PYTHONPATH", os.pathsep.join(here)))  # this pyvmm, from any folder
         ours = Process(command, 0)
@@ -107,16 +109,23 @@ def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | Non
         return pair, ours, peer
 
 
+def _pyvmm() -> list[str]:
+    """The command as it is installed beside this interpreter, else the package itself."""
+    script = Path(sys.executable).with_name("pyvmm")
+    return [str(script)] if script.exists() else [sys.executable, "-m", "vmm"]
+
+
 @contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """A variable is set, or with None unset, for a while."""
+    before = os.environ.pop(name, None)
+    if value is not None:
+        os.environ[name] = value
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
+        os.environ.pop(name, None)
+        if before is not None:
             os.environ[name] = before
 
 

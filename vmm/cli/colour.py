@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-import argparse
 import os
-from typing import TextIO
 
 from vmm.report.style import Style
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import TextIO
 
 
 def can_colour(args: argparse.Namespace, out: TextIO) -> bool:

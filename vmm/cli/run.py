@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import Any, TextIO
 
 from vmm.cli.colour import style_for
 from vmm.errors import UsageError
@@ -13,6 +11,14 @@ from vmm.payload.catalog import find
 from vmm.payload.options import Options, both, check_timeout, parse_param
 from vmm.payload.run import run_payload
 from vmm.report.style import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any, TextIO
+
+
+TRACE_LIMIT = "64M"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
+def plain(payload: str) -> Any:
+    """What the parser gives for `pyvmm run NAME`, without making one."""
+    namespace: Any = type(sys.implementation)  # types.SimpleNamespace, without the module
+    return namespace(
+        payload=payload, cpus=None, memory=None, timeout=None, exit_limit=None, output_limit=None, mask=[], expose=[],
+        param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, trace=[], trace_limit=TRACE_LIMIT,
+        step=False, timeline=None, no_color=False,
+    )  # fmt: skip
+
+
 def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("seeing every exit")
     group.add_argument(
@@ -68,7 +84,10 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         help="print each exit as it happens, or record them all in a file for `pyvmm replay`; may be given twice",
     )
     group.add_argument(
-        "--trace-limit", default="64M", metavar="SIZE", help="record no more exits than fit in so many bytes (64M)"
+        "--trace-limit",
+        default=TRACE_LIMIT,
+        metavar="SIZE",
+        help="record no more exits than fit in so many bytes (64M)",
     )
     group.add_argument("--step", action="store_true", help="trace every guest instruction, by KVM's single-step; slow")
     group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 from vmm.abi.cpuid import CpuidEntry
 from vmm.kvm._kvm import ffi
 from vmm.kvm.state import put
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import lru_cache
+    from typing import Any
+else:
+    from vmm.abi.light import lru_cache
 
 
 def cpuid_list(raw: Any) -> list[CpuidEntry]:
@@ -24,7 +28,7 @@ def cpuid_buffer(entries: list[CpuidEntry]) -> Any:
     return _cpuid_buffer(tuple(entries))
 
 
-@functools.lru_cache(maxsize=16)  # VM after VM of a process is given the same forty entries
+@lru_cache(maxsize=16)  # VM after VM of a process is given the same forty entries
 def _cpuid_buffer(entries: tuple[CpuidEntry, ...]) -> Any:
     # The members stand in the order of CpuidEntry, so that an entry is one step.
     try:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.handle import Handle, new
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmm.abi.caps import Cap
 

@@ -7,9 +7,13 @@ Source: Documentation/virt/kvm/api.rst, 4.116.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 from vmm.kvm._kvm import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NamedTuple
+else:
+    from vmm.abi.light import NamedTuple
 
 
 class CoalescedWrite(NamedTuple):

@@ -8,21 +8,26 @@ like any exit. Nothing here knows what an exit means: handlers are given.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
-from typing import Any, Protocol
-
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.kvm.vcpu import Vcpu
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import Counter, deque
+    from collections.abc import Callable
+    from typing import Any, Protocol, TypeAlias
+else:
+    from vmm.abi.light import Counter, Protocol, deque
+
+Read: TypeAlias = "Callable[[], int]"
+Write: TypeAlias = "Callable[[int], object]"
+Served: TypeAlias = "tuple[Read, int]"  # and the first number that is too large an answer
+
+
 # Plain numbers: an attribute of `lib` is looked up each time.
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
-
-Read = Callable[[], int]
-Write = Callable[[int], object]
-Served = tuple[Read, int]  # and the first number that is too large an answer
 
 
 class Handlers(Protocol):

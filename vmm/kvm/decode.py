@@ -8,8 +8,6 @@ Both may come from a recording, so decoding is tested without a device.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
-from typing import Any, Protocol
 
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import (
@@ -40,6 +38,13 @@ from vmm.kvm.exits import (
     WriteMsr,
     Xen,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Protocol
+else:
+    from vmm.abi.light import Protocol
 
 UNION_BYTES = 256  # the size that <linux/kvm.h> fixes for the exit union
 PAYLOAD_KEPT = 64

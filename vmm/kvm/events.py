@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from vmm.abi import irq
 from vmm.abi.record import record
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import put
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 @record
@@ -38,6 +39,8 @@ Route = MsiRoute | IrqchipRoute
 
 def default_routes() -> tuple[IrqchipRoute, ...]:
     """What KVM_CREATE_IRQCHIP leaves: GSI 0 to 15 drive an input of a PIC and the IOAPIC's pin, 16 to 23 that alone."""
+    from vmm.abi import irq
+
     chips = (irq.KVM_IRQCHIP_PIC_MASTER, irq.KVM_IRQCHIP_PIC_SLAVE)
     pics = tuple(IrqchipRoute(gsi, chips[gsi // 8], gsi % 8) for gsi in range(16))
     return pics + tuple(IrqchipRoute(gsi, irq.KVM_IRQCHIP_IOAPIC, gsi) for gsi in range(irq.IOAPIC_PINS))

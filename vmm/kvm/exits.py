@@ -8,9 +8,11 @@ An exit that waits for an answer (a read, an MSR, a hypercall) completes only in
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from vmm.abi.record import record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 
 @record

@@ -8,11 +8,14 @@ and what we were doing (Documentation/virt/kvm/api.rst names the errors of each 
 from __future__ import annotations
 
 import os
-from types import TracebackType
-from typing import Any, Self
 
 from vmm.errors import HostError, KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Self
 
 
 def new(kind: str, value: Any) -> Any:

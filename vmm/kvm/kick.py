@@ -9,11 +9,15 @@ loop, and in the endless re-execution that `vmcall` causes on some hosts (Docume
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 from vmm.errors import KvmCallError
 from vmm.kvm._kvm import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cache
+    from typing import Any
+else:
+    from vmm.abi.light import cache
 
 
 def _check(result: int, call: str, doing: str) -> None:
@@ -21,7 +25,7 @@ def _check(result: int, call: str, doing: str) -> None:
         raise KvmCallError(call, -result, doing)
 
 
-@functools.cache
+@cache
 def install() -> None:
     """Install the signal's handler, once per process."""
     _check(lib.vmm_kick_install(), "sigaction", "installing the handler that interrupts KVM_RUN")

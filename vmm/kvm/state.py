@@ -6,12 +6,14 @@ Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
-
 from vmm.abi.record import field, record
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Self
 
 
 @record(frozen=False)

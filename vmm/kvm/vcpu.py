@@ -8,8 +8,6 @@ vCPU always on the same host thread: KVM accounts stolen time by thread.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
 
 from vmm.abi.cpuid import CpuidEntry
 from vmm.abi.record import record
@@ -22,7 +20,11 @@ from vmm.kvm.exits import Exit, Interrupted
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
     from vmm.kvm.stats import Stats
 
 HW_BREAKPOINTS = 4  # DR0 to DR3

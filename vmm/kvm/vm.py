@@ -8,9 +8,7 @@ the VM, then memory; a VM alive over unmapped memory would write into whatever i
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
-from vmm.abi.names import strip_prefix
 from vmm.abi.record import record
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
@@ -20,7 +18,10 @@ from vmm.kvm.handle import new
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vcpu import Vcpu
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from vmm.kvm.stats import Stats
 
 
@@ -87,6 +88,8 @@ class Vm(VmEvents):
 
     def enable_cap(self, capability: str, *args: int) -> None:
         """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments. `enabled` keeps what was accepted."""
+        from vmm.abi.names import strip_prefix
+
         enable_cap(self, capability, args)
         self.enabled[strip_prefix(capability, "KVM_CAP_")] = args
 

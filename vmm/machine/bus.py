@@ -23,20 +23,24 @@ state, because only it knows what must not interleave.
 
 from __future__ import annotations
 
-import operator
-import threading
-from collections.abc import Callable
-from typing import Any, Protocol
-
 from vmm.errors import UsageError
 from vmm.machine.claims import Claim, Claims
 from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Lock
+    from typing import Any, Protocol, TypeAlias
+else:
+    from vmm.abi.light import Lock, Protocol
+
+ReadCall: TypeAlias = "Callable[[int, int], int]"
+WriteCall: TypeAlias = "Callable[[int, int, int], None]"
+
+
 PORTS = 1 << 16
 GUEST_PHYSICAL = 1 << 52  # MAXPHYADDR is at most 52 (AMD APM vol. 2, 5.1; Intel SDM vol. 3A, 4.1.4)
-
-ReadCall = Callable[[int, int], int]
-WriteCall = Callable[[int, int, int], None]
 
 
 class Device(Protocol):
@@ -68,7 +72,7 @@ class Bus:
         self._whole = whole
         self._readers: Claims[ReadCall] = Claims()
         self._writers: Claims[WriteCall] = Claims()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def claim(self, base: int, size: int, device: Device) -> None:
         """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range."""
@@ -138,8 +142,8 @@ class Bus:
         if claim is not None and (self._whole or address + size <= claim.stop):
             value = claim.call(address - claim.base, size)
             try:
-                return operator.index(value).to_bytes(size, "little")
-            except (TypeError, OverflowError):
+                return value.__index__().to_bytes(size, "little")
+            except (AttributeError, TypeError, OverflowError):
                 raise UsageError(
                     f"reading {self.what} {address:#x}: {claim.name} answered {value!r}, "
                     f"which is not an unsigned integer of {_bytes(size)}"

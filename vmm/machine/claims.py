@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
 
 from vmm.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Generic, NamedTuple, TypeVar
+else:
+    from vmm.abi.light import Generic, NamedTuple, TypeVar
 
 CallT = TypeVar("CallT")
 

@@ -7,19 +7,25 @@ it knows neither devices nor programs.
 
 from __future__ import annotations
 
-import itertools
-import threading
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
 
 from vmm.errors import HostError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.machine.fast import FastLane
 from vmm.machine.platform import Platform
-from vmm.machine.runner import Runner, Watch, Worker, current
+from vmm.machine.runner import Runner, Watch, current
 from vmm.machine.steps import Stop, Why
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from functools import partial
+    from threading import Lock, RLock
+
+    from vmm.machine.worker import Worker
+else:
+    from vmm.abi.light import Lock, RLock, partial
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
 HEARTBEAT = 0.02
@@ -34,14 +40,14 @@ class Conductor:
         self.on_exit: Callable[[Runner, Exit], object] | None = None
         self.watch: Watch | None = None
         self._workers: list[Worker] = []
-        self._lock = threading.RLock()  # a signal handler may call end() while this thread is in it
-        self._running = threading.Lock()
+        self._lock = RLock()  # a signal handler may call end() while this thread is in it
+        self._running = Lock()
         self._active: set[int] = set()
         self._stop: Stop | None = None
         self._stopped_by: Runner | None = None
         self._deadline: float | None = None
         self._exit_limit: int | None = None
-        self._tickets = itertools.count(1)
+        self._taken = 0
 
     def run(
         self, active: Sequence[Runner], limit: float | None, exit_limit: int | None
@@ -57,7 +63,7 @@ class Conductor:
         with self._running:
             begin = time.monotonic()
             self._deadline = None if limit is None else begin + limit
-            self._exit_limit, self._tickets = exit_limit, itertools.count(1)
+            self._exit_limit, self._taken = exit_limit, 0
             try:
                 self._run(active, limit)
             finally:
@@ -77,17 +83,20 @@ class Conductor:
             worker.errors.clear()
         timer = kick.Timer()
         try:
-            with boot.on_this_thread():
-                timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
-                try:
-                    for runner in active:
-                        self._workers[runner.index - 1].start(partial(self._drive, runner))
-                    self._drive(boot)
-                    self._wait_for_workers()
-                finally:
-                    timer.stop()
+            boot.on_this_thread(partial(self._run_bound, active, limit, timer))
         finally:
             timer.close()
+
+    def _run_bound(self, active: Sequence[Runner], limit: float | None, timer: kick.Timer) -> None:
+        """On the thread of the boot vCPU, which the timer kicks."""
+        timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
+        try:
+            for runner in active:
+                self._workers[runner.index - 1].start(partial(self._drive, runner))
+            self._drive(self.runners[0])
+            self._wait_for_workers()
+        finally:
+            timer.stop()
 
     def _drive(self, runner: Runner) -> None:
         try:
@@ -98,6 +107,8 @@ class Conductor:
 
     def _ensure_workers(self, count: int) -> None:
         while len(self._workers) < count:
+            from vmm.machine.worker import Worker
+
             try:
                 self._workers.append(Worker(self.runners[len(self._workers) + 1]))
             except RuntimeError as error:
@@ -188,5 +199,10 @@ class Conductor:
     def observe(self, runner: Runner, exit: Exit) -> None:
         if self.on_exit is not None:
             self.on_exit(runner, exit)
-        if self._exit_limit is not None and next(self._tickets) > self._exit_limit:
+        if self._exit_limit is not None and self._ticket() > self._exit_limit:
             self.end(runner, Stop(Why.EXIT_LIMIT, f"the guest caused more than {self._exit_limit} exits", exit))
+
+    def _ticket(self) -> int:
+        with self._lock:  # every vCPU counts here
+            self._taken += 1
+            return self._taken

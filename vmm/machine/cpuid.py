@@ -7,8 +7,6 @@ guest then sees is the guest's to tell. Facts: Documentation/virt/kvm/api.rst 4.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 from vmm.abi.cpuid import (
     AMD_REPEATED_1_EDX,
     FLAG_SIGNIFCANT_INDEX,
@@ -23,6 +21,10 @@ from vmm.abi.cpuid import (
     unknown,
 )
 from vmm.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _AMD_VENDORS = ("AuthenticAMD", "HygonGenuine")
 _TOPOLOGY_LEAVES = (0xB, 0x1F)

@@ -7,12 +7,14 @@ are faults: the instruction has not run).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from vmm.kvm.exits import Debug
 from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
 from vmm.machine.steps import GO_ON, Step, Stop, Why
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Debugger:

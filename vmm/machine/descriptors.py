@@ -9,8 +9,6 @@ interrupts), 7.7 (64-bit TSS); AMD APM vol. 2, 4.8, 8.9 and 12.2.5.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from functools import cache
 
 from vmm.abi import ports
 from vmm.abi.record import record, replace
@@ -27,6 +25,13 @@ from vmm.abi.x86 import (
 )
 from vmm.errors import GuestMemoryError
 from vmm.machine.layout import REGIONS, CpuBlock, check_cpus, cpu_block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from functools import cache
+else:
+    from vmm.abi.light import cache
 
 # --- segments --------------------------------------------------------------------------------------------------------
 

@@ -6,21 +6,27 @@ It decides nothing: what it does not hand out, `loop.handle` serves. So both way
 
 from __future__ import annotations
 
-import threading
-from functools import partial
-from typing import Any, TypeVar
-
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
-from vmm.kvm.coalesced import CoalescedRing
 from vmm.kvm.core import Finish, Served, Word, Write, access
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
 from vmm.machine.platform import Platform
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import partial
+    from threading import RLock
+    from typing import Any, TypeVar
+
+    from vmm.kvm.coalesced import CoalescedRing
+
+    _T = TypeVar("_T")
+else:
+    from vmm.abi.light import RLock, partial
+
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
-_T = TypeVar("_T")
 
 
 class FastLane:
@@ -28,7 +34,7 @@ class FastLane:
 
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
-        self._lock = threading.RLock()  # a live display may run another machine
+        self._lock = RLock()  # a live display may run another machine
         self._platform, self._sink = platform, sink
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
@@ -86,6 +92,8 @@ class FastLane:
     def share(self, ring: Any) -> None:
         """Not only the console's bytes come there: what is not the console's goes to its bus."""
         self.coalesce(ring)
+        from vmm.kvm.coalesced import CoalescedRing
+
         self._collected = CoalescedRing(ring)
         self.finish.c.ring_shared = 1
 

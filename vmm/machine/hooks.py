@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmm.kvm.core import Word
 from vmm.machine.fast import FastLane
 from vmm.machine.platform import HypercallHook, MsrRead, MsrWrite, Platform
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Hooks:

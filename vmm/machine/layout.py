@@ -8,12 +8,16 @@ post-mortem the name of the place that was touched. It knows nothing of page-tab
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator
-from functools import cache
 
 from vmm.abi.record import record
 from vmm.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from functools import cache
+else:
+    from vmm.abi.light import cache
 
 PAGE = 0x1000
 LARGE_PAGE = 0x20_0000
@@ -193,7 +197,7 @@ SPARE_TABLE_PAGES = 4
 MAX_MEMORY = LOW_RAM_END + (REGIONS["page_tables"].size // PAGE - BOOT_TABLE_PAGES - SPARE_TABLE_PAGES) * GIB
 """One page directory per GiB above 4 GiB: the page_tables region ends here."""
 
-_SIZE = re.compile(r"\s*(?:(0x[0-9a-f]{1,16})|([0-9]{1,19})\s*(?:([kmgt])(?:i?b)?)?)\s*", re.IGNORECASE | re.ASCII)
+_SIZE = r"(?ai)\s*(?:(0x[0-9a-f]{1,16})|([0-9]{1,19})\s*(?:([kmgt])(?:i?b)?)?)\s*"
 _SCALE = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -206,7 +210,9 @@ def parse_size(text: str | int) -> int:
         if text < 0:
             raise UsageError(f"a size of {text} bytes is negative; give a number of bytes such as 4096 or 2M")
         return text
-    match = _SIZE.fullmatch(text)
+    import re  # takes longer than all of this module, and most runs give no size
+
+    match = re.fullmatch(_SIZE, text)
     if match is None:
         raise UsageError(f"{text[:40]!r} is not a size; give a number of bytes such as 4096, 0x1000, 64K, 2M or 1G")
     hexadecimal, number, unit = match.groups()

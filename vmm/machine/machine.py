@@ -10,12 +10,6 @@ It wires the floors below; what an exit means is loop.py, how a vCPU is driven r
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
-
 from vmm.abi import ports
 from vmm.abi.record import record
 from vmm.errors import HostError, UsageError
@@ -24,25 +18,38 @@ from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.debug import Debugger
 from vmm.machine.devices.sink import Sink
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import GuestMemory
-from vmm.machine.registers import Registers
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.wiring import wire
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Iterable, Sequence
+    from types import TracebackType
+    from typing import Literal, Self, TypeAlias
+
     from vmm.asm.program import Program
     from vmm.machine.context import Context
+    from vmm.machine.debug import Debugger
+    from vmm.machine.devices.scratch import ScratchMmio
+    from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.passing import Passing
+    from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
+else:
+    from vmm.abi.light import Counter
+
+Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
 
 
-Irqchip = Literal["none", "kernel", "split"]
+IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
+
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 COM1_GSI = 4
@@ -84,6 +91,8 @@ def _statements(text: str) -> str:
     """A single line with `;` between its statements, as lines; a `;` inside quotes stays."""
     if "\n" in text.strip():
         return text
+    import re
+
     return re.sub(r"""("[^"]*"|'[^']*')|;""", lambda match: match[1] or "\n", text)
 
 
@@ -139,7 +148,7 @@ class Machine(Hooks, VirtioSlots):
             self.lane = FastLane(self.platform, self.sink)
             self.conductor = Conductor(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
-            self.debugger = Debugger(self.platform)
+            self._debugger: Debugger | None = None
             self._passing: Passing | None = None
             if before_vcpus:
                 before_vcpus(self)
@@ -175,8 +184,27 @@ class Machine(Hooks, VirtioSlots):
 
     def _wire(self, strict: bool, sink: Sink) -> None:
         raise_irq = self._com1_irq if self.irqchip == "kernel" else None
-        board = wire(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
-        self.platform, self.sink, self.uart, self.scratch = board.platform, board.sink, board.uart, board.scratch
+        self._board = wire(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
+        self.platform, self.sink = self._board.platform, sink
+
+    @property
+    def uart(self) -> Uart16550A:
+        """The serial port COM1: what the guest receives there, `feed` sends."""
+        return self._board.uart
+
+    @property
+    def scratch(self) -> ScratchMmio:
+        """The device of plain registers at region `scratch_mmio`."""
+        return self._board.scratch
+
+    @property
+    def debugger(self) -> Debugger:
+        """Single-step and "run until"; made by the first who asks."""
+        if self._debugger is None:
+            from vmm.machine.debug import Debugger
+
+            self._debugger = Debugger(self.platform)
+        return self._debugger
 
     def _com1_irq(self, level: bool) -> None:
         self.vm.irq_line(COM1_GSI, level)
@@ -435,6 +463,8 @@ class Machine(Hooks, VirtioSlots):
     def _run(
         self, active: list[Runner], limit: float | None, until: int | None, exit_limit: int | None
     ) -> tuple[Stop, Runner | None, float]:
+        if self._debugger is None and until is None:  # nobody has ever asked for a debug exit
+            return self.conductor.run(active, limit, exit_limit)
         debugger, boot_cpu = self.debugger, self.runners[0]
         if until is not None and boot_cpu.thread_id is None and boot_cpu.regs.rip == until:
             # A breakpoint strikes before its instruction: step off it first.

@@ -6,12 +6,14 @@ Sources: Intel SDM vol. 3A, 4.5; AMD APM vol. 2, 5.3.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmm.abi.x86 import PTE_ADDRESS_MASK
 from vmm.errors import UsageError
 from vmm.machine.layout import BOOT_TABLE_PAGES, LARGE_PAGE, PAGE, REGIONS
 from vmm.machine.paging import ENTRIES, LINK, MASK64, PRESENT, PSE, ROOT, leaf_flags
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class PageTables:

@@ -8,7 +8,6 @@ vol. 2, chapter 5.
 from __future__ import annotations
 
 import struct
-from functools import cache, lru_cache
 
 from vmm.abi.x86 import PTE
 from vmm.errors import UsageError
@@ -23,6 +22,12 @@ from vmm.machine.layout import (
     ram_ranges,
     rows_below,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cache, lru_cache
+else:
+    from vmm.abi.light import cache, lru_cache
 
 ROOT = REGIONS["page_tables"].base
 """CR3 of the boot tables: their PML4."""

@@ -6,16 +6,19 @@ It is the whole world that `loop.handle` sees, so handling is tested with exits 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmm.kvm.exits import Debug
 from vmm.machine.bus import Bus, mmio_bus, port_bus
 from vmm.machine.steps import Step
 
-MsrRead = Callable[[], int | None]
-MsrWrite = Callable[[int], bool | None]
-HypercallHook = Callable[..., int]
-DebugHook = Callable[[Debug], Step | None]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+MsrRead: TypeAlias = "Callable[[], int | None]"
+MsrWrite: TypeAlias = "Callable[[int], bool | None]"
+HypercallHook: TypeAlias = "Callable[..., int]"
+DebugHook: TypeAlias = "Callable[[Debug], Step | None]"
 
 
 class Platform:

@@ -7,16 +7,19 @@ cr8, efer, apic_base, the selectors cs to ldt, and fs_base, gs_base.
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, NamedTuple
-
 from vmm.abi.names import unknown
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from functools import cache
+    from typing import NamedTuple
+
     from vmm.machine.runner import Runner
+else:
+    from vmm.abi.light import NamedTuple, cache
 
 MASK64 = (1 << 64) - 1
 
@@ -29,7 +32,7 @@ class Part(NamedTuple):
     width: int
 
 
-@functools.cache
+@cache
 def parts() -> dict[str, Part]:
     """Every name of a general register or of a part of one."""
     found: dict[str, Part] = {name: Part(name, 0, 64) for name in Regs.__match_args__}
@@ -115,7 +118,7 @@ class Registers:
             raise UsageError(f"{self._runner.vcpu.what} is running; its registers can be {doing} by its own callbacks")
 
 
-@functools.cache
+@cache
 def names() -> list[str]:
     """Every name, sorted."""
     return sorted([*parts(), *CONTROLS, *SEGMENTS, "fs_base", "gs_base"])

@@ -1,19 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One vCPU's way through KVM_RUN: run, remember, handle, answer, until somebody asks for the end.
 
-The boot vCPU runs on the caller's thread and every other one on a thread of its own that lives as long as the
-machine, because KVM accounts time by thread. It knows nothing of what an exit means (loop.py) nor who wired the
-devices (machine.py).
+It knows nothing of what an exit means (loop.py), who wired the devices (machine.py), nor whose thread it is on
+(conductor.py, worker.py).
 """
 
 from __future__ import annotations
-
-import threading
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
-from typing import Protocol, TypeAlias
 
 from vmm.kvm import kick
 from vmm.kvm.core import Core, Finish
@@ -23,13 +15,19 @@ from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.fast import FastLane
 from vmm.machine.loop import handle
 from vmm.machine.platform import Platform
-from vmm.machine.registers import Registers
 from vmm.machine.steps import Step, Stop, Why
 
-PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable
+    from threading import local
+    from typing import Protocol, TypeAlias
 
+    from vmm.machine.registers import Registers
+else:
+    from vmm.abi.light import Counter, Protocol, local
 
-_Jobs: TypeAlias = "SimpleQueue[Callable[[], object] | None]"
 Watch: TypeAlias = "Callable[[Runner, Exit, Platform], Step]"
 
 
@@ -71,6 +69,8 @@ class Runner:
     @property
     def regs(self) -> Registers:
         """The vCPU's registers by name."""
+        from vmm.machine.registers import Registers
+
         return Registers(self)  # made anew: kept, it would be a cycle, and a runner nobody holds must go at once
 
     @property
@@ -83,16 +83,15 @@ class Runner:
         """The last ten exits of this run, oldest first."""
         return self.core.recent()
 
-    @contextmanager
-    def on_this_thread(self) -> Iterator[None]:
-        """The calling thread is the vCPU's for a while: a kick reaches it."""
+    def on_this_thread(self, work: Callable[[], object]) -> None:
+        """Do `work` while the calling thread is the vCPU's: a kick reaches it."""
         kick.install()
         outer, before = current(), self.vcpu.bound()
         try:  # ^C may come between any two lines: nothing may stay bound
             self.vcpu.bind()
             self.thread_id = kick.thread_id()  # last: a kick needs a thread that has bound something
             _current.runner = self
-            yield
+            work()
         finally:
             _current.runner = outer
             self.thread_id = None
@@ -141,65 +140,7 @@ class Runner:
             kick.kick(thread_id)
 
 
-class Worker:
-    """A thread that drives one runner each time it is told to, so that a vCPU keeps its thread over many runs.
-
-    The thread does not hold its Worker: one that nobody holds (^C came while it was made) ends by itself.
-    """
-
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
-        self.errors: list[BaseException] = []
-        # Its put is one step for a signal handler: ^C can come before or after it, not in the middle.
-        self._jobs: _Jobs = SimpleQueue()
-        self._thread = threading.Thread(
-            target=_live, args=(self._jobs, self.errors), name=f"vcpu-{runner.vcpu.id}", daemon=True
-        )
-        self._thread.start()
-
-    def start(self, job: Callable[[], None]) -> None:
-        """Run `job` on the thread, after those it has. Its exception, if any, joins `errors`."""
-        runner = self.runner
-
-        def bound() -> None:
-            with runner.on_this_thread():
-                job()
-
-        self._jobs.put(bound)
-
-    def idle(self) -> threading.Event:
-        """An event that is set when every job given so far has ended."""
-        done = threading.Event()
-        self._jobs.put(done.set)
-        return done
-
-    def finish(self) -> None:
-        """Get the vCPU out of KVM_RUN until every job has ended: its machine must be stopping."""
-        done = self.idle()
-        while not done.wait(PATIENCE):
-            self.runner.interrupt()
-
-    def close(self) -> None:
-        """End the thread, and first the job it may still have: its machine must be stopping. Idempotent."""
-        while self._thread.is_alive():
-            self._jobs.put(None)
-            self.runner.interrupt()
-            self._thread.join(PATIENCE)
-
-    def __del__(self) -> None:
-        self._jobs.put(None)
-
-
-def _live(jobs: _Jobs, errors: list[BaseException]) -> None:
-    while (job := jobs.get()) is not None:
-        try:
-            job()
-        except BaseException as error:
-            errors.append(error)
-        del job  # while waiting, hold nothing of a machine that may be gone
-
-
-class _Current(threading.local):
+class _Current(local):
     runner: Runner | None = None
 
 

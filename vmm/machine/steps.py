@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TypeAlias
-
 from vmm.abi.record import record
 from vmm.kvm.exits import Exit
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from enum import StrEnum
+    from typing import TypeAlias
+else:
+    from vmm.abi.light import StrEnum
 
 
 class Why(StrEnum):

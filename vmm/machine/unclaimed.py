@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
-import threading
-from typing import Literal
-
 from vmm.errors import EXIT_FAIL, VmmError
 
-Direction = Literal["read", "write"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from threading import Lock
+    from typing import Literal, TypeAlias
+else:
+    from vmm.abi.light import Lock
+
+Direction: TypeAlias = "Literal['read', 'write']"
 
 
 class UnclaimedAccess(VmmError):
@@ -37,7 +41,7 @@ class Unclaimed:
     def __init__(self) -> None:
         self.counts: dict[tuple[int, Direction], int] = {}
         self.others = 0
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def total(self) -> int:

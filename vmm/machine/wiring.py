@@ -3,28 +3,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vmm.abi import ports
-from vmm.abi.record import record
 from vmm.machine import layout
+from vmm.machine.devices.asleep import Asleep
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
-from vmm.machine.devices.scratch import ScratchMmio
 from vmm.machine.devices.sink import Sink
-from vmm.machine.devices.uart16550 import Uart16550A
 from vmm.machine.platform import Platform
 from vmm.machine.steps import Stop, Why
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-@record
+    from vmm.machine.devices.scratch import ScratchMmio
+    from vmm.machine.devices.uart16550 import Uart16550A
+
+
 class Board:
     """The platform with its devices, and those that a caller may want to ask."""
 
-    platform: Platform
-    sink: Sink
-    uart: Uart16550A
-    scratch: ScratchMmio
+    def __init__(self, platform: Platform, sink: Sink, com1_irq: Callable[[bool], object] | None) -> None:
+        self.platform, self.sink = platform, sink
+        self._com1_irq = com1_irq
+        self._uart = Asleep("16550A UART", self._make_uart)
+        self._scratch = Asleep("scratch MMIO", self._make_scratch)
+        region = layout.REGIONS["scratch_mmio"]
+        platform.ports.claim(ports.COM1, ports.COM1_SIZE, self._uart)
+        platform.mmio.claim(region.base, region.size, self._scratch)
+
+    @property
+    def uart(self) -> Uart16550A:
+        """The serial port COM1."""
+        return self._uart.device
+
+    @property
+    def scratch(self) -> ScratchMmio:
+        """The device of plain registers."""
+        return self._scratch.device
+
+    def _make_uart(self) -> Uart16550A:
+        from vmm.machine.devices.uart16550 import Uart16550A
+
+        return Uart16550A(self.sink, self._com1_irq)
+
+    def _make_scratch(self) -> ScratchMmio:
+        from vmm.machine.devices.scratch import ScratchMmio
+
+        return ScratchMmio(layout.REGIONS["scratch_mmio"].size)
 
 
 def wire(
@@ -45,11 +71,8 @@ def wire(
         end(Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
 
     platform = Platform(strict=strict)
-    region = layout.REGIONS["scratch_mmio"]
-    board = Board(platform, sink, Uart16550A(sink, com1_irq), ScratchMmio(region.size))
+    board = Board(platform, sink, com1_irq)
     platform.ports.claim(ports.DEBUG_CONSOLE, 1, DebugConsole(sink))
-    platform.ports.claim(ports.COM1, ports.COM1_SIZE, board.uart)
     platform.ports.claim(ports.EXIT, 1, ExitPort(exit_port))
     platform.ports.on_write(ports.FAULT, fault_port)
-    platform.mmio.claim(region.base, region.size, board.scratch)
     return board

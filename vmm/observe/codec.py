@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from vmm.abi import light
+
 TAG = "is"
+WORDS: Any = (StrEnum, light.StrEnum)
 
 
 def encode(value: Any) -> Any:
@@ -26,7 +29,7 @@ def encode(value: Any) -> Any:
         return value.hex()
     if isinstance(value, tuple):
         return [encode(each) for each in value]
-    return str(value) if isinstance(value, StrEnum) else value
+    return str(value) if isinstance(value, WORDS) else value
 
 
 def decode(hint: Any, value: Any, what: str = "value") -> Any:
@@ -47,7 +50,7 @@ def decode(hint: Any, value: Any, what: str = "value") -> Any:
         return {decode(key, k, f"a key of {what}"): decode(each, v, f"{what}.{k:.40}") for k, v in value.items()}
     if hint is Any:
         return value
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if isinstance(hint, type) and issubclass(hint, WORDS):
         return hint(decode(str, value, what))  # its ValueError names the value
     if hint is bytes:
         try:

@@ -3,21 +3,25 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
+import os
 import stat
-from pathlib import Path
-from types import ModuleType
 
 import guest_payloads
-from vmm.abi.names import unknown
 from vmm.abi.record import record
 from vmm.errors import UsageError
 from vmm.machine.layout import REGIONS
 from vmm.payload.header import Header, parse
 
-ROOT = Path(guest_payloads.__file__).parent
-INCLUDES = ROOT / "inc"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from functools import cache
+    from pathlib import Path
+    from types import ModuleType
+else:
+    from vmm.abi.light import cache
+
+ROOT = os.path.dirname(guest_payloads.__file__)
+INCLUDES = os.path.join(ROOT, "inc")
 GROUPS = ("basics", "pv", "api")
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
@@ -27,7 +31,7 @@ class Payload:
     """A guest: assembly `text` with its header, or raw `code`. `group` is empty for a person's own file."""
 
     name: str
-    path: Path
+    file: str
     group: str
     header: Header
     text: str | None = None
@@ -35,15 +39,19 @@ class Payload:
 
     def host_half(self) -> ModuleType | None:
         """The Python module beside a shipped .asm, where there is one."""
-        if not self.group or not self.path.with_suffix(".py").exists():
+        if not self.group or not os.path.exists(os.path.splitext(self.file)[0] + ".py"):
             return None
+        import importlib
+
         return importlib.import_module(f"guest_payloads.{self.group}.{self.name}")
 
 
-@functools.cache
+@cache
 def shipped() -> dict[str, Path]:
     """Name -> path of every shipped payload, in the order of the groups."""
-    return {path.stem: path for group in GROUPS for path in sorted((ROOT / group).glob("*.asm"))}
+    from pathlib import Path
+
+    return {path.stem: path for group in GROUPS for path in sorted(Path(ROOT, group).glob("*.asm"))}
 
 
 def find(name: str) -> Payload:
@@ -54,62 +62,68 @@ def find(name: str) -> Payload:
             plainly no code.
         PayloadError: the header is wrong.
     """
-    path = shipped().get(name)
-    if path is not None:
-        return _source(name, path, path.parent.name)
-    path = Path(name)
-    kind = path.suffix.lower()
-    if kind == ".asm":
-        return _source(path.stem, path, "")
-    if kind == ".bin" or "/" in name or (name and _exists(path)):
-        return Payload(path.name, path, "", Header(), code=_raw(path))
+    for group in GROUPS if name.isidentifier() else ():  # without a look at all the others
+        file = os.path.join(ROOT, group, f"{name}.asm")
+        if os.path.exists(file):
+            return _source(name, file, group)
+    base = os.path.basename(name)
+    stem, kind = os.path.splitext(base)
+    if kind.lower() == ".asm":
+        return _source(stem, name, "")
+    if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
+        return Payload(base, name, "", Header(), code=_raw(name))
+    from vmm.abi.names import unknown
+
     raise UsageError(f"{unknown('payload', name, shipped())}\n  try: `pyvmm list`, or the path of an .asm or .bin file")
 
 
-def _exists(path: Path) -> bool:
+def _exists(file: str) -> bool:
     try:
-        return path.exists()
-    except (OSError, ValueError):  # too long for a name, or a NUL in it
+        return os.path.exists(file)
+    except ValueError:  # a NUL in it
         return False
 
 
-def _source(name: str, path: Path, group: str) -> Payload:
-    data = _read(path, MAX_SOURCE, "a payload's source")
+def _source(name: str, file: str, group: str) -> Payload:
+    data = _read(file, MAX_SOURCE, "a payload's source")
     try:
-        text = data.decode("utf-8-sig")  # an editor's byte order mark is no instruction
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
-    return Payload(name, path, group, parse(text, str(path)), text=text)
+        raise UsageError(f"{file}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
+    text = text.removeprefix("\ufeff")  # an editor's byte order mark is no instruction
+    return Payload(name, file, group, parse(text, file), text=text)
 
 
-def _raw(path: Path) -> bytes:
+def _raw(file: str) -> bytes:
     """Machine code from a file; what is plainly something else is refused, for as code it would only crash."""
-    if path.suffix.lower() in (".s", ".nasm", ".inc"):
-        raise UsageError(f"{path} looks like assembly, which pyvmm knows by the suffix .asm (Intel syntax)")
-    code = _read(path, REGIONS["code"].size, "a raw payload")
+    if os.path.splitext(file)[1].lower() in (".s", ".nasm", ".inc"):
+        raise UsageError(f"{file} looks like assembly, which pyvmm knows by the suffix .asm (Intel syntax)")
+    code = _read(file, REGIONS["code"].size, "a raw payload")
     if not code:
-        raise UsageError(f"{path} is empty: there is nothing to run")
+        raise UsageError(f"{file} is empty: there is nothing to run")
     if code.startswith(b"\x7fELF"):
-        raise UsageError(f"{path} is an ELF file, not raw code\n  try: `objcopy -O binary {path} {path.name}.bin`")
+        raise UsageError(
+            f"{file} is an ELF file, not raw code\n  try: `objcopy -O binary {file} {os.path.basename(file)}.bin`"
+        )
     return code
 
 
-def _read(path: Path, limit: int, what: str) -> bytes:
+def _read(file: str, limit: int, what: str) -> bytes:
     """The bytes of a regular file; never more than `limit` are read, so a huge one is refused early.
 
     Nothing else is opened: a pipe that nobody writes to would be waited for without end.
     """
     try:
-        mode = path.stat().st_mode
+        mode = os.stat(file).st_mode
         if not stat.S_ISREG(mode):
             from vmm.observe.unusable import KINDS
 
             kind = KINDS.get(stat.S_IFMT(mode), "special file")
-            raise UsageError(f"{path} is a {kind}, and a payload is a regular file")
-        with path.open("rb") as file:
-            data = file.read(limit + 1)
+            raise UsageError(f"{file} is a {kind}, and a payload is a regular file")
+        with open(file, "rb") as source:
+            data = source.read(limit + 1)
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {path}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"reading {file}: {getattr(error, 'strerror', None) or error}") from error
     if len(data) > limit:
-        raise UsageError(f"{path} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
+        raise UsageError(f"{file} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
     return data

@@ -9,21 +9,23 @@ A host half is a module beside the .asm with any of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+import os
 
 from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine, Result
-from vmm.machine.page_tables import PageTables
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import ResultSlot
 from vmm.payload.options import Options
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+    from typing import Any, Self
+
     from vmm.asm.program import Program
     from vmm.machine.hypercalls import HypercallService
 
@@ -85,7 +87,7 @@ class Guest:
         if header.user:
             for label in header.user:
                 if label not in self.program.symbols:
-                    raise PayloadError(f"user: no label {label!r} in the source", file=str(self.payload.path))
+                    raise PayloadError(f"user: no label {label!r} in the source", file=self.payload.file)
             begin, end = (self.symbol(label) for label in header.user)
             user = ((begin, end),)
         machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
@@ -108,6 +110,8 @@ class Guest:
 
     def open_to_ring3(self, gpa: int, size: int = 1) -> None:
         """Let ring 3 use each page of the boot tables with a byte of [gpa, gpa + size): above 2 MiB, 2 MiB each."""
+        from vmm.machine.page_tables import PageTables
+
         tables, at = PageTables(self.machine.memory.read_u64, self.machine.memory.write_u64), gpa
         while at < gpa + size:
             span = tables.leaf(at)[2]
@@ -212,14 +216,14 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
         params = {each.name: each.default for each in payload.header.params.values()}
     program = assemble_text(
         payload.text,
-        name=str(payload.path),
+        name=payload.file,
         base=REGIONS["code"].base,
         constants=payload.header.constants(params),
         facts=constants,
-        include_dirs=(payload.path.parent, INCLUDES),
+        include_dirs=(os.path.dirname(payload.file), INCLUDES),
     )
     if not program.code:
-        raise PayloadError("no instruction in it: there is nothing to run", file=str(payload.path))
+        raise PayloadError("no instruction in it: there is nothing to run", file=payload.file)
     return program
 
 

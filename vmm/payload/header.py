@@ -15,19 +15,15 @@ A line whose first word is no known key is a comment. Keys may repeat.
 
 from __future__ import annotations
 
-import re
-from typing import cast, get_args
-
 from vmm.abi.record import field, record, replace
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, check_cpus, parse_size
-from vmm.machine.machine import Irqchip
+from vmm.machine.machine import IRQCHIPS, Irqchip
 from vmm.machine.steps import Why
 from vmm.payload.options import check_timeout, fits_64_bits
 
 KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
-_LINE = re.compile(r"\s*;\s*(\w+):\s*(.*)")
-# As text: compiled when a header first has such a line, for compiling costs more than all else here.
+# As text: `re` is imported by the first line that needs one of them. Many payloads have none.
 _PARAM = r"(\w+)\s*=\s*(\S+)\s*(.*)"
 _RESULT = r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?"
 _CPUS = r"cpus>=([0-9]{1,9})"
@@ -88,6 +84,11 @@ class Header:
     results: dict[str, ResultSlot] = field(default_factory=dict)
     ends: Why | None = None
 
+    @property
+    def asks(self) -> bool:
+        """Whether it needs anything that not every host has."""
+        return bool(self.capabilities or self.features or self.min_cpus > 1)
+
     def constants(self, params: dict[str, int]) -> dict[str, int]:
         """What the header adds to the assembler's names: R_<result> slot offsets and PARAM_<param> values."""
         slots = {f"R_{name}": slot.offset for name, slot in self.results.items()}
@@ -105,10 +106,10 @@ def parse(text: str, file: str) -> Header:
         stripped = line.strip()
         if stripped and not stripped.startswith(";"):
             break
-        match = _LINE.match(line)
-        if match and match[1].lower() in KEYS:
+        key, colon, value = stripped.removeprefix(";").lstrip().partition(":")
+        if colon and key.lower() in KEYS:
             try:
-                header = _READERS[match[1].lower()](header, match[2].strip())
+                header = _READERS[key.lower()](header, value.strip())
             except (ValueError, UsageError) as error:
                 raise PayloadError(str(error), file=file, line=number, text=line.rstrip()) from error
     return header
@@ -141,6 +142,8 @@ def _summary(header: Header, value: str) -> Header:
 
 
 def _needs(header: Header, value: str) -> Header:
+    import re
+
     from vmm.abi import caps, cpuid
 
     capabilities, features, cpus = list(header.capabilities), list(header.features), header.min_cpus
@@ -169,8 +172,8 @@ def _machine(header: Header, value: str) -> Header:
         if not equals:
             raise ValueError(f"machine: {item!r} has no value; write key=value")
         match key:
-            case "irqchip" if setting in get_args(Irqchip):
-                header = replace(header, irqchip=cast(Irqchip, setting))
+            case "irqchip" if setting in IRQCHIPS:
+                header = replace(header, irqchip=IRQCHIPS[setting])
             case "cpus":
                 header = replace(header, cpus=check_cpus(_number(setting, "machine: cpus")))
             case "memory":
@@ -207,6 +210,8 @@ def _ports(header: Header, value: str) -> Header:
 
 
 def _param(header: Header, value: str) -> Header:
+    import re
+
     match = re.fullmatch(_PARAM, value)
     if match is None:
         raise ValueError("param: write `name = value   what it is`")
@@ -219,6 +224,8 @@ def _param(header: Header, value: str) -> Header:
 
 
 def _result(header: Header, value: str) -> Header:
+    import re
+
     match = re.fullmatch(_RESULT, value)
     if match is None:
         raise ValueError("result: write `name  u64  what must hold`")

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 
 from vmm.errors import MissingCapability, MissingCpus
 from vmm.kvm.system import Kvm
 from vmm.machine.cpuid import CpuidModel
 from vmm.payload.catalog import Payload
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def check_needs(payload: Payload) -> None:

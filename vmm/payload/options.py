@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
-
-from vmm.abi.names import unknown
 from vmm.abi.record import field, record
 from vmm.errors import UsageError
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import TypeAlias
+
     from vmm.payload.guest import Guest
     from vmm.payload.header import Header
 
-Watch = Callable[["Guest"], object]
+Watch: TypeAlias = "Callable[[Guest], object]"
+
+
 MAX_TIMEOUT = 24 * 3600.0
 
 
@@ -46,6 +48,8 @@ class Options:
             if given not in header.params:
                 if not header.params:
                     raise UsageError(f"payload {name} takes no parameters, and {given!r} was given")
+                from vmm.abi.names import unknown
+
                 raise UsageError(unknown(f"parameter of {name}", given, header.params))
         return {each.name: self.params.get(each.name, each.default) for each in header.params.values()}
 

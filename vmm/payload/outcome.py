@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
-
 from vmm.abi.record import field, record
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from vmm.observe.postmortem import PostMortem  # only a run that went wrong pays for it
 
 SCHEMA = 1
@@ -25,6 +25,9 @@ EXIT_CODES = {
 
 def plain(value: Any) -> Any:
     """`value` as JSON can hold it: what JSON has no form for (bytes, NaN, an object) becomes text."""
+    import math  # of no use to a run that prints text
+    from collections.abc import Iterable, Mapping
+
     match value:
         case None | bool() | int() | str():
             return value

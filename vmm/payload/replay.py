@@ -12,7 +12,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -164,7 +163,7 @@ class Player:
             header = Header() if trace.text is None else parse(trace.text, self.path)
         except VmmError as error:
             raise self.refuse(f"the payload's header: {error}") from error
-        self._payload = Payload(trace.payload, Path(trace.payload), "", header, text=trace.text)
+        self._payload = Payload(trace.payload, trace.payload, "", header, text=trace.text)
         if trace.shipped:
             own = find(trace.payload) if trace.payload in shipped() else None
             if own is not None and own.text == trace.text:  # only what this pyvmm ships is ever imported
@@ -178,7 +177,7 @@ class Player:
         assert self._payload is not None  # read() saw to it that the Trace comes first
         assert self._trace is not None
         own = made.payload == self._payload.name
-        payload = self._payload if own else Payload(made.payload, Path(made.payload), "", Header())
+        payload = self._payload if own else Payload(made.payload, made.payload, "", Header())
         seat = _Seat(self, made, payload, step=self._trace.step)
         setup = getattr(self._module, "setup", None) if own and not hasattr(self._module, "prove") else None
         if setup:

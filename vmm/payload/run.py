@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.errors import MissingCapability, UsageError
 from vmm.machine.machine import Result
 from vmm.machine.steps import Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import Guest, MissingResult
-from vmm.payload.needs import check_needs
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
 
 
 def run_payload(
@@ -26,10 +27,13 @@ def run_payload(
         HostError, UsageError, PayloadError: it could not be run at all. What the guest does is never raised.
     """
     options = options or Options()
-    try:
-        check_needs(payload)
-    except MissingCapability as error:
-        return Outcome(payload.name, "skip", str(error))
+    if payload.header.asks:
+        from vmm.payload.needs import check_needs
+
+        try:
+            check_needs(payload)
+        except MissingCapability as error:
+            return Outcome(payload.name, "skip", str(error))
     module = payload.host_half()
     if module and hasattr(module, "prove"):
         from vmm.payload.prove import outcome_of, prove

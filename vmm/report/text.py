@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from vmm.observe.postmortem import FaultInfo, PostMortem, VcpuState
 

@@ -3,8 +3,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections import Counter
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections import Counter
+    from threading import Lock
+else:
+    from vmm.abi.light import Counter, Lock
 
 
 class ScratchMmio:
@@ -19,7 +23,7 @@ class ScratchMmio:
         self.reads: Counter[int] = Counter()
         self.writes: Counter[int] = Counter()
         self._bytes = bytearray(size)
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def data(self) -> bytes:

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 from vmm.errors import EXIT_FAIL, UsageError, VmmError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import RLock
+else:
+    from vmm.abi.light import RLock
 
 DEFAULT_LIMIT = 1 << 20
 
@@ -36,7 +40,7 @@ class Sink:
         self.limit = limit
         self._live = live
         self._taken = bytearray()
-        self._lock = threading.RLock()  # `live` may look at `data`
+        self._lock = RLock()  # `live` may look at `data`
 
     @property
     def data(self) -> bytes:

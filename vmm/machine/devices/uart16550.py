@@ -16,13 +16,17 @@ the gate behind OUT2 is the IBM PC's wiring. Where time matters on the chip, the
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-
 from vmm.abi import serial_reg as r
 from vmm.errors import UsageError
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.uart_receiver import Receiver
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import RLock
+else:
+    from vmm.abi.light import RLock
 
 PEER_READY = r.UART_MSR_CTS | r.UART_MSR_DSR | r.UART_MSR_DCD
 
@@ -39,7 +43,7 @@ class Uart16550A:
     def __init__(self, sink: Sink, irq: Callable[[bool], object] | None = None) -> None:
         self._sink, self._irq = sink, irq
         # Re-entrant: an interrupt callback may look at the device.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._ier = self._lcr = self._mcr = self._scr = self._divisor = 0
         self._rx = Receiver()
         self._thre_event = self._level = False

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The arguments of `pyvmm`: its commands, and the parser of each. It runs none of them.
+
+Each command is a module of this package with `add_arguments(parser)` and `run(args, out) -> int`; it is imported only
+when it is the one that was asked for (`pyvmm --help` needs just the names below).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import os
+from types import ModuleType
+from typing import NoReturn
+
+from vmm.errors import UsageError
+
+# name -> one line of help; the module is vmm.cli.<name>
+COMMANDS = {
+    "run": "run a payload (or your own .asm or .bin) on /dev/kvm and report what happened",
+    "replay": "show a recorded trace, and handle its exits again without a device",
+    "list": "the payloads that come with pyvmm",
+    "disasm": "show a payload's listing: addresses, bytes, source",
+    "doctor": "is KVM usable here, what kind of host is it, and what does it offer",
+    "probe": "prove every paravirtual feature of this KVM by running guests, and print the table",
+    "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
+    "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
+    "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
+    "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
+    "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
+}
+
+EXIT_STATUS = """\
+exit status: 0 pass, 1 the guest failed or crashed, 2 usage, 77 cannot be shown on this host,
+             99 no usable KVM or an error of pyvmm's own, 124 time limit, 130 interrupted (^C)"""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. argparse makes one for every argument, and would import shutil and with it the
+    compressors to know the width.
+    """
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=columns() - 2)
+
+
+def columns() -> int:
+    """Of the terminal; $COLUMNS wins, and 80 is the guess where there is none."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isascii() and width.isdecimal():
+        return max(int(width), 40)
+    with contextlib.suppress(OSError):
+        return max(os.get_terminal_size().columns, 40)
+    return 80
+
+
+class Parser(argparse.ArgumentParser):
+    """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}\n  try: `{self.prog} --help`")
+
+
+def parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser; with a command, of that alone: no other is imported, and each takes time to make."""
+    top = Parser(
+        prog="pyvmm",
+        description="A virtual machine monitor that shows what this host's KVM really does, by running guests.",
+        epilog=EXIT_STATUS,
+        formatter_class=Formatter,
+    )
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    subs = top.add_subparsers(prog="pyvmm", dest="command", metavar="COMMAND", title="commands")
+    for name in COMMANDS if command is None else (command,):
+        text = COMMANDS[name]
+        sub = subs.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=EXIT_STATUS,
+            formatter_class=Formatter,
+        )
+        if name == command:
+            module(name).add_arguments(sub)
+    return top
+
+
+def module(command: str) -> ModuleType:
+    """The command's module."""
+    return importlib.import_module(f"vmm.cli.{command}")

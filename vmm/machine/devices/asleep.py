@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A device that is made by the first who asks for it: what a guest never touches costs its machine a claim, no more."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from threading import Lock
+    from typing import Generic, TypeVar
+
+    from vmm.machine.bus import Device
+
+    DeviceT = TypeVar("DeviceT", bound=Device)
+else:
+    from vmm.abi.light import Generic, Lock, TypeVar
+
+    DeviceT = TypeVar("DeviceT")
+
+
+class Asleep(Generic[DeviceT]):
+    """Claims what the device would, under its name; `make` is called once, by whichever thread comes first."""
+
+    def __init__(self, name: str, make: Callable[[], DeviceT]) -> None:
+        self.name, self._make = name, make
+        self._made: DeviceT | None = None
+        self._lock = Lock()
+
+    @property
+    def device(self) -> DeviceT:
+        """The device itself."""
+        if self._made is None:
+            with self._lock:
+                if self._made is None:
+                    self._made = self._make()
+        return self._made
+
+    def read(self, offset: int, size: int) -> int:
+        """As the device."""
+        return self.device.read(offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """As the device."""
+        self.device.write(offset, size, value)
