@@ -7,7 +7,12 @@ The extended destination id is KVM's: Documentation/virt/kvm/x86/cpuid.rst, KVM_
 
 from __future__ import annotations
 
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple
+
 
 DEFAULT_BASE = 0xFEE00000
 IOAPIC_BASE = 0xFEC00000

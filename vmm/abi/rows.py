@@ -6,7 +6,11 @@ Rows are named tuples, not dataclasses: a named tuple's class is made in a fifth
 
 from __future__ import annotations
 
-from typing import NamedTuple
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple
 
 
 class Named(NamedTuple):

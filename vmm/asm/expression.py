@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from vmm.asm.registers import REGISTERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NamedTuple
+else:
+    from vmm.abi.light import NamedTuple
 
 MAX_DEPTH = 50
 _LIMIT = 1 << 80  # anything this large is a mistake; it also bounds the work

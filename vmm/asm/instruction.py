@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 from vmm.abi.record import record, replace
 from vmm.asm import branches, keystone_engine, quirks, strings
@@ -238,6 +237,8 @@ def _prefix(word: str, mode: int, column: int) -> int | None:
 
 def _is_shared_macro(word: str) -> bool:
     """Whether `insns.inc` has a macro of this name; asked only when something is wrong already."""
+    from pathlib import Path
+
     files = [Path(folder, "insns.inc") for folder in default_folders()]
     return any(re.search(rf"^\.macro {re.escape(word)}\b", read_text(file), re.M) for file in files if file.is_file())
 
