@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import resource
 import signal
@@ -22,7 +23,7 @@ from vmm.errors import HostError
 from vmm.kvm.exits import Debug, PortOut
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
-from vmm.observe.trace import End, Exited, Made, Note, Record, read
+from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
 from vmm.payload.catalog import find, shipped
 from vmm.payload.options import Options
@@ -287,6 +288,26 @@ def test_a_trace_of_an_interrupted_run_is_kept(tmp_path: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors == "pyvmm: interrupted\n"
+    assert replay(str(path)).exit_code == 130
+
+
+@pytest.mark.parametrize("line", [1, 2, 3, 20, 44])
+def test_an_interrupt_in_the_middle_of_a_line_spoils_no_trace(line: int, tmp_path: Path) -> None:
+    """The signal comes while the line is written; the line is finished, the run is over, and the trace is whole."""
+    path = tmp_path / "trace.jsonl"
+    with path.open("wb") as file:
+        writer, lines = Writer(file, 1 << 20), itertools.count()
+
+        def emit(record: Record) -> None:
+            if next(lines) == line:
+                signal.raise_signal(signal.SIGINT)
+            writer.write(record)
+
+        recording = Recording(find("hello"), emit, pyvmm="test")
+        with pytest.raises(KeyboardInterrupt):
+            run_payload(find("hello"), Options(watch=recording.watch, timeout=60))
+        recording.end(None, 130)
+    assert len([*read(str(path))]) == line + 2
     assert replay(str(path)).exit_code == 130
 
 
