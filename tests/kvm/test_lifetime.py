@@ -207,8 +207,7 @@ def test_a_closed_machine_has_no_threads(booted):
 
 def test_a_timer_that_nobody_holds_is_gone():
     before = timers()
-    timer = kick.Timer()
-    timer.start(1, 1)
+    timer = kick.Timer(1, 1)
     assert timers() == before + 1
     del timer
     assert timers() == before

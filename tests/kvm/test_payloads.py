@@ -133,10 +133,13 @@ class Sabotage:
 
 @pytest.fixture(autouse=True)
 def fresh_boot_state() -> Iterator[None]:
-    """Start registers are packed once per process; a test that spoils their parts must not meet the old ones."""
-    boot._sregs.cache_clear()
+    """What a vCPU starts with is packed once per process; a test that spoils its parts must not meet the old ones."""
+    packed = (boot._sregs, boot._tss)
+    for each in packed:
+        each.cache_clear()
     yield
-    boot._sregs.cache_clear()
+    for each in packed:
+        each.cache_clear()
 
 
 def _patched(target: Any, name: str, value: Any) -> Callable[[pytest.MonkeyPatch], object]:

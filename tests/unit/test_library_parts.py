@@ -15,7 +15,7 @@ from vmm.machine import registers
 from vmm.machine.devices.sink import Sink
 from vmm.machine.passing import SPAN, ranges
 from vmm.machine.steps import Stop, Why
-from vmm.machine.wiring import wire
+from vmm.machine.wiring import Board
 from vmm.observe.tracer import claims
 
 msr_sets = st.sets(st.integers(0, 40) | st.integers(0, 0xFFFF_FFFF), max_size=12)
@@ -54,7 +54,7 @@ def test_every_part_of_a_register_has_its_name() -> None:
 
 def test_the_board_ends_a_run_by_its_ports() -> None:
     ends: list[Stop] = []
-    board = wire(Sink(), ends.append)
+    board = Board(Sink(), ends.append)
     board.platform.ports.write(ports.DEBUG_CONSOLE, b"x")
     board.platform.ports.write(ports.COM1, b"y")
     board.platform.ports.write(ports.EXIT, b"\x07")

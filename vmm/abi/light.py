@@ -111,15 +111,21 @@ class NamedTuple(metaclass=_RowType):
 
 def _new(fields: tuple[str, ...], defaults: dict[str, Any]) -> Callable[..., Any]:
     count, make = len(fields), tuple.__new__
+    tails = {}  # number of positional values -> the defaults that follow them, where all do
+    for start in range(count, -1, -1):
+        tails[start] = tuple(defaults[name] for name in fields[start:])
+        if start and fields[start - 1] not in defaults:
+            break
 
     def __new__(cls: type[_Row], *args: Any, **named: Any) -> Any:
-        if named or len(args) != count:
-            given = dict(zip(fields, args, strict=False)) | named
-            extra = len(args) > count or len(given) != len(args) + len(named) or named.keys() - set(fields)
-            args = tuple([given.get(name, defaults.get(name, _MISSING)) for name in fields])
-            if extra or any(value is _MISSING for value in args):
-                raise TypeError(f"{cls.__name__} is made of ({', '.join(fields)})")
-        return make(cls, args)
+        if not named and len(args) in tails:
+            return make(cls, args + tails[len(args)])
+        given = dict(zip(fields, args, strict=False)) | named
+        extra = len(args) > count or len(given) != len(args) + len(named) or named.keys() - set(fields)
+        values = [given.get(name, defaults.get(name, _MISSING)) for name in fields]
+        if extra or any(value is _MISSING for value in values):
+            raise TypeError(f"{cls.__name__} is made of ({', '.join(fields)})")
+        return make(cls, values)
 
     return __new__
 

@@ -130,6 +130,8 @@ def _init(
     def __init__(self: object, *args: Any, **named: Any) -> None:
         if not named and len(args) in tails:
             args += tails[len(args)]
+        elif not args and named.keys() == fields.keys():
+            args = tuple([named[name] for name in names])
         elif named or len(args) != count:
             given = dict(zip(names, args, strict=False)) | named
             if len(given) != len(args) + len(named):

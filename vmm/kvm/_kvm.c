@@ -204,8 +204,12 @@ void vmm_run_bind(void *run)
 }
 
 /* A timer whose signal goes to the calling thread, and to no other. */
-int vmm_timer_create(void **timer)
+int vmm_timer_start(void **timer, long long first_ns, long long interval_ns)
 {
+    struct itimerspec when = {
+        .it_interval = {interval_ns / 1000000000, interval_ns % 1000000000},
+        .it_value = {first_ns / 1000000000, first_ns % 1000000000},
+    };
     struct sigevent event;
     timer_t id;
 
@@ -219,18 +223,14 @@ int vmm_timer_create(void **timer)
 #endif
     if (timer_create(CLOCK_MONOTONIC, &event, &id) < 0)
         return -errno;
+    if (timer_settime(id, 0, &when, NULL) < 0) {
+        int error = errno;
+
+        timer_delete(id);
+        return -error;
+    }
     *timer = (void *)id;
     return 0;
-}
-
-int vmm_timer_set(void *timer, long long first_ns, long long interval_ns)
-{
-    struct itimerspec when = {
-        .it_interval = {interval_ns / 1000000000, interval_ns % 1000000000},
-        .it_value = {first_ns / 1000000000, first_ns % 1000000000},
-    };
-
-    return timer_settime((timer_t)timer, 0, &when, NULL) < 0 ? -errno : 0;
 }
 
 int vmm_timer_delete(void *timer)

@@ -29,8 +29,7 @@ int vmm_thread_id(void);
 int vmm_kick(int thread_id);
 void vmm_run_bind(void *run);
 void *vmm_run_bound(void);
-int vmm_timer_create(void **timer);
-int vmm_timer_set(void *timer, long long first_ns, long long interval_ns);
+int vmm_timer_start(void **timer, long long first_ns, long long interval_ns);
 int vmm_timer_delete(void *timer);
 
 /* ---- request numbers ---- */

@@ -9,6 +9,7 @@ from vmm.kvm.state import put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from functools import lru_cache
     from typing import Any
 else:
@@ -23,7 +24,7 @@ def cpuid_list(raw: Any) -> list[CpuidEntry]:
     ]
 
 
-def cpuid_buffer(entries: list[CpuidEntry]) -> Any:
+def cpuid_buffer(entries: Sequence[CpuidEntry]) -> Any:
     """A struct kvm_cpuid2 of these entries, not to be changed. UsageError for a value that does not fit."""
     return _cpuid_buffer(tuple(entries))
 

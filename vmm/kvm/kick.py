@@ -42,30 +42,21 @@ def kick(tid: int) -> None:
 
 
 class Timer:
-    """A timer that kicks the thread which created it, at a time and then every `every` seconds until closed.
+    """Kicks the thread that makes it after `first` seconds (at least a microsecond), then every `every` seconds until
+    closed.
 
     It repeats so that a Python signal handler (of ^C, say) whose signal landed just before KVM_RUN runs soon.
     """
 
-    def __init__(self) -> None:
-        install()
+    def __init__(self, first: float, every: float) -> None:
         slot = ffi.new("void **")
-        _check(lib.vmm_timer_create(slot), "timer_create", "setting the time limit of a run")
+        nanoseconds = max(1000, int(first * 1e9)), int(every * 1e9)
+        _check(lib.vmm_timer_start(slot, *nanoseconds), "timer_create", "setting the time limit of a run")
         self._timer: Any = slot[0]
         self._open = True
 
-    def start(self, first: float, every: float) -> None:
-        """Kick after `first` seconds (at least a microsecond) and then every `every` seconds."""
-        _check(
-            lib.vmm_timer_set(self._timer, max(1000, int(first * 1e9)), int(every * 1e9)),
-            "timer_settime",
-            "setting the time limit of a run",
-        )
-
-    def stop(self) -> None:
-        _check(lib.vmm_timer_set(self._timer, 0, 0), "timer_settime", "ending the time limit of a run")
-
     def close(self) -> None:
+        """Kick no more. Idempotent."""
         if self._open:
             self._open = False
             lib.vmm_timer_delete(self._timer)

@@ -332,7 +332,7 @@ class Vcpu(Handle):
         self.call("KVM_GET_CPUID2", raw, f"reading CPUID of {self.what}")
         return cpuid_list(raw)
 
-    def set_cpuid2(self, entries: list[CpuidEntry]) -> None:
+    def set_cpuid2(self, entries: Sequence[CpuidEntry]) -> None:
         """KVM_SET_CPUID2; before the first KVM_RUN."""
         self.call("KVM_SET_CPUID2", cpuid_buffer(entries), f"setting CPUID of {self.what}")
 

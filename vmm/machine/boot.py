@@ -39,8 +39,12 @@ def write_tables(
     memory.write(base["gates"].base, descriptors.gates())
     memory.write(paging.ROOT, paging.identity_map(memory.size, user))
     for index in range(cpus):
-        block = layout.cpu_block(index)
-        memory.write(block.tss, descriptors.tss(block, ports))
+        memory.write(layout.cpu_block(index).tss, _tss(index, ports))
+
+
+@lru_cache(maxsize=16)
+def _tss(index: int, allowed_ports: tuple[int, ...]) -> bytes:
+    return descriptors.tss(layout.cpu_block(index), allowed_ports)
 
 
 def _segment(row: descriptors.Segment) -> state.Segment:

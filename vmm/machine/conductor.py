@@ -81,22 +81,18 @@ class Conductor:
         self._ensure_workers(len(self.runners) - 1 if active else 0)
         for worker in self._workers:
             worker.errors.clear()
-        timer = kick.Timer()
-        try:
-            boot.on_this_thread(partial(self._run_bound, active, limit, timer))
-        finally:
-            timer.close()
+        boot.on_this_thread(partial(self._run_bound, active, limit))
 
-    def _run_bound(self, active: Sequence[Runner], limit: float | None, timer: kick.Timer) -> None:
+    def _run_bound(self, active: Sequence[Runner], limit: float | None) -> None:
         """On the thread of the boot vCPU, which the timer kicks."""
-        timer.start(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
+        timer = kick.Timer(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
         try:
             for runner in active:
                 self._workers[runner.index - 1].start(partial(self._drive, runner))
             self._drive(self.runners[0])
             self._wait_for_workers()
         finally:
-            timer.stop()
+            timer.close()
 
     def _drive(self, runner: Runner) -> None:
         try:

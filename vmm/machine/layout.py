@@ -238,6 +238,7 @@ def default_memory(cpus: int) -> int:
     return max(DEFAULT_MEMORY, -(-min_memory(cpus) // LARGE_PAGE) * LARGE_PAGE)
 
 
+@cache
 def host_memory() -> int:
     """Bytes of physical memory in this host."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

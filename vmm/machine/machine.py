@@ -25,15 +25,17 @@ from vmm.machine.memory import GuestMemory
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
-from vmm.machine.wiring import wire
+from vmm.machine.wiring import Board
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Callable, Iterable, Sequence
+    from functools import lru_cache
     from types import TracebackType
     from typing import Literal, Self, TypeAlias
 
+    from vmm.abi.cpuid import CpuidEntry
     from vmm.asm.program import Program
     from vmm.machine.context import Context
     from vmm.machine.debug import Debugger
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
     from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
 else:
-    from vmm.abi.light import Counter
+    from vmm.abi.light import Counter, lru_cache
 
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
 
@@ -85,6 +87,18 @@ def _offered(kvm: Kvm) -> CpuidModel:
     if not _offers:
         _offers.append(CpuidModel(kvm.get_supported_cpuid()))
     return _offers[0].copy()
+
+
+@lru_cache(maxsize=64)
+def _as_offered(apic_id: int) -> tuple[CpuidEntry, ...]:
+    """What a vCPU gets where nobody edits CPUID: the same in every machine of a process, after `_offered`."""
+    return _with_apic_id(_offers[0], apic_id)
+
+
+def _with_apic_id(model: CpuidModel, apic_id: int) -> tuple[CpuidEntry, ...]:
+    own = model.copy()
+    own.set_apic_id(apic_id)
+    return tuple(own)
 
 
 def _statements(text: str) -> str:
@@ -184,7 +198,7 @@ class Machine(Hooks, VirtioSlots):
 
     def _wire(self, strict: bool, sink: Sink) -> None:
         raise_irq = self._com1_irq if self.irqchip == "kernel" else None
-        self._board = wire(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
+        self._board = Board(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
         self.platform, self.sink = self._board.platform, sink
 
     @property
@@ -224,10 +238,9 @@ class Machine(Hooks, VirtioSlots):
         return self._passing
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
-        model = _offered(self.kvm)
+        self.cpuid = model = _offered(self.kvm)
         if edit:
             edit(model)
-        self.cpuid = model
         if self.irqchip != "none" and ids[0] != 0:
             self.vm.set_boot_cpu_id(ids[0])
         if self.irqchip != "none" and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
@@ -239,9 +252,7 @@ class Machine(Hooks, VirtioSlots):
             self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
-            own = model.copy()
-            own.set_apic_id(apic_id)
-            vcpu.set_cpuid2(own.entries())
+            vcpu.set_cpuid2(_as_offered(apic_id) if edit is None else _with_apic_id(model, apic_id))
             self.runners.append(Runner(vcpu, index, self.lane.finish))
 
     def coalesce_console(self) -> None:

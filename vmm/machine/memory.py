@@ -190,7 +190,12 @@ class GuestMemory:
         Raises:
             GuestMemoryError: some byte lies in no memslot; then none is written.
         """
-        doing = f"writing {len(data)} bytes at {gpa:#x}"
+        slot, size = self.slot_at(gpa), len(data)
+        if slot is not None and gpa + size <= slot.end and not slot.mapping.bytes.closed:  # nearly always
+            start = slot.offset + gpa - slot.gpa
+            slot.mapping.bytes[start : start + size] = data
+            return
+        doing = f"writing {size} bytes at {gpa:#x}"
         pieces, done = [], 0
         while done < len(data):
             slot, start, count = self._piece(gpa + done, len(data) - done, doing)

@@ -21,16 +21,31 @@ if TYPE_CHECKING:
 
 
 class Board:
-    """The platform with its devices, and those that a caller may want to ask."""
+    """Debug console, serial port, exit port, fault port and scratch MMIO on the buses of a `platform`.
 
-    def __init__(self, platform: Platform, sink: Sink, com1_irq: Callable[[bool], object] | None) -> None:
-        self.platform, self.sink = platform, sink
-        self._com1_irq = com1_irq
+    `end` is called when the guest ends the run by a port, `com1_irq` with the level of the serial port's interrupt.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        end: Callable[[Stop], object],
+        *,
+        strict: bool = False,
+        com1_irq: Callable[[bool], object] | None = None,
+    ) -> None:
+        self.platform, self.sink = Platform(strict=strict), sink
+        self._end, self._com1_irq = end, com1_irq
         self._uart = Asleep("16550A UART", self._make_uart)
         self._scratch = Asleep("scratch MMIO", self._make_scratch)
         region = layout.REGIONS["scratch_mmio"]
-        platform.ports.claim(ports.COM1, ports.COM1_SIZE, self._uart)
-        platform.mmio.claim(region.base, region.size, self._scratch)
+        self.platform.ports.claim_all(
+            (ports.DEBUG_CONSOLE, 1, DebugConsole(sink)),
+            (ports.EXIT, 1, ExitPort(self._exit_port)),
+            (ports.COM1, ports.COM1_SIZE, self._uart),
+        )
+        self.platform.ports.on_write(ports.FAULT, self._fault_port)
+        self.platform.mmio.claim_all((region.base, region.size, self._scratch))
 
     @property
     def uart(self) -> Uart16550A:
@@ -52,27 +67,8 @@ class Board:
 
         return ScratchMmio(layout.REGIONS["scratch_mmio"].size)
 
+    def _exit_port(self, value: int) -> None:
+        self._end(Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
 
-def wire(
-    sink: Sink,
-    end: Callable[[Stop], object],
-    *,
-    strict: bool = False,
-    com1_irq: Callable[[bool], object] | None = None,
-) -> Board:
-    """Debug console, serial port, exit port, fault port and scratch MMIO. `end` is called when the guest ends the run
-    by a port, `com1_irq` with the level of the serial port's interrupt line.
-    """
-
-    def exit_port(value: int) -> None:
-        end(Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
-
-    def fault_port(_value: int) -> None:
-        end(Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
-
-    platform = Platform(strict=strict)
-    board = Board(platform, sink, com1_irq)
-    platform.ports.claim(ports.DEBUG_CONSOLE, 1, DebugConsole(sink))
-    platform.ports.claim(ports.EXIT, 1, ExitPort(exit_port))
-    platform.ports.on_write(ports.FAULT, fault_port)
-    return board
+    def _fault_port(self, _value: int) -> None:
+        self._end(Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))

@@ -70,7 +70,7 @@ class Guest:
             strict=options.strict,
             console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
             live=live,
-            cpuid=edit,
+            cpuid=edit if options.mask or options.expose or cpuid else None,
             before_vcpus=before_vcpus,
         )
         try:

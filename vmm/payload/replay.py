@@ -34,7 +34,7 @@ from vmm.machine.layout import REGIONS
 from vmm.machine.loop import handle
 from vmm.machine.machine import Result
 from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
-from vmm.machine.wiring import wire
+from vmm.machine.wiring import Board
 from vmm.observe.trace import Claim, End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.observe.tracer import claims
 from vmm.payload.catalog import Payload, find, shipped
@@ -90,7 +90,7 @@ class ReplayMachine(Hooks):
     def __init__(self, made: Made, end: Callable[[Stop], object]) -> None:
         self.sink = Sink(made.console_limit)
         irq = (lambda level: None) if made.irqchip == "kernel" else None
-        board = wire(self.sink, end, strict=made.strict, com1_irq=irq)
+        board = Board(self.sink, end, strict=made.strict, com1_irq=irq)
         self.platform, self.uart, self.scratch = board.platform, board.uart, board.scratch
         self.lane = FastLane(self.platform, self.sink)
         self.irqchip = made.irqchip
