@@ -122,22 +122,47 @@ def test_the_floor_says_what_is_wrong_with_its_guest():
 
 
 def test_the_floor_runs_the_same_bytes():
-    """Both sides read their registers from one place: what the image holds is what the vCPU has."""
-    side = sides.Batch(guests.port_out(3))
+    """Both sides read their registers from one place: what the image holds is what each vCPU has."""
+    for guest in (guests.port_out(3), guests.ipi(3)):
+        side = sides.Batch(guest)
+        try:
+            data = side.image()
+            states = [part for runner in side.machine.runners for part in runner.vcpu.raw_state()]
+            places = [data.index(part) for part in states]
+            assert places == sorted(set(places))
+            assert guest.code in data
+        finally:
+            side.close()
+
+
+def test_a_second_vcpu_runs_in_the_floor_too():
+    """The guest waits until its other vCPU has counted an interrupt: with one vCPU it would wait for good."""
+    side = sides.Batch(guests.ipi(20))
     try:
-        data = side.image()
-        regs, sregs, cpuid = side.machine.runners[0].vcpu.raw_state()
-        assert regs in data
-        assert sregs in data
-        assert cpuid in data
-        assert guests.port_out(3).code in data
+        with floor.Floor("batch", guest=side.image()) as program:
+            assert all(ns > 1000 for ns in program.measure(5))
+            assert len(program.measure(1)) == 1
+    finally:
+        side.close()
+
+
+def test_a_floor_whose_guest_hangs_is_an_error(monkeypatch):
+    monkeypatch.setattr(floor, "PATIENCE", 0.2)
+    side = sides.Batch(guests.Guest(b"\xeb\xfe", 1))  # jmp to itself
+    try:
+        with (
+            floor.Floor("batch", guest=side.image()) as program,
+            pytest.raises(HostError, match=r"not answered within 0\.2 s"),
+        ):
+            program.measure(1)
     finally:
         side.close()
 
 
 def test_an_image_of_what_the_floor_does_not_know_is_refused():
-    with Machine(irqchip="kernel") as machine, pytest.raises(UsageError, match="C floor knows"):
-        image(machine, SetUp())
+    for options in ({"irqchip": "kernel"}, {"cpus": 3}):
+        with Machine(**options) as machine, pytest.raises(UsageError, match="C floor knows"):
+            image(machine, SetUp())
 
 
 def test_pinning_is_undone():

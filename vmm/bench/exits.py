@@ -62,30 +62,27 @@ def emulated() -> bool:
 
 
 class ExitRow(NamedTuple):
-    """Batches of a guest, beside the C program in `mode`, or without it (None)."""
+    """Batches of a guest, beside the C program in `mode`."""
 
     name: str
     cost: str
     what: str
     make: Callable[[], Batch]
-    mode: str | None = "batch"
+    mode: str = "batch"
     goal: FloorGoal | None = None
     cpus: int = 1
 
     @property
     def row(self) -> Row:
         group = "goals" if self.goal is not None else "exits"
-        return Row(self.name, group, self.what, self.cost, peer="C" if self.mode is not None else "")
+        return Row(self.name, group, self.what, self.cost, peer="C")
 
     def measure(self, budget: Budget) -> Row:
         with pinned(self.cpus):
             ours = self.make()
             try:
-                if self.mode is None:
-                    pair = take_turns(ours, None, budget)
-                else:
-                    with Floor(self.mode, guest=ours.image()) as floor:
-                        pair = take_turns(ours, floor, budget)
+                with Floor(self.mode, guest=ours.image()) as floor:
+                    pair = take_turns(ours, floor, budget)
             finally:
                 ours.close()
         return row_of(per_operation(pair, ours.guest.count), self.row, self.goal)
@@ -135,7 +132,7 @@ KINDS = (
     ExitRow("ioeventfd", "kernel", "OUT to an ioeventfd", lambda: Ioeventfd(port_out(200))),
     ExitRow("coalesced", "kernel", "OUT to a coalesced port", lambda: CoalescedPort(console_bytes(100))),
     ExitRow("self_ipi", "kernel", "self-IPI to the end of its handler", lambda: Batch(guests.self_ipi(100))),
-    ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), None, cpus=2),
+    ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), cpus=2),
     ExitRow("tsc_deadline", "kernel", "TSC deadline that has passed, HLT, handler",
             lambda: Batch(guests.tsc_deadline(50))),
     ExitRow("page_fault", "kernel", "first touch of a page", lambda: Touch(guests.touch()), "touch"),
