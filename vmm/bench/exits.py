@@ -22,6 +22,7 @@ from vmm.bench.sides import (
     Touch,
     Woken,
     WordMmio,
+    WordMsr,
     WordPort,
 )
 from vmm.errors import MissingCapability
@@ -122,11 +123,15 @@ WAKES = (
             at_most(1.15), cpus=2),
 )
 KINDS = (
+    ExitRow("pio_in_c", "C core", "IN from a word of the C core", lambda: WordPort(port_in(100))),
+    ExitRow("mmio_read_c", "C core", "MMIO read from a word of the C core", lambda: WordMmio(mmio_read(100))),
     ExitRow("instruction", "kernel", "NOP in ring 0", lambda: Batch(guests.instruction(500))),
     ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
     ExitRow("rdmsr", "kernel", "RDMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.rdmsr(500))),
+    ExitRow("rdmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.rdmsr(100))),
     ExitRow("rdmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.rdmsr(100))),
     ExitRow("wrmsr", "kernel", "WRMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.wrmsr(500))),
+    ExitRow("wrmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.wrmsr(100))),
     ExitRow("wrmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.wrmsr(100))),
     ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", _hypercall),
     ExitRow("ioeventfd", "kernel", "OUT to an ioeventfd", lambda: Ioeventfd(port_out(200))),

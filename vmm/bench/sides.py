@@ -24,7 +24,6 @@ from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
-from vmm.kvm.vm import MsrRange
 from vmm.machine import boot, descriptors, layout
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.steps import Why
@@ -183,15 +182,19 @@ class PythonMsr(Batch):
     """A filtered MSR: each access comes to a Python hook."""
 
     def __init__(self, guest: Guest) -> None:
-        super().__init__(guest, before_vcpus=self._filter)
+        super().__init__(guest)
         self.set_up["denied_msr"] = guests.POLL_CONTROL
-        self.machine.platform.msr_reads[guests.POLL_CONTROL] = lambda: 1
-        self.machine.platform.msr_writes[guests.POLL_CONTROL] = lambda value: None
+        self.machine.on_msr_read(guests.POLL_CONTROL, lambda: 1)
+        self.machine.on_msr_write(guests.POLL_CONTROL, lambda value: None)
 
-    @staticmethod
-    def _filter(machine: Machine) -> None:
-        machine.vm.enable_cap("X86_USER_SPACE_MSR", 1 << 2)  # KVM_MSR_EXIT_REASON_FILTER
-        machine.vm.set_msr_filter([MsrRange(guests.POLL_CONTROL, (False,))])
+
+class WordMsr(Batch):
+    """The same at a word of the C core."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.set_up["denied_msr"] = guests.POLL_CONTROL
+        self.machine.msr_word(guests.POLL_CONTROL).value = 1
 
 
 class Touch(Batch):

@@ -7,6 +7,7 @@ It decides nothing: what it does not hand out, `loop.handle` serves. So both way
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from vmm.kvm.core import Finish, Served, Word, Write, access
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
-from vmm.machine.platform import Platform
+from vmm.machine.platform import MsrRead, MsrWrite, Platform
 
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 _T = TypeVar("_T")
@@ -33,6 +34,8 @@ class FastLane:
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
         self.readers: dict[int, Served] = {}
+        self.msr_reads: Mapping[int, MsrRead] = platform.msr_reads
+        self.msr_writes: Mapping[int, MsrWrite] = platform.msr_writes
         self._changes = 0
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
@@ -125,8 +128,16 @@ class FastLane:
         self.finish.serve_mmio(address, word)
         return word
 
+    def msr_word(self, index: int) -> Word:
+        """Make an MSR that KVM hands over a word, in place of any callback that it has."""
+        word = self._checked(self.finish.new_msr_word(), "MSR")
+        self.finish.forget_msr(index)
+        self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
+        self.finish.serve_msr(index, word)
+        return word
+
     @staticmethod
     def _checked(word: Word | None, what: str) -> Word:
         if word is None:
-            raise UsageError(f"no {what} word is left; claim a Device instead")
+            raise UsageError(f"no {what} word is left; use a callback instead")
         return word
