@@ -180,6 +180,18 @@ def claiming_later(machine: Machine) -> list[int]:
     return seen
 
 
+def word_given_up(machine: Machine) -> list[int]:
+    """Words whose port and address belong to somebody else now; another word stays."""
+    seen: list[int] = []
+    machine.port_word(0x81)
+    words = machine.port_word(DELAY), machine.mmio_word(MMIO)
+    machine.platform.ports.release(DELAY)
+    machine.platform.mmio.release(MMIO)
+    machine.on_port_write(DELAY, seen.append)
+    machine.on_mmio_write(MMIO, lambda value: seen.append(words[0].writes + words[1].writes))
+    return seen
+
+
 def own_console(machine: Machine) -> list[int]:
     """The console's port belongs to somebody else."""
     seen: list[int] = []
@@ -350,6 +362,7 @@ TWINS = {
     "a port word, strings": Twin(string_out(DELAY, 2, 9) + string_in(DELAY, 1, 9) + ENDS, port_word),
     "an MMIO word": Twin(MOV_EDI_MMIO + loop(3, WRITE_ALL + READ_ALL) + ENDS, mmio_word),
     "a word touched beside its start": Twin(MOV_EDI_MMIO + HEX("ffc7") + WRITE_ALL + READ_ALL + ENDS, mmio_word),
+    "words given up": Twin(MOV_EDI_MMIO + HEX("b005 e680 8907 e480 8b07 e681") + ENDS, word_given_up),
     "a hook that stops": Twin(loop(3, out(DELAY, 1)) + ENDS, stopping, runs=4),
     "a hook that stops and answers": Twin(  # in al, 0x80; mov [DATA], al
         HEX("e480 880425") + DATA.to_bytes(4, "little") + ENDS, stopping_reads, runs=2
@@ -432,6 +445,8 @@ def test_the_guests_do_what_their_names_say(booted):
     assert {size for _, size, *_ in results["MMIO of every size"].seen} == {1, 2, 4, 8}
     assert results["a port word"].seen[:2] == (14, 21)
     assert results["a word touched beside its start"].seen[:2] == (10, 10)  # the last one byte by byte
+    assert results["words given up"].seen == [5, 0]
+    assert results["words given up"].unclaimed == 2
     assert results["a hook that stops"].stop.why is Why.STOPPED
     assert run(booted, TWINS["a hook that stops and answers"], True)[1].memory[0] == 0x5A
     assert len(set(results["a hook that completes"].seen)) == 1

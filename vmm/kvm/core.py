@@ -80,6 +80,10 @@ class Word:
         self._slot.writes += 1
         self._slot.value = value
 
+    def drop(self) -> None:
+        """The core serves it no longer; its numbers stay."""
+        self._slot.address = U64  # no port's, no MSR's, and no address that a CPU has
+
     @property
     def reads(self) -> int:
         return int(self._slot.reads)
@@ -153,7 +157,7 @@ class Finish:
         """The core serves this MSR no longer, if it did."""
         for number in range(self.c.msr_count):
             if self._msrs[number].address == index:
-                self._msrs[number].address = U64  # no MSR's
+                Word(self._msrs[number], self._msrs, number).drop()
 
 
 class Core:

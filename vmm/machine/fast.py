@@ -15,6 +15,7 @@ from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
 from vmm.kvm.coalesced import CoalescedRing
 from vmm.kvm.core import Finish, Served, Word, Write, access
+from vmm.machine.bus import Bus
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
@@ -26,6 +27,8 @@ _T = TypeVar("_T")
 
 class FastLane:
     """Handlers for one machine. It follows every change of the claims."""
+
+    _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
 
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
@@ -47,6 +50,12 @@ class FastLane:
         self._changes += 1
         self.writers.clear()
         self.readers.clear()
+        for each in self._words:
+            bus, address, device = each
+            owner = bus.writer_at(address)
+            if owner is None or owner.owner is not device:
+                device.word.drop()
+                self._words = tuple(other for other in self._words if other is not each)
         claim = self._ports.writer_at(DEBUG_CONSOLE)
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
@@ -117,14 +126,14 @@ class FastLane:
             UsageError: the port is taken, or there are too many words.
         """
         word = self._checked(self.finish.new_port_word(), "port")
-        self._ports.claim(port, 1, WordDevice(word))
+        self._claim(self._ports, port, 1, word)
         self.finish.serve_port(port, word)
         return word
 
     def mmio_word(self, address: int) -> Word:
         """Make the 8 bytes at an MMIO address a word; only accesses that start there reach it."""
         word = self._checked(self.finish.new_mmio_word(), "MMIO")
-        self._mmio.claim(address, 8, WordDevice(word))
+        self._claim(self._mmio, address, 8, word)
         self.finish.serve_mmio(address, word)
         return word
 
@@ -135,6 +144,11 @@ class FastLane:
         self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
         self.finish.serve_msr(index, word)
         return word
+
+    def _claim(self, bus: Bus, address: int, size: int, word: Word) -> None:
+        device = WordDevice(word)
+        bus.claim(address, size, device)
+        self._words = (*self._words, (bus, address, device))
 
     @staticmethod
     def _checked(word: Word | None, what: str) -> Word:
