@@ -4,7 +4,7 @@
  * runs: `pyvmm bench` writes memory image, registers, CPUID and the VM's set-up to a file (struct guest below).
  *
  *   floor batch GUEST       a round: from one OUT to the stamp port to the next, no other exit looked at; a second vCPU,
- *                           where the guest has one, runs on a thread of its own
+ *                           where the guest has one, runs on a thread of its own, and so does who waits for an ioeventfd
  *   floor console GUEST     the same, taking the bytes of the console port
  *   floor touch GUEST       the same, with the pages of the range `touch` dropped before each
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
@@ -53,17 +53,18 @@ struct cpu {
     } cpuid;
 };
 
-/* vmm/bench/image.py writes it. A port of 0 means: none. */
+/* vmm/bench/image.py writes it. 0 means: none. A u32 at answer_address counts what came by the ioeventfd. */
 struct guest {
     uint64_t magic, memory_size, image_offset, image_size, cpu_count;
     uint64_t split_irqchip, msi_address, msi_data;
-    uint64_t stamp_port, console_port, ioeventfd_port, coalesced_port, denied_msr;
+    uint64_t stamp_port, console_port, ioeventfd_port, ioeventfd_address, answer_address, coalesced_port;
+    uint64_t denied_msr, exit_hypercalls;
     uint64_t touch_base, touch_size;
     struct cpu cpus[MAX_CPUS];
 };
 
 struct vm {
-    int kvm, vm, vcpu, second;
+    int kvm, vm, vcpu, second, event;
     struct kvm_run *run;
     struct kvm_coalesced_mmio_ring *ring;
     size_t run_size;
@@ -129,10 +130,20 @@ static void set_up(struct vm *m)
         call(m->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_X86_USER_SPACE_MSR");
         call(m->vm, KVM_X86_SET_MSR_FILTER, &filter, "KVM_X86_SET_MSR_FILTER");
     }
-    if (guest.ioeventfd_port) {
-        struct kvm_ioeventfd event = {
-            .addr = guest.ioeventfd_port, .len = 1, .fd = eventfd(0, EFD_CLOEXEC), .flags = KVM_IOEVENTFD_FLAG_PIO};
+    if (guest.exit_hypercalls) {
+        struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_HYPERCALL, .args = {guest.exit_hypercalls}};
 
+        call(m->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_EXIT_HYPERCALL");
+    }
+    if (guest.ioeventfd_port || guest.ioeventfd_address) {
+        struct kvm_ioeventfd event = {.addr = guest.ioeventfd_address, .len = 4, .fd = eventfd(0, EFD_CLOEXEC)};
+
+        if (guest.ioeventfd_port) {
+            event.addr = guest.ioeventfd_port;
+            event.len = 1;
+            event.flags = KVM_IOEVENTFD_FLAG_PIO;
+        }
+        m->event = event.fd;
         call(m->vm, KVM_IOEVENTFD, &event, "KVM_IOEVENTFD");
     }
     if (guest.coalesced_port) {
@@ -213,6 +224,7 @@ static void check_alive(const struct kvm_run *run)
     case KVM_EXIT_IO:
     case KVM_EXIT_MMIO:
     case KVM_EXIT_HLT:
+    case KVM_EXIT_HYPERCALL:
     case KVM_EXIT_X86_RDMSR:
     case KVM_EXIT_X86_WRMSR:
         return;
@@ -318,9 +330,23 @@ static void add_second(struct vm *m)
     pthread_create(&thread, NULL, second_thread, m);
 }
 
+/* Who waits for the ioeventfd, and tells the guest by its memory. */
+static void *answer_thread(void *argument)
+{
+    struct vm *m = argument;
+    uint32_t *counter = (uint32_t *)(m->memory + guest.answer_address);
+    uint64_t value;
+
+    while (read(m->event, &value, sizeof value) == sizeof value)
+        __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE);
+    die("eventfd");
+    return NULL;
+}
+
 static void batches(int console, int touch, int uffd)
 {
     struct vm m;
+    pthread_t thread;
     long count;
 
     create(&m);
@@ -328,6 +354,8 @@ static void batches(int console, int touch, int uffd)
         hold_back(&m);
     if (guest.cpu_count > 1)
         add_second(&m);
+    if (guest.answer_address)
+        pthread_create(&thread, NULL, answer_thread, &m);
     while ((count = next_rounds())) {
         to_stamp(&m, console);
         for (long i = 0; i < count; i++) {
@@ -342,7 +370,7 @@ static void batches(int console, int touch, int uffd)
         check_alive(m.run);
         putchar('\n');
     }
-    exit(0); /* the thread of `uffd`, or of the second vCPU, waits for good */
+    exit(0); /* other threads wait for good */
 }
 
 static void lifecycle(void)

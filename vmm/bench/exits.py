@@ -14,8 +14,11 @@ from vmm.bench.sides import (
     Batch,
     CoalescedConsole,
     CoalescedPort,
+    CoalescedPython,
     Console,
+    Doorbell,
     Ioeventfd,
+    PythonHypercall,
     PythonMmio,
     PythonMsr,
     PythonPort,
@@ -89,14 +92,15 @@ class ExitRow(NamedTuple):
         return row_of(per_operation(pair, ours.guest.count), self.row, self.goal)
 
 
-def _hypercall() -> Batch:
+def _transport() -> str:
+    """The hypercall instruction that works here. MissingCapability if none does."""
     from vmm.observe import hypercall_probe
 
     with Kvm.open() as kvm:
         transport = hypercall_probe.measure(kvm).transport
     if transport == "none":
         raise MissingCapability("no hypercall instruction of ring 0 reaches KVM on this host")
-    return Batch(guests.hypercall(100, transport))
+    return transport
 
 
 HALF, SEVEN = plus(500, SOFTWARE_RATIO), plus(700)
@@ -133,9 +137,16 @@ KINDS = (
     ExitRow("wrmsr", "kernel", "WRMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.wrmsr(500))),
     ExitRow("wrmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.wrmsr(100))),
     ExitRow("wrmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.wrmsr(100))),
-    ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", _hypercall),
+    ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", lambda: Batch(guests.hypercall(100, _transport()))),
+    ExitRow("hypercall_python", "Python", "KVM_HC_MAP_GPA_RANGE, passed on to a Python hook",
+            lambda: PythonHypercall(guests.map_gpa_range(100, _transport()))),
     ExitRow("ioeventfd", "kernel", "OUT to an ioeventfd", lambda: Ioeventfd(port_out(200))),
-    ExitRow("coalesced", "kernel", "OUT to a coalesced port", lambda: CoalescedPort(console_bytes(100))),
+    ExitRow("ioeventfd_mmio", "kernel", "MMIO write to an ioeventfd", lambda: Ioeventfd(mmio_write(200), mmio=True)),
+    ExitRow("ioeventfd_python", "Python", "OUT to an ioeventfd, until its thread has answered in memory",
+            lambda: Doorbell(guests.doorbell(20)), cpus=2),
+    ExitRow("coalesced", "C core", "OUT to a coalesced port, the console's", lambda: CoalescedPort(console_bytes(100))),
+    ExitRow("coalesced_python", "Python", "OUT to a coalesced port of a Python handler",
+            lambda: CoalescedPython(port_out(100))),
     ExitRow("self_ipi", "kernel", "self-IPI to the end of its handler", lambda: Batch(guests.self_ipi(100))),
     ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), cpus=2),
     ExitRow("tsc_deadline", "kernel", "TSC deadline that has passed, HLT, handler",

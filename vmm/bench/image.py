@@ -25,8 +25,11 @@ class SetUp:
     stamp_port: int = 0
     console_port: int = 0
     ioeventfd_port: int = 0
+    ioeventfd_address: int = 0
+    answer_address: int = 0
     coalesced_port: int = 0
     denied_msr: int = 0
+    exit_hypercalls: int = 0
     touch_base: int = 0
     touch_size: int = 0
 
