@@ -571,6 +571,23 @@ def test_a_collected_console_ends_equally(booted, limit):
     assert found[0] == ((Why.OUTPUT_LIMIT if limit < 1000 else Why.EXIT_PORT), b"A" * min(limit, 1000))
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_collected_comes_in_the_guests_order(booted, fast):
+    """The console's bytes and a device's writes share KVM's ring: each write finds the console as the guest left it."""
+    once = out(DEBUG_CONSOLE, 0x41) * 2 + out(DELAY, 7) + out(DEBUG_CONSOLE, 0x42) + out(DELAY, 8) * 2
+    machine = booted(loop(20, once) + ENDS, fast=fast)
+    if not machine.vm.check_extension("COALESCED_PIO"):
+        pytest.skip("this host's KVM lacks KVM_CAP_COALESCED_PIO")
+    seen: list[int] = []
+    machine.on_port_write(DELAY, lambda value: seen.append(len(machine.sink.data)))
+    machine.coalesce_console()
+    machine.coalesce_writes(DELAY, 1, pio=True)
+    result = machine.run(timeout=20)
+    assert result.stop.why is Why.EXIT_PORT
+    assert seen == [3 * i + j for i in range(20) for j in (2, 3, 3)]
+    assert len(result.console) == 60
+
+
 def test_the_twins_share_no_way(booted, monkeypatch):
     """The comparison is worth something only if the two ways are two."""
     from vmm.kvm.core import Core

@@ -107,15 +107,21 @@ class FastLane:
         Raises OutputLimit, which only bytes that KVM has collected can cause, and what a device raises.
         """
         with self._lock:  # two vCPUs: what was collected first is written first
-            self._sink.write(self.finish.drain())
-            self.finish.set_room(self._sink.room)
-            while self._collected is not None and (write := self._collected.first()) is not None:
-                # The core stops at an entry that is not the console's, so from here on it is ours alone.
-                if not (write.pio and write.address == self.finish.c.sink_port):
-                    self._collected.take()
+            self._drain()
+            ring = self._collected
+            while ring is not None and (write := ring.first()) is not None:
+                # The core stops at an entry that is not the console's, so that one is ours alone.
+                if write.pio and write.address == self.finish.c.sink_port:
+                    self._drain()  # up to the next that is not
+                else:
+                    ring.take()
                     (self._ports if write.pio else self._mmio).write(write.address, write.data)
-                self._sink.write(self.finish.drain())
-                self.finish.set_room(self._sink.room)
+            if ring is not None:
+                self._drain()  # a device may have written to the sink as well: there is less room
+
+    def _drain(self) -> None:
+        self._sink.write(self.finish.drain())
+        self.finish.set_room(self._sink.room)
 
     # -- words
 
