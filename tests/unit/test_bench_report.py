@@ -48,6 +48,9 @@ def test_the_document_follows_its_schema(doc: dict[str, Any], follows: Callable[
     [
         (None, "ns", "-"),
         (812.4, "ns", "812 ns"),
+        (999.4, "ns", "999 ns"),
+        (999.6, "ns", "1.00 us"),
+        (99.96e6, "ns", "100 ms"),
         (7213.0, "ns", "7.21 us"),
         (72130.0, "ns", "72.1 us"),
         (721300.0, "ns", "721 us"),
@@ -95,6 +98,9 @@ def test_growth_is_a_picture_in_letters(doc: dict[str, Any]) -> None:
 
 def test_the_closing_names_what_is_missed(doc: dict[str, Any]) -> None:
     assert list(bench.closing(doc)) == ["note: noisy", "2 of 3 goals met; missed: hello (12 s)"]
+    quiet = list(bench.closing(doc | {"noise": None}))
+    assert quiet[0].startswith("note: hello: the times scatter")
+    assert quiet[1:] == ["2 of 3 goals met; missed: hello (12 s)"]
 
 
 def test_a_document_beside_an_earlier_one(doc: dict[str, Any]) -> None:
