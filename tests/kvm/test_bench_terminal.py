@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import json
@@ -28,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ROWS = ("pio_out_c", "rdmsr", "page_fault")
 PATIENCE = 60
 BLOCKS = re.compile("[━╸╺]")
-SEQUENCE = re.compile(r"\x1b\[(\??)(\d*)([A-Za-z])|\r|\n|[^\x1b\r\n]")
+SEQUENCE = re.compile(r"\x1b\[(\??)(\d*)(?:;\d+)*([A-Za-z])|\r|\n|[^\x1b\r\n]")
 
 
 class Screen:
@@ -81,11 +82,14 @@ def bench(*words: str, columns: int = 100, **environment: str) -> Iterator[tuple
     )
     os.close(there)
 
+    decode = codecs.getincrementaldecoder("utf-8")().decode  # a read may end inside a character
+
     def read() -> str:
-        try:
-            return os.read(here, 4096).decode()
-        except OSError:  # EIO: the last writer has gone
-            return ""
+        text = ""
+        with contextlib.suppress(OSError):  # EIO: the last writer has gone
+            while not text and (data := os.read(here, 4096)):
+                text = decode(data)
+        return text
 
     try:
         yield process, read

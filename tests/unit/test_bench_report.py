@@ -129,13 +129,18 @@ def test_more_is_better_where_a_row_says_so() -> None:
     assert bench.against(then, now)[1] == []
 
 
-@pytest.mark.parametrize("kind", [".png", ".svg"])
+@pytest.mark.parametrize("kind", [".png", ".svg", ".pdf"])
 def test_the_picture(doc: dict[str, Any], kind: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     target = tmp_path / f"bench{kind}"
     bench_plot.check(str(target))
     bench_plot.draw(doc, str(target))
-    assert target.stat().st_size > 1000
+    first = target.read_bytes()
+    assert len(first) > 1000
+    bench_plot.draw(doc, str(target))
+    assert target.read_bytes() == first  # no date, no chance: a picture under review changes when its rows do
+    if kind == ".svg":
+        assert b">pio</text>" in first
     with pytest.raises(UsageError, match="writing"):
         bench_plot.draw(doc, str(tmp_path / "none" / f"bench{kind}"))
 
