@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vmm.bench import table
 from vmm.bench.compare import Goal, Row
 from vmm.errors import UsageError
 from vmm.report import bench, bench_plot
@@ -41,6 +44,22 @@ def test_the_document_follows_its_schema(doc: dict[str, Any], follows: Callable[
     assert rows["hypercall"]["goal"] is None
     assert (rows["idle"]["median_ns"], rows["idle"]["median"]) == (None, 20480.0)
     assert rows["hello"]["error"] is None  # infinity is no JSON
+
+
+def test_the_page_has_every_row_and_every_field() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 3:
+            rows.update(dict.fromkeys(re.findall(r"`(\w+)`", cells[0]), cells[1]))
+    assert rows == {spec.row.name: spec.row.cost for spec in table.select([])}
+    for group in bench.GROUPS:
+        assert f"`{group}`" in page
+    schema = json.loads((Path(bench.__file__).parent / "schemas/bench.schema.json").read_text(encoding="utf-8"))
+    properties = schema["properties"]
+    for field in (*properties, *properties["rows"]["items"]["properties"]):
+        assert f"`{field}`" in page, field
 
 
 @pytest.mark.parametrize(
