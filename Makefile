@@ -8,6 +8,7 @@ EXTRAS ?= test,dev,plot
 PAYLOADS ?= hello cpuid ring3 smp
 PYTEST_ARGS ?=
 COVERAGE ?= --cov --cov-report=term
+BENCH_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -25,7 +26,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"'
+	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  BENCH_ARGS="$(BENCH_ARGS)"'
 
 run: build ## build, ask whether this host can run guests, run a few, prove every paravirtual feature
 	@$(PYVMM) doctor
@@ -67,7 +68,7 @@ listings: build ## write tests/listings/ anew: the bytes of every payload, for r
 	@$(PY) tools/listings.py
 
 bench: build bench/floor ## what pyvmm costs beside a C program and QEMU, and the goals
-	@$(PYVMM) bench
+	@$(PYVMM) bench $(BENCH_ARGS)
 
 bench/floor: bench/floor.c
 	@$(CC) -O2 -Wall -Wextra -o $@ $< -lpthread

@@ -3,7 +3,8 @@
  * The C floor: what KVM itself costs, with nothing between the ioctl and the clock. It runs the very guest that pyvmm
  * runs: `pyvmm bench` writes memory image, registers, CPUID and the VM's set-up to a file (struct guest below).
  *
- *   floor batch GUEST       a round: from one OUT to the stamp port to the next, no other exit looked at
+ *   floor batch GUEST       a round: from one OUT to the stamp port to the next, no other exit looked at; a second vCPU,
+ *                           where the guest has one, runs on a thread of its own, and so does who waits for an ioeventfd
  *   floor console GUEST     the same, taking the bytes of the console port
  *   floor touch GUEST       the same, with the pages of the range `touch` dropped before each
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
@@ -37,16 +38,13 @@
 #include <unistd.h>
 
 #define MAX_CPUID 256
-#define MAGIC 0x32726f6f6c66 /* "floor2" */
+#define MAX_CPUS 2
+#define MAGIC 0x33726f6f6c66 /* "floor3" */
 
 extern char **environ;
 
-/* vmm/bench/image.py writes it. A port of 0 means: none. */
-struct guest {
-    uint64_t magic, memory_size, image_offset, image_size, cpuid_count;
-    uint64_t split_irqchip, msi_address, msi_data;
-    uint64_t stamp_port, console_port, ioeventfd_port, coalesced_port, denied_msr;
-    uint64_t touch_base, touch_size;
+/* What a vCPU starts with; its APIC id is its place. */
+struct cpu {
     struct kvm_regs regs;
     struct kvm_sregs sregs;
     struct {
@@ -55,8 +53,18 @@ struct guest {
     } cpuid;
 };
 
+/* vmm/bench/image.py writes it. 0 means: none. A u32 at answer_address counts what came by the ioeventfd. */
+struct guest {
+    uint64_t magic, memory_size, image_offset, image_size, cpu_count;
+    uint64_t split_irqchip, msi_address, msi_data;
+    uint64_t stamp_port, console_port, ioeventfd_port, ioeventfd_address, answer_address, coalesced_port;
+    uint64_t denied_msr, exit_hypercalls;
+    uint64_t touch_base, touch_size;
+    struct cpu cpus[MAX_CPUS];
+};
+
 struct vm {
-    int kvm, vm, vcpu;
+    int kvm, vm, vcpu, second, event;
     struct kvm_run *run;
     struct kvm_coalesced_mmio_ring *ring;
     size_t run_size;
@@ -95,14 +103,13 @@ static void load(const char *path)
 {
     FILE *file = fopen(path, "rb");
 
-    if (!file || fread(&guest, sizeof guest, 1, file) != 1 || guest.magic != MAGIC ||
+    if (!file || fread(&guest, sizeof guest, 1, file) != 1 || guest.magic != MAGIC || guest.cpu_count > MAX_CPUS ||
         fseek(file, (long)guest.image_offset, SEEK_SET) != 0)
         die(path);
     image = malloc(guest.image_size);
     if (!image || fread(image, 1, guest.image_size, file) != guest.image_size)
         die(path);
     fclose(file);
-    guest.cpuid.nent = (uint32_t)guest.cpuid_count;
 }
 
 static void set_up(struct vm *m)
@@ -123,10 +130,20 @@ static void set_up(struct vm *m)
         call(m->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_X86_USER_SPACE_MSR");
         call(m->vm, KVM_X86_SET_MSR_FILTER, &filter, "KVM_X86_SET_MSR_FILTER");
     }
-    if (guest.ioeventfd_port) {
-        struct kvm_ioeventfd event = {
-            .addr = guest.ioeventfd_port, .len = 1, .fd = eventfd(0, EFD_CLOEXEC), .flags = KVM_IOEVENTFD_FLAG_PIO};
+    if (guest.exit_hypercalls) {
+        struct kvm_enable_cap cap = {.cap = KVM_CAP_EXIT_HYPERCALL, .args = {guest.exit_hypercalls}};
 
+        call(m->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_EXIT_HYPERCALL");
+    }
+    if (guest.ioeventfd_port || guest.ioeventfd_address) {
+        struct kvm_ioeventfd event = {.addr = guest.ioeventfd_address, .len = 4, .fd = eventfd(0, EFD_CLOEXEC)};
+
+        if (guest.ioeventfd_port) {
+            event.addr = guest.ioeventfd_port;
+            event.len = 1;
+            event.flags = KVM_IOEVENTFD_FLAG_PIO;
+        }
+        m->event = event.fd;
         call(m->vm, KVM_IOEVENTFD, &event, "KVM_IOEVENTFD");
     }
     if (guest.coalesced_port) {
@@ -137,6 +154,12 @@ static void set_up(struct vm *m)
         call(m->vm, KVM_REGISTER_COALESCED_MMIO, &zone, "KVM_REGISTER_COALESCED_MMIO");
         m->ring = (void *)((char *)m->run + (size_t)page * 4096);
     }
+}
+
+static void start(int vcpu, struct cpu *cpu)
+{
+    call(vcpu, KVM_SET_SREGS, &cpu->sregs, "KVM_SET_SREGS");
+    call(vcpu, KVM_SET_REGS, &cpu->regs, "KVM_SET_REGS");
 }
 
 static void create(struct vm *m)
@@ -163,7 +186,7 @@ static void create(struct vm *m)
         die("mmap of kvm_run");
     if (!guest.split_irqchip && !guest.denied_msr)
         set_up(m);
-    call(m->vcpu, KVM_SET_CPUID2, &guest.cpuid, "KVM_SET_CPUID2");
+    call(m->vcpu, KVM_SET_CPUID2, &guest.cpus[0].cpuid, "KVM_SET_CPUID2");
     /* Pages of zeros stay untouched, as they do in pyvmm. */
     for (uint64_t at = 0; at < guest.image_size; at += 4096) {
         static const char zeros[4096];
@@ -171,8 +194,7 @@ static void create(struct vm *m)
         if (memcmp(image + at, zeros, 4096))
             memcpy(m->memory + at, image + at, 4096);
     }
-    call(m->vcpu, KVM_SET_SREGS, &guest.sregs, "KVM_SET_SREGS");
-    call(m->vcpu, KVM_SET_REGS, &guest.regs, "KVM_SET_REGS");
+    start(m->vcpu, &guest.cpus[0]);
 }
 
 static void destroy(struct vm *m)
@@ -202,6 +224,7 @@ static void check_alive(const struct kvm_run *run)
     case KVM_EXIT_IO:
     case KVM_EXIT_MMIO:
     case KVM_EXIT_HLT:
+    case KVM_EXIT_HYPERCALL:
     case KVM_EXIT_X86_RDMSR:
     case KVM_EXIT_X86_WRMSR:
         return;
@@ -277,14 +300,62 @@ static long next_rounds(void)
     return scanf("%ld", &count) == 1 && count > 0 ? count : 0;
 }
 
+/* The second vCPU: what it does is between the two; no exit of it is looked at, but it must have none that ends it. */
+static void *second_thread(void *argument)
+{
+    struct vm *m = argument;
+    struct kvm_run *run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->second, 0);
+
+    if (run == MAP_FAILED)
+        die("mmap of kvm_run");
+    for (;;) {
+        while (ioctl(m->second, KVM_RUN, 0) < 0)
+            if (errno != EINTR && errno != EAGAIN)
+                die("KVM_RUN of the second vCPU");
+        check_alive(run);
+    }
+    return NULL;
+}
+
+static void add_second(struct vm *m)
+{
+    struct kvm_mp_state runnable = {KVM_MP_STATE_RUNNABLE};
+    pthread_t thread;
+
+    m->second = call(m->vm, KVM_CREATE_VCPU, (void *)1, "KVM_CREATE_VCPU");
+    call(m->second, KVM_SET_CPUID2, &guest.cpus[1].cpuid, "KVM_SET_CPUID2");
+    if (guest.split_irqchip)
+        call(m->second, KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE");
+    start(m->second, &guest.cpus[1]);
+    pthread_create(&thread, NULL, second_thread, m);
+}
+
+/* Who waits for the ioeventfd, and tells the guest by its memory. */
+static void *answer_thread(void *argument)
+{
+    struct vm *m = argument;
+    uint32_t *counter = (uint32_t *)(m->memory + guest.answer_address);
+    uint64_t value;
+
+    while (read(m->event, &value, sizeof value) == sizeof value)
+        __atomic_fetch_add(counter, 1, __ATOMIC_RELEASE);
+    die("eventfd");
+    return NULL;
+}
+
 static void batches(int console, int touch, int uffd)
 {
     struct vm m;
+    pthread_t thread;
     long count;
 
     create(&m);
     if (uffd)
         hold_back(&m);
+    if (guest.cpu_count > 1)
+        add_second(&m);
+    if (guest.answer_address)
+        pthread_create(&thread, NULL, answer_thread, &m);
     while ((count = next_rounds())) {
         to_stamp(&m, console);
         for (long i = 0; i < count; i++) {
@@ -299,7 +370,7 @@ static void batches(int console, int touch, int uffd)
         check_alive(m.run);
         putchar('\n');
     }
-    exit(0); /* the thread of `uffd` waits for good */
+    exit(0); /* other threads wait for good */
 }
 
 static void lifecycle(void)

@@ -32,6 +32,7 @@ def scripts() -> list[object]:
 def test_there_is_something_to_run() -> None:
     assert len(blocks("docs/library.md", "python")) >= 7
     assert len(blocks("docs/trace.md", "console")) >= 3
+    assert len(commands("docs/bench.md")) >= 4
 
 
 @pytest.mark.parametrize(("page", "line", "text"), scripts())
@@ -81,6 +82,31 @@ def test_the_commands_of_the_trace_page_print_what_it_shows(tmp_path: Path) -> N
         for each in wanted:
             assert shape(each) in printed, f"`{command}` does not print {each!r}"
         assert done.returncode == (2 if any(each.startswith("pyvmm:") for each in wanted) else 0)
+
+
+def beginnings(lines: list[str]) -> list[str]:
+    """Two words of each line, numbers the same; without what a noisy machine adds. The rest differs by host and run."""
+    found = [" ".join(shape(re.sub(r"^Linux .*", "Linux", line)).split()[:2]) for line in lines]
+    return [each for each in found if each and not each.startswith("note:")]
+
+
+def test_the_commands_of_the_bench_page_do_what_it_shows(tmp_path: Path) -> None:
+    for command, wanted in commands("docs/bench.md"):
+        few = command.replace(" goals", "") if wanted else command.replace(" goals", "") + " pio_out_c"
+        line = few.replace("pyvmm bench", f"{sys.executable} -m vmm bench --quick")
+        done = subprocess.run(
+            line,
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode in ((0, 1) if "--against" in command else (0,)), done.stderr  # few samples scatter
+        if wanted:
+            assert beginnings(done.stdout.splitlines()) == beginnings(wanted), command
+    assert {each.name for each in tmp_path.iterdir()} == {"before.json", "bench.svg"}
 
 
 def test_the_comparison_of_output_can_fail() -> None:

@@ -7,6 +7,7 @@ the slow way makes a value of every exit and gives it to loop.handle. A report m
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -15,7 +16,8 @@ import pytest
 
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import UsageError
-from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut
+from vmm.kvm.core import Word
+from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine import layout
 from vmm.machine.machine import Machine, Result
 from vmm.machine.steps import Stop, Why
@@ -178,12 +180,157 @@ def claiming_later(machine: Machine) -> list[int]:
     return seen
 
 
+def word_given_up(machine: Machine) -> list[int]:
+    """Words whose port and address belong to somebody else now; another word stays."""
+    seen: list[int] = []
+    machine.port_word(0x81)
+    words = machine.port_word(DELAY), machine.mmio_word(MMIO)
+    machine.platform.ports.release(DELAY)
+    machine.platform.mmio.release(MMIO)
+    machine.on_port_write(DELAY, seen.append)
+    machine.on_mmio_write(MMIO, lambda value: seen.append(words[0].writes + words[1].writes))
+    return seen
+
+
 def own_console(machine: Machine) -> list[int]:
     """The console's port belongs to somebody else."""
     seen: list[int] = []
     machine.platform.ports.release(DEBUG_CONSOLE)
     machine.on_port_write(DEBUG_CONSOLE, seen.append)
     return seen
+
+
+MSR = 0x1234  # no CPU has it
+MOV_ECX_MSR = b"\xb9" + MSR.to_bytes(4, "little")
+RDMSR, WRMSR = HEX("0f32"), HEX("0f30")
+STORE = b"\x89\x04\x25" + DATA.to_bytes(4, "little") + b"\x89\x14\x25" + (DATA + 4).to_bytes(4, "little")  # eax, edx
+ADD = HEX("83c001 83d200")  # add eax, 1; adc edx, 0
+ACCESS_MSR = RDMSR + ADD + WRMSR
+
+
+def msr_hooks(machine: Machine) -> list[int]:
+    seen: list[int] = []
+
+    def read() -> int:
+        seen.append(-1)
+        return 0x1_FFFF_FFFE + len(seen)
+
+    machine.on_msr_read(MSR, read)
+    machine.on_msr_write(MSR, seen.append)
+    return seen
+
+
+def msr_answers(*answers: Any) -> Callable[[Machine], list[int]]:
+    """One after the other, and the last for good."""
+
+    def set_up(machine: Machine) -> list[int]:
+        seen: list[int] = []
+        left = list(answers)
+
+        def read() -> Any:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+        def write(value: int) -> None:
+            seen.append(value)
+
+        machine.on_msr_read(MSR, read)
+        machine.on_msr_write(MSR, write)
+        return seen
+
+    return set_up
+
+
+def msr_refused(machine: Machine) -> list[int]:
+    """Each direction takes two, then refuses; how often either was asked."""
+    asked = [0, 0]
+
+    def read() -> int | None:
+        asked[0] += 1
+        return 5 if asked[0] < 3 else None
+
+    def write(value: int) -> bool | None:
+        asked[1] += 1
+        return None if asked[1] < 3 else False
+
+    machine.on_msr_read(MSR, read)
+    machine.on_msr_write(MSR, write)
+    return asked
+
+
+def unknown_msrs(machine: Machine) -> None:
+    machine.vm.enable_cap("X86_USER_SPACE_MSR", 1 << 0 | 1 << 1)  # KVM_MSR_EXIT_REASON_INVAL, _UNKNOWN
+
+
+def msr_word(machine: Machine) -> Any:
+    word = machine.msr_word(MSR)
+    word.value = 0xFFFF_FFFE
+    return word
+
+
+def word_then_hook(machine: Machine) -> list[int]:
+    """The word's reads belong to a callback, its writes to the word still."""
+    word = msr_word(machine)
+    seen: list[int] = []
+
+    def read() -> int:
+        seen.append(word.writes)
+        return word.value
+
+    machine.on_msr_read(MSR, read)
+    return seen
+
+
+def hook_then_word(machine: Machine) -> Any:
+    machine.on_msr_read(MSR, lambda: 1 // 0)
+    machine.on_msr_write(MSR, lambda value: 1 // 0)
+    machine.msr_word(MSR)
+    return msr_word(machine)
+
+
+def changing_msrs(machine: Machine) -> list[int]:
+    """A hook that gives the MSR to another hook."""
+    seen: list[int] = []
+
+    def first(value: int) -> None:
+        seen.append(value)
+        machine.on_msr_write(MSR, lambda value: seen.append(1000 + value))
+
+    machine.on_msr_write(MSR, first)
+    return seen
+
+
+def stopping_msrs(machine: Machine) -> None:
+    def read() -> int:
+        machine.stop("a hook says so, and answers")
+        return 0x5A
+
+    def write(value: int) -> bool:
+        machine.stop("a hook says so, and refuses")
+        return False
+
+    machine.on_msr_read(MSR, read)
+    machine.on_msr_write(MSR, write)
+
+
+def completing_msrs(machine: Machine) -> list[int]:
+    seen: list[int] = []
+
+    def read() -> int:
+        machine.runners[0].vcpu.complete()
+        return 9
+
+    def write(value: int) -> None:
+        seen.append(value)
+        machine.runners[0].vcpu.complete()
+        seen.append(machine.runners[0].vcpu.get_regs().rip)
+
+    machine.on_msr_read(MSR, read)
+    machine.on_msr_write(MSR, write)
+    return seen
+
+
+class Level(enum.IntEnum):
+    HIGH = 0x77
 
 
 TO_FREE_PORT = HEX("66ba0003 b042 ee")  # mov dx, 0x300; mov al, 0x42; out dx, al
@@ -215,6 +362,7 @@ TWINS = {
     "a port word, strings": Twin(string_out(DELAY, 2, 9) + string_in(DELAY, 1, 9) + ENDS, port_word),
     "an MMIO word": Twin(MOV_EDI_MMIO + loop(3, WRITE_ALL + READ_ALL) + ENDS, mmio_word),
     "a word touched beside its start": Twin(MOV_EDI_MMIO + HEX("ffc7") + WRITE_ALL + READ_ALL + ENDS, mmio_word),
+    "words given up": Twin(MOV_EDI_MMIO + HEX("b005 e680 8907 e480 8b07 e681") + ENDS, word_given_up),
     "a hook that stops": Twin(loop(3, out(DELAY, 1)) + ENDS, stopping, runs=4),
     "a hook that stops and answers": Twin(  # in al, 0x80; mov [DATA], al
         HEX("e480 880425") + DATA.to_bytes(4, "little") + ENDS, stopping_reads, runs=2
@@ -224,6 +372,21 @@ TWINS = {
     "claims that change": Twin(
         out(DELAY, 1) + TO_FREE_PORT + TO_FREE_PORT + out(DELAY, 2) + TO_FREE_PORT + ENDS, claiming_later
     ),
+    "MSR hooks": Twin(MOV_ECX_MSR + loop(20, ACCESS_MSR) + STORE + ENDS, msr_hooks),
+    "MSR answers": Twin(
+        MOV_ECX_MSR + loop(8, RDMSR + WRMSR) + ENDS,
+        msr_answers(0, True, Level.HIGH, (1 << 64) - 1, 1 << 63, -1, 1 << 64 | 5, 3),
+    ),
+    "MSR reads refused": Twin(MOV_ECX_MSR + loop(5, RDMSR) + ENDS, msr_refused),
+    "MSR writes refused": Twin(MOV_ECX_MSR + loop(5, WRMSR) + ENDS, msr_refused),
+    "an MSR that nobody serves": Twin(MOV_ECX_MSR + RDMSR + ENDS, unknown_msrs),
+    "an MSR that nobody serves, written": Twin(MOV_ECX_MSR + HEX("b844332211 31d2") + WRMSR + ENDS, unknown_msrs),
+    "an MSR word": Twin(MOV_ECX_MSR + loop(20, ACCESS_MSR) + STORE + ENDS, msr_word),
+    "an MSR word, then a hook": Twin(MOV_ECX_MSR + loop(5, ACCESS_MSR) + STORE + ENDS, word_then_hook),
+    "MSR hooks, then a word": Twin(MOV_ECX_MSR + loop(5, ACCESS_MSR) + STORE + ENDS, hook_then_word),
+    "MSR hooks that change": Twin(MOV_ECX_MSR + HEX("b807000000 31d2") + loop(4, WRMSR) + ENDS, changing_msrs),
+    "an MSR hook that stops": Twin(MOV_ECX_MSR + RDMSR + STORE + WRMSR + ENDS, stopping_msrs, runs=4),
+    "MSR hooks that complete": Twin(MOV_ECX_MSR + loop(3, ACCESS_MSR) + STORE + ENDS, completing_msrs),
     "a fault": Twin(out(DEBUG_CONSOLE, 0x41) + HEX("0f0b")),
     "a halt": Twin(out(DEBUG_CONSOLE, 0x41) + HLT),
 }
@@ -282,12 +445,35 @@ def test_the_guests_do_what_their_names_say(booted):
     assert {size for _, size, *_ in results["MMIO of every size"].seen} == {1, 2, 4, 8}
     assert results["a port word"].seen[:2] == (14, 21)
     assert results["a word touched beside its start"].seen[:2] == (10, 10)  # the last one byte by byte
+    assert results["words given up"].seen == [5, 0]
+    assert results["words given up"].unclaimed == 2
     assert results["a hook that stops"].stop.why is Why.STOPPED
     assert run(booted, TWINS["a hook that stops and answers"], True)[1].memory[0] == 0x5A
     assert len(set(results["a hook that completes"].seen)) == 1
     assert results["claims that change"].seen == [0x42, 0x42]
+    assert results["MSR hooks"].seen[-2:] == [-1, 0x1_FFFF_FFFE + 39 + 1]
+    assert results["MSR hooks"].memory[:8] == (0x1_FFFF_FFFE + 39 + 1).to_bytes(8, "little")
+    assert results["MSR hooks"].exits["ReadMsr"] == results["MSR hooks"].exits["WriteMsr"] == 20
+    every = (1 << 64) - 1
+    assert results["MSR answers"].seen == [0, 1, 0x77, every, 1 << 63, every, 5, 3]
+    assert results["MSR reads refused"].stop.why is Why.GUEST_FAULT
+    assert results["MSR reads refused"].seen == [3, 0]
+    assert results["MSR writes refused"].stop.why is Why.GUEST_FAULT
+    assert results["MSR writes refused"].seen == [0, 3]
+    unserved = results["an MSR that nobody serves, written"]
+    assert unserved.stop.why is Why.GUEST_FAULT
+    assert WriteMsr(MSR, 0x1122_3344, 2) in unserved.recent[0]
+    assert ReadMsr(MSR, 2) in results["an MSR that nobody serves"].recent[0]
+    assert results["an MSR word"].seen == (20, 20, 0x1_0000_0012)
+    assert results["an MSR word"].memory[:8] == (0x1_0000_0012).to_bytes(8, "little")
+    assert results["an MSR word, then a hook"].seen == [0, 1, 2, 3, 4]
+    assert results["MSR hooks, then a word"].seen == (5, 5, 0x1_0000_0003)
+    assert results["MSR hooks that change"].seen == [7, 1007, 1007, 1007]
+    stopped = run(booted, TWINS["an MSR hook that stops"], True)
+    assert [each.stop.why for each in stopped[:3]] == [Why.STOPPED, Why.STOPPED, Why.GUEST_FAULT]
+    assert stopped[1].memory[0] == 0x5A
     kinds = {type(exit) for result in results.values() for exit in result.recent[0]}
-    assert {PortIn, PortOut, MmioRead, MmioWrite} <= kinds
+    assert {PortIn, PortOut, MmioRead, MmioWrite, ReadMsr, WriteMsr} <= kinds
 
 
 @pytest.mark.parametrize("answer", [-1, 256, "text", None, 1.0])
@@ -299,11 +485,42 @@ def test_a_wrong_answer_is_the_same_error(booted, answer, fast):
         machine.run()
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_no_answer_to_an_msr_is_the_same_error(booted, fast):
+    machine = booted(MOV_ECX_MSR + RDMSR + ENDS, fast=fast)
+    asked = []
+    machine.on_msr_read(MSR, lambda: asked.append(1) or "text")
+    with pytest.raises(ValueError, match=r"ReadMsr\(index=4660, reason=4\) takes no reply 'text'"):
+        machine.run()
+    assert asked == [1]
+
+
+def test_a_machine_has_so_many_msr_words_and_says_so(booted):
+    code = b"".join(b"\xb9" + (MSR + i).to_bytes(4, "little") + RDMSR for i in range(16)) + ENDS
+    machine = booted(code)
+    words = [machine.msr_word(MSR + i) for i in range(16)]
+    with pytest.raises(UsageError, match="no MSR word is left"):
+        machine.msr_word(MSR + 16)
+    machine.run()
+    assert [word.reads for word in words] == [1] * 16
+
+
+def test_an_msr_word_needs_no_python(booted, monkeypatch):
+    machine = booted(MOV_ECX_MSR + loop(100, ACCESS_MSR) + ENDS)
+    word = machine.msr_word(MSR)
+    monkeypatch.setattr(Word, "read", None)
+    monkeypatch.setattr(Word, "write", None)
+    machine.platform.msr_reads.clear()
+    machine.platform.msr_writes.clear()
+    assert machine.run().stop.why is Why.EXIT_PORT
+    assert (word.reads, word.writes, word.value) == (100, 100, 100)
+
+
 class Mine(Exception):
     pass
 
 
-@pytest.mark.parametrize("direction", ["e480", "e680"])
+@pytest.mark.parametrize("direction", ["e480", "e680", "b934120000 0f32", "b934120000 0f30"])
 def test_what_a_hook_raises_comes_out_of_both_and_the_next_run_goes_on(booted, direction):
     after = []
     for fast in (True, False):
@@ -314,6 +531,8 @@ def test_what_a_hook_raises_comes_out_of_both_and_the_next_run_goes_on(booted, d
 
         machine.on_port_read(DELAY, fail)
         machine.on_port_write(DELAY, fail)
+        machine.on_msr_read(MSR, fail)
+        machine.on_msr_write(MSR, fail)
         with pytest.raises(Mine):
             machine.run()
         after.append(ended(machine.run(), None, machine))
@@ -350,6 +569,23 @@ def test_a_collected_console_ends_equally(booted, limit):
         assert result.exits["PortOut"] < 100
     assert found[0] == found[1]
     assert found[0] == ((Why.OUTPUT_LIMIT if limit < 1000 else Why.EXIT_PORT), b"A" * min(limit, 1000))
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_is_collected_comes_in_the_guests_order(booted, fast):
+    """The console's bytes and a device's writes share KVM's ring: each write finds the console as the guest left it."""
+    once = out(DEBUG_CONSOLE, 0x41) * 2 + out(DELAY, 7) + out(DEBUG_CONSOLE, 0x42) + out(DELAY, 8) * 2
+    machine = booted(loop(20, once) + ENDS, fast=fast)
+    if not machine.vm.check_extension("COALESCED_PIO"):
+        pytest.skip("this host's KVM lacks KVM_CAP_COALESCED_PIO")
+    seen: list[int] = []
+    machine.on_port_write(DELAY, lambda value: seen.append(len(machine.sink.data)))
+    machine.coalesce_console()
+    machine.coalesce_writes(DELAY, 1, pio=True)
+    result = machine.run(timeout=20)
+    assert result.stop.why is Why.EXIT_PORT
+    assert seen == [3 * i + j for i in range(20) for j in (2, 3, 3)]
+    assert len(result.console) == 60
 
 
 def test_the_twins_share_no_way(booted, monkeypatch):

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vmm.bench import table
 from vmm.bench.compare import Goal, Row
 from vmm.errors import UsageError
 from vmm.report import bench, bench_plot
@@ -43,11 +46,30 @@ def test_the_document_follows_its_schema(doc: dict[str, Any], follows: Callable[
     assert rows["hello"]["error"] is None  # infinity is no JSON
 
 
+def test_the_page_has_every_row_and_every_field() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/bench.md").read_text(encoding="utf-8")
+    rows = {}
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.split("|")[1:-1]]
+        if len(cells) == 3:
+            rows.update(dict.fromkeys(re.findall(r"`(\w+)`", cells[0]), cells[1]))
+    assert rows == {spec.row.name: spec.row.cost for spec in table.select([])}
+    for group in bench.GROUPS:
+        assert f"`{group}`" in page
+    schema = json.loads((Path(bench.__file__).parent / "schemas/bench.schema.json").read_text(encoding="utf-8"))
+    properties = schema["properties"]
+    for field in (*properties, *properties["rows"]["items"]["properties"]):
+        assert f"`{field}`" in page, field
+
+
 @pytest.mark.parametrize(
     ("value", "unit", "text"),
     [
         (None, "ns", "-"),
         (812.4, "ns", "812 ns"),
+        (999.4, "ns", "999 ns"),
+        (999.6, "ns", "1.00 us"),
+        (99.96e6, "ns", "100 ms"),
         (7213.0, "ns", "7.21 us"),
         (72130.0, "ns", "72.1 us"),
         (721300.0, "ns", "721 us"),
@@ -95,6 +117,9 @@ def test_growth_is_a_picture_in_letters(doc: dict[str, Any]) -> None:
 
 def test_the_closing_names_what_is_missed(doc: dict[str, Any]) -> None:
     assert list(bench.closing(doc)) == ["note: noisy", "2 of 3 goals met; missed: hello (12 s)"]
+    quiet = list(bench.closing(doc | {"noise": None}))
+    assert quiet[0].startswith("note: hello: the times scatter")
+    assert quiet[1:] == ["2 of 3 goals met; missed: hello (12 s)"]
 
 
 def test_a_document_beside_an_earlier_one(doc: dict[str, Any]) -> None:
@@ -123,13 +148,18 @@ def test_more_is_better_where_a_row_says_so() -> None:
     assert bench.against(then, now)[1] == []
 
 
-@pytest.mark.parametrize("kind", [".png", ".svg"])
+@pytest.mark.parametrize("kind", [".png", ".svg", ".pdf"])
 def test_the_picture(doc: dict[str, Any], kind: str, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     target = tmp_path / f"bench{kind}"
     bench_plot.check(str(target))
     bench_plot.draw(doc, str(target))
-    assert target.stat().st_size > 1000
+    first = target.read_bytes()
+    assert len(first) > 1000
+    bench_plot.draw(doc, str(target))
+    assert target.read_bytes() == first  # no date, no chance: a picture under review changes when its rows do
+    if kind == ".svg":
+        assert b">pio</text>" in first
     with pytest.raises(UsageError, match="writing"):
         bench_plot.draw(doc, str(tmp_path / "none" / f"bench{kind}"))
 

@@ -14,14 +14,18 @@ from vmm.bench.sides import (
     Batch,
     CoalescedConsole,
     CoalescedPort,
+    CoalescedPython,
     Console,
+    Doorbell,
     Ioeventfd,
+    PythonHypercall,
     PythonMmio,
     PythonMsr,
     PythonPort,
     Touch,
     Woken,
     WordMmio,
+    WordMsr,
     WordPort,
 )
 from vmm.errors import MissingCapability
@@ -62,43 +66,41 @@ def emulated() -> bool:
 
 
 class ExitRow(NamedTuple):
-    """Batches of a guest, beside the C program in `mode`, or without it (None)."""
+    """Batches of a guest, beside the C program in `mode`."""
 
     name: str
     cost: str
     what: str
     make: Callable[[], Batch]
-    mode: str | None = "batch"
+    mode: str = "batch"
     goal: FloorGoal | None = None
     cpus: int = 1
 
     @property
     def row(self) -> Row:
         group = "goals" if self.goal is not None else "exits"
-        return Row(self.name, group, self.what, self.cost, peer="C" if self.mode is not None else "")
+        return Row(self.name, group, self.what, self.cost, peer="C")
 
     def measure(self, budget: Budget) -> Row:
         with pinned(self.cpus):
             ours = self.make()
             try:
-                if self.mode is None:
-                    pair = take_turns(ours, None, budget)
-                else:
-                    with Floor(self.mode, guest=ours.image()) as floor:
-                        pair = take_turns(ours, floor, budget)
+                with Floor(self.mode, guest=ours.image()) as floor:
+                    pair = take_turns(ours, floor, budget)
             finally:
                 ours.close()
         return row_of(per_operation(pair, ours.guest.count), self.row, self.goal)
 
 
-def _hypercall() -> Batch:
+def _transport() -> str:
+    """The hypercall instruction that works here. MissingCapability if none does."""
     from vmm.observe import hypercall_probe
 
     with Kvm.open() as kvm:
         transport = hypercall_probe.measure(kvm).transport
     if transport == "none":
         raise MissingCapability("no hypercall instruction of ring 0 reaches KVM on this host")
-    return Batch(guests.hypercall(100, transport))
+    return transport
 
 
 HALF, SEVEN = plus(500, SOFTWARE_RATIO), plus(700)
@@ -125,17 +127,28 @@ WAKES = (
             at_most(1.15), cpus=2),
 )
 KINDS = (
+    ExitRow("pio_in_c", "C core", "IN from a word of the C core", lambda: WordPort(port_in(100))),
+    ExitRow("mmio_read_c", "C core", "MMIO read from a word of the C core", lambda: WordMmio(mmio_read(100))),
     ExitRow("instruction", "kernel", "NOP in ring 0", lambda: Batch(guests.instruction(500))),
     ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
     ExitRow("rdmsr", "kernel", "RDMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.rdmsr(500))),
+    ExitRow("rdmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.rdmsr(100))),
     ExitRow("rdmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.rdmsr(100))),
     ExitRow("wrmsr", "kernel", "WRMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.wrmsr(500))),
+    ExitRow("wrmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.wrmsr(100))),
     ExitRow("wrmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.wrmsr(100))),
-    ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", _hypercall),
+    ExitRow("hypercall", "kernel", "KVM_HC_VAPIC_POLL_IRQ", lambda: Batch(guests.hypercall(100, _transport()))),
+    ExitRow("hypercall_python", "Python", "KVM_HC_MAP_GPA_RANGE, passed on to a Python hook",
+            lambda: PythonHypercall(guests.map_gpa_range(100, _transport()))),
     ExitRow("ioeventfd", "kernel", "OUT to an ioeventfd", lambda: Ioeventfd(port_out(200))),
-    ExitRow("coalesced", "kernel", "OUT to a coalesced port", lambda: CoalescedPort(console_bytes(100))),
+    ExitRow("ioeventfd_mmio", "kernel", "MMIO write to an ioeventfd", lambda: Ioeventfd(mmio_write(200), mmio=True)),
+    ExitRow("ioeventfd_python", "Python", "OUT to an ioeventfd, until its thread has answered in memory",
+            lambda: Doorbell(guests.doorbell(20)), cpus=2),
+    ExitRow("coalesced", "C core", "OUT to a coalesced port, the console's", lambda: CoalescedPort(console_bytes(100))),
+    ExitRow("coalesced_python", "Python", "OUT to a coalesced port of a Python handler",
+            lambda: CoalescedPython(port_out(100))),
     ExitRow("self_ipi", "kernel", "self-IPI to the end of its handler", lambda: Batch(guests.self_ipi(100))),
-    ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), None, cpus=2),
+    ExitRow("ipi", "kernel", "IPI until the other vCPU has counted it", lambda: Batch(guests.ipi(20)), cpus=2),
     ExitRow("tsc_deadline", "kernel", "TSC deadline that has passed, HLT, handler",
             lambda: Batch(guests.tsc_deadline(50))),
     ExitRow("page_fault", "kernel", "first touch of a page", lambda: Touch(guests.touch()), "touch"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import subprocess
 import tempfile
@@ -17,6 +18,7 @@ from vmm.errors import HostError
 
 SOURCE = Path(__file__).resolve().parents[2] / "bench" / "floor.c"
 FLAGS = ("-O2", "-Wall", "-Wextra")
+PATIENCE = 60.0  # seconds: no turn takes a tenth of it
 
 
 class NoFloor(HostError):
@@ -74,7 +76,7 @@ class Floor:
         """One number for each round, in ns (mode spawn: three for each).
 
         Raises:
-            HostError: the program ended; with what it said.
+            HostError: the program ended, with what it said; or its guest hangs.
         """
         process = self._process
         assert process.stdin is not None
@@ -83,6 +85,8 @@ class Floor:
         try:
             process.stdin.write(f"{rounds}\n")
             process.stdin.flush()
+            if not select.select([process.stdout], [], [], PATIENCE)[0]:
+                raise HostError(f"the C floor has not answered within {PATIENCE:g} s: its guest hangs")
             line = process.stdout.readline()
         except BrokenPipeError:
             line = ""

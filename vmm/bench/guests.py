@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vmm.abi.msrs import find
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
+from vmm.abi.pv import find_hypercall
 from vmm.machine.layout import REGIONS
 
 STAMP = 0x81  # its writer looks at the clock
@@ -19,7 +20,7 @@ DEVICE = 0xD001_0000  # MMIO that nobody else claims
 VECTOR = 0x61
 TOUCHED = 64  # pages
 TOUCH_BASE = REGIONS["data"].base + 0x1_0000
-COUNTER = REGIONS["data"].base  # u32: interrupts taken by vCPU 1; the next u32: it is ready
+COUNTER = REGIONS["data"].base  # u32: interrupts that vCPU 1 took, or doorbells; the next u32: vCPU 1 is ready
 
 
 def number(msr: str) -> int:
@@ -67,6 +68,7 @@ XOR_EDX = b"\x31\xd2"  # xor edx, edx
 WRMSR = b"\x0f\x30"
 RDMSR = b"\x0f\x32"
 HLT = b"\xf4"
+HYPERCALLS = {"vmcall": b"\x0f\x01\xc1", "vmmcall": b"\x0f\x01\xd9"}
 
 
 def repeated(
@@ -127,8 +129,28 @@ def wrmsr(count: int) -> Guest:
 
 def hypercall(count: int, instruction: str) -> Guest:
     """KVM_HC_VAPIC_POLL_IRQ, which does nothing: RAX is 1 before, and 0 after the first."""
-    code = {"vmcall": b"\x0f\x01\xc1", "vmmcall": b"\x0f\x01\xd9"}[instruction]
-    return repeated(_mov_eax(1) + code, count)
+    return repeated(_mov_eax(1) + HYPERCALLS[instruction], count)
+
+
+def doorbell(count: int) -> Guest:
+    """OUT, and then wait until who waits for it has counted it."""
+    counter = struct.pack("<I", COUNTER)
+    look = b"\x8b\x1c\x25" + counter  # mov ebx, [COUNTER]
+    return repeated(look + _out(DELAY) + _until_counted(counter), count)
+
+
+def _until_counted(counter: bytes) -> bytes:
+    """L: pause; cmp ebx, [COUNTER]; je L"""
+    wait = b"\xf3\x90" + b"\x3b\x1c\x25" + counter
+    return wait + b"\x74" + struct.pack("<b", -len(wait) - 2)
+
+
+def map_gpa_range(count: int, instruction: str) -> Guest:
+    """KVM_HC_MAP_GPA_RANGE of one page: RBX its address, RCX how many, RDX what they are; RAX is answered."""
+    call = find_hypercall("MAP_GPA_RANGE")
+    assert call is not None
+    setup = b"\xbb" + struct.pack("<I", TOUCH_BASE) + _mov_ecx(1) + XOR_EDX  # mov ebx, TOUCH_BASE
+    return repeated(_mov_eax(call.nr) + HYPERCALLS[instruction], count, setup)
 
 
 def touch(count: int = TOUCHED) -> Guest:
@@ -171,12 +193,10 @@ def ipi(count: int) -> Guest:
     counter = struct.pack("<I", COUNTER)
     look = b"\x8b\x1c\x25" + counter  # mov ebx, [COUNTER]
     send = _mov_ecx(number("X2APIC_ICR")) + b"\xba\x01\x00\x00\x00" + _mov_eax(VECTOR) + WRMSR  # mov edx, 1
-    wait = b"\xf3\x90" + b"\x3b\x1c\x25" + counter  # L: pause; cmp ebx, [COUNTER]
-    wait += b"\x74" + struct.pack("<b", -len(wait) - 2)  # je L
     ready = struct.pack("<I", COUNTER + 4)
     until_ready = b"\xf3\x90" + b"\x83\x3c\x25" + ready + b"\x00"  # L: pause; cmp dword [COUNTER + 4], 0
     until_ready += b"\x74" + struct.pack("<b", -len(until_ready) - 2)  # je L
-    first = repeated(look + send + wait, count, _APIC_ON + until_ready)
+    first = repeated(look + send + _until_counted(counter), count, _APIC_ON + until_ready)
     second = _APIC_ON + b"\xc7\x04\x25" + ready + b"\x01\0\0\0"  # mov dword [COUNTER + 4], 1
     second += STI + HLT + b"\xeb\xfd"
     handler = b"\xf0\xff\x04\x25" + counter + _SAVED_END + IRETQ  # lock inc dword [COUNTER]

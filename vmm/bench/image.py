@@ -8,37 +8,49 @@ from dataclasses import astuple, dataclass
 
 from vmm.errors import UsageError
 from vmm.machine.machine import Machine
+from vmm.machine.runner import Runner
 
-MAGIC = 0x32726F6F6C66  # "floor2"
+MAGIC = 0x33726F6F6C66  # "floor3"
+MAX_CPUS = 2
 MAX_CPUID = 256
 CPUID_ENTRY = 40
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What the floor does with its VM beside memory and one vCPU; names and order of struct guest. 0: nothing."""
+    """What the floor does with its VM beside memory and vCPUs; names and order of struct guest. 0: nothing."""
 
     msi_address: int = 0
     msi_data: int = 0
     stamp_port: int = 0
     console_port: int = 0
     ioeventfd_port: int = 0
+    ioeventfd_address: int = 0
+    answer_address: int = 0
     coalesced_port: int = 0
     denied_msr: int = 0
+    exit_hypercalls: int = 0
     touch_base: int = 0
     touch_size: int = 0
 
 
 def image(machine: Machine, set_up: SetUp) -> bytes:
     """The file's bytes, from a machine that is loaded and has not run."""
-    if machine.irqchip == "kernel" or len(machine.memory.slots) != 1:
-        raise UsageError("the C floor knows split interrupt controllers or none, and one memslot")
-    regs, sregs, cpuid = machine.runners[0].vcpu.raw_state()
-    count = len(cpuid) // CPUID_ENTRY
+    cpus = len(machine.runners)
+    if machine.irqchip == "kernel" or len(machine.memory.slots) != 1 or cpus > MAX_CPUS:
+        raise UsageError(f"the C floor knows split interrupt controllers or none, one memslot, and {MAX_CPUS} vCPUs")
+    vcpus = [_vcpu(runner) for runner in machine.runners]
+    states = b"".join(vcpus).ljust(MAX_CPUS * len(vcpus[0]), b"\0")
     memory = machine.memory.read(0, machine.memory.size).rstrip(b"\0")
-    rest = regs + sregs + struct.pack("<II", 0, 0) + cpuid.ljust(MAX_CPUID * CPUID_ENTRY, b"\0")
     words = [machine.irqchip == "split", *astuple(set_up)]
-    offset = 8 * (5 + len(words)) + len(rest)
+    offset = 8 * (5 + len(words)) + len(states)
     memory += bytes(-len(memory) % 4096)
-    head = struct.pack(f"<{5 + len(words)}Q", MAGIC, machine.memory.size, offset, len(memory), count, *words)
-    return head + rest + memory
+    head = struct.pack(f"<{5 + len(words)}Q", MAGIC, machine.memory.size, offset, len(memory), cpus, *words)
+    return head + states + memory
+
+
+def _vcpu(runner: Runner) -> bytes:
+    """Its struct cpu."""
+    regs, sregs, cpuid = runner.vcpu.raw_state()
+    head = struct.pack("<II", len(cpuid) // CPUID_ENTRY, 0)
+    return regs + sregs + head + cpuid.ljust(MAX_CPUID * CPUID_ENTRY, b"\0")

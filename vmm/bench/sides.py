@@ -18,13 +18,13 @@ from typing import Any, Protocol, Self
 
 from vmm.abi import apic
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
+from vmm.abi.pv import find_hypercall
 from vmm.bench import guests
 from vmm.bench.guests import STAMP, Guest
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
-from vmm.kvm.vm import MsrRange
 from vmm.machine import boot, descriptors, layout
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.steps import Why
@@ -159,7 +159,7 @@ class CoalescedConsole(Console):
 
 
 class CoalescedPort(Batch):
-    """A port whose writes KVM collects, on both sides."""
+    """The console's port, whose writes KVM collects on both sides."""
 
     def __init__(self, guest: Guest) -> None:
         super().__init__(guest)
@@ -167,31 +167,85 @@ class CoalescedPort(Batch):
         self.set_up |= {"coalesced_port": DEBUG_CONSOLE, "console_port": DEBUG_CONSOLE}
 
 
-class Ioeventfd(Batch):
+class CoalescedPython(Batch):
+    """A port whose writes KVM collects for a Python handler."""
+
     def __init__(self, guest: Guest) -> None:
         super().__init__(guest)
+        self.machine.on_port_write(DELAY, lambda value: None)
+        self.machine.coalesce_writes(DELAY, 1, pio=True)
+        self.set_up["coalesced_port"] = DELAY
+
+
+class Ioeventfd(Batch):
+    """OUT, or an MMIO write, to an eventfd that nobody reads."""
+
+    def __init__(self, guest: Guest, *, mmio: bool = False) -> None:
+        super().__init__(guest)
         self._event = os.eventfd(0, os.EFD_CLOEXEC)
-        self.machine.vm.ioeventfd(self._event, DELAY, 1, pio=True)
-        self.set_up["ioeventfd_port"] = DELAY
+        address, size = (guests.DEVICE, 4) if mmio else (DELAY, 1)
+        self.machine.vm.ioeventfd(self._event, address, size, pio=not mmio)
+        self.set_up["ioeventfd_address" if mmio else "ioeventfd_port"] = address
 
     def close(self) -> None:
         super().close()
         os.close(self._event)
 
 
+class Doorbell(Ioeventfd):
+    """The same with a Python thread that waits for it, and counts in the guest's memory."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.set_up["answer_address"] = guests.COUNTER
+        self._ended = False
+        self._thread = threading.Thread(target=self._live, daemon=True)
+        self._thread.start()
+
+    def _live(self) -> None:
+        write, count = self.machine.memory.write_u32, 0
+        while True:
+            os.eventfd_read(self._event)
+            if self._ended:
+                return
+            count += 1
+            write(guests.COUNTER, count & 0xFFFF_FFFF)
+
+    def close(self) -> None:
+        self._ended = True
+        os.eventfd_write(self._event, 1)
+        self._thread.join()
+        super().close()
+
+
+class PythonHypercall(Batch):
+    """KVM_HC_MAP_GPA_RANGE, which KVM passes on to a Python hook."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        call = find_hypercall("MAP_GPA_RANGE")
+        assert call is not None
+        self.machine.on_hypercall(call.nr, lambda *_: 0)
+        self.set_up["exit_hypercalls"] = 1 << call.nr
+
+
 class PythonMsr(Batch):
     """A filtered MSR: each access comes to a Python hook."""
 
     def __init__(self, guest: Guest) -> None:
-        super().__init__(guest, before_vcpus=self._filter)
+        super().__init__(guest)
         self.set_up["denied_msr"] = guests.POLL_CONTROL
-        self.machine.platform.msr_reads[guests.POLL_CONTROL] = lambda: 1
-        self.machine.platform.msr_writes[guests.POLL_CONTROL] = lambda value: None
+        self.machine.on_msr_read(guests.POLL_CONTROL, lambda: 1)
+        self.machine.on_msr_write(guests.POLL_CONTROL, lambda value: None)
 
-    @staticmethod
-    def _filter(machine: Machine) -> None:
-        machine.vm.enable_cap("X86_USER_SPACE_MSR", 1 << 2)  # KVM_MSR_EXIT_REASON_FILTER
-        machine.vm.set_msr_filter([MsrRange(guests.POLL_CONTROL, (False,))])
+
+class WordMsr(Batch):
+    """The same at a word of the C core."""
+
+    def __init__(self, guest: Guest) -> None:
+        super().__init__(guest)
+        self.set_up["denied_msr"] = guests.POLL_CONTROL
+        self.machine.msr_word(guests.POLL_CONTROL).value = 1
 
 
 class Touch(Batch):

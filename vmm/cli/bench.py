@@ -18,7 +18,8 @@ from vmm.errors import EXIT_FAIL, UsageError
 
 EPILOG = """\
 cost: how far an operation goes. kernel: KVM alone; C core: to pyvmm's C and back; Python: to a Python handler and back;
-process: a whole program or machine. The floor is bench/floor.c with the same guest, unless the row names another.
+process: a whole program or machine. The floor is bench/floor.c with the same guest, unless the group names another.
+noisy: the times scatter too much to be quoted. Each row, and the way they are measured, is described in docs/bench.md.
 
 exit status: 0 measured, 1 worse than --against by more than 10 %, 2 usage, 99 no usable KVM, 130 interrupted (^C)"""
 
@@ -56,8 +57,11 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.cli.live import Bar
 
         bar = Bar(out, len(chosen))
+    host = f"Linux {platform.release()} {platform.machine()}, Python {platform.python_version()}"
     with bar as progress:
         say = progress.print if progress is not None else lambda text: print(text, file=out, flush=True)
+        if not args.json:
+            say(f"{host}\n{report.LEGEND}\n")
         for done, spec in enumerate(chosen):
             if progress is not None:
                 progress.at(done, f"{spec.row.name}: {spec.row.what}")
@@ -72,7 +76,6 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             say(report.row_line(report.row_document(row), columns, style))
     timed = [row for row in rows if row.median is not None and row.unit == "ns"]
     noise = noise_verdict(sum(row.noisy for row in timed), len(timed), os.getloadavg()[0], os.cpu_count() or 1)
-    host = f"Linux {platform.release()} {platform.machine()}, Python {platform.python_version()}"
     doc = report.document(rows, host, noise, time.monotonic() - begin, quick=args.quick)
     if args.json:
         print(json.dumps(doc, indent=2, allow_nan=False), file=out)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The C core of the exit loop. It finishes what needs no Python (console bytes, counters, words behind ports and MMIO
- * addresses) and hands on everything else, with the common exits already taken apart. It makes no decision that
+ * The C core of the exit loop. It finishes what needs no Python (console bytes, counters, words behind ports, MMIO
+ * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
  * vmm/machine/loop.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
 #define VMM_FINISHED (-1)
@@ -12,10 +12,14 @@
 #define VMM_MMIO_READ 4
 #define VMM_INTERRUPTED 5
 #define VMM_OUTPUT 6
+#define VMM_MSR_READ 7
+#define VMM_MSR_WRITE 8
+#define VMM_CODES 9
 
 #define VMM_NO_PORT 0x10000
 #define VMM_SLOTS 64
 #define VMM_MMIO_SLOTS 16
+#define VMM_MSR_SLOTS 16
 #define VMM_RECENT 10
 #define VMM_STAGING 16384
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
@@ -25,20 +29,21 @@ struct vmm_slot {
 };
 
 struct vmm_finish {
-    __u32 sink_port, port_count, mmio_count;
+    __u32 sink_port, port_count, mmio_count, msr_count;
     __u32 sink_length, sink_room;
     struct kvm_coalesced_mmio_ring *ring;
     __u8 ring_shared;
     __u8 lock;
     struct vmm_slot ports[VMM_SLOTS];
     struct vmm_slot mmio[VMM_MMIO_SLOTS];
+    struct vmm_slot *msrs;
     __u8 sink[VMM_STAGING];
 };
 
 struct vmm_seen {
     __u64 sequence, address;
     __u32 kind;
-    __u32 size, count;
+    __u32 size, count, reason;
     __u8 data[4096];
 };
 
@@ -51,7 +56,7 @@ struct vmm_core {
     __u64 value, reply[1];
     __u64 *answer;
     __u64 sequence, kept; /* exits so far; those of them in `recent` */
-    __u64 interrupted, port_in, port_out, mmio_read, mmio_write;
+    __u64 counts[VMM_CODES];
     struct vmm_seen recent[VMM_RECENT];
 };
 
@@ -172,7 +177,7 @@ static long long port_exit(struct vmm_core *core)
     struct vmm_slot *slot = slot_at(finish->ports, finish->port_count, port);
 
     if (run->io.direction == KVM_EXIT_IO_OUT) {
-        core->port_out++;
+        core->counts[VMM_PORT_OUT]++;
         memcpy(remember(core, VMM_PORT_OUT, port, size, count)->data, data, (size_t)size * count);
         if (port == finish->sink_port && to_sink(finish, data, size * count))
             return VMM_FINISHED;
@@ -182,7 +187,7 @@ static long long port_exit(struct vmm_core *core)
             return VMM_FINISHED;
         }
     } else {
-        core->port_in++;
+        core->counts[VMM_PORT_IN]++;
         remember(core, VMM_PORT_IN, port, size, count);
         if (slot) {
             for (__u32 i = 0; i < count; i++)
@@ -210,10 +215,10 @@ static long long mmio_exit(struct vmm_core *core)
     struct vmm_slot *slot;
 
     if (write) {
-        core->mmio_write++;
+        core->counts[VMM_MMIO_WRITE]++;
         memcpy(seen->data, run->mmio.data, size);
     } else {
-        core->mmio_read++;
+        core->counts[VMM_MMIO_READ]++;
     }
     slot = slot_at(finish->mmio, finish->mmio_count, address);
     if (slot && write) {
@@ -230,6 +235,34 @@ static long long mmio_exit(struct vmm_core *core)
         return ask(core, VMM_MMIO_READ, size, address, run->mmio.data);
     core->value = load(run->mmio.data, size);
     return key(VMM_MMIO_WRITE, size, address);
+}
+
+/* An MSR that a filter, or KVM's own refusal, hands over. KVM has set msr.error to 0: whoever serves it may refuse. */
+static long long msr_exit(struct vmm_core *core, int code)
+{
+    struct kvm_run *run = core->run;
+    struct vmm_finish *finish = core->finish;
+    __u32 index = run->msr.index;
+    struct vmm_seen *seen = remember(core, (__u32)code, index, sizeof core->value, 1);
+    struct vmm_slot *slot = slot_at(finish->msrs, finish->msr_count, index);
+
+    core->counts[code]++;
+    core->value = run->msr.data;
+    seen->reason = run->msr.reason;
+    memcpy(seen->data, &core->value, sizeof core->value);
+    if (slot && code == VMM_MSR_WRITE) {
+        __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
+        return VMM_FINISHED;
+    }
+    if (slot) {
+        run->msr.data = __atomic_load_n(&slot->value, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&slot->reads, 1, __ATOMIC_RELAXED);
+        return VMM_FINISHED;
+    }
+    if (code == VMM_MSR_READ)
+        return ask(core, code, sizeof core->value, index, &run->msr.data);
+    return key(code, sizeof core->value, index);
 }
 
 /* Console bytes come first: who serves this access may look at them, or end the run. */
@@ -249,6 +282,13 @@ static void collect(struct vmm_finish *finish)
     finish->sink_length +=
         from_ring(finish, finish->sink + finish->sink_length, finish->sink_room - finish->sink_length);
     unlock(finish);
+}
+
+/* Before a run: no exit taken yet. */
+void vmm_core_reset(struct vmm_core *core)
+{
+    core->sequence = core->kept = 0;
+    memset(core->counts, 0, sizeof core->counts);
 }
 
 /* KVM_RUN until something is Python's to handle: its key. A kick (immediate_exit) ends it too, so it never runs on
@@ -276,7 +316,7 @@ long long vmm_core_run(struct vmm_core *core)
             run->immediate_exit = 0;
             if (core->error != EINTR && core->error != EAGAIN)
                 return after_output(core, VMM_DECODE);
-            core->interrupted++;
+            core->counts[VMM_INTERRUPTED]++;
             return after_output(core, VMM_INTERRUPTED);
         }
         core->error = 0;
@@ -285,6 +325,10 @@ long long vmm_core_run(struct vmm_core *core)
             code = port_exit(core);
         else if (run->exit_reason == KVM_EXIT_MMIO)
             code = mmio_exit(core);
+        else if (run->exit_reason == KVM_EXIT_X86_RDMSR)
+            code = msr_exit(core, VMM_MSR_READ);
+        else if (run->exit_reason == KVM_EXIT_X86_WRMSR)
+            code = msr_exit(core, VMM_MSR_WRITE);
         else
             code = VMM_DECODE;
     } while (code == VMM_FINISHED);

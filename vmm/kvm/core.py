@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The fast way through KVM_RUN: the C core (_core.c) and the tight loop around it.
 
-What the core finishes never comes to Python: console bytes, ports and MMIO addresses that are plain words. A single
-port or MMIO access that Python serves comes as one number, by which its handler is found. Everything else is decoded
-like any exit. Nothing here knows what an exit means: handlers are given.
+What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
+single access that Python serves comes as one number, by which its handler is found. Everything else is decoded like any
+exit. Nothing here knows what an exit means: handlers are given.
 """
 
 from __future__ import annotations
 
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
+from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.kvm.vcpu import Vcpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter, deque
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import Any, Protocol, TypeAlias
 else:
     from vmm.abi.light import Counter, Protocol, deque
@@ -23,11 +23,17 @@ else:
 Read: TypeAlias = "Callable[[], int]"
 Write: TypeAlias = "Callable[[int], object]"
 Served: TypeAlias = "tuple[Read, int]"  # and the first number that is too large an answer
-
+MsrRead: TypeAlias = "Callable[[], int | None]"
+MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 
 # Plain numbers: an attribute of `lib` is looked up each time.
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
+VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
+KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
+         (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
+         (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"))  # fmt: skip
+U64 = (1 << 64) - 1
 
 
 class Handlers(Protocol):
@@ -35,6 +41,8 @@ class Handlers(Protocol):
 
     writers: dict[int, Write]
     readers: dict[int, Served]
+    msr_reads: Mapping[int, MsrRead]  # by index; None refuses
+    msr_writes: Mapping[int, MsrWrite]  # by index; False refuses
 
     def find_writer(self, key: int) -> Write | None:
         """Who takes this write, also put into `writers`; None where the slow way must (nobody, or several)."""
@@ -52,7 +60,7 @@ def access(key: int) -> tuple[bool, int, int]:
 
 
 class Word:
-    """A port or MMIO address that is a plain word, served in C: reads give `value`, writes set it, both are counted."""
+    """A port, MMIO address or MSR that is a plain word, served in C: reads give `value`, writes set it; both count."""
 
     def __init__(self, slot: Any, owner: Any, number: int) -> None:
         self._slot, self._owner = slot, owner  # the owner keeps the C memory alive
@@ -76,6 +84,10 @@ class Word:
         self._slot.writes += 1
         self._slot.value = value
 
+    def drop(self) -> None:
+        """The core serves it no longer; its numbers stay."""
+        self._slot.address = U64  # no port's, no MSR's, and no address that a CPU has
+
     @property
     def reads(self) -> int:
         return int(self._slot.reads)
@@ -87,6 +99,8 @@ class Word:
 
 class Finish:
     """What the C core may finish for one machine; shared by its vCPUs."""
+
+    _msrs: Any = None  # the class's: most machines have no such word
 
     def __init__(self) -> None:
         self.c = ffi.new("struct vmm_finish *")
@@ -132,6 +146,23 @@ class Finish:
         self.c.mmio[word.number].address = address
         self.c.mmio_count = word.number + 1
 
+    def new_msr_word(self) -> Word | None:
+        """A word for an MSR, not yet served; None when all are used."""
+        if self._msrs is None:
+            self._msrs = self.c.msrs = ffi.new("struct vmm_slot[]", lib.VMM_MSR_SLOTS)
+        number = self.c.msr_count
+        return None if number == lib.VMM_MSR_SLOTS else Word(self._msrs[number], self._msrs, number)
+
+    def serve_msr(self, index: int, word: Word) -> None:
+        self._msrs[word.number].address = index
+        self.c.msr_count = word.number + 1
+
+    def forget_msr(self, index: int) -> None:
+        """The core serves this MSR no longer, if it did."""
+        for number in range(self.c.msr_count):
+            if self._msrs[number].address == index:
+                Word(self._msrs[number], self._msrs, number).drop()
+
 
 class Core:
     """The core of one vCPU. `stopped` ends `next` after the handler that set it."""
@@ -149,8 +180,7 @@ class Core:
 
     def reset(self) -> None:
         """Before a run: nothing taken yet."""
-        c = self.c
-        c.sequence = c.kept = c.interrupted = c.port_in = c.port_out = c.mmio_read = c.mmio_write = 0
+        lib.vmm_core_reset(self.c)
         self._others.clear()
         self._kinds.clear()
         self.stopped = False
@@ -164,14 +194,10 @@ class Core:
 
     def counts(self) -> Counter[str]:
         """How many exits of each kind there were."""
-        c, found = self.c, self._kinds.copy()
-        taken = (
-            ("Interrupted", c.interrupted), ("PortIn", c.port_in), ("PortOut", c.port_out),
-            ("MmioRead", c.mmio_read), ("MmioWrite", c.mmio_write),
-        )  # fmt: skip
-        for name, count in taken:
-            if count:
-                found[name] += count
+        counts, found = ffi.unpack(self.c.counts, VMM_CODES), self._kinds.copy()
+        for code, name in KINDS:
+            if counts[code]:
+                found[name] += counts[code]
         return found
 
     def recent(self) -> tuple[Exit, ...]:
@@ -217,6 +243,7 @@ class Core:
         """
         vcpu, c, run, reply = self._vcpu, self.c, lib.vmm_core_run, self.c.reply
         writers, readers = handlers.writers, handlers.readers
+        msr_writes, msr_reads = handlers.msr_writes, handlers.msr_reads
         vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
         try:
             while not vcpu.attention:
@@ -228,6 +255,23 @@ class Core:
                 served = readers.get(key)
                 if served is None:
                     code = key & 0xF
+                    if code == VMM_MSR_WRITE:
+                        write = msr_writes.get(key >> 8)  # each time: an MSR has no claim whose change one could follow
+                        if write is None:
+                            return self._as_exit(key)
+                        if write(c.value) is False:
+                            c.run.msr.error = 1
+                        continue
+                    if code == VMM_MSR_READ:
+                        answer = msr_reads.get(key >> 8)
+                        if answer is None:
+                            return self._as_exit(key)
+                        given = answer()
+                        if type(given) is int:
+                            reply[0] = given & U64
+                        else:
+                            self._answer_msr(key >> 8, given)
+                        continue
                     if code == VMM_OUTPUT:
                         handlers.output()
                         continue
@@ -252,6 +296,11 @@ class Core:
                 c.answer = ffi.NULL
         return None
 
+    def _answer_msr(self, index: int, value: int | None) -> None:
+        """The rare answers to RDMSR: a refusal, an integer of another type, or what is no answer (an error)."""
+        self._vcpu.reply(ReadMsr(index, self.c.run.msr.reason), value)
+        self.c.answer = ffi.NULL  # it is in kvm_run
+
     def _as_exit(self, key: int) -> Exit:
         """What the core came back for, as the value that decode gives."""
         c, vcpu = self.c, self._vcpu
@@ -264,6 +313,8 @@ class Core:
             return MmioWrite(address, c.value.to_bytes(size, "little"))
         if code == VMM_MMIO_READ:
             return MmioRead(address, size)
+        if code in (VMM_MSR_READ, VMM_MSR_WRITE):
+            return vcpu.decode_now(0)
         if code == VMM_INTERRUPTED:
             vcpu.pending = False
             return Interrupted(c.error)
@@ -281,4 +332,8 @@ def _seen(seen: Any) -> Exit:
         return PortOut(seen.address, seen.size, data)
     if seen.kind == lib.VMM_PORT_IN:
         return PortIn(seen.address, seen.size, seen.count)
+    if seen.kind == lib.VMM_MSR_READ:
+        return ReadMsr(seen.address, seen.reason)
+    if seen.kind == lib.VMM_MSR_WRITE:
+        return WriteMsr(seen.address, int.from_bytes(data, "little"), seen.reason)
     return MmioWrite(seen.address, data) if seen.kind == lib.VMM_MMIO_WRITE else MmioRead(seen.address, seen.size)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
-from vmm.kvm.core import Finish, Served, Word, Write, access
+from vmm.kvm.core import Finish, MsrRead, MsrWrite, Served, Word, Write, access
+from vmm.machine.bus import Bus
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
@@ -16,6 +17,7 @@ from vmm.machine.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from functools import partial
     from threading import RLock
     from typing import Any, TypeVar
@@ -32,6 +34,8 @@ KEPT = 4096  # accesses whose handler is remembered: a guest that walks through 
 class FastLane:
     """Handlers for one machine. It follows every change of the claims."""
 
+    _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
+
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
         self._lock = RLock()  # a live display may run another machine
@@ -39,6 +43,8 @@ class FastLane:
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
         self.readers: dict[int, Served] = {}
+        self.msr_reads: Mapping[int, MsrRead] = platform.msr_reads
+        self.msr_writes: Mapping[int, MsrWrite] = platform.msr_writes
         self._changes = 0
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
@@ -50,6 +56,12 @@ class FastLane:
         self._changes += 1
         self.writers.clear()
         self.readers.clear()
+        for each in self._words:
+            bus, address, device = each
+            owner = bus.writer_at(address)
+            if owner is None or owner.owner is not device:
+                device.word.drop()
+                self._words = tuple(other for other in self._words if other is not each)
         claim = self._ports.writer_at(DEBUG_CONSOLE)
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
@@ -103,15 +115,21 @@ class FastLane:
         Raises OutputLimit, which only bytes that KVM has collected can cause, and what a device raises.
         """
         with self._lock:  # two vCPUs: what was collected first is written first
-            self._sink.write(self.finish.drain())
-            self.finish.set_room(self._sink.room)
-            while self._collected is not None and (write := self._collected.first()) is not None:
-                # The core stops at an entry that is not the console's, so from here on it is ours alone.
-                if not (write.pio and write.address == self.finish.c.sink_port):
-                    self._collected.take()
+            self._drain()
+            ring = self._collected
+            while ring is not None and (write := ring.first()) is not None:
+                # The core stops at an entry that is not the console's, so that one is ours alone.
+                if write.pio and write.address == self.finish.c.sink_port:
+                    self._drain()  # up to the next that is not
+                else:
+                    ring.take()
                     (self._ports if write.pio else self._mmio).write(write.address, write.data)
-                self._sink.write(self.finish.drain())
-                self.finish.set_room(self._sink.room)
+            if ring is not None:
+                self._drain()  # a device may have written to the sink as well: there is less room
+
+    def _drain(self) -> None:
+        self._sink.write(self.finish.drain())
+        self.finish.set_room(self._sink.room)
 
     # -- words
 
@@ -122,19 +140,32 @@ class FastLane:
             UsageError: the port is taken, or there are too many words.
         """
         word = self._checked(self.finish.new_port_word(), "port")
-        self._ports.claim(port, 1, WordDevice(word))
+        self._claim(self._ports, port, 1, word)
         self.finish.serve_port(port, word)
         return word
 
     def mmio_word(self, address: int) -> Word:
         """Make the 8 bytes at an MMIO address a word; only accesses that start there reach it."""
         word = self._checked(self.finish.new_mmio_word(), "MMIO")
-        self._mmio.claim(address, 8, WordDevice(word))
+        self._claim(self._mmio, address, 8, word)
         self.finish.serve_mmio(address, word)
         return word
+
+    def msr_word(self, index: int) -> Word:
+        """Make an MSR that KVM hands over a word, in place of any callback that it has."""
+        word = self._checked(self.finish.new_msr_word(), "MSR")
+        self.finish.forget_msr(index)
+        self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
+        self.finish.serve_msr(index, word)
+        return word
+
+    def _claim(self, bus: Bus, address: int, size: int, word: Word) -> None:
+        device = WordDevice(word)
+        bus.claim(address, size, device)
+        self._words = (*self._words, (bus, address, device))
 
     @staticmethod
     def _checked(word: Word | None, what: str) -> Word:
         if word is None:
-            raise UsageError(f"no {what} word is left; claim a Device instead")
+            raise UsageError(f"no {what} word is left; use a callback instead")
         return word

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from vmm.kvm.core import Word
+from vmm.kvm.core import MsrRead, MsrWrite, Word
 from vmm.machine.fast import FastLane
-from vmm.machine.platform import HypercallHook, MsrRead, MsrWrite, Platform
+from vmm.machine.platform import HypercallHook, Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class Hooks:
     """Part of a machine. A callback runs on the thread of the vCPU that caused it; what it raises ends the run.
 
     A port or address has one owner: a second claim is a UsageError. A second callback for an MSR or a hypercall takes
-    the place of the first.
+    the place of the first; so does a word for an MSR, and a callback that of a word.
     """
 
     platform: Platform
@@ -47,11 +47,13 @@ class Hooks:
         """
         self._pass_msr(index, read=True)
         self.platform.msr_reads[index] = f
+        self.lane.finish.forget_msr(index)
 
     def on_msr_write(self, index: int, f: MsrWrite) -> None:
         """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as above."""
         self._pass_msr(index, read=False)
         self.platform.msr_writes[index] = f
+        self.lane.finish.forget_msr(index)
 
     def on_hypercall(self, nr: int, f: HypercallHook) -> None:
         """Answer hypercall `nr` with f(a0, a1, ...), what RAX shall hold.
@@ -71,6 +73,12 @@ class Hooks:
     def mmio_word(self, address: int) -> Word:
         """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""
         return self.lane.mmio_word(address)
+
+    def msr_word(self, index: int) -> Word:
+        """Make an MSR a plain word of 64 bits; otherwise as `port_word`. Errors as `on_msr_read`."""
+        self._pass_msr(index, read=True)
+        self._pass_msr(index, read=False)
+        return self.lane.msr_word(index)
 
     def _pass_msr(self, index: int, *, read: bool) -> None:
         """Have KVM hand accesses of this MSR over."""

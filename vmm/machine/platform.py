@@ -6,6 +6,7 @@ It is the whole world that `loop.handle` sees, so handling is tested with exits 
 
 from __future__ import annotations
 
+from vmm.kvm.core import MsrRead, MsrWrite
 from vmm.kvm.exits import Debug
 from vmm.machine.bus import Bus, mmio_bus, port_bus
 from vmm.machine.steps import Step
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-MsrRead: TypeAlias = "Callable[[], int | None]"
-MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 HypercallHook: TypeAlias = "Callable[..., int]"
 DebugHook: TypeAlias = "Callable[[Debug], Step | None]"
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vmm.bench.compare import Row
+from vmm.bench.stats import SPREAD
 from vmm.report.columns import one_line
 from vmm.report.style import Style
 
@@ -18,7 +19,12 @@ SCHEMA = 1
 WORSE = 1.10  # against an earlier document: a ratio (a median, without a floor) that grew by more than this
 PLOT_WIDTH = 48
 HEAD = ("row", "cost", "pyvmm", "+-", "floor", "ratio", "goal", "")
-GROUPS = {"goals": "Goals", "exits": "Exit kinds", "growth": "Growth"}
+GROUPS = {
+    "goals": "Goals; the floor is a C program with the same guest, for hello QEMU, for two_vcpus one vCPU",
+    "exits": "Exit kinds; the floor is a C program with the same guest",
+    "growth": "Growth; the floor is the smallest size",
+}
+LEGEND = "Times are medians of rounds that took turns, +- their median absolute deviation. More: pyvmm bench --help"
 Document = dict[str, Any]
 
 
@@ -79,6 +85,7 @@ def number(value: float | None, unit: str) -> str:
         return f"{value:.0f} B"
     if unit == "1/s":
         return f"{value:.0f}/s"
+    value = float(f"{value:.3g}")  # first: 999.7 ns are a microsecond
     for name, scale in (("s", 1e9), ("ms", 1e6), ("us", 1e3)):
         if value >= scale:
             digits = max(0, 2 - int(math.log10(value / scale)))
@@ -145,6 +152,8 @@ def closing(doc: Document) -> Iterator[str]:
     """What is met, what is not, and what to think of the figures."""
     if doc["noise"]:
         yield f"note: {doc['noise']}"
+    elif noisy := [row["name"] for row in doc["rows"] if row["noisy"]]:
+        yield f"note: {', '.join(noisy)}: the times scatter by more than {SPREAD:.0%}; the ratio is the better part"
     goals = doc["met"] + len(doc["missed"])
     if goals:
         missed = f"; missed: {', '.join(doc['missed'])}" if doc["missed"] else ""

@@ -31,32 +31,39 @@ def draw(document: dict[str, Any], name: str) -> None:
     Raises:
         UsageError: the file cannot be written.
     """
+    from matplotlib import rc_context
     from matplotlib.figure import Figure  # without pyplot: no window, no state
 
     growing = [row for row in document["rows"] if row["points"]]
     rated = [row for row in document["rows"] if row["ratio"] is not None and not row["points"]]
-    figure = Figure(figsize=(10, 2.5 + 0.25 * len(rated) + 3 * bool(growing)), layout="constrained")
-    parts = figure.subfigures(2 if growing and rated else 1, 1, squeeze=False)[:, 0]
+    heights = [*[3.0] * bool(growing), *[1 + 0.22 * len(rated)] * bool(rated)] or [1.0]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     if growing:
         for axes, row in zip(parts[0].subplots(1, len(growing), squeeze=False)[0], growing, strict=True):
             sizes, medians, mads = zip(*row["points"], strict=True)
             axes.errorbar(sizes, [ns / 1000 for ns in medians], [ns / 1000 for ns in mads], marker="o", capsize=3)
             axes.set_xscale("log")
-            axes.set_ylim(bottom=0)
-            axes.set_xlabel(row["name"].removeprefix("growth_"))
-            axes.set_ylabel("us for an exit")
+            axes.set_xticks(sizes, [str(size) for size in sizes])
+            axes.minorticks_off()
+            axes.set_ylim(0, 1.2 * max(medians) / 1000)
+            axes.set_xlabel(row["what"].partition(f"{sizes[-1]} ")[2])
+        parts[0].supylabel("us for an exit")
     if rated:
         axes = parts[-1].subplots()
         places = range(len(rated))
         colours = ["tab:green" if row["met"] else "tab:red" if row["met"] is False else "tab:grey" for row in rated]
         axes.barh(places, [row["ratio"] for row in rated], color=colours)
+        axes.axvline(1, color="black", linewidth=0.5)
         for place, row in zip(places, rated, strict=True):
             if row["goal"] is not None and row["goal_of"] == "ratio":
                 axes.plot([row["goal"]] * 2, [place - 0.4, place + 0.4], color="black")
         axes.set_yticks(places, [row["name"] for row in rated])
         axes.invert_yaxis()
-        axes.set_xlabel("pyvmm over its floor; the black line is the goal")
-    try:
-        figure.savefig(name)
+        axes.set_ylim(len(rated) - 0.4, -0.6)
+        axes.set_xlabel("pyvmm over its floor; a short black line is the goal")
+    try:  # letters as letters, and the same file for the same rows
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pyvmm"}):
+            figure.savefig(name, metadata={"CreationDate" if Path(name).suffix.lower() == ".pdf" else "Date": None})
     except OSError as error:
         raise UsageError(f"writing {name!r}: {error.strerror or error}") from error
