@@ -483,10 +483,13 @@ INTERRUPTED = """
             came += 1
             slowest = max(slowest, time.monotonic() - sent[0])
         thread.join()
+    def threads():  # the kernel's: threading keeps the name of a thread that ^C kept from starting
+        return len(os.listdir("/proc/self/task"))
+
     deadline = time.monotonic() + 5
-    while threading.active_count() > 1 and time.monotonic() < deadline:
+    while threads() > 1 and time.monotonic() < deadline:
         time.sleep(0.01)
-    print(came, round(slowest * 1000), threading.active_count())
+    print(came, round(slowest * 1000), threads())
 """
 
 
