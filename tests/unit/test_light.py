@@ -72,6 +72,10 @@ def test_a_named_tuple_is_a_tuple_with_names(Point: Any) -> None:
     assert [*point] == [1, 2, 5]
     assert sorted([Point(2), Point(1)]) == [Point(1), Point(2)]
     assert point._replace(x=7) == Point(7, 2, 5)
+    assert Point._make([1, 2, 5]) == point
+    assert type(Point._make([1, 2, 5])) is Point
+    with pytest.raises(TypeError):
+        Point._make([1, 2])
     assert type(point._replace(x=7)) is Point
     assert point._asdict() == {"x": 1, "y": 2, "z": 5}
     assert Point._fields == ("x", "y", "z") == Point.__match_args__

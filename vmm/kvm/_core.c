@@ -334,3 +334,18 @@ long long vmm_core_run(struct vmm_core *core)
     } while (code == VMM_FINISHED);
     return after_output(core, code);
 }
+
+void vmm_finish_init(struct vmm_finish *finish)
+{
+    memset(finish, 0, offsetof(struct vmm_finish, sink));
+    finish->sink_port = VMM_NO_PORT;
+}
+
+void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish)
+{
+    memset(core, 0, offsetof(struct vmm_core, recent));
+    core->fd = fd;
+    core->run = run;
+    core->finish = finish;
+    core->held = -1;
+}

@@ -55,6 +55,9 @@ struct vmm_core {
     struct vmm_seen recent[10];
 };
 
+/* Both structures come uncleared: their large arrays hold nothing beyond what a count says, and stay untouched. */
+void vmm_finish_init(struct vmm_finish *finish);
+void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish);
 long long vmm_core_run(struct vmm_core *core);
 void vmm_core_reset(struct vmm_core *core);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);

@@ -16,6 +16,10 @@ else:
     from vmm.abi.light import lru_cache
 
 
+uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+"""As `ffi.new`, without a look at the memory: what is large costs a VM nothing until it is used."""
+
+
 def cpuid_list(raw: Any) -> list[CpuidEntry]:
     """The entries of a struct kvm_cpuid2."""
     return [

@@ -9,6 +9,7 @@ exit. Nothing here knows what an exit means: handlers are given.
 from __future__ import annotations
 
 from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.buffers import uncleared
 from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.kvm.vcpu import Vcpu
 
@@ -103,8 +104,8 @@ class Finish:
     _msrs: Any = None  # the class's: most machines have no such word
 
     def __init__(self) -> None:
-        self.c = ffi.new("struct vmm_finish *")
-        self.c.sink_port = lib.VMM_NO_PORT
+        self.c = uncleared("struct vmm_finish *")
+        lib.vmm_finish_init(self.c)
         self._taken: Any = None
 
     def sink_port(self, port: int | None) -> None:
@@ -169,9 +170,8 @@ class Core:
 
     def __init__(self, vcpu: Vcpu, finish: Finish) -> None:
         self._vcpu = vcpu
-        self.c = vcpu.new_core()
+        self.c = vcpu.new_core(finish.c)
         self._finish = finish  # keeps its memory
-        self.c.finish = finish.c
         self._stopped = False
         self._others: deque[tuple[int, Exit]] = deque(maxlen=lib.VMM_RECENT)
         self._kinds: Counter[str] = Counter()

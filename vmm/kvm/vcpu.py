@@ -13,7 +13,7 @@ from vmm.abi.cpuid import CpuidEntry
 from vmm.abi.record import record
 from vmm.errors import HostError, KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer
+from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
 from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Exit, Interrupted
@@ -121,10 +121,10 @@ class Vcpu(Handle):
         """The mapped `struct kvm_run *`, for the modules of this floor (sync.py). HostError once it is gone."""
         return self._live()
 
-    def new_core(self) -> Any:
-        """A `struct vmm_core` for this vCPU (see core.py)."""
-        core = ffi.new("struct vmm_core *")
-        core.fd, core.run, core.held = self.fd, self._live(), -1
+    def new_core(self, finish: Any) -> Any:
+        """A `struct vmm_core` for this vCPU and that `struct vmm_finish`, which must outlive it (see core.py)."""
+        core = uncleared("struct vmm_core *")
+        lib.vmm_core_init(core, self.fd, self._live(), finish)
         return core
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:

@@ -155,10 +155,11 @@ class Conductor:
         """
         if self._running.locked() and current() in self.runners:
             raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
-        closed = Stop(Why.STOPPED, "the machine was closed")
-        self.end(None, closed)
-        while not self._running.acquire(timeout=HEARTBEAT):
+        if not self._running.acquire(blocking=False):
+            closed = Stop(Why.STOPPED, "the machine was closed")
             self.end(None, closed)
+            while not self._running.acquire(timeout=HEARTBEAT):
+                self.end(None, closed)
         try:
             for worker in self._workers:
                 worker.close()

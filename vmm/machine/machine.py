@@ -455,8 +455,8 @@ class Machine(Hooks, VirtioSlots):
         if self._watcher is not None:
             self._watcher.begin(active)
         stop, by, wall = self._run(active, limit, None if until is None else self.address(until), exit_limit)
-        counts: Counter[str] = Counter()
-        for runner in self.runners:
+        counts = self.runners[0].counts
+        for runner in self.runners[1:]:
             counts.update(runner.counts)
         result = Result(
             stop=stop,

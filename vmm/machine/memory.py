@@ -65,8 +65,7 @@ class GuestMemory:
             KvmCallError: KVM refuses it.
         """
         self._check_room(gpa, size)
-        taken = {each.slot for each in self._slots}
-        number = next(n for n in range(len(taken) + 1) if n not in taken)
+        number = self._free_number()
         owned = mapping is None
         mapping = mapping or Mapping(size)
         try:
@@ -78,6 +77,10 @@ class GuestMemory:
                 mapping.close()
             raise
         return self._insert(Memslot(number, gpa, size, mapping, offset, readonly, log_dirty))
+
+    def _free_number(self) -> int:
+        taken = {each.slot for each in self._slots}
+        return next(n for n in range(len(taken) + 1) if n not in taken) if taken else 0
 
     def add_huge(self, gpa: int, size: int) -> Memslot:
         """As `add`, with host memory that may have 2 MiB pages (madvise MADV_HUGEPAGE) and lies to them as `gpa` does,
