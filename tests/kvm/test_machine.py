@@ -312,7 +312,13 @@ def test_a_hook_can_neither_run_nor_close_its_own_machine(booted, act):
 def test_a_vcpu_that_runs_cannot_be_started_again(booted):
     """KVM would make the caller wait for the end of the other's KVM_RUN, which may never come."""
     machine = booted(out(0x80, 1) + SPIN, cpus=2, irqchip="split")  # vCPU 1 waits for SIPI inside KVM_RUN
-    machine.on_port_write(0x80, lambda value: machine.start(1, CODE))
+
+    def start_again(_value: int) -> None:
+        while machine.runners[1].thread_id is None:  # its thread may come later than this exit
+            time.sleep(0.001)
+        machine.start(1, CODE)
+
+    machine.on_port_write(0x80, start_again)
     with pytest.raises(UsageError, match="is running"):
         machine.run(timeout=10)
 
