@@ -195,6 +195,7 @@ def test_handler_that_does_not_come_back_holds_up_nobody(uffd: Userfaultfd, memo
     uffd.close()
     assert toucher.result() == b"\0"
     block.set()
+    handler._thread.join(SOON)
 
 
 def test_nothing_is_left_open(memory: Mapping) -> None:

@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -120,6 +121,20 @@ int vmm_signal_msi(int fd, __u64 address, __u32 data)
     return vmm_ioctl(fd, KVM_SIGNAL_MSI, &msi);
 }
 
+/* struct kvm_run and the pages behind it; NULL with *ERROR set. The mapping keeps the vCPU alive, as a descriptor does. */
+void *vmm_map_run(int vcpu_fd, size_t size, int *error)
+{
+    void *run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
+
+    *error = errno;
+    return run == MAP_FAILED ? NULL : run;
+}
+
+void vmm_unmap_run(void *run, size_t size)
+{
+    munmap(run, size);
+}
+
 /* userfaultfd(2) has no wrapper in libc. */
 int vmm_userfaultfd(int flags)
 {
@@ -192,12 +207,14 @@ void *vmm_run_bound(void)
     return bound_run;
 }
 
-/* Bind RUN (or NULL) to the calling thread and open its signal mask for the kick. */
+/* Bind RUN (or NULL) to the calling thread and, for RUN, open its signal mask for the kick. */
 void vmm_run_bind(void *run)
 {
     sigset_t set;
 
     bound_run = run;
+    if (!run)
+        return;
     sigemptyset(&set);
     sigaddset(&set, kick_signal());
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);

@@ -20,6 +20,8 @@ int vmm_ioctl(int fd, unsigned long request, void *argument);
 int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument);
 int vmm_run(int vcpu_fd);
 int vmm_signal_msi(int fd, __u64 address, __u32 data);
+void *vmm_map_run(int vcpu_fd, size_t size, int *error);
+void vmm_unmap_run(void *run, size_t size);
 int vmm_userfaultfd(int flags);
 int vmm_userfaultfd_read(int fd, __u64 *address, __u64 *flags);
 

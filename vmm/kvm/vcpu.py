@@ -11,7 +11,7 @@ import mmap
 
 from vmm.abi.cpuid import CpuidEntry
 from vmm.abi.record import record
-from vmm.errors import HostError, KvmCallError, UsageError
+from vmm.errors import HostError, KvmCallError, UsageError, errno_name
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
 from vmm.kvm.capabilities import enable_cap
@@ -55,26 +55,24 @@ class Vcpu(Handle):
         super().__init__(fd)
         self.id = apic_id
         self.what = f"vCPU {apic_id}"
-        try:
-            self._area = mmap.mmap(fd, run_size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        except OSError as error:  # Python duplicates the descriptor for it
-            raise HostError(
-                f"mapping kvm_run of {self.what}: {error}\n  try: `ulimit -n`; a vCPU takes two descriptors"
-            ) from error
-        self._view: Any = ffi.from_buffer(self._area)
-        self._run: Any = ffi.cast("struct kvm_run *", self._view)
+        # Not by Python's mmap, which takes a second descriptor of each vCPU.
+        error = ffi.new("int *")
+        mapped = lib.vmm_map_run(fd, run_size, error)
+        if not mapped:
+            raise HostError(f"mapping kvm_run of {self.what}: mmap: {errno_name(error[0])}")
+        self._run: Any = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
+        self._area: Any = ffi.buffer(self._run, run_size)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
         self.stored: Exit | None = None  # an exit that completing another one brought to light
         self.attention = False  # who serves accesses without looking up has to look up now (core.py)
 
     def close(self) -> None:
-        # mmap holds a duplicate of the descriptor: the vCPU lives until the mapping goes.
-        if self._view is not None:
+        # The mapping first: the vCPU lives as long as that.
+        if self._run is not None:
             if lib.vmm_run_bound() == self._run:  # ^C at the wrong moment: a later kick must not write there
                 lib.vmm_run_bind(ffi.NULL)
-            ffi.release(self._view)
-            self._view = self._run = None
-            self._area.close()
+            run, self._run, self._area = self._run, None, None
+            ffi.release(run)
         super().close()
 
     def _live(self) -> Any:

@@ -30,10 +30,10 @@ from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Lock
+    from threading import RLock
     from typing import Any, Protocol, TypeAlias
 else:
-    from vmm.abi.light import Lock, Protocol
+    from vmm.abi.light import Protocol, RLock
 
 ReadCall: TypeAlias = "Callable[[int, int], int]"
 WriteCall: TypeAlias = "Callable[[int, int, int], None]"
@@ -61,18 +61,52 @@ class Device(Protocol):
 
 class Bus:
     """One address space: `what` names its addresses in messages, `limit` is how many there are. `whole` chooses the
-    port rule of the module's text over the MMIO rule. `strict` may be changed at any time.
+    port rule of the module's text over the MMIO rule. `strict` may be changed at any time. `furnish(bus)` is called
+    when the claims are first looked at or changed: a guest that touches no port has no device at any.
     """
 
-    def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False) -> None:
+    def __init__(
+        self,
+        what: str,
+        limit: int,
+        *,
+        whole: bool,
+        strict: bool = False,
+        furnish: Callable[[Bus], object] | None = None,
+    ) -> None:
         self.what, self.limit, self.strict = what, limit, strict
+        self._furnish, self._furnishing = furnish, False
         self.unclaimed = Unclaimed()
         self.listeners: list[Callable[[], object]] = []
         """Called after every change of the claims, by those who keep look-ups of their own."""
         self._whole = whole
-        self._readers: Claims[ReadCall] = Claims()
-        self._writers: Claims[WriteCall] = Claims()
-        self._lock = Lock()
+        self._reads: Claims[ReadCall] = Claims()
+        self._writes: Claims[WriteCall] = Claims()
+        self._lock = RLock()  # `furnish` claims
+
+    @property
+    def furnished(self) -> bool:
+        """Whether anybody has asked who claims what, and with it brought in the devices that `furnish` claims for."""
+        return self._furnish is None
+
+    @property
+    def _readers(self) -> Claims[ReadCall]:
+        if self._furnish is not None:
+            self._make()
+        return self._reads
+
+    @property
+    def _writers(self) -> Claims[WriteCall]:
+        if self._furnish is not None:
+            self._make()
+        return self._writes
+
+    def _make(self) -> None:
+        with self._lock:  # a second thread waits for the first, and then finds all of it
+            if self._furnish is not None and not self._furnishing:
+                self._furnishing = True  # what `furnish` claims looks at the claims too
+                self._furnish(self)
+                self._furnish = None
 
     def claim(self, base: int, size: int, device: Device) -> None:
         """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range."""
@@ -217,14 +251,14 @@ class Bus:
         self.unclaimed.add(address, "read" if value is None else "write")
 
 
-def port_bus(*, strict: bool = False) -> Bus:
+def port_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:
     """The 65,536 I/O ports."""
-    return Bus("port", PORTS, whole=True, strict=strict)
+    return Bus("port", PORTS, whole=True, strict=strict, furnish=furnish)
 
 
-def mmio_bus(*, strict: bool = False) -> Bus:
+def mmio_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:
     """Guest-physical addresses that no memslot holds."""
-    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict)
+    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict, furnish=furnish)
 
 
 def _name(f: Callable[..., object]) -> str:

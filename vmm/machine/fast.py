@@ -49,8 +49,9 @@ class FastLane:
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
         platform.mmio.listeners.append(self._claims_changed)
-        self._claims_changed()
         self.finish.set_room(sink.room)
+        if self._ports.furnished:  # else the first look at the claims brings the console, and calls us
+            self._claims_changed()
 
     def _claims_changed(self) -> None:
         self._changes += 1
@@ -75,6 +76,8 @@ class FastLane:
         if claim is None or not (port or address + size <= claim.stop):
             return None
         write: Write = claim.hook or partial(claim.call, address - claim.base, size)
+        if isinstance(claim.owner, DebugConsole):  # more than a byte, or the first of all: the core takes the others
+            write = partial(self._to_console, write)
         self._keep(self.writers, key, write, changes)
         return write
 
@@ -98,6 +101,7 @@ class FastLane:
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
+        self._ports.writer_at(DEBUG_CONSOLE)  # the core has to know the console before it looks into the ring
         self.finish.set_ring(ring)
         self._platform.collect = self.output
 
@@ -126,6 +130,10 @@ class FastLane:
                     (self._ports if write.pio else self._mmio).write(write.address, write.data)
             if ring is not None:
                 self._drain()  # a device may have written to the sink as well: there is less room
+
+    def _to_console(self, write: Write, value: int) -> None:
+        write(value)
+        self.finish.set_room(self._sink.room)
 
     def _drain(self) -> None:
         self._sink.write(self.finish.drain())

@@ -465,7 +465,7 @@ class Machine(Hooks, VirtioSlots):
             wall=wall,
             exits=counts,
             recent={runner.index: runner.recent for runner in self.runners},
-            unclaimed=self.platform.ports.unclaimed.total + self.platform.mmio.unclaimed.total,
+            unclaimed=self.platform.unclaimed,
         )
         if self._watcher is not None:
             self._watcher.ended(result)

@@ -25,15 +25,27 @@ class Platform:
 
     An MSR read hook returns the value, or None to refuse (the guest takes #GP); a write hook refuses by returning
     False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold.
-    The debug hook says how to go on; None leaves the event to end the run.
+    The debug hook says how to go on; None leaves the event to end the run. `ports` and `mmio` furnish the buses
+    (bus.py).
     """
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self.ports: Bus = port_bus(strict=strict)
-        self.mmio: Bus = mmio_bus(strict=strict)
+    def __init__(
+        self,
+        *,
+        strict: bool = False,
+        ports: Callable[[Bus], object] | None = None,
+        mmio: Callable[[Bus], object] | None = None,
+    ) -> None:
+        self.ports: Bus = port_bus(strict=strict, furnish=ports)
+        self.mmio: Bus = mmio_bus(strict=strict, furnish=mmio)
         self.msr_reads: dict[int, MsrRead] = {}
         self.msr_writes: dict[int, MsrWrite] = {}
         self.hypercalls: dict[int, HypercallHook] = {}
         self.on_debug: DebugHook | None = None
         self.collect: Callable[[], object] | None = None
         """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""
+
+    @property
+    def unclaimed(self) -> int:
+        """Accesses that no device claims, on both buses."""
+        return self.ports.unclaimed.total + self.mmio.unclaimed.total

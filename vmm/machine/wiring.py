@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from vmm.abi import ports
 from vmm.machine import layout
+from vmm.machine.bus import Bus
 from vmm.machine.devices.asleep import Asleep
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
@@ -15,9 +16,12 @@ from vmm.machine.steps import Stop, Why
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from functools import cached_property
 
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
+else:
+    from vmm.abi.light import cached_property
 
 
 class Board:
@@ -34,18 +38,29 @@ class Board:
         strict: bool = False,
         com1_irq: Callable[[bool], object] | None = None,
     ) -> None:
-        self.platform, self.sink = Platform(strict=strict), sink
+        self.platform = Platform(strict=strict, ports=self._furnish_ports, mmio=self._furnish_mmio)
+        self.sink = sink
         self._end, self._com1_irq = end, com1_irq
-        self._uart = Asleep("16550A UART", self._make_uart)
-        self._scratch = Asleep("scratch MMIO", self._make_scratch)
-        region = layout.REGIONS["scratch_mmio"]
-        self.platform.ports.claim_all(
-            (ports.DEBUG_CONSOLE, 1, DebugConsole(sink)),
+
+    def _furnish_ports(self, bus: Bus) -> None:
+        bus.claim_all(
+            (ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink)),
             (ports.EXIT, 1, ExitPort(self._exit_port)),
             (ports.COM1, ports.COM1_SIZE, self._uart),
         )
-        self.platform.ports.on_write(ports.FAULT, self._fault_port)
-        self.platform.mmio.claim_all((region.base, region.size, self._scratch))
+        bus.on_write(ports.FAULT, self._fault_port)
+
+    def _furnish_mmio(self, bus: Bus) -> None:
+        region = layout.REGIONS["scratch_mmio"]
+        bus.claim_all((region.base, region.size, self._scratch))
+
+    @cached_property
+    def _uart(self) -> Asleep[Uart16550A]:
+        return Asleep("16550A UART", self._make_uart)
+
+    @cached_property
+    def _scratch(self) -> Asleep[ScratchMmio]:
+        return Asleep("scratch MMIO", self._make_scratch)
 
     @property
     def uart(self) -> Uart16550A:
