@@ -184,6 +184,21 @@ def test_full_disk_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, folder
     assert list(folder.iterdir()) == []
 
 
+def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    monkeypatch.setattr(cache, "MAX_ENTRIES", 8)
+    for i in range(8):
+        assemble(f"mov eax, {i}", constants={})
+    (folder / "notes.txt").write_text("not ours")
+    kept = sorted(folder.glob("*.asm"), key=lambda path: path.stat().st_mtime_ns)
+    for age, path in enumerate(reversed(kept)):
+        os.utime(path, ns=(0, 10**18 - age * 10**9))
+    assemble("mov eax, 8", constants={})
+    assert cache.notice is None
+    assert len(list(folder.glob("*.asm"))) == 6
+    assert all(path.exists() for path in kept[3:]), "the newest stay"
+    assert (folder / "notes.txt").exists()
+
+
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("PYVMM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -26,6 +26,7 @@ except ImportError:
     from hashlib import blake2b
 
 _MAGIC = b"pyvmm-asm-2\n"
+MAX_ENTRIES = 1000  # a few kilobytes each; all shipped payloads are a tenth of it
 
 
 def _silent(text: str) -> None:
@@ -88,12 +89,25 @@ def store(name: str, program: Program) -> None:
         with open(temporary, "wb") as file:
             file.write(data)
         os.replace(temporary, os.path.join(where, f"{name}.asm"))
+        _thin_out(where)
     except (OSError, ValueError) as e:
         try:
             os.unlink(temporary)
         except OSError:
             pass  # it was never there
         _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
+
+
+def _thin_out(where: str) -> None:
+    """Drop the oldest quarter of too many entries: every edit of a payload, or of pyvmm, makes new ones."""
+    try:
+        entries = [os.path.join(where, each) for each in os.listdir(where) if each.endswith(".asm")]
+        if len(entries) > MAX_ENTRIES:
+            entries.sort(key=lambda path: os.stat(path).st_mtime_ns)
+            for path in entries[: len(entries) - MAX_ENTRIES * 3 // 4]:
+                os.unlink(path)
+    except OSError:
+        pass  # another process is at it
 
 
 def _warn(text: str) -> None:
