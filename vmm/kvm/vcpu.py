@@ -202,6 +202,14 @@ class Vcpu(Handle):
         """KVM_SET_REGS."""
         self.call("KVM_SET_REGS", regs.to_c(), f"setting the registers of {self.what}")
 
+    def start_regs(self, regs: dict[str, int]) -> None:
+        """KVM_SET_REGS of these by name, all others zero: how a vCPU is made to start.
+
+        Raises:
+            UsageError: a value does not fit in 64 bits.
+        """
+        self.call("KVM_SET_REGS", new("struct kvm_regs *", regs), f"setting the registers of {self.what}")
+
     def raw_state(self) -> tuple[bytes, bytes, bytes]:
         """struct kvm_regs, struct kvm_sregs and the entries of KVM_GET_CPUID2, as bytes, for another VMM."""
         cpuid = new("struct kvm_cpuid2 *", {"nent": 256, "entries": 256})

@@ -65,7 +65,7 @@ def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 
         raise UsageError(f"a vCPU starts in ring 0 or 3, not {ring}")
     vcpu.start_sregs(_sregs(index, cpus, ring))
     stack = layout.USER_STACK_TOP if ring else layout.cpu_block(index).boot_stack_top
-    vcpu.set_regs(state.Regs(rip=entry, rsp=stack, rdi=index, rsi=cpus, rflags=START_RFLAGS[ring]))
+    vcpu.start_regs({"rip": entry, "rsp": stack, "rdi": index, "rsi": cpus, "rflags": START_RFLAGS[ring]})
 
 
 @lru_cache(maxsize=64)

@@ -258,7 +258,11 @@ def check_memory(size: int, cpus: int, host: int | None = None) -> int:
     touches more than there is would have the host kill us rather than fail.
     """
     check_cpus(cpus)
-    shown, least = format_size(size), min_memory(cpus)
+    least = min_memory(cpus)
+    host = host_memory() if host is None else host
+    if least <= size <= min(MAX_MEMORY, host) and not size % PAGE:
+        return size
+    shown = format_size(size)
     if size < least:
         who = "1 vCPU needs" if cpus == 1 else f"{cpus} vCPUs need"
         raise UsageError(f"memory of {shown} is too small: {who} at least {format_size(least)}")
@@ -268,10 +272,7 @@ def check_memory(size: int, cpus: int, host: int | None = None) -> int:
         )
     if size > MAX_MEMORY:
         raise UsageError(f"memory of {shown} is too large: the boot page tables reach {format_size(MAX_MEMORY)}")
-    host = host_memory() if host is None else host
-    if size > host:
-        raise UsageError(f"memory of {shown} is too large: this host has {host >> 20}M in all")
-    return size
+    raise UsageError(f"memory of {shown} is too large: this host has {host >> 20}M in all")
 
 
 def ram_ranges(size: int) -> tuple[tuple[int, int], ...]:

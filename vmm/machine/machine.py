@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from vmm.abi import ports
 from vmm.abi.record import record
+from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
 from vmm.kvm.exits import Exit
 from vmm.kvm.system import Kvm
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from typing import Literal, Self, TypeAlias
 
     from vmm.abi.cpuid import CpuidEntry
-    from vmm.asm.program import Program
     from vmm.machine.context import Context
     from vmm.machine.debug import Debugger
     from vmm.machine.devices.scratch import ScratchMmio
@@ -302,8 +302,6 @@ class Machine(Hooks, VirtioSlots):
             PayloadError: the text does not assemble.
             UsageError: it does not fit.
         """
-        from vmm.asm.program import Program  # the assembler's floor is loaded only by what needs it
-
         base = layout.REGIONS["code"].base if at is None else at
         if isinstance(what, str):
             from vmm.asm.assembler import assemble

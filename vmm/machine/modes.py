@@ -79,7 +79,7 @@ def enter(
     sregs.idt = state.Table(0, 0x3FF if mode == "real" else 0)
     sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = row.cr0, cr3, row.cr4, row.efer
     vcpu.set_sregs(sregs)
-    vcpu.set_regs(state.Regs(rip=entry, rflags=int(RFLAGS.FIXED)))
+    vcpu.start_regs({"rip": entry, "rflags": RFLAGS.FIXED})
 
 
 def _segment(mode: Mode, kind: int, selector: int, base: int) -> state.Segment:
