@@ -106,10 +106,20 @@ def _made(kind: type[Any], frozen: bool, cached: bool) -> type[Any]:
     metaclass: Any = type(kind)
     made = metaclass(kind.__name__, kind.__bases__, body)
     made.__qualname__ = kind.__qualname__
-    setters = tuple(getattr(made, name).__set__ for name in fields)  # of the slots: __setattr__ may refuse
     if "__init__" not in body:
-        made.__init__ = _init(setters, fields, body.get("__post_init__"))
+        made.__init__ = _later(made, fields, body.get("__post_init__"))
     return made  # type: ignore[no-any-return]
+
+
+def _later(kind: Any, fields: dict[str, _Default], after: Callable[[Any], object] | None) -> Callable[..., None]:
+    """The `__init__` of a type that has no value yet: it makes the one for all."""
+
+    def __init__(self: object, *args: Any, **named: Any) -> None:
+        setters = tuple(getattr(kind, name).__set__ for name in fields)  # of the slots: __setattr__ may refuse
+        kind.__init__ = init = _init(setters, fields, after)
+        init(self, *args, **named)
+
+    return __init__
 
 
 def _init(
