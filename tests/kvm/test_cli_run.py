@@ -486,6 +486,10 @@ def test_standard_error_that_is_closed() -> None:
     command = f"exec {sys.executable} -m vmm run helo 2>&-"
     done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
+    command = f"exec {sys.executable} -m vmm run hello 2>&-"
+    done = subprocess.run(["sh", "-c", command], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 0
+    assert "pass  hello" in done.stdout
 
 
 def test_an_encoding_that_lacks_the_guests_characters(source: Any) -> None:

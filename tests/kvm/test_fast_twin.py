@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
-from vmm.errors import UsageError
-from vmm.kvm.core import Word
+from vmm.errors import MissingCapability, UsageError
+from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine import layout
+from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.machine import Machine, Result
 from vmm.machine.steps import Stop, Why
 
@@ -343,6 +344,12 @@ TWINS = {
     "console limit inside a word": Twin(loop(9, HEX("e7e9")) + ENDS, options={"console_limit": 33}),
     "console limit inside a string": Twin(string_out(DEBUG_CONSOLE, 1, 65) + ENDS, options={"console_limit": 64}),
     "console limit, run on": Twin(loop(70, out(DEBUG_CONSOLE, 0x41)) + ENDS, options={"console_limit": 64}, runs=3),
+    "console limit shared with the serial port": Twin(
+        HEX("66baf803 b041 ee e6e9 ee e6e9 e7e9") + ENDS, options={"console_limit": 3}
+    ),
+    "console limit of one, the serial port first": Twin(
+        HEX("66baf803 b041 ee e6e9 ee") + ENDS, options={"console_limit": 1}
+    ),
     "no console": Twin(out(DEBUG_CONSOLE, 0x41) + ENDS, options={"console_limit": 0}),
     "a console of somebody else's": Twin(loop(5, out(DEBUG_CONSOLE, 0x41)) + ENDS, own_console),
     "OUT to a hook": Twin(loop(20, HEX("e680 66e780 e780")) + ENDS, seen_writes(DELAY)),
@@ -503,6 +510,63 @@ def test_a_machine_has_so_many_msr_words_and_says_so(booted):
         machine.msr_word(MSR + 16)
     machine.run()
     assert [word.reads for word in words] == [1] * 16
+
+
+def test_a_refused_msr_word_leaves_the_msr_to_kvm(booted):
+    machine = booted(HEX("b9024d564b 0f32") + ENDS)  # mov ecx, 0x4b564d02; rdmsr: MSR_KVM_ASYNC_PF_EN
+    for index in range(16):
+        machine.msr_word(0x4000_0000 + index)
+    with pytest.raises(UsageError, match="no MSR word is left"):
+        machine.msr_word(0x4B56_4D02)
+    assert machine.run(timeout=5).stop.code == 0  # no #GP: KVM was told nothing
+
+
+def test_words_can_be_made_and_given_up_for_ever(booted):
+    machine = booted(ENDS)
+    first = machine.msr_word(0x4B56_4D05)
+    first.value = 7
+    for i in range(40):
+        word = machine.msr_word(0x4B56_4D05)
+        assert word.value == word.reads == word.writes == 0
+        word.value = i
+    assert first.value == 7  # the numbers of one that was given up stay
+    for _ in range(100):
+        port = machine.port_word(FREE_PORT)
+        assert port.value == 0
+        port.value = 9
+        machine.platform.ports.release(FREE_PORT)
+        assert port.value == 9
+
+
+def test_the_core_keeps_its_bytes_inside_whatever_becomes_of_the_room():
+    """Another vCPU may have staged bytes when somebody else's take the room they counted on."""
+    finish = Finish()
+    finish.c.sink_length = 100
+    finish.set_room(8)
+    assert len(finish.drain()) == 100
+    assert finish.c.sink_room == 0
+
+
+def test_who_else_writes_to_the_console_leaves_less_room_for_the_core(booted):
+    machine = booted(ENDS, console_limit=10)
+    assert machine.lane.finish.c.sink_room == 10
+    machine.sink.write(b"1234")
+    assert machine.lane.finish.c.sink_room == 6
+    with pytest.raises(OutputLimit):
+        machine.sink.write(b"56789012")
+    assert machine.lane.finish.c.sink_room == 0
+
+
+def test_after_the_end_nobody_looks_into_the_ring(booted):
+    machine = booted(ENDS)
+    try:
+        machine.coalesce_console()
+    except MissingCapability as error:
+        pytest.skip(str(error))
+    machine.run(timeout=5)
+    machine.close()
+    machine.lane.output()
+    assert machine.sink.data == b""
 
 
 def test_an_msr_word_needs_no_python(booted, monkeypatch):

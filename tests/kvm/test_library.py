@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import pytest
 
@@ -203,6 +204,8 @@ def test_only_what_has_a_callback_is_handed_over(counter):
     result = counter.run(PATIENCE)
     assert counter.seen == [0x42, 7]
     assert result.exits["ReadMsr"] == 1
+    assert isinstance(result.exits, Counter)
+    assert sum([result.exits, result.exits], Counter())["ReadMsr"] == 2
     assert result.exits["WriteMsr"] == 0
 
 
@@ -364,3 +367,18 @@ def test_a_single_line_may_hold_many_statements(counter):
     assert program.code == b"a;b\0\xf4"
     program = counter.load("nop ; a comment; hlt\nhlt")
     assert program.code == b"\x90\xf4"
+
+
+def test_the_devices_of_a_machine_can_be_given_up():
+    with Machine() as m:
+        m.platform.ports.release(m.uart)
+        m.platform.mmio.release(m.scratch)
+        assert m.platform.ports.reader_at(0x3F8) is None
+        assert m.platform.mmio.reader_at(layout.REGIONS["scratch_mmio"].base) is None
+
+
+def test_a_device_that_is_made_late_has_the_name_it_is_claimed_under():
+    with Machine() as m:
+        names = {claim.base: claim.name for bus in (m.platform.ports, m.platform.mmio) for claim in bus.readers}
+        assert names[0x3F8] == m.uart.name
+        assert names[layout.REGIONS["scratch_mmio"].base] == m.scratch.name

@@ -22,6 +22,7 @@ from vmm.errors import UsageError
 from vmm.kvm import Vcpu
 from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, PortOut, Shutdown
 from vmm.machine import boot, layout
+from vmm.machine.conductor import Conductor
 from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.machine.machine import Machine
 from vmm.machine.steps import Why
@@ -457,6 +458,32 @@ def test_machines_in_threads_do_not_mix(booted):
         assert result.stop.why is (Why.TIME_LIMIT if index % 2 else Why.EXIT_PORT)
         assert result.stop.code == (None if index % 2 else index)
     assert len(results) == 6
+
+
+def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch):
+    """The second ^C comes before the first has told anybody to stop: close() has to."""
+    with Machine(cpus=2) as machine:
+        machine.load("start:\n hlt\nsecond:\n pause\n jmp second\n")
+        machine.start(1, "second")
+        tick, end_all, ticks = Conductor.tick, Conductor._end_all, iter(range(100))
+
+        def first(self, runner):
+            if next(ticks) == 2:
+                raise KeyboardInterrupt
+            tick(self, runner)
+
+        def second(self):
+            monkeypatch.setattr(Conductor, "_end_all", end_all)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Conductor, "tick", first)
+        monkeypatch.setattr(Conductor, "_end_all", second)
+        with pytest.raises(KeyboardInterrupt):
+            machine.run(timeout=600)
+        closing = threading.Thread(target=machine.close, daemon=True)
+        closing.start()
+        closing.join(30)
+        assert not closing.is_alive()
 
 
 # -- ^C ---------------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -291,24 +291,73 @@ def test_a_trace_of_an_interrupted_run_is_kept(tmp_path: Path) -> None:
     assert replay(str(path)).exit_code == 130
 
 
+class Struck:
+    """A file during whose write number `line` ^C comes."""
+
+    def __init__(self, file: BinaryIO, line: int) -> None:
+        self.file, self.line, self.lines = file, line, itertools.count()
+
+    def write(self, data: bytes) -> None:
+        if next(self.lines) == self.line:
+            self.file.write(data[:10])
+            signal.raise_signal(signal.SIGINT)
+            data = data[10:]
+        self.file.write(data)
+
+
 @pytest.mark.parametrize("line", [1, 2, 3, 20, 44])
 def test_an_interrupt_in_the_middle_of_a_line_spoils_no_trace(line: int, tmp_path: Path) -> None:
     """The signal comes while the line is written; the line is finished, the run is over, and the trace is whole."""
     path = tmp_path / "trace.jsonl"
     with path.open("wb") as file:
-        writer, lines = Writer(file, 1 << 20), itertools.count()
+        writer = Writer(cast(BinaryIO, Struck(file, line)), 1 << 20)
+        recording = Recording(find("hello"), writer.write, pyvmm="test")
+        with pytest.raises(KeyboardInterrupt):
+            run_payload(find("hello"), Options(watch=recording.watch, timeout=60))
+        recording.end(None, 130, recorded=writer.recorded)
+    assert len([*read(str(path))]) == line + 2
+    assert replay(str(path)).exit_code == 130
+
+
+def test_an_interrupt_just_before_a_line_leaves_the_trace_whole(tmp_path: Path) -> None:
+    """The exit was counted and handled, and its line never came."""
+    path, lines = tmp_path / "trace.jsonl", itertools.count()
+    with path.open("wb") as file:
+        writer = Writer(file, 1 << 20)
 
         def emit(record: Record) -> None:
-            if next(lines) == line:
+            if next(lines) == 20:
                 signal.raise_signal(signal.SIGINT)
             writer.write(record)
 
         recording = Recording(find("hello"), emit, pyvmm="test")
         with pytest.raises(KeyboardInterrupt):
             run_payload(find("hello"), Options(watch=recording.watch, timeout=60))
-        recording.end(None, 130)
-    assert len([*read(str(path))]) == line + 2
+        recording.end(None, 130, recorded=writer.recorded)
+    assert len([*read(str(path))]) == 21
     assert replay(str(path)).exit_code == 130
+
+
+def test_an_interrupt_ends_a_printed_trace_that_nobody_reads() -> None:
+    """The pipe is full, and the write waits: ^C must not wait with it."""
+    command = [sys.executable, "-m", "vmm", "run", "storm", "--trace", "--timeout", "600"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)  # it has begun
+        wchan = Path(f"/proc/{process.pid}/wchan")
+        deadline = time.monotonic() + 60
+        while "pipe" not in wchan.read_text() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for _ in range(50):  # the first is enough; but it may come while Python is about to wait
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(0.5)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+        ended = process.poll()
+        process.kill()
+    assert ended is not None
 
 
 def test_a_reader_that_goes_away_loses_no_file(tmp_path: Path) -> None:

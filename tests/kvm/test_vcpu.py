@@ -41,6 +41,14 @@ def refused(call: str, err: int, do, *args) -> None:
 # -- state
 
 
+def test_start_registers_name_the_one_that_does_not_fit(vcpu):
+    with pytest.raises(UsageError, match=r"regs\.rsp: .*does not fit"):
+        vcpu.start_regs({"rip": 0x20000, "rsp": 1 << 64})
+    vcpu.start_regs({"rip": 0x20000, "rflags": 2})
+    regs = vcpu.get_regs()
+    assert (regs.rip, regs.rsp, regs.rflags) == (0x20000, 0, 2)
+
+
 def test_registers_come_back(vcpu):
     before = vcpu.get_regs()
     names = [name for name in before.__slots__ if name != "rflags"]

@@ -188,15 +188,18 @@ def test_the_oldest_entries_make_room(monkeypatch: pytest.MonkeyPatch, folder: P
     monkeypatch.setattr(cache, "MAX_ENTRIES", 8)
     for i in range(8):
         assemble(f"mov eax, {i}", constants={})
-    (folder / "notes.txt").write_text("not ours")
-    kept = sorted(folder.glob("*.asm"), key=lambda path: path.stat().st_mtime_ns)
+    mine = [folder / f"{name}.asm" for name in ("hello", "a" * 63, "G" + "0" * 63)]
+    for path in mine:
+        path.write_text("hlt")
+        os.utime(path, ns=(0, 0))
+    kept = sorted((path for path in folder.glob("*.asm") if path not in mine), key=lambda path: path.stat().st_mtime_ns)
     for age, path in enumerate(reversed(kept)):
         os.utime(path, ns=(0, 10**18 - age * 10**9))
     assemble("mov eax, 8", constants={})
     assert cache.notice is None
-    assert len(list(folder.glob("*.asm"))) == 6
+    assert len(list(folder.glob("*.asm"))) == 6 + len(mine)
     assert all(path.exists() for path in kept[3:]), "the newest stay"
-    assert (folder / "notes.txt").exists()
+    assert all(path.exists() for path in mine), "a person's own sources are none of ours"
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -65,8 +65,7 @@ class cached_property:
     def __get__(self, value: Any, kind: type | None = None) -> Any:
         if value is None:
             return self
-        made = value.__dict__[self._f.__name__] = self._f(value)
-        return made
+        return value.__dict__.setdefault(self._f.__name__, self._f(value))  # of two threads, the first
 
 
 _MISSING: Any = object()

@@ -98,10 +98,16 @@ def store(name: str, program: Program) -> None:
         _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
 
 
+def _is_entry(name: str) -> bool:
+    """Sources end in .asm too, and the folder may be anybody's: only a key's digits make an entry."""
+    stem, kind = os.path.splitext(name)
+    return kind == ".asm" and len(stem) == 64 and not stem.strip("0123456789abcdef")
+
+
 def _thin_out(where: str) -> None:
     """Drop the oldest quarter of too many entries: every edit of a payload, or of pyvmm, makes new ones."""
     try:
-        entries = [os.path.join(where, each) for each in os.listdir(where) if each.endswith(".asm")]
+        entries = [os.path.join(where, each) for each in os.listdir(where) if _is_entry(each)]
         if len(entries) > MAX_ENTRIES:
             entries.sort(key=lambda path: os.stat(path).st_mtime_ns)
             for path in entries[: len(entries) - MAX_ENTRIES * 3 // 4]:

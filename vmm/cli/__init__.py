@@ -54,7 +54,8 @@ def _awaited() -> bool:
 
     tools = getattr(sys, "monitoring", None)
     watched = sys.getprofile() or sys.gettrace() or (tools and any(tools.get_tool(each) for each in range(6)))
-    if watched or sys.flags.inspect or atexit._ncallbacks() or "threading" in sys.modules:
+    waiting = getattr(atexit, "_ncallbacks", lambda: 1)()  # CPython tells
+    if watched or sys.flags.inspect or waiting or "threading" in sys.modules:
         return True
     try:
         for stream in filter(None, (sys.stdout, sys.stderr)):

@@ -208,4 +208,5 @@ class Console:
         if self._last != "\n":
             self._out.write("\n")
         self._out.flush()
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()

@@ -72,7 +72,10 @@ def run_traced(
             raise
         finally:  # also after ^C: what was seen is kept
             try:
-                recording.end(ended, status, writer.dropped if writer else 0)
+                if writer:
+                    recording.end(ended, status, recorded=writer.recorded, dropped=writer.dropped)
+                else:
+                    recording.end(ended, status)
             finally:
                 if written and writer and writer.error is None:
                     written.keep()

@@ -83,13 +83,19 @@ static void unlock(struct vmm_finish *finish)
     __atomic_clear(&finish->lock, __ATOMIC_RELEASE);
 }
 
+/* How many more bytes may wait; Python may have lowered the limit below what waits already. Under the lock. */
+static __u32 room_left(const struct vmm_finish *finish)
+{
+    return finish->sink_room > finish->sink_length ? finish->sink_room - finish->sink_length : 0;
+}
+
 /* Bytes for the console; 0 if there is no room, and then none are taken. Several vCPUs may write at once. */
 static int to_sink(struct vmm_finish *finish, const __u8 *data, __u32 length)
 {
     int fits;
 
     lock(finish);
-    fits = length <= finish->sink_room - finish->sink_length;
+    fits = length <= room_left(finish);
     if (fits) {
         memcpy(finish->sink + finish->sink_length, data, length);
         finish->sink_length += length;
@@ -129,8 +135,8 @@ int vmm_drain(struct vmm_finish *finish, __u8 *to)
     lock(finish);
     length = finish->sink_length;
     memcpy(to, finish->sink, length);
+    finish->sink_room = room_left(finish);
     finish->sink_length = 0;
-    finish->sink_room -= length;
     length += from_ring(finish, to + length, 8 * VMM_RING);
     unlock(finish);
     return (int)length;
@@ -279,8 +285,7 @@ static long long after_output(struct vmm_core *core, long long code)
 static void collect(struct vmm_finish *finish)
 {
     lock(finish);
-    finish->sink_length +=
-        from_ring(finish, finish->sink + finish->sink_length, finish->sink_room - finish->sink_length);
+    finish->sink_length += from_ring(finish, finish->sink + finish->sink_length, room_left(finish));
     unlock(finish);
 }
 

@@ -85,9 +85,15 @@ class Word:
         self._slot.writes += 1
         self._slot.value = value
 
+    def serve(self, address: int) -> int:
+        """Let the core find it; how many slots it has to look through for that."""
+        self._slot.address = address
+        return self.number + 1
+
     def drop(self) -> None:
-        """The core serves it no longer; its numbers stay."""
-        self._slot.address = U64  # no port's, no MSR's, and no address that a CPU has
+        """The core serves it no longer, and its slot is free; its numbers stay."""
+        slot, self._slot = self._slot, ffi.new("struct vmm_slot *", self._slot)
+        slot.address = U64  # no port's, no MSR's, and no address that a CPU has
 
     @property
     def reads(self) -> int:
@@ -126,43 +132,47 @@ class Finish:
         return bytes(ffi.buffer(self._taken, count))
 
     def set_ring(self, ring: Any) -> None:
-        """Take console bytes that KVM has collected too (`Vcpu.coalesced_ring`)."""
-        self.c.ring = ring
+        """Take console bytes that KVM has collected too (`Vcpu.coalesced_ring`); None: no more."""
+        self.c.ring = ffi.NULL if ring is None else ring
 
     def new_port_word(self) -> Word | None:
         """A word for a port, not yet served; None when all are used."""
-        number = self.c.port_count
-        return None if number == lib.VMM_SLOTS else Word(self.c.ports[number], self.c, number)
+        return _free(self.c.ports, self.c, self.c.port_count, lib.VMM_SLOTS)
 
     def serve_port(self, port: int, word: Word) -> None:
-        self.c.ports[word.number].address = port
-        self.c.port_count = word.number + 1
+        self.c.port_count = max(self.c.port_count, word.serve(port))
 
     def new_mmio_word(self) -> Word | None:
         """A word for an MMIO address, not yet served; None when all are used."""
-        number = self.c.mmio_count
-        return None if number == lib.VMM_MMIO_SLOTS else Word(self.c.mmio[number], self.c, number)
+        return _free(self.c.mmio, self.c, self.c.mmio_count, lib.VMM_MMIO_SLOTS)
 
     def serve_mmio(self, address: int, word: Word) -> None:
-        self.c.mmio[word.number].address = address
-        self.c.mmio_count = word.number + 1
+        self.c.mmio_count = max(self.c.mmio_count, word.serve(address))
 
     def new_msr_word(self) -> Word | None:
         """A word for an MSR, not yet served; None when all are used."""
         if self._msrs is None:
             self._msrs = self.c.msrs = ffi.new("struct vmm_slot[]", lib.VMM_MSR_SLOTS)
-        number = self.c.msr_count
-        return None if number == lib.VMM_MSR_SLOTS else Word(self._msrs[number], self._msrs, number)
+            self._msr_words: dict[int, Word] = {}
+        return _free(self._msrs, self._msrs, self.c.msr_count, lib.VMM_MSR_SLOTS)
 
     def serve_msr(self, index: int, word: Word) -> None:
-        self._msrs[word.number].address = index
-        self.c.msr_count = word.number + 1
+        self._msr_words[index] = word
+        self.c.msr_count = max(self.c.msr_count, word.serve(index))
 
     def forget_msr(self, index: int) -> None:
         """The core serves this MSR no longer, if it did."""
-        for number in range(self.c.msr_count):
-            if self._msrs[number].address == index:
-                Word(self._msrs[number], self._msrs, number).drop()
+        if self._msrs is not None and (word := self._msr_words.pop(index, None)) is not None:
+            word.drop()
+
+
+def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
+    """A word in a slot that was dropped, or in the next one."""
+    number = next((i for i in range(count) if slots[i].address == U64), count)
+    if number == limit:
+        return None
+    slots[number].reads = slots[number].writes = slots[number].value = 0
+    return Word(slots[number], owner, number)
 
 
 class Core:

@@ -59,7 +59,9 @@ class Vcpu(Handle):
         error = ffi.new("int *")
         mapped = lib.vmm_map_run(fd, run_size, error)
         if not mapped:
-            raise HostError(f"mapping kvm_run of {self.what}: mmap: {errno_name(error[0])}")
+            raise HostError(
+                f"mapping kvm_run of {self.what}: mmap: {errno_name(error[0])}\n  try: fewer machines in one process"
+            )
         self._run: Any = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
         self._area: Any = ffi.buffer(self._run, run_size)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
@@ -208,7 +210,11 @@ class Vcpu(Handle):
         Raises:
             UsageError: a value does not fit in 64 bits.
         """
-        self.call("KVM_SET_REGS", new("struct kvm_regs *", regs), f"setting the registers of {self.what}")
+        try:
+            raw = ffi.new("struct kvm_regs *", regs)
+        except OverflowError:
+            raw = Regs(**regs).to_c()  # says which
+        self.call("KVM_SET_REGS", raw, f"setting the registers of {self.what}")
 
     def raw_state(self) -> tuple[bytes, bytes, bytes]:
         """struct kvm_regs, struct kvm_sregs and the entries of KVM_GET_CPUID2, as bytes, for another VMM."""

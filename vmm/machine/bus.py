@@ -62,7 +62,7 @@ class Device(Protocol):
 class Bus:
     """One address space: `what` names its addresses in messages, `limit` is how many there are. `whole` chooses the
     port rule of the module's text over the MMIO rule. `strict` may be changed at any time. `furnish(bus)` is called
-    when the claims are first looked at or changed: a guest that touches no port has no device at any.
+    when the claims are first looked at or changed: a guest that touches no port has no device at any. It may not fail.
     """
 
     def __init__(
@@ -103,10 +103,18 @@ class Bus:
 
     def _make(self) -> None:
         with self._lock:  # a second thread waits for the first, and then finds all of it
-            if self._furnish is not None and not self._furnishing:
-                self._furnishing = True  # what `furnish` claims looks at the claims too
+            if self._furnish is None or self._furnishing:  # what `furnish` claims looks at the claims too
+                return
+            try:
+                self._furnishing = True
                 self._furnish(self)
                 self._furnish = None
+            except BaseException:  # ^C: nothing half done stays, and the next look tries again
+                self._reads, self._writes = Claims(), Claims()
+                raise
+            finally:
+                self._furnishing = False
+        self._changed()
 
     def claim(self, base: int, size: int, device: Device) -> None:
         """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range."""
@@ -171,7 +179,12 @@ class Bus:
         """Undo claims, in both directions: those that start at an address, or all of one device. UsageError if none."""
 
         def gone(claim: Claim[Any]) -> bool:
-            return claim.base == what if isinstance(what, int) else claim.owner is what
+            # Of a device that is made late the owner stands for it (devices/asleep.py).
+            return (
+                claim.base == what
+                if isinstance(what, int)
+                else what in (claim.owner, getattr(claim.owner, "made", None))
+            )
 
         with self._lock:
             count = self._readers.remove(gone) + self._writers.remove(gone)
@@ -242,6 +255,8 @@ class Bus:
         self._changed()
 
     def _changed(self) -> None:
+        if self._furnishing:
+            return  # they are called when all of it is there
         for listener in self.listeners:
             listener()
 

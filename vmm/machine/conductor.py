@@ -155,10 +155,14 @@ class Conductor:
         """
         if self._running.locked() and current() in self.runners:
             raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
-        if not self._running.acquire(blocking=False):
+        idle = self._running.acquire(blocking=False)
+        if (
+            not idle or self._workers
+        ):  # between two runs a worker has nothing to do, but a second ^C may have left it so
             closed = Stop(Why.STOPPED, "the machine was closed")
             self.end(None, closed)
-            while not self._running.acquire(timeout=HEARTBEAT):
+            while not idle:
+                idle = self._running.acquire(timeout=HEARTBEAT)
                 self.end(None, closed)
         try:
             for worker in self._workers:

@@ -49,7 +49,8 @@ class FastLane:
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
         platform.mmio.listeners.append(self._claims_changed)
-        self.finish.set_room(sink.room)
+        self._look_at_room()
+        sink.told = self._look_at_room
         if self._ports.furnished:  # else the first look at the claims brings the console, and calls us
             self._claims_changed()
 
@@ -63,7 +64,7 @@ class FastLane:
             if owner is None or owner.owner is not device:
                 device.word.drop()
                 self._words = tuple(other for other in self._words if other is not each)
-        claim = self._ports.writer_at(DEBUG_CONSOLE)
+        claim = self._ports.writer_at(DEBUG_CONSOLE) if self._ports.furnished else None
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
 
@@ -76,8 +77,6 @@ class FastLane:
         if claim is None or not (port or address + size <= claim.stop):
             return None
         write: Write = claim.hook or partial(claim.call, address - claim.base, size)
-        if isinstance(claim.owner, DebugConsole):  # more than a byte, or the first of all: the core takes the others
-            write = partial(self._to_console, write)
         self._keep(self.writers, key, write, changes)
         return write
 
@@ -131,13 +130,17 @@ class FastLane:
             if ring is not None:
                 self._drain()  # a device may have written to the sink as well: there is less room
 
-    def _to_console(self, write: Write, value: int) -> None:
-        write(value)
-        self.finish.set_room(self._sink.room)
-
     def _drain(self) -> None:
         self._sink.write(self.finish.drain())
+
+    def _look_at_room(self) -> None:
+        """Whoever writes to the sink leaves less for the console: the core has to stop where the slow way would."""
         self.finish.set_room(self._sink.room)
+
+    def close(self) -> None:
+        """The ring goes with its vCPU: nobody may look into it any more."""
+        self.finish.set_ring(None)
+        self._collected = None
 
     # -- words
 
@@ -159,10 +162,17 @@ class FastLane:
         self.finish.serve_mmio(address, word)
         return word
 
-    def msr_word(self, index: int) -> Word:
-        """Make an MSR that KVM hands over a word, in place of any callback that it has."""
-        word = self._checked(self.finish.new_msr_word(), "MSR")
+    def new_msr_word(self, index: int) -> Word:
+        """A word for this MSR, in place of the one it may have.
+
+        Raises:
+            UsageError: there are too many.
+        """
         self.finish.forget_msr(index)
+        return self._checked(self.finish.new_msr_word(), "MSR")
+
+    def serve_msr(self, index: int, word: Word) -> Word:
+        """Let an MSR that KVM hands over be that word, in place of any callback that it has."""
         self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
         self.finish.serve_msr(index, word)
         return word

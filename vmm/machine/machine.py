@@ -62,16 +62,23 @@ LAST_XAPIC_ID = 254  # 255 is the broadcast
 class Result:
     """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
 
-    `exits` counts by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
+    `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
     """
 
     stop: Stop
     vcpu: int | None
     console: bytes
     wall: float
-    exits: Counter[str]
+    counts: dict[str, int]
     recent: dict[int, tuple[Exit, ...]]
     unclaimed: int
+
+    @property
+    def exits(self) -> Counter[str]:
+        """How many exits there were of each kind; none of a kind is 0."""
+        from collections import Counter  # not every run imports it
+
+        return Counter(self.counts)
 
     @property
     def text(self) -> str:
@@ -461,7 +468,7 @@ class Machine(Hooks, VirtioSlots):
             vcpu=by.index if by else None,
             console=self.sink.data,
             wall=wall,
-            exits=counts,
+            counts=counts,
             recent={runner.index: runner.recent for runner in self.runners},
             unclaimed=self.platform.unclaimed,
         )
@@ -505,8 +512,12 @@ class Machine(Hooks, VirtioSlots):
         """
         if current() not in self.runners:  # what a hook asks for is refused below, and changes nothing
             self._close_virtio()
-        self.conductor.close(self.vm.close)
+        self.conductor.close(self._release)
         self._close_kvm()
+
+    def _release(self) -> None:
+        self.lane.close()
+        self.vm.close()
 
     def _close_kvm(self) -> None:
         if self._owns_kvm:

@@ -16,12 +16,9 @@ from vmm.machine.steps import Stop, Why
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from functools import cached_property
 
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
-else:
-    from vmm.abi.light import cached_property
 
 
 class Board:
@@ -41,6 +38,8 @@ class Board:
         self.platform = Platform(strict=strict, ports=self._furnish_ports, mmio=self._furnish_mmio)
         self.sink = sink
         self._end, self._com1_irq = end, com1_irq
+        self._uart = Asleep("16550A UART", self._make_uart)
+        self._scratch = Asleep("scratch MMIO", self._make_scratch)
 
     def _furnish_ports(self, bus: Bus) -> None:
         bus.claim_all(
@@ -53,14 +52,6 @@ class Board:
     def _furnish_mmio(self, bus: Bus) -> None:
         region = layout.REGIONS["scratch_mmio"]
         bus.claim_all((region.base, region.size, self._scratch))
-
-    @cached_property
-    def _uart(self) -> Asleep[Uart16550A]:
-        return Asleep("16550A UART", self._make_uart)
-
-    @cached_property
-    def _scratch(self) -> Asleep[ScratchMmio]:
-        return Asleep("scratch MMIO", self._make_scratch)
 
     @property
     def uart(self) -> Uart16550A:

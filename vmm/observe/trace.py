@@ -21,6 +21,7 @@ from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
 from vmm.machine.steps import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
+from vmm.observe.unbroken import Unbroken
 
 SCHEMA = 1
 DIGEST = 8  # bytes of a line's sum
@@ -169,12 +170,18 @@ class Writer:
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._left = file, limit
         self._sum = hashlib.blake2b(digest_size=DIGEST)
-        self.dropped = 0
+        self.recorded = self.dropped = 0  # exits
         self.error: OSError | None = None
         self._full = False
 
     def write(self, record: Record) -> None:
-        """One line, unless the file is full or given up."""
+        """One line, unless the file is full or given up. ^C comes before or after it, not into the middle: that would
+        spoil the whole trace. A trace is a regular file, which does not keep a writer waiting.
+        """
+        with Unbroken():
+            self._write(record)
+
+    def _write(self, record: Record) -> None:
         last = isinstance(record, End)
         if self._full and not last:
             self.dropped += isinstance(record, Exited)
@@ -185,6 +192,7 @@ class Writer:
             self.dropped += isinstance(record, Exited)
             return
         self._left -= len(body)
+        self.recorded += isinstance(record, Exited)
         self._sum.update(body)
         if self.error is None:
             try:

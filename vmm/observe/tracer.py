@@ -19,7 +19,6 @@ from vmm.machine.steps import Step, Stop
 from vmm.observe.postmortem import readable
 from vmm.observe.site import Sites
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
-from vmm.observe.unbroken import Unbroken
 
 LOADS_RFLAGS = ("iret", "iretq", "iretd", "popf", "popfq", "sysretq", "sysret")
 PATIENCE = 1.0  # seconds: a callback that waits for another vCPU must not wait for ever because of us
@@ -46,7 +45,7 @@ class Tracer:
         return time.monotonic_ns() - self._begin
 
     def emit(self, record: Record) -> None:
-        with self._lock, Unbroken():  # ^C in the middle of a line would spoil the whole trace
+        with self._lock:
             self._flush()
             self._emit(record)
 
@@ -62,8 +61,7 @@ class Tracer:
 
     def _flush(self) -> None:
         while self._notes:
-            with Unbroken():
-                self._emit(self._notes.popleft())
+            self._emit(self._notes.popleft())
 
     def attach(
         self, machine: Machine, payload: str, params: dict[str, int], results: Callable[[], dict[str, int | None]]
@@ -101,9 +99,8 @@ class Tracer:
             step = handle(exit, platform)
             told = replace(step, exit=None) if isinstance(step, Stop) else step
             console = watch.machine.sink.since(printed)
-            with Unbroken():  # counted and told, or neither
-                self.exits += 1
-                self._emit(Exited(self.exits, watch.number, t, runner.index, exit, rip, at, insn, told, console))
+            self.exits += 1
+            self._emit(Exited(self.exits, watch.number, t, runner.index, exit, rip, at, insn, told, console))
             return step
         finally:
             self._serving = False

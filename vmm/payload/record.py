@@ -37,13 +37,15 @@ class Recording:
         """A guest was made."""
         self._tracer.attach(guest.machine, guest.payload.name, guest.params, lambda: guest.results)
 
-    def end(self, outcome: Outcome | None, exit_code: int, dropped: int = 0) -> None:
-        """It is over; without an outcome something ended it from outside."""
+    def end(self, outcome: Outcome | None, exit_code: int, *, recorded: int | None = None, dropped: int = 0) -> None:
+        """It is over; without an outcome something ended it from outside. `recorded` is how many exits the file has,
+        where that may be fewer than there were.
+        """
         outcome = outcome or Outcome("", INTERRUPTED)
         self._tracer.emit(
             End(
                 t=self._tracer.now(),
-                recorded=self._tracer.exits - dropped,
+                recorded=self._tracer.exits if recorded is None else recorded,
                 dropped=dropped,
                 outcome=outcome.outcome,
                 exit_code=exit_code,

@@ -123,7 +123,7 @@ def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
         results=guest.results,
         failures=tuple(guest.failures),
         evidence=guest.evidence,
-        exits=dict(sorted(result.exits.items())),
+        exits=dict(sorted(result.counts.items())),
         unclaimed=result.unclaimed,
         wall_ms=result.wall * 1e3,
         postmortem=postmortem,

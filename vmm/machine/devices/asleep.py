@@ -6,14 +6,14 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import Lock
+    from threading import RLock
     from typing import Generic, TypeVar
 
     from vmm.machine.bus import Device
 
     DeviceT = TypeVar("DeviceT", bound=Device)
 else:
-    from vmm.abi.light import Generic, Lock, TypeVar
+    from vmm.abi.light import Generic, RLock, TypeVar
 
     DeviceT = TypeVar("DeviceT")
 
@@ -23,17 +23,20 @@ class Asleep(Generic[DeviceT]):
 
     def __init__(self, name: str, make: Callable[[], DeviceT]) -> None:
         self.name, self._make = name, make
-        self._made: DeviceT | None = None
-        self._lock = Lock()
+        self.made: DeviceT | None = None
+        """The device, once there is one."""
+        self._lock = RLock()  # a signal handler may ask for it while this thread makes it
 
     @property
     def device(self) -> DeviceT:
         """The device itself."""
-        if self._made is None:
+        if self.made is None:
             with self._lock:
-                if self._made is None:
-                    self._made = self._make()
-        return self._made
+                if self.made is None:
+                    device = self._make()
+                    if self.made is None:
+                        self.made = device
+        return self.made
 
     def read(self, offset: int, size: int) -> int:
         """As the device."""

@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections import Counter
-    from threading import Lock
-else:
-    from vmm.abi.light import Counter, Lock
+import threading
+from collections import Counter
 
 
 class ScratchMmio:
@@ -23,7 +19,7 @@ class ScratchMmio:
         self.reads: Counter[int] = Counter()
         self.writes: Counter[int] = Counter()
         self._bytes = bytearray(size)
-        self._lock = Lock()
+        self._lock = threading.Lock()
 
     @property
     def data(self) -> bytes:

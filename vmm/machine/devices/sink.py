@@ -39,6 +39,8 @@ class Sink:
             raise UsageError(f"an output limit of {limit} bytes: it must be 0 or more")
         self.limit = limit
         self._live = live
+        self.told: Callable[[], object] | None = None
+        """Called whenever bytes were taken, before anybody else writes: who counts on the room has to look again."""
         self._taken = bytearray()
         self._lock = RLock()  # `live` may look at `data`
 
@@ -68,6 +70,8 @@ class Sink:
         with self._lock:
             fits = data[: self.limit - len(self._taken)]
             self._taken += fits
+            if self.told is not None:
+                self.told()
             if fits and self._live is not None:
                 self._live(fits)
         if len(fits) < len(data):
