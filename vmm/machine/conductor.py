@@ -156,9 +156,7 @@ class Conductor:
         if self._running.locked() and current() in self.runners:
             raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
         idle = self._running.acquire(blocking=False)
-        if (
-            not idle or self._workers
-        ):  # between two runs a worker has nothing to do, but a second ^C may have left it so
+        if not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
             closed = Stop(Why.STOPPED, "the machine was closed")
             self.end(None, closed)
             while not idle:
