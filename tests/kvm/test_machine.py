@@ -7,6 +7,7 @@ bytes with their assembly beside them, so that a fault of the assembler cannot h
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import subprocess
@@ -465,7 +466,7 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
     with Machine(cpus=2) as machine:
         machine.load("start:\n hlt\nsecond:\n pause\n jmp second\n")
         machine.start(1, "second")
-        tick, end_all, ticks = Conductor.tick, Conductor._end_all, iter(range(100))
+        tick, end_all, ticks = Conductor.tick, Conductor._end_all, itertools.count()
 
         def first(self, runner):
             if next(ticks) == 2:
