@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from vmm.kvm.vcpu import Vcpu
     from vmm.kvm.vm import Vm
     from vmm.machine.context import Context
-    from vmm.machine.machine import Machine, Result
-    from vmm.machine.steps import Stop, Why
+    from vmm.machine.machine import Machine
+    from vmm.machine.steps import Result, Stop, Why
 
 _HOMES = {
     "Context": "vmm.machine.context",
@@ -27,7 +27,7 @@ _HOMES = {
     "Kvm": "vmm.kvm.system",
     "Machine": "vmm.machine.machine",
     "PayloadError": "vmm.errors",
-    "Result": "vmm.machine.machine",
+    "Result": "vmm.machine.steps",
     "Stop": "vmm.machine.steps",
     "UsageError": "vmm.errors",
     "Vcpu": "vmm.kvm.vcpu",

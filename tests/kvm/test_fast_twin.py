@@ -20,8 +20,8 @@ from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine import layout
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.machine import Machine, Result
-from vmm.machine.steps import Stop, Why
+from vmm.machine.machine import Machine
+from vmm.machine.steps import Result, Stop, Why
 
 HEX = bytes.fromhex
 MMIO = 0xD001_0000  # mapped, and claimed by nobody

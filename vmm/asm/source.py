@@ -61,6 +61,15 @@ def strip_comment(text: str) -> str:
     return text.rstrip()
 
 
+def lines(text: str) -> str:
+    """A single line with `;` between its statements, as lines; a `;` inside quotes stays. Longer text stays."""
+    if "\n" in text.strip():
+        return text
+    import re
+
+    return re.sub(r"""("[^"]*"|'[^']*')|;""", lambda match: match[1] or "\n", text)
+
+
 def _find(name: str, including: str, folders: Sequence[str]) -> str | None:
     beside = [os.path.dirname(including)] if including and not including.startswith("<") else []
     for folder in (*beside, *folders):

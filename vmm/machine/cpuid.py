@@ -187,6 +187,12 @@ class CpuidModel:
             for entry in self._entries
         ]
 
+    def of_vcpu(self, apic_id: int) -> tuple[CpuidEntry, ...]:
+        """The entries of the vCPU with this APIC id, for KVM_SET_CPUID2; the model stays as it is."""
+        own = self.copy()
+        own.set_apic_id(apic_id)
+        return tuple(own._entries)
+
     # Internals
 
     def _leaf_of(self, feature: CpuidFeature) -> int:

@@ -15,9 +15,9 @@ from collections.abc import Callable
 
 from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
-from vmm.machine.machine import Machine, Result
+from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
-from vmm.machine.steps import Why
+from vmm.machine.steps import Result, Why
 
 
 class Injector:

@@ -11,10 +11,8 @@ It wires the floors below; what an exit means is loop.py, how a vCPU is driven r
 from __future__ import annotations
 
 from vmm.abi import ports
-from vmm.abi.record import record
 from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
-from vmm.kvm.exits import Exit
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
@@ -24,19 +22,19 @@ from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import GuestMemory
 from vmm.machine.runner import Runner, current
-from vmm.machine.steps import Stop, Why
+from vmm.machine.steps import Result, Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.wiring import Board
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable, Iterable, Sequence
     from functools import lru_cache
     from types import TracebackType
     from typing import Literal, Self, TypeAlias
 
     from vmm.abi.cpuid import CpuidEntry
+    from vmm.kvm.exits import Exit
     from vmm.machine.context import Context
     from vmm.machine.debug import Debugger
     from vmm.machine.devices.scratch import ScratchMmio
@@ -45,45 +43,15 @@ if TYPE_CHECKING:
     from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
 else:
-    from vmm.abi.light import Counter, lru_cache
+    from vmm.abi.light import lru_cache
 
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
-
-
 IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 COM1_GSI = 4
 LAST_XAPIC_ID = 254  # 255 is the broadcast
-
-
-@record
-class Result:
-    """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
-
-    `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
-    """
-
-    stop: Stop
-    vcpu: int | None
-    console: bytes
-    wall: float
-    counts: dict[str, int]
-    recent: dict[int, tuple[Exit, ...]]
-    unclaimed: int
-
-    @property
-    def exits(self) -> Counter[str]:
-        """How many exits there were of each kind; none of a kind is 0."""
-        from collections import Counter  # not every run imports it
-
-        return Counter(self.counts)
-
-    @property
-    def text(self) -> str:
-        """The console as text; bytes that are no UTF-8 are shown as replacement characters."""
-        return self.console.decode("utf-8", "replace")
 
 
 _offers: list[CpuidModel] = []
@@ -99,22 +67,7 @@ def _offered(kvm: Kvm) -> CpuidModel:
 @lru_cache(maxsize=64)
 def _as_offered(apic_id: int) -> tuple[CpuidEntry, ...]:
     """What a vCPU gets where nobody edits CPUID: the same in every machine of a process, after `_offered`."""
-    return _with_apic_id(_offers[0], apic_id)
-
-
-def _with_apic_id(model: CpuidModel, apic_id: int) -> tuple[CpuidEntry, ...]:
-    own = model.copy()
-    own.set_apic_id(apic_id)
-    return tuple(own)
-
-
-def _statements(text: str) -> str:
-    """A single line with `;` between its statements, as lines; a `;` inside quotes stays."""
-    if "\n" in text.strip():
-        return text
-    import re
-
-    return re.sub(r"""("[^"]*"|'[^']*')|;""", lambda match: match[1] or "\n", text)
+    return _offers[0].of_vcpu(apic_id)
 
 
 class Machine(Hooks, VirtioSlots):
@@ -259,7 +212,7 @@ class Machine(Hooks, VirtioSlots):
             self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
-            vcpu.set_cpuid2(_as_offered(apic_id) if edit is None else _with_apic_id(model, apic_id))
+            vcpu.set_cpuid2(_as_offered(apic_id) if edit is None else model.of_vcpu(apic_id))
             self.runners.append(Runner(vcpu, index, self.lane.finish))
 
     def coalesce_console(self) -> None:
@@ -312,8 +265,9 @@ class Machine(Hooks, VirtioSlots):
         base = layout.REGIONS["code"].base if at is None else at
         if isinstance(what, str):
             from vmm.asm.assembler import assemble
+            from vmm.asm.source import lines
 
-            program = assemble(_statements(what), base=base)
+            program = assemble(lines(what), base=base)
         elif isinstance(what, Program):
             program = what
         else:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the handling of an exit says: go on, with an answer perhaps, or stop, and why. Values only."""
+"""What the handling of an exit says: go on, with an answer perhaps, or stop, and why; how a run ended. Values only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from vmm.kvm.exits import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections import Counter
     from enum import StrEnum
     from typing import TypeAlias
 else:
@@ -78,3 +79,31 @@ class Stop:
 
 Step: TypeAlias = Resume | Stop
 GO_ON = Resume()
+
+
+@record
+class Result:
+    """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
+
+    `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
+    """
+
+    stop: Stop
+    vcpu: int | None
+    console: bytes
+    wall: float
+    counts: dict[str, int]
+    recent: dict[int, tuple[Exit, ...]]
+    unclaimed: int
+
+    @property
+    def exits(self) -> Counter[str]:
+        """How many exits there were of each kind; none of a kind is 0."""
+        from collections import Counter  # not every run imports it
+
+        return Counter(self.counts)
+
+    @property
+    def text(self) -> str:
+        """The console as text; bytes that are no UTF-8 are shown as replacement characters."""
+        return self.console.decode("utf-8", "replace")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
-    from vmm.machine.machine import Result
     from vmm.machine.platform import Platform
     from vmm.machine.runner import Runner
-    from vmm.machine.steps import Step
+    from vmm.machine.steps import Result, Step
 
 
 class Watcher(Protocol):

@@ -16,9 +16,9 @@ from vmm.errors import GuestMemoryError, VmmError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine import layout, walk
 from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
-from vmm.machine.machine import Machine, Result
+from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
-from vmm.machine.steps import Why
+from vmm.machine.steps import Result, Why
 from vmm.machine.virtual import read_virtual, translate
 from vmm.observe.exit_text import describe
 from vmm.observe.reasons import hint

@@ -12,10 +12,10 @@ from vmm.abi.record import replace
 from vmm.asm.disassembler import disassemble
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.loop import handle
-from vmm.machine.machine import Machine, Result
+from vmm.machine.machine import Machine
 from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
-from vmm.machine.steps import Step, Stop
+from vmm.machine.steps import Result, Step, Stop
 from vmm.observe.postmortem import readable
 from vmm.observe.site import Sites
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped

@@ -4,8 +4,7 @@
 from __future__ import annotations
 
 from vmm.abi.ports import EXIT_VALUE_PASS
-from vmm.machine.machine import Result
-from vmm.machine.steps import Why
+from vmm.machine.steps import Result, Why
 from vmm.payload.guest import Guest
 from vmm.payload.verdict import GuestBroke
 

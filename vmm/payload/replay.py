@@ -32,8 +32,7 @@ from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.layout import REGIONS
 from vmm.machine.loop import handle
-from vmm.machine.machine import Result
-from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
+from vmm.machine.steps import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.wiring import Board
 from vmm.observe.trace import Claim, End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.observe.tracer import claims

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.errors import MissingCapability, UsageError
-from vmm.machine.machine import Result
-from vmm.machine.steps import Stop, Why
+from vmm.machine.steps import Result, Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import Guest, MissingResult
 from vmm.payload.options import Options

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from vmm.errors import GuestError
 from vmm.machine.call import call
-from vmm.machine.machine import Machine, Result
+from vmm.machine.machine import Machine
+from vmm.machine.steps import Result
 from vmm.observe.postmortem import examine
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
