@@ -92,16 +92,17 @@ class Bus:
     @property
     def _readers(self) -> Claims[ReadCall]:
         if self._furnish is not None:
-            self._make()
+            self.furnish()
         return self._reads
 
     @property
     def _writers(self) -> Claims[WriteCall]:
         if self._furnish is not None:
-            self._make()
+            self.furnish()
         return self._writes
 
-    def _make(self) -> None:
+    def furnish(self) -> None:
+        """Bring in the devices of this bus, if that has not been done."""
         with self._lock:  # a second thread waits for the first, and then finds all of it
             if self._furnish is None or self._furnishing:  # what `furnish` claims looks at the claims too
                 return

@@ -100,7 +100,7 @@ class FastLane:
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
-        self._ports.writer_at(DEBUG_CONSOLE)  # the core has to know the console before it looks into the ring
+        self._ports.furnish()  # the core has to know the console before it looks into the ring
         self.finish.set_ring(ring)
         self._platform.collect = self.output
 
@@ -139,8 +139,9 @@ class FastLane:
 
     def close(self) -> None:
         """The ring goes with its vCPU: nobody may look into it any more."""
-        self.finish.set_ring(None)
-        self._collected = None
+        if self.finish.c.ring:
+            self.finish.set_ring(None)
+            self._collected = None
 
     # -- words
 

@@ -38,10 +38,12 @@ class Board:
         self.platform = Platform(strict=strict, ports=self._furnish_ports, mmio=self._furnish_mmio)
         self.sink = sink
         self._end, self._com1_irq = end, com1_irq
-        self._uart = Asleep("16550A UART", self._make_uart)
-        self._scratch = Asleep("scratch MMIO", self._make_scratch)
+
+    _uart: Asleep[Uart16550A]
+    _scratch: Asleep[ScratchMmio]
 
     def _furnish_ports(self, bus: Bus) -> None:
+        self._uart = Asleep("16550A UART", self._make_uart)
         bus.claim_all(
             (ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink)),
             (ports.EXIT, 1, ExitPort(self._exit_port)),
@@ -51,16 +53,19 @@ class Board:
 
     def _furnish_mmio(self, bus: Bus) -> None:
         region = layout.REGIONS["scratch_mmio"]
+        self._scratch = Asleep("scratch MMIO", self._make_scratch)
         bus.claim_all((region.base, region.size, self._scratch))
 
     @property
     def uart(self) -> Uart16550A:
         """The serial port COM1."""
+        self.platform.ports.furnish()
         return self._uart.device
 
     @property
     def scratch(self) -> ScratchMmio:
         """The device of plain registers."""
+        self.platform.mmio.furnish()
         return self._scratch.device
 
     def _make_uart(self) -> Uart16550A:
