@@ -158,3 +158,15 @@ def test_shipped_headers(name: str) -> None:
     assert all(each.what for each in header.params.values())
     if find(name).group == "basics":
         assert all(each.what for each in header.results.values())
+
+
+@pytest.mark.parametrize("word", ["int", "int8", "uint", "u24", "i8", "f64", "boolean"])
+def test_a_word_that_looks_like_a_type_is_named_in_full(word: str) -> None:
+    with pytest.raises(PayloadError, match=f"result: '{word}' is no type"):
+        parse(f"; result: seen {word} what must hold", "x.asm")
+
+
+@pytest.mark.parametrize("text", ["interrupts  seen", "first of all", "bootstrap code", "u", ""])
+def test_a_result_without_a_type_has_its_text(text: str) -> None:
+    slot = parse(f";result:\tseen\t{text}", "x.asm").results["seen"]
+    assert (slot.kind, slot.what) == ("u64", text)

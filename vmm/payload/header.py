@@ -23,11 +23,7 @@ from vmm.machine.steps import Why
 from vmm.payload.options import check_timeout, fits_64_bits
 
 KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
-# As text: `re` is imported by the first line that needs one of them. Many payloads have none.
-_PARAM = r"(\w+)\s*=\s*(\S+)\s*(.*)"
-_RESULT = r"(\w+)(?:\s+(u8|u16|u32|u64|i64|bool))?(?:\s+(.*))?"
-_CPUS = r"cpus>=([0-9]{1,9})"
-_LIKE_A_TYPE = r"[uif]\d+\w*|int|bool\w+"
+TYPES = ("u8", "u16", "u32", "u64", "i64", "bool")
 MAX_PORT = 0xFFFF
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
@@ -142,14 +138,13 @@ def _summary(header: Header, value: str) -> Header:
 
 
 def _needs(header: Header, value: str) -> Header:
-    import re
-
     from vmm.abi import caps, cpuid
 
     capabilities, features, cpus = list(header.capabilities), list(header.features), header.min_cpus
-    for item in filter(None, re.split(r"[,\s]+", re.sub(r"\s*>=\s*", ">=", value))):
-        if match := re.fullmatch(_CPUS, item):
-            cpus = int(match[1])
+    for item in ">=".join(part.strip() for part in value.split(">=")).replace(",", " ").split():
+        count = item.removeprefix("cpus>=")
+        if count != item and count.isascii() and count.isdecimal() and len(count) < 10:
+            cpus = int(count)
         elif ">" in item or "=" in item:
             raise ValueError(f"needs: {item!r} is no need; write cpus>=N, irqchip, KVM_CAP_..., or a CPUID feature")
         elif item.upper().startswith("KVM_CAP_"):
@@ -210,34 +205,49 @@ def _ports(header: Header, value: str) -> Header:
 
 
 def _param(header: Header, value: str) -> Header:
-    import re
-
-    match = re.fullmatch(_PARAM, value)
-    if match is None:
+    name, _, rest = value.partition("=")
+    default, what = (*rest.split(None, 1), "", "")[:2]
+    if not default or not _is_word(name.rstrip()):
         raise ValueError("param: write `name = value   what it is`")
-    param = Param(_name(match[1], "param"), _number(match[2], f"param {match[1]}"), match[3].strip())
+    name = _name(name.rstrip(), "param")
+    param = Param(name, _number(default, f"param {name}"), what.strip())
     if param.name in header.params:
         raise ValueError(f"param: {param.name} is declared twice")
     if not fits_64_bits(param.default):
-        raise ValueError(f"param {param.name}: {match[2]} does not fit in 64 bits")
+        raise ValueError(f"param {param.name}: {default} does not fit in 64 bits")
     return replace(header, params=header.params | {param.name: param})
 
 
 def _result(header: Header, value: str) -> Header:
-    import re
-
-    match = re.fullmatch(_RESULT, value)
-    if match is None:
+    name, described = (*value.split(None, 1), "", "")[:2]
+    kind, rest = (*described.split(None, 1), "", "")[:2]
+    if not _is_word(name):
         raise ValueError("result: write `name  u64  what must hold`")
-    described = (match[3] or "").strip()
-    if match[2] is None and (typed := re.match(_LIKE_A_TYPE, described)):
-        raise ValueError(f"result: {typed[0]!r} is no type; there are u8, u16, u32, u64, i64 and bool")
-    if match[1] in header.results:
-        raise ValueError(f"result: {match[1]} is declared twice")
+    if kind in TYPES:
+        described = rest
+    elif _like_a_type(kind):
+        raise ValueError(f"result: {kind!r} is no type; there are u8, u16, u32, u64, i64 and bool")
+    else:
+        kind = "u64"
+    if name in header.results:
+        raise ValueError(f"result: {name} is declared twice")
     if len(header.results) == MAX_RESULTS:
         raise ValueError(f"result: the results page holds {MAX_RESULTS} slots")
-    slot = ResultSlot(_name(match[1], "result"), len(header.results), match[2] or "u64", described)
+    slot = ResultSlot(_name(name, "result"), len(header.results), kind, described)
     return replace(header, results=header.results | {slot.name: slot})
+
+
+def _is_word(text: str) -> bool:
+    """Letters, digits and _ of any script; what a name may be in full is `_name`'s to say."""
+    return text.replace("_", "a").isalnum()
+
+
+def _like_a_type(word: str) -> bool:
+    return (
+        (word[:1] in ("u", "i", "f") and word[1:2].isdigit())
+        or word.rstrip("0123456789") in ("int", "uint")
+        or word.startswith("bool")
+    )
 
 
 def _ends(header: Header, value: str) -> Header:
