@@ -8,6 +8,7 @@ the slow way makes a value of every exit and gives it to loop.handle. A report m
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -536,6 +537,38 @@ def test_words_can_be_made_and_given_up_for_ever(booted):
         port.value = 9
         machine.platform.ports.release(FREE_PORT)
         assert port.value == 9
+
+
+def test_words_made_by_two_threads_are_two(booted):
+    machine = booted(ENDS)
+    made: dict[int, Word] = {}
+    together = threading.Barrier(2)
+
+    def make(first: int) -> None:
+        together.wait()
+        for port in range(first, first + 20):
+            made[port] = machine.port_word(port)
+
+    threads = [threading.Thread(target=make, args=(0x300 + 0x20 * i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for port, word in made.items():
+        word.value = port
+    assert all(word.value == port for port, word in made.items())
+    assert len({word.number for word in made.values()}) == 40
+
+
+def test_a_word_that_is_given_up_twice_is_given_up_once():
+    finish = Finish()
+    word = finish.new_port_word()
+    assert word is not None
+    finish.serve_port(0x300, word)
+    word.value = 5
+    word.drop()
+    word.drop()
+    assert word.value == 5
 
 
 def test_the_core_keeps_its_bytes_inside_whatever_becomes_of_the_room():

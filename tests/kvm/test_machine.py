@@ -8,6 +8,7 @@ bytes with their assembly beside them, so that a fault of the assembler cannot h
 from __future__ import annotations
 
 import itertools
+import linecache
 import random
 import signal
 import subprocess
@@ -485,6 +486,49 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
         closing.start()
         closing.join(30)
         assert not closing.is_alive()
+
+
+def test_a_machine_closes_again_wherever_the_first_time_was_interrupted():
+    """^C at every line of the end, while there is a worker: a second close() ends, and everything is given back."""
+    traced = {Conductor.close.__code__, Conductor.end.__code__}
+
+    def interrupted_at(line: int) -> bool:
+        machine = Machine(cpus=2)
+        machine.load("start:\n mov al, 1\n out 0xf4, al\n hlt\nsecond:\n pause\n jmp second\n")
+        machine.start(1, "second")
+        machine.run(timeout=60)
+        lines, struck = itertools.count(1), []
+
+        def trace(frame, event, _):
+            if frame.f_code not in traced:
+                return trace if event == "call" else None
+            # A signal is looked at behind a call, never between the end of a `with` block and its exit.
+            leaves = linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+            if event == "line" and not leaves and next(lines) == line:
+                struck.append(line)
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            machine.close()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        again = threading.Thread(target=machine.close, daemon=True)
+        again.start()
+        again.join(30)
+        assert not again.is_alive(), f"line {line}"
+        assert machine.vm.closed
+        return bool(struck)
+
+    line = 1
+    while interrupted_at(line):
+        line += 1
+    assert line > 10
 
 
 # -- ^C ---------------------------------------------------------------------------------------------------------------

@@ -346,6 +346,25 @@ def test_a_late_device_that_is_asked_for_while_it_is_made():
     assert late.device is inner[0]
 
 
+def test_a_device_is_released_and_not_its_equal():
+    @dataclass
+    class Twin:
+        name: str = "twin"
+
+        def read(self, offset, size):
+            return 0
+
+        def write(self, offset, size, value):
+            pass
+
+    bus, one, other = port_bus(), Twin(), Twin()
+    assert one == other
+    bus.claim(0x10, 1, one)
+    bus.claim(0x20, 1, other)
+    bus.release(one)
+    assert [claim.base for claim in bus.readers] == [0x20]
+
+
 def test_releasing_what_is_not_claimed_is_refused():
     bus = port_bus()
     claimed(0x10, 4, bus)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,27 @@ def test_every_changed_byte_is_found(tmp_path: Path) -> None:
     data = HELLO.read_bytes()
     for at in range(0, len(data), max(len(data) // 200, 1)):
         refused(harmed(tmp_path, data[:at] + bytes([data[at] ^ 0x11]) + data[at + 1 :]))
+
+
+@given(st.lists(exited, min_size=1, max_size=5))
+def test_exits_are_numbered_by_the_lines_that_were_written(told: list[Exited]) -> None:
+    """One that ^C kept from being told leaves no gap, whatever numbers the others bring."""
+    file = io.BytesIO()
+    writer = Writer(file, 1 << 20)
+    for each in told:
+        writer.write(each)
+    bodies = [line.rpartition(b',"sum"')[0] + b"}" for line in file.getvalue().splitlines()]
+    written = [parse("x", i, body) for i, body in enumerate(bodies, 1)]
+    assert [each.seq for each in written] == list(range(1, len(told) + 1))
+    assert [dataclasses.replace(each, seq=0) for each in written] == [dataclasses.replace(each, seq=0) for each in told]
+    assert writer.recorded == len(told)
+
+
+def test_only_a_regular_file_holds_an_interrupt_back(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb"), os.fdopen(write_end, "wb") as pipe, (tmp_path / "t").open("wb") as file:
+        assert not Writer(pipe, 100)._regular
+        assert Writer(file, 100)._regular
 
 
 def test_a_line_taken_out_put_in_or_moved_is_found(tmp_path: Path) -> None:

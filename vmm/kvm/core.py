@@ -65,6 +65,7 @@ class Word:
 
     def __init__(self, slot: Any, owner: Any, number: int) -> None:
         self._slot, self._owner = slot, owner  # the owner keeps the C memory alive
+        self._dropped = False
         self.number = number
 
     @property
@@ -92,8 +93,10 @@ class Word:
 
     def drop(self) -> None:
         """The core serves it no longer, and its slot is free; its numbers stay."""
-        slot, self._slot = self._slot, ffi.new("struct vmm_slot *", self._slot)
+        slot = self._slot
         slot.address = U64  # no port's, no MSR's, and no address that a CPU has
+        if not self._dropped:
+            self._slot, self._dropped = ffi.new("struct vmm_slot *", slot), True
 
     @property
     def reads(self) -> int:
@@ -152,8 +155,8 @@ class Finish:
     def new_msr_word(self) -> Word | None:
         """A word for an MSR, not yet served; None when all are used."""
         if self._msrs is None:
-            self._msrs = self.c.msrs = ffi.new("struct vmm_slot[]", lib.VMM_MSR_SLOTS)
             self._msr_words: dict[int, Word] = {}
+            self._msrs = self.c.msrs = ffi.new("struct vmm_slot[]", lib.VMM_MSR_SLOTS)
         return _free(self._msrs, self._msrs, self.c.msr_count, lib.VMM_MSR_SLOTS)
 
     def serve_msr(self, index: int, word: Word) -> None:
@@ -167,8 +170,8 @@ class Finish:
 
 
 def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
-    """A word in a slot that was dropped, or in the next one."""
-    number = next((i for i in range(count) if slots[i].address == U64), count)
+    """A word in the next slot; where there is none, in one that was dropped: a vCPU may still be inside of that."""
+    number = count if count < limit else next((i for i in range(limit) if slots[i].address == U64), limit)
     if number == limit:
         return None
     slots[number].reads = slots[number].writes = slots[number].value = 0

@@ -180,12 +180,10 @@ class Bus:
         """Undo claims, in both directions: those that start at an address, or all of one device. UsageError if none."""
 
         def gone(claim: Claim[Any]) -> bool:
+            if isinstance(what, int):
+                return claim.base == what
             # Of a device that is made late the owner stands for it (devices/asleep.py).
-            return (
-                claim.base == what
-                if isinstance(what, int)
-                else what in (claim.owner, getattr(claim.owner, "made", None))
-            )
+            return claim.owner is what or getattr(claim.owner, "made", None) is what
 
         with self._lock:
             count = self._readers.remove(gone) + self._writers.remove(gone)
@@ -256,7 +254,7 @@ class Bus:
         self._changed()
 
     def _changed(self) -> None:
-        if self._furnishing:
+        if self._furnishing and self._furnish is not None:
             return  # they are called when all of it is there
         for listener in self.listeners:
             listener()

@@ -42,6 +42,7 @@ class Conductor:
         self._workers: list[Worker] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
+        self._ended = False
         self._active: set[int] = set()
         self._stop: Stop | None = None
         self._stopped_by: Runner | None = None
@@ -155,21 +156,26 @@ class Conductor:
         """
         if self._running.locked() and current() in self.runners:
             raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
-        idle = self._running.acquire(blocking=False)
-        if not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
-            closed = Stop(Why.STOPPED, "the machine was closed")
-            self.end(None, closed)
-            while not idle:
-                idle = self._running.acquire(timeout=HEARTBEAT)
+        if self._ended:
+            return
+        idle = False
+        try:  # ^C may come between any two lines, and a second call has to find the way free
+            idle = self._running.acquire(blocking=False)
+            if not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
+                closed = Stop(Why.STOPPED, "the machine was closed")
                 self.end(None, closed)
-        try:
+                while not idle:
+                    idle = self._running.acquire(timeout=HEARTBEAT)
+                    self.end(None, closed)
             for worker in self._workers:
                 worker.close()
             self._workers = []
             with self._lock:
                 release()
+            self._ended = True
         finally:
-            self._running.release()
+            if idle:
+                self._running.release()
 
     # -- what a runner asks (runner.Control)
 

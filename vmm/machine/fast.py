@@ -17,7 +17,7 @@ from vmm.machine.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from functools import partial
     from threading import RLock
     from typing import Any, TypeVar
@@ -39,6 +39,7 @@ class FastLane:
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
         self._lock = RLock()  # a live display may run another machine
+        self._words_lock = RLock()  # from the choice of a word's slot until it is served
         self._platform, self._sink = platform, sink
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
@@ -58,15 +59,21 @@ class FastLane:
         self._changes += 1
         self.writers.clear()
         self.readers.clear()
-        for each in self._words:
-            bus, address, device = each
-            owner = bus.writer_at(address)
-            if owner is None or owner.owner is not device:
-                device.word.drop()
-                self._words = tuple(other for other in self._words if other is not each)
+        if self._words:
+            self._drop_words()
         claim = self._ports.writer_at(DEBUG_CONSOLE) if self._ports.furnished else None
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
+
+    def _drop_words(self) -> None:
+        """Of words whose port or address was given up."""
+        with self._words_lock:
+            for each in self._words:
+                bus, address, device = each
+                owner = bus.writer_at(address)
+                if owner is None or owner.owner is not device:
+                    device.word.drop()
+                    self._words = tuple(other for other in self._words if other is not each)
 
     # -- vmm.kvm.core.Handlers
 
@@ -100,7 +107,8 @@ class FastLane:
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
-        self._ports.furnish()  # the core has to know the console before it looks into the ring
+        self._ports.furnish()
+        self._claims_changed()  # the core has to know the console before it looks into the ring
         self.finish.set_ring(ring)
         self._platform.collect = self.output
 
@@ -151,31 +159,32 @@ class FastLane:
         Raises:
             UsageError: the port is taken, or there are too many words.
         """
-        word = self._checked(self.finish.new_port_word(), "port")
-        self._claim(self._ports, port, 1, word)
-        self.finish.serve_port(port, word)
+        with self._words_lock:
+            word = self._checked(self.finish.new_port_word(), "port")
+            self._claim(self._ports, port, 1, word)
+            self.finish.serve_port(port, word)
         return word
 
     def mmio_word(self, address: int) -> Word:
         """Make the 8 bytes at an MMIO address a word; only accesses that start there reach it."""
-        word = self._checked(self.finish.new_mmio_word(), "MMIO")
-        self._claim(self._mmio, address, 8, word)
-        self.finish.serve_mmio(address, word)
+        with self._words_lock:
+            word = self._checked(self.finish.new_mmio_word(), "MMIO")
+            self._claim(self._mmio, address, 8, word)
+            self.finish.serve_mmio(address, word)
         return word
 
-    def new_msr_word(self, index: int) -> Word:
-        """A word for this MSR, in place of the one it may have.
+    def msr_word(self, index: int, hand_over: Callable[[], object]) -> Word:
+        """Make an MSR a word, in place of any callback or word that it has. `hand_over` tells KVM, once there is one.
 
         Raises:
-            UsageError: there are too many.
+            UsageError: there are too many; KVM has been told nothing.
         """
-        self.finish.forget_msr(index)
-        return self._checked(self.finish.new_msr_word(), "MSR")
-
-    def serve_msr(self, index: int, word: Word) -> Word:
-        """Let an MSR that KVM hands over be that word, in place of any callback that it has."""
-        self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
-        self.finish.serve_msr(index, word)
+        with self._words_lock:
+            self.finish.forget_msr(index)
+            word = self._checked(self.finish.new_msr_word(), "MSR")
+            hand_over()
+            self._platform.msr_reads[index], self._platform.msr_writes[index] = word.read, word.write
+            self.finish.serve_msr(index, word)
         return word
 
     def _claim(self, bus: Bus, address: int, size: int, word: Word) -> None:

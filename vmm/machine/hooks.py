@@ -76,10 +76,12 @@ class Hooks:
 
     def msr_word(self, index: int) -> Word:
         """Make an MSR a plain word of 64 bits; otherwise as `port_word`. Errors as `on_msr_read`."""
-        word = self.lane.new_msr_word(index)  # refused before KVM is told to hand anything over
-        self._pass_msr(index, read=True)
-        self._pass_msr(index, read=False)
-        return self.lane.serve_msr(index, word)
+
+        def hand_over() -> None:
+            self._pass_msr(index, read=True)
+            self._pass_msr(index, read=False)
+
+        return self.lane.msr_word(index, hand_over)
 
     def _pass_msr(self, index: int, *, read: bool) -> None:
         """Have KVM hand accesses of this MSR over."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, get_args
 
@@ -169,16 +171,20 @@ class Writer:
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
         self._file, self._left = file, limit
+        self._regular = _is_regular(file)  # a pipe may keep a writer waiting, and ^C must not wait with it
         self._sum = hashlib.blake2b(digest_size=DIGEST)
         self.recorded = self.dropped = 0  # exits
         self.error: OSError | None = None
         self._full = False
 
     def write(self, record: Record) -> None:
-        """One line, unless the file is full or given up. ^C comes before or after it, not into the middle: that would
-        spoil the whole trace. A trace is a regular file, which does not keep a writer waiting.
+        """One line, unless the file is full or given up. Exits get their numbers here: one that ^C kept from being told
+        leaves no gap.
         """
-        with Unbroken():
+        if not self._regular:
+            self._write(record)
+            return
+        with Unbroken():  # ^C in the middle of a line would spoil the whole trace
             self._write(record)
 
     def _write(self, record: Record) -> None:
@@ -186,6 +192,8 @@ class Writer:
         if self._full and not last:
             self.dropped += isinstance(record, Exited)
             return
+        if isinstance(record, Exited):
+            record = replace(record, seq=self.recorded + 1)
         body = json.dumps(encode(record), separators=(",", ":"), allow_nan=False).encode()[:-1]
         if not last and len(body) > self._left:
             self._full = True
@@ -199,6 +207,13 @@ class Writer:
                 self._file.write(body + f',"sum":"{self._sum.hexdigest()}"}}\n'.encode())
             except OSError as error:
                 self.error = error
+
+
+def _is_regular(file: BinaryIO) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return True  # bytes in memory
 
 
 def read(path: str) -> Iterator[tuple[int, Record]]:
