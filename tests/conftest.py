@@ -33,6 +33,14 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture
+def uncovered() -> dict[str, str]:
+    """The environment of a process that ^C will meet. coverage takes a lock, in Python, when it notes a new file: a
+    KeyboardInterrupt in the middle of that leaves it taken, and the process waits for it for ever.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+
+
 class CoverageFloor:
     """Lifts the coverage floor, and says so, where tests/kvm was skipped: half of vmm cannot run there."""
 

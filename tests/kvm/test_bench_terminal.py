@@ -75,7 +75,8 @@ def bench(*words: str, columns: int = 100, **environment: str) -> Iterator[tuple
     """`pyvmm bench` on a terminal, and a function that gives what it writes next; empty at the end."""
     here, there = pty.openpty()
     fcntl.ioctl(there, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS", "FORCE_COLOR")}
+    dropped = ("NO_COLOR", "COLUMNS", "FORCE_COLOR", "COV")  # coverage and ^C: see tests/conftest.py, uncovered
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     command = [sys.executable, "-m", "vmm", "bench", "--quick", *words]
     process = subprocess.Popen(
         command, stdin=there, stdout=there, stderr=there, env=kept | {"TERM": "xterm"} | environment

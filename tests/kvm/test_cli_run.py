@@ -77,6 +77,9 @@ def pyvmm(*words: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 @contextlib.contextmanager
 def started(*words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    # Not by coverage: ^C is what most of them are started for (tests/conftest.py, uncovered).
+    environment = options.pop("env", os.environ)
+    options["env"] = {name: value for name, value in environment.items() if not name.startswith("COV")}
     with subprocess.Popen([*PYVMM, *words], **options) as process:
         try:
             yield process

@@ -76,9 +76,9 @@ def test_hidden_and_enforced_nothing_gated_works() -> None:
     assert [each["name"] for each in doc["features"] if each["verdict"] in ("works", "serviced")] == []
 
 
-def test_an_interruption_ends_it_soon() -> None:
+def test_an_interruption_ends_it_soon(uncovered: dict[str, str]) -> None:
     command = [sys.executable, "-m", "vmm", "probe"]
-    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    environment = uncovered | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     ) as process:

@@ -276,11 +276,11 @@ def test_an_old_file_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["trace.jsonl"]
 
 
-def test_a_trace_of_an_interrupted_run_is_kept(tmp_path: Path) -> None:
+def test_a_trace_of_an_interrupted_run_is_kept(tmp_path: Path, uncovered: dict[str, str]) -> None:
     source, path = tmp_path / "endless.asm", tmp_path / "trace.jsonl"
     source.write_text(ENDLESS, encoding="utf-8")
     command = [sys.executable, "-m", "vmm", "run", str(source), "--trace", "--trace", str(path), "--timeout", "60"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=uncovered) as process:
         assert process.stdout is not None
         for _ in range(20):
             process.stdout.readline()
@@ -338,10 +338,10 @@ def test_an_interrupt_just_before_a_line_leaves_the_trace_whole(tmp_path: Path) 
     assert replay(str(path)).exit_code == 130
 
 
-def test_an_interrupt_ends_a_printed_trace_that_nobody_reads() -> None:
+def test_an_interrupt_ends_a_printed_trace_that_nobody_reads(uncovered: dict[str, str]) -> None:
     """The pipe is full, and the write waits: ^C must not wait with it."""
     command = [sys.executable, "-m", "vmm", "run", "storm", "--trace", "--timeout", "600"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=uncovered) as process:
         assert process.stdout is not None
         process.stdout.read(1)  # it has begun
         wchan = Path(f"/proc/{process.pid}/wchan")
