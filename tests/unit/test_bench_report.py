@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +174,14 @@ def test_no_picture_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="matplotlib"):
         bench_plot.check("bench.png")
+
+
+def test_a_ratio_that_is_not_stable_is_named_with_the_turns_it_needs() -> None:
+    rows = [
+        replace(ROWS[0], turns=8, turns_needed=8),
+        replace(ROWS[0], name="wide", turns=5, turns_needed=90),
+        replace(ROWS[0], name="alone", turns=5, turns_needed=None),
+    ]
+    said = [line for line in bench.closing(bench.document(rows, "Linux", None, 1.0, quick=True)) if "stable" in line]
+    assert len(said) == 1
+    assert said[0].endswith("taken and needed: wide (5 of 90 turns)")

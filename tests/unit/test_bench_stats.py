@@ -134,3 +134,13 @@ def test_a_goal_may_depend_on_the_floor():
     assert made.goal is not None
     assert made.goal.limit == 1.5
     assert made.met is True
+
+
+def test_the_turns_that_a_ratio_needs_grow_with_the_square_of_its_error() -> None:
+    settled = Pair([[1.0]] * 5, [[1.0]] * 5)
+    assert settled.turns_needed == 5
+    wide = Pair([[1.0], [1.1], [0.9], [1.1], [0.9]], [[1.0]] * 5)
+    assert not wide.settled
+    assert wide.turns_needed == math.ceil(5 * (wide.error / 0.005) ** 2) > 100
+    assert Pair([[1.0]] * 5).turns_needed is None
+    assert Pair([[1.0]], [[1.0]]).turns_needed is None

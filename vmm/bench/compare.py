@@ -62,6 +62,8 @@ class Row:
     peer: str = ""
     ratio: float | None = None
     error: float | None = None
+    turns: int = 0
+    turns_needed: int | None = None
     goal: Goal | None = None
     noisy: bool = False
     why: str = ""
@@ -110,6 +112,8 @@ def row_of(pair: Pair, row: Row, goal: Callable[[float], Goal] | None = None) ->
         peer=row.peer if floor is not None else "",
         ratio=pair.ratio,
         error=pair.error,
+        turns=len(pair.ours),
+        turns_needed=pair.turns_needed,
         noisy=pair.noisy,
         goal=goal(floor) if goal is not None and floor is not None else row.goal,
     )

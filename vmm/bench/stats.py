@@ -70,6 +70,13 @@ class Pair:
         return self.error <= SETTLED
 
     @property
+    def turns_needed(self) -> int | None:
+        """About how many turns settle the ratio, by the scatter of those that were taken; None if unknown."""
+        if not self.floor or not math.isfinite(self.error):
+            return None
+        return max(len(self.ours), math.ceil(len(self.ours) * (self.error / SETTLED) ** 2))
+
+    @property
     def noisy(self) -> bool:
         return noisy(self._all(self.ours)) or (bool(self.floor) and noisy(self._all(self.floor)))
 

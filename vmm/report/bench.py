@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vmm.bench.compare import Row
-from vmm.bench.stats import SPREAD
+from vmm.bench.stats import SETTLED, SPREAD
 from vmm.report.columns import one_line
 from vmm.report.style import Style
 
@@ -48,6 +48,8 @@ def row_document(row: Row) -> Document:
         "n": row.n,
         "ratio": row.ratio,
         "error": row.error if row.error is not None and math.isfinite(row.error) else None,
+        "turns": row.turns,
+        "turns_needed": row.turns_needed,
         "goal": goal.limit if goal else None,
         "goal_text": goal.text if goal else "",
         "goal_of": goal.of if goal else "",
@@ -154,6 +156,10 @@ def closing(doc: Document) -> Iterator[str]:
         yield f"note: {doc['noise']}"
     elif noisy := [row["name"] for row in doc["rows"] if row["noisy"]]:
         yield f"note: {', '.join(noisy)}: the times scatter by more than {SPREAD:.0%}; the ratio is the better part"
+    unsettled = [row for row in doc["rows"] if (row.get("turns_needed") or 0) > row.get("turns", 0)]
+    if unsettled:
+        named = ", ".join(f"{row['name']} ({row['turns']} of {row['turns_needed']} turns)" for row in unsettled)
+        yield f"note: ratios not yet stable to {SETTLED:.1%}, with the turns that were taken and needed: {named}"
     goals = doc["met"] + len(doc["missed"])
     if goals:
         missed = f"; missed: {', '.join(doc['missed'])}" if doc["missed"] else ""
