@@ -79,7 +79,8 @@ def errno_name(err: int) -> str:
 # Hints are data, so that a test can walk them. Key: (call, errno).
 HINTS: dict[tuple[str, int], str] = {
     ("open", _errno.ENOENT): (
-        "load the module (`modprobe kvm_intel` or `kvm_amd`); inside a virtual machine, turn on nested virtualization"
+        "load the module (`modprobe kvm_intel` or `kvm_amd`); inside a virtual machine, turn on nested virtualization; "
+        "`pyvmm doctor` looks which it is"
     ),
     ("open", _errno.EACCES): "join the group that owns it (`sudo usermod -aG kvm $USER`), then log in again",
     ("open", _errno.EPERM): "the container or sandbox hides the device; pass it in (`--device /dev/kvm`)",

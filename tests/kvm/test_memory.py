@@ -28,6 +28,16 @@ def test_slots_are_kept_in_order_and_numbered_anew(memory):
     assert (again.slot, memory.slots) == (0, (low, again))
 
 
+@pytest.mark.parametrize("bits", [8, 16, 32, 64])
+def test_numbers_of_each_width_are_little_endian_and_touch_nothing_else(memory, bits):
+    memory.add(0x4000, PAGE)
+    memory.write(0x4000, b"\xee" * 16)
+    value = int.from_bytes(bytes(range(1, 1 + bits // 8)), "little")
+    getattr(memory, f"write_u{bits}")(0x4003, value)
+    assert memory.read(0x4000, 16) == (b"\xee" * 3 + bytes(range(1, 1 + bits // 8))).ljust(16, b"\xee")
+    assert getattr(memory, f"read_u{bits}")(0x4003) == value
+
+
 def test_every_byte_of_a_slot_and_none_beside_it(memory):
     slot = memory.add(0x4000, 2 * PAGE)
     for gpa in (0x4000, 0x5FFF):

@@ -8,10 +8,12 @@ import struct
 
 import pytest
 
+from vmm.abi import irq
 from vmm.abi.caps import CAPS
 from vmm.abi.cpuid import SIGNATURE
 from vmm.errors import EXIT_CANNOT_SHOW, HINTS, HostError, KvmCallError, MissingCapability, UsageError
 from vmm.kvm import Kvm
+from vmm.kvm.irqchip import setup_mce
 
 
 def test_the_api_and_the_size_of_kvm_run(kvm):
@@ -25,6 +27,7 @@ def test_a_missing_device_says_what_to_try(tmp_path):
     with pytest.raises(KvmCallError) as caught:
         Kvm.open(str(tmp_path / "kvm"))
     assert (caught.value.call, caught.value.errno) == ("open", errno.ENOENT)
+    assert "`pyvmm doctor` looks which it is" in str(caught.value)
     assert "ENOENT" in str(caught.value)
     assert HINTS["open", errno.ENOENT] in str(caught.value)
 
@@ -88,6 +91,14 @@ def test_emulated_cpuid_is_a_list_of_its_own(kvm):
     emulated = kvm.get_emulated_cpuid()
     assert emulated
     assert emulated != kvm.get_supported_cpuid()
+
+
+def test_the_machine_checks_that_a_vcpu_may_have_are_those_that_setup_mce_takes(kvm, vm):
+    supported = kvm.get_mce_cap_supported()
+    assert supported & irq.MCG_CTL_P
+    setup_mce(vm.create_vcpu(0), supported | 1)  # one bank
+    with pytest.raises(KvmCallError, match="KVM_X86_SETUP_MCE"):
+        setup_mce(vm.create_vcpu(1), ~supported & 0xFFFF_FF00 | 1)
 
 
 def test_msr_lists_and_feature_msrs(kvm):

@@ -19,7 +19,7 @@ import _thread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, Self
 
 Lock, RLock, local = _thread.allocate_lock, _thread.RLock, _thread._local
@@ -76,14 +76,6 @@ class _Row(tuple):  # type: ignore[type-arg]
 
     __slots__ = ()
     _fields: tuple[str, ...] = ()
-
-    @classmethod
-    def _make(cls, values: Iterable[Any]) -> Self:
-        """Of values in order, all of them."""
-        row = tuple.__new__(cls, values)
-        if len(row) != len(cls._fields):
-            raise TypeError(f"{cls.__name__} is made of ({', '.join(cls._fields)})")
-        return row
 
     def _replace(self, **changes: Any) -> Self:
         """The same with some fields changed."""
@@ -150,12 +142,6 @@ class Counter(dict):  # type: ignore[type-arg]
 
     def copy(self) -> Counter:
         return Counter(self)
-
-    def total(self) -> int:
-        return sum(self.values())
-
-    def most_common(self, n: int | None = None) -> list[tuple[Any, int]]:
-        return sorted(self.items(), key=lambda item: -item[1])[:n]
 
 
 class _WordType(type):

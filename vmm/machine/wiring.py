@@ -27,6 +27,9 @@ class Board:
     `end` is called when the guest ends the run by a port, `com1_irq` with the level of the serial port's interrupt.
     """
 
+    _uart: Asleep[Uart16550A]  # there when their bus is furnished
+    _scratch: Asleep[ScratchMmio]
+
     def __init__(
         self,
         sink: Sink,
@@ -38,9 +41,6 @@ class Board:
         self.platform = Platform(strict=strict, ports=self._furnish_ports, mmio=self._furnish_mmio)
         self.sink = sink
         self._end, self._com1_irq = end, com1_irq
-
-    _uart: Asleep[Uart16550A]
-    _scratch: Asleep[ScratchMmio]
 
     def _furnish_ports(self, bus: Bus) -> None:
         self._uart = Asleep("16550A UART", self._make_uart)
