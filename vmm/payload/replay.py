@@ -9,48 +9,30 @@ answered then is stood in for by the record, and counted: it is shown, and not p
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
 
 from vmm.abi.record import replace
-from vmm.asm.program import Program
 from vmm.errors import (
     EXIT_CANNOT_SHOW,
     EXIT_FAIL,
     EXIT_HOST,
     EXIT_INTERRUPTED,
     EXIT_USAGE,
-    UsageError,
     VmmError,
 )
 from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
-from vmm.machine.devices.sink import Sink
-from vmm.machine.fast import FastLane
-from vmm.machine.hooks import Hooks
-from vmm.machine.layout import REGIONS
-from vmm.machine.loop import handle
-from vmm.machine.steps import GO_ON, Result, Resume, Step, Stop, Why
-from vmm.machine.wiring import Board
-from vmm.observe.trace import Claim, End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
-from vmm.observe.tracer import claims
+from vmm.machine.steps import Step, Stop
+from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
-from vmm.payload.guest import Guest
-from vmm.payload.header import Header, ResultSlot, parse
-from vmm.payload.options import Options
+from vmm.payload.header import Header, parse
 from vmm.payload.outcome import EXIT_CODES, Outcome
 from vmm.payload.record import INTERRUPTED
+from vmm.payload.replay_seat import NotInTrace, Seat
 from vmm.payload.run import conclude, judge
 
-HOST_ENDS = frozenset({Why.TIME_LIMIT, Why.EXIT_LIMIT, Why.STOPPED, Why.INTERRUPTED})
 PAGE = 0x1000  # KVM brings port data of at most a page at once
 MAX_MMIO = 8
-
-
-class NotInTrace(Exception):
-    """A host half asks for what a trace does not hold: memory, registers, the VM."""
 
 
 @dataclass(frozen=True)
@@ -83,40 +65,6 @@ def replay(path: str) -> Replayed:
     return player.replayed
 
 
-class ReplayMachine(Hooks):
-    """As much of a Machine as a host half's hooks need. Anything else is NotInTrace."""
-
-    def __init__(self, made: Made, end: Callable[[Stop], object]) -> None:
-        self.sink = Sink(made.console_limit)
-        irq = (lambda level: None) if made.irqchip == "kernel" else None
-        board = Board(self.sink, end, strict=made.strict, com1_irq=irq)
-        self.platform, self.uart, self.scratch = board.platform, board.uart, board.scratch
-        self.lane = FastLane(self.platform, self.sink)
-        self.irqchip = made.irqchip
-        self.program = Program(made.payload, REGIONS["code"].base, b"", made.symbols, ())
-
-    def note(self, text: str) -> None:
-        """The record has it."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise NotInTrace(f"machine.{name}")
-
-
-class ReplayGuest(Guest):
-    """A Guest whose results come from the record."""
-
-    def __init__(self, payload: Payload, made: Made, machine: Any) -> None:
-        self.payload, self.header, self.options = payload, payload.header, Options()
-        self.params = {name: made.params.get(name, row.default) for name, row in payload.header.params.items()}
-        self.program, self.machine = machine.program, machine
-        self.result, self.hypercalls = None, None
-        self.failures, self.evidence, self.kept = [], {}, {}
-        self.stored: dict[str, int | None] = {}
-
-    def value(self, slot: ResultSlot) -> int | None:
-        return next((self.stored.get(name) for name, each in self.header.results.items() if each is slot), None)
-
-
 @dataclass
 class Player:
     """Plays one trace. `replayed` is there after its last line."""
@@ -127,7 +75,7 @@ class Player:
     _trace: Trace | None = None
     _payload: Payload | None = None
     _module: ModuleType | None = None
-    _guests: list[_Seat] = field(default_factory=list)
+    _guests: list[Seat] = field(default_factory=list)
     _seq: int = 0
     _taken: int = 0
     _notes: list[str] = field(default_factory=list)
@@ -177,18 +125,18 @@ class Player:
         assert self._trace is not None
         own = made.payload == self._payload.name
         payload = self._payload if own else Payload(made.payload, made.payload, "", Header())
-        seat = _Seat(self, made, payload, step=self._trace.step)
+        seat = Seat(self.refuse, made, payload, step=self._trace.step)
         setup = getattr(self._module, "setup", None) if own and not hasattr(self._module, "prove") else None
         if setup:
             try:
                 setup(seat.guest)
             except Exception as error:  # it was written for a machine that is there
                 self._notes.append(f"the host half's setup needs {_first_line(error)}: its answers are the record's")
-                seat = _Seat(self, made, payload, step=self._trace.step)
+                seat = Seat(self.refuse, made, payload, step=self._trace.step)
                 self._module = None
         self._guests.append(seat)
 
-    def _seat(self, number: int) -> _Seat:
+    def _seat(self, number: int) -> Seat:
         if not 0 <= number < len(self._guests):
             raise self.refuse(f"guest {number} was never made")
         return self._guests[number]
@@ -276,113 +224,6 @@ class Player:
                 f"the record says {end.outcome} ({end.reason}), and the exits give {found[0]} ({found[1]})"
             )
         return True
-
-
-class _Seat:
-    """One guest of a replay."""
-
-    def __init__(self, player: Player, made: Made, payload: Payload, *, step: bool) -> None:
-        self._player, self._made, self._step = player, made, step
-        self.machine = ReplayMachine(made, self._end)
-        self.guest = ReplayGuest(payload, made, self.machine)
-        self.result: Result | None = None
-        self.took = 0
-        self._ends: list[tuple[Stop, int | None]] = []
-        self._working: set[int] | None = None  # vCPUs of the run that have not halted
-        self._cpu = 0
-        self._answer = b""
-        self._said: Resume | Stop = GO_ON
-        if step:
-            self.machine.platform.on_debug = lambda exit: GO_ON
-
-    # -- a run
-
-    def begin(self, run: Run) -> None:
-        """A run that has no Stopped before the next begins ended by an error, which the record does not hold."""
-        self._working, self._ends, self.took = set(run.active), [], 0
-        platform = self.machine.platform
-        there = {(row.space, row.way, row.base, row.size) for row in claims(platform)}
-        told = {(row.space, row.way, row.base, row.size) for row in run.claims}
-        for space, way, base, size in sorted(there - told):
-            raise self._player.refuse(
-                f"the record has nobody at {space} {base:#x} (+{size}, {way}), and this pyvmm has"
-            )
-        for claim in run.claims:
-            if (claim.space, claim.way, claim.base, claim.size) not in there:
-                self._stand_in(claim)
-        for index in run.msr_reads:
-            platform.msr_reads.setdefault(index, self._recorded_int)
-        for index in run.msr_writes:
-            platform.msr_writes.setdefault(index, lambda value: self._recorded_int() is not None)
-        for nr in run.hypercalls:
-            platform.hypercalls.setdefault(nr, lambda *args: self._recorded_int() or 0)
-
-    def cannot_take(self, record: Exited) -> str:
-        """Why this exit cannot be the guest's; empty if it can."""
-        if self._working is None:
-            return f"guest {record.guest} is not running"
-        return "" if 0 <= record.cpu < len(self._made.ids) else f"guest {record.guest} has no vCPU {record.cpu}"
-
-    def handle(self, record: Exited) -> Step:
-        self._cpu, self._said, self.took = record.cpu, record.step, 0
-        reply = record.step.reply if isinstance(record.step, Resume) else None
-        self._answer = reply if isinstance(reply, bytes) else b""
-        step = handle(record.exit, self.machine.platform)
-        if isinstance(step, Stop):
-            self._halt_or_end(replace(step, exit=None))
-        return step
-
-    def ended(self, stopped: Stopped) -> None:
-        if self._working is None:
-            raise self._player.refuse(f"guest {stopped.guest} is not running")
-        stop = Stop(stopped.why, stopped.text, code=stopped.code)
-        by_host = stop.why in HOST_ENDS or self.took  # a callback that is not there may have ended it, at this exit
-        if not by_host and all(each != stop for each, _ in self._ends):
-            said = "; ".join(each.text for each, _ in self._ends) or "none of its exits ends it"
-            raise self._player.refuse(f"the record says that the run ended because {stop.text}; by its exits: {said}")
-        self._working = None
-        self.guest.stored = stopped.results
-        sink, nothing = self.machine.sink, Counter[str]()
-        self.result = self.guest.result = Result(stop, stopped.cpu, sink.data, stopped.wall / 1e9, nothing, {}, 0)
-
-    def _end(self, stop: Stop) -> None:
-        self._ends.append((stop, self._cpu))
-
-    def _halt_or_end(self, stop: Stop) -> None:
-        """As Conductor.finish: a HLT ends the run when it is the last one."""
-        if stop.why is Why.HALT and self._working is not None:
-            self._working.discard(self._cpu)
-            if self._working:
-                return
-        self._end(stop)
-
-    # -- standing in
-
-    def _stand_in(self, claim: Claim) -> None:
-        bus = self.machine.platform.ports if claim.space == "port" else self.machine.platform.mmio
-        try:
-            if claim.way == "r":
-                bus.claim_reads(claim.base, claim.size, "the record", self._recorded)
-            else:
-                bus.claim_writes(claim.base, claim.size, "the record", self._accepted)
-        except UsageError as error:
-            raise self._player.refuse(str(error).splitlines()[0]) from error
-
-    def _recorded(self, _offset: int, size: int) -> int:
-        """The next `size` bytes of the recorded answer."""
-        self.took = 1
-        data, self._answer = self._answer[:size], self._answer[size:]
-        if len(data) < size:
-            raise ValueError("the record has no answer for it")
-        return int.from_bytes(data, "little")
-
-    def _accepted(self, _offset: int, _size: int, _value: int) -> None:
-        self.took = 1
-
-    def _recorded_int(self) -> int | None:
-        self.took = 1
-        reply = self._said.reply if isinstance(self._said, Resume) else None
-        return reply if isinstance(reply, int) else None
 
 
 def _impossible(exit: Exit) -> str:
