@@ -11,10 +11,9 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from vmm.errors import HostError
+from vmm.kvm.handle import Closes
 
 SOURCE = Path(__file__).resolve().parents[2] / "bench" / "floor.c"
 FLAGS = ("-O2", "-Wall", "-Wextra")
@@ -53,7 +52,7 @@ def build() -> Path:
     return program
 
 
-class Floor:
+class Floor(Closes):
     """The program in one of its modes, waiting for rounds. Close it, or use `with`.
 
     Raises:
@@ -105,14 +104,6 @@ class Floor:
             with suppress(BrokenPipeError):
                 pipe.close()
         self._folder.cleanup()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def spawner(command: Sequence[str]) -> Floor:

@@ -30,7 +30,23 @@ def new(kind: str, value: Any) -> Any:
         raise UsageError(f"{kind.removesuffix(' *')} cannot hold {value!r}: {error}") from error
 
 
-class Handle:
+class Closes:
+    """What has a close(), which `with` calls at its end."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Handle(Closes):
     """An open descriptor of /dev/kvm or below. Closing is idempotent; a context manager closes at its end."""
 
     what = "a KVM descriptor"
@@ -82,11 +98,3 @@ class Handle:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -18,12 +18,11 @@ import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Self
 
 from vmm.errors import KvmCallError, MissingCapability, UsageError, errno_name
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.handle import Handle, new
+from vmm.kvm.handle import Closes, Handle, new
 from vmm.kvm.memory import PAGE
 
 DEVICE = "/dev/userfaultfd"
@@ -225,7 +224,7 @@ def _readable(timeout: float | None, *fds: int) -> set[int]:
     return {fd for fd, _ in poller.poll(None if timeout is None else max(0, timeout * 1000))}
 
 
-class FaultHandler:
+class FaultHandler(Closes):
     """A thread that calls `serve(fault)` for every fault of `uffd` until it is closed.
 
     A daemon thread: it keeps no process alive. If `serve` raises, the error is kept in `error` and the userfaultfd
@@ -260,11 +259,3 @@ class FaultHandler:
         self._thread.join(self._patience)
         if not self._thread.is_alive():  # else it still polls it: the process' end will close it
             os.close(self._end)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -12,10 +12,9 @@ import errno
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from vmm.errors import HostError
+from vmm.kvm.handle import Closes
 
 MAX_OPEN = 16  # files at a time
 MAX_TRANSFER = 1 << 16  # bytes of one read or write
@@ -36,7 +35,7 @@ def _refuse(number: int) -> Refused:
     return Refused(number, os.strerror(number))
 
 
-class Folder:
+class Folder(Closes):
     """Files of one folder by small numbers. Every method raises OSError, whose errno a guest may be given.
 
     `writable` False refuses to open for writing and to create (EROFS).
@@ -58,14 +57,6 @@ class Folder:
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def open(self, path: bytes, flags: int) -> int:
         """A descriptor for the regular file at `path` below the folder. `flags` as in open(2): how it is accessed,

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import os
 import select
-from types import TracebackType
-from typing import Self
 
+from vmm.kvm.handle import Closes
 from vmm.kvm.vm import Vm
 
 
-class Kick:
+class Kick(Closes):
     """Writes of `size` bytes (1, 2, 4, 8; 0 any) at `address`, of `datamatch` only where it is given, are counted by an
     eventfd and cause no exit; the value is lost.
 
@@ -66,11 +65,3 @@ class Kick:
                 self.deassign()
             self._open = False
             os.close(self.fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from vmm.abi import ports
 from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
+from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
@@ -30,8 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from functools import lru_cache
-    from types import TracebackType
-    from typing import Literal, Self, TypeAlias
+    from typing import Literal, TypeAlias
 
     from vmm.abi.cpuid import CpuidEntry
     from vmm.kvm.exits import Exit
@@ -70,7 +70,7 @@ def _as_offered(apic_id: int) -> tuple[CpuidEntry, ...]:
     return _offers[0].of_vcpu(apic_id)
 
 
-class Machine(Hooks, VirtioSlots):
+class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
     irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
@@ -476,11 +476,3 @@ class Machine(Hooks, VirtioSlots):
     def _close_kvm(self) -> None:
         if self._owns_kvm:
             self.kvm.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

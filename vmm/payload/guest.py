@@ -13,6 +13,7 @@ import os
 
 from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
+from vmm.kvm.handle import Closes
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
@@ -24,14 +25,13 @@ from vmm.payload.options import Options
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from types import TracebackType
-    from typing import Any, Self
+    from typing import Any
 
     from vmm.asm.program import Program
     from vmm.machine.hypercalls import HypercallService
 
 
-class Guest:
+class Guest(Closes):
     """A payload loaded into a machine of its own. Closing it closes the machine."""
 
     def __init__(
@@ -168,14 +168,6 @@ class Guest:
         while self.on_close:
             self.on_close.pop()()
         self.machine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_memory(payload: Payload, options: Options) -> None:
