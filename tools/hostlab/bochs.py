@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Intel VMX by Bochs. No package of it has VMX compiled in, so its source is built, once, in some minutes.
+
+What must be as it is here: two CPUs (with one, a guest that spins freezes the machine); a TSC whose kHz is the
+instructions per second / 1000, told to the kernel; no deep idle states and no tickless idle (stalls of a minute); no
+APICv (Bochs 3.0 refuses entry with it).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from . import store
+from .emulator import Disks
+from .errors import LabError
+from .hosts import Host
+from .kernel import Kernel
+from .packages import Archive
+from .tools import call, need
+
+RELEASE = "trixie"
+PACKAGE = "bochs"
+TARBALL = "bochs_3.0+dfsg.orig.tar.xz"
+SHA256 = "78f6c73d4a6472d5130a87ab9dc306d02c7c71ed8e25b3a8ef642e2a7acd282b"
+VERSION = "Bochs 3.0"
+CONFIGURE = (
+    "--enable-x86-64", "--enable-cpu-level=6", "--enable-vmx=2", "--enable-svm", "--enable-smp", "--enable-avx",
+    "--enable-evex", "--enable-pci", "--enable-all-optimizations", "--with-nogui", "--disable-debugger",
+    "--disable-plugins", "--disable-show-ips", "--disable-docbook",
+)  # fmt: skip
+MODEL = "corei7_skylake_x"
+IPS = 500_000_000
+BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
+VGABIOS = Path("/usr/share/vgabios/vgabios.bin")
+GRUB = Path("/usr/lib/grub/i386-pc")
+APPEND = (
+    "console=ttyS0,115200 root=/dev/sda quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
+    f"tsc=reliable tsc_early_khz={IPS // 1000} idle=nomwait nohz=off rcupdate.rcu_cpu_stall_suppress=1 panic=-1 "
+    "hostlab.kvm=enable_apicv=0"
+)
+RC = """\
+display_library: nogui
+cpu: model={model}, count={cpus}, ips={ips}, reset_on_triple_fault=0, ignore_bad_msrs=1
+clock: sync=none
+megs: 1024
+pci: enabled=1, chipset=i440fx
+romimage: file={bios}
+vgaromimage: file={vgabios}
+boot: cdrom
+ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
+ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
+ata0-master: type=disk, path={root}, mode=volatile
+ata0-slave: type=disk, path={parcel}, mode=flat
+ata1-master: type=disk, path={results}, mode=flat
+ata1-slave: type=cdrom, path={iso}, status=inserted
+com1: enabled=1, mode=file, dev=/dev/stdout
+log: {log}
+panic: action=fatal
+error: action=ignore
+info: action=ignore
+debug: action=ignore
+"""
+GRUB_CFG = "set timeout=0\nlinux /boot/vmlinuz {append}\ninitrd /boot/initramfs\nboot\n"
+
+
+def check() -> None:
+    """Raises: LabError, with what is missing on this machine and its package."""
+    need("grub-mkrescue", "xorriso", "mformat")
+    for path, package in ((BIOS, "bochsbios"), (VGABIOS, "vgabios"), (GRUB, "grub-pc-bin")):
+        if not path.exists():
+            raise LabError(f"missing on this machine: {path}\n  try: tools/install-host-tools, or apt install {package}")
+
+
+def binary() -> Path:
+    """The emulator, built when it is not there yet.
+
+    Raises:
+        NotToBeHad: the source is not in the registry today.
+    """
+    digest = store.key(SHA256, CONFIGURE, Path(__file__).parent / "bochs.py")
+    return store.get("bochs", digest, _build) / "bochs"
+
+
+def _build(work: Path) -> None:
+    need("g++", "make")
+    archive = Archive(RELEASE)
+    archive.refresh()
+    tarball = archive.source_file(PACKAGE, TARBALL, SHA256, work)
+    tree = work / "tree"
+    tree.mkdir()
+    call(["tar", "-xf", tarball, "-C", tree, "--strip-components=1"], limit=120, what="unpacking Bochs")
+    flags = {"CFLAGS": "-O3", "CXXFLAGS": "-O3"}
+    call(["./configure", *CONFIGURE], limit=300, what="configuring Bochs", cwd=tree, env=flags)
+    call(["make", "-j2"], limit=1800, what="building Bochs", cwd=tree)
+    call(["strip", tree / "bochs"], limit=60, what="building Bochs")
+    shutil.copy(tree / "bochs", work / "bochs")
+    shutil.rmtree(tree)
+    for rest in (*work.glob("*.tar.xz"), *work.glob("*.dsc")):
+        rest.unlink()
+
+
+def _iso(kernel: Kernel, work: Path) -> Path:
+    """Bochs has no -kernel: GRUB on a CD loads it."""
+    digest = store.key(kernel.vmlinuz, kernel.initramfs, APPEND, GRUB_CFG)
+
+    def make(into: Path) -> None:
+        boot = work / "iso" / "boot"
+        (boot / "grub").mkdir(parents=True)
+        shutil.copy(kernel.vmlinuz, boot / "vmlinuz")
+        shutil.copy(kernel.initramfs, boot / "initramfs")
+        (boot / "grub/grub.cfg").write_text(GRUB_CFG.format(append=APPEND))
+        words = ["grub-mkrescue", "-d", GRUB, "-o", into / "boot.iso", boot.parent]
+        call(words, limit=120, what="making the CD that starts the kernel")
+
+    return store.get("iso", digest, make) / "boot.iso"
+
+
+def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
+    """The command line; the console is its standard output."""
+    rc = work / "bochsrc"
+    rc.write_text(
+        RC.format(
+            model=host.model or MODEL,
+            cpus=host.cpus,
+            ips=IPS,
+            bios=BIOS,
+            vgabios=VGABIOS,
+            root=disks.root,
+            parcel=disks.parcel,
+            results=disks.results,
+            iso=_iso(kernel, work),
+            log=work / "bochs.log",
+        )
+    )
+    return [str(binary()), "-q", "-f", str(rc)]

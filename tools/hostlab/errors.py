@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What can go wrong on the way to a host's verdicts, in three kinds that end differently."""
+
+from __future__ import annotations
+
+
+class LabError(Exception):
+    """The lab could not do its work: something is missing on this machine, or failed. The message says what to try."""
+
+
+class NotToBeHad(LabError):
+    """The package registry does not have what a host is made of today: the host is skipped by name."""
+
+
+class HostFailed(LabError):
+    """The host started, and did not come to its end: a panic, a hang, a step that failed."""

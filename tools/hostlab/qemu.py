@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""AMD SVM by QEMU's TCG, which emulates nested SVM from any x86-64 machine, without a /dev/kvm.
+
+One thread for all CPUs: with one each the emulated kernel hangs now and then. `tsc=reliable` because the kernel would
+else mistrust a TSC that has no hardware behind it, and count time by the HPET, with which KVM gives no stable clock; the
+TSC of TCG is one clock for all its CPUs.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .emulator import Disks
+from .hosts import Host
+from .kernel import Kernel
+from .tools import call, need, path_of
+
+MODEL = "max,+svm"
+MEMORY = "3G"
+APPEND = (
+    "console=ttyS0 root=/dev/vda quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
+    "tsc=reliable panic=-1"
+)
+
+
+def version() -> str:
+    """`QEMU 7.2.22`."""
+    need("qemu-system-x86_64")
+    first = call(["qemu-system-x86_64", "--version"], limit=30, what="asking QEMU").splitlines()[0]
+    return f"QEMU {first.split('version', 1)[1].split()[0]}"
+
+
+def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
+    """The command line; the console is its standard output."""
+    found = path_of("qemu-system-x86_64")
+    assert found is not None
+    words = [
+        found, "-machine", "q35", "-accel", "tcg,thread=single", "-cpu", host.model or MODEL,
+        "-smp", str(host.cpus), "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", APPEND,
+    ]  # fmt: skip
+    for disk, options in ((disks.root, "snapshot=on"), (disks.parcel, "readonly=on"), (disks.results, "cache=unsafe")):
+        words += ["-drive", f"file={disk},if=virtio,format=raw,{options}"]
+    return words
