@@ -200,6 +200,11 @@ def test_apic_id(apic_id: int) -> None:
     model.set_apic_id(apic_id)
     assert model.register(1, 0, "ebx") == (apic_id & 0xFF) << 24 | 0x010800
     assert {entry.edx for entry in model if entry.function in (0xB, 0x1F)} == {apic_id}
+    amd = CpuidModel([*(CpuidEntry(0x80000026, index, FLAG_SIGNIFCANT_INDEX, ebx=4) for index in (0, 1)),
+                      CpuidEntry(0x8000001E, ebx=0x100, ecx=0x1)])  # fmt: skip
+    amd.set_apic_id(apic_id)
+    assert [(entry.ebx, entry.edx) for entry in amd][:2] == [(4, apic_id)] * 2
+    assert amd.get(0x8000001E) == CpuidEntry(0x8000001E, eax=apic_id, ebx=0x100, ecx=0x1)
     assert model.register(0xB, 1, "ecx") == 0x201
     bare = CpuidModel()
     bare.set_apic_id(apic_id)

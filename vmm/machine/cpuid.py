@@ -27,9 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _AMD_VENDORS = ("AuthenticAMD", "HygonGenuine")
-_TOPOLOGY_LEAVES = (0xB, 0x1F)
+# Where CPUID tells the APIC id: leaf -> (register, lowest bit, width); in every sub-leaf. Intel SDM vol. 2A, CPUID; AMD
+# APM vol. 3, E.4.16 and E.4.24.
+_APIC_ID_AT = {
+    0x1: ("ebx", 24, 8),
+    0xB: ("edx", 0, 32),
+    0x1F: ("edx", 0, 32),
+    0x8000001E: ("eax", 0, 32),
+    0x80000026: ("edx", 0, 32),
+}
 # Leaves whose answer depends on ECX, for entries that the model has to make itself.
-_INDEXED_LEAVES = frozenset((0x4, 0x7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1D, 0x1E, 0x1F, 0x24, 0x8000001D))
+_INDEXED_LEAVES = frozenset(
+    (0x4, 0x7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1D, 0x1E, 0x1F, 0x24, 0x8000001D, 0x80000026)
+)
 
 
 class CpuidModel:
@@ -174,16 +184,13 @@ class CpuidModel:
     # Identity of a vCPU
 
     def set_apic_id(self, apic_id: int) -> None:
-        """Write a vCPU's APIC id where CPUID tells it: 1.EBX[31:24] (low 8 bits), EDX of leaves 0xb and 0x1f."""
+        """Write a vCPU's APIC id where CPUID tells it: 1.EBX[31:24] (low 8 bits), EDX of leaves 0xb, 0x1f and
+        0x80000026 (AMD's own topology), EAX of 0x8000001e (AMD's extended APIC id).
+        """
         if not 0 <= apic_id <= 0xFFFFFFFF:
             raise UsageError(f"APIC id {apic_id} does not fit in 32 bits")
-        low = (apic_id & 0xFF) << 24
         self._entries = [
-            entry._replace(edx=apic_id)
-            if entry.function in _TOPOLOGY_LEAVES
-            else entry._replace(ebx=entry.ebx & 0x00FFFFFF | low)
-            if entry.function == 1
-            else entry
+            _with_field(entry, *_APIC_ID_AT[entry.function], apic_id) if entry.function in _APIC_ID_AT else entry
             for entry in self._entries
         ]
 
@@ -256,6 +263,12 @@ def _fitting(entry: CpuidEntry) -> CpuidEntry:
         if not 0 <= value <= 0xFFFFFFFF:
             raise UsageError(f"CPUID leaf {entry.function:#x}: {name} = {value:#x} does not fit in 32 bits")
     return entry
+
+
+def _with_field(entry: CpuidEntry, register: str, lowest: int, width: int, value: int) -> CpuidEntry:
+    """The entry with the low `width` bits of `value` in that field."""
+    mask = (1 << width) - 1
+    return entry._replace(**{register: getattr(entry, register) & ~(mask << lowest) | (value & mask) << lowest})
 
 
 def _checked(register: str) -> str:

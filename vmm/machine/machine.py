@@ -17,8 +17,8 @@ from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.devices.sink import Sink
+from vmm.machine.exposed import exposed, unedited
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import GuestMemory
@@ -30,20 +30,17 @@ from vmm.machine.wiring import Board
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from functools import lru_cache
     from typing import Literal, TypeAlias
 
-    from vmm.abi.cpuid import CpuidEntry
     from vmm.kvm.exits import Exit
     from vmm.machine.context import Context
+    from vmm.machine.cpuid import CpuidModel
     from vmm.machine.debug import Debugger
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.passing import Passing
     from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
-else:
-    from vmm.abi.light import lru_cache
 
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
 IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
@@ -52,22 +49,6 @@ DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 COM1_GSI = 4
 LAST_XAPIC_ID = 254  # 255 is the broadcast
-
-
-_offers: list[CpuidModel] = []
-
-
-def _offered(kvm: Kvm) -> CpuidModel:
-    """What KVM_GET_SUPPORTED_CPUID says, asked once per process: it takes as long as making a VM."""
-    if not _offers:
-        _offers.append(CpuidModel(kvm.get_supported_cpuid()))
-    return _offers[0].copy()
-
-
-@lru_cache(maxsize=64)
-def _as_offered(apic_id: int) -> tuple[CpuidEntry, ...]:
-    """What a vCPU gets where nobody edits CPUID: the same in every machine of a process, after `_offered`."""
-    return _offers[0].of_vcpu(apic_id)
 
 
 class Machine(Hooks, VirtioSlots, Closes):
@@ -198,12 +179,13 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self._passing
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
-        self.cpuid = model = _offered(self.kvm)
+        lapic = self.irqchip != "none"
+        self.cpuid = model = exposed(self.kvm, lapic=lapic)
         if edit:
             edit(model)
-        if self.irqchip != "none" and ids[0] != 0:
+        if lapic and ids[0] != 0:
             self.vm.set_boot_cpu_id(ids[0])
-        if self.irqchip != "none" and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
+        if lapic and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
             # Without it an INIT finds a vCPU that is still in xAPIC mode by the low 8 bits of its id only. A caller
             # that wants other flags, or none, has enabled those.
             self.vm.require("X2APIC_API", f"APIC id {max(ids)}")
@@ -212,7 +194,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
-            vcpu.set_cpuid2(_as_offered(apic_id) if edit is None else model.of_vcpu(apic_id))
+            vcpu.set_cpuid2(unedited(apic_id, lapic=lapic) if edit is None else model.of_vcpu(apic_id))
             self.runners.append(Runner(vcpu, index, self.lane.finish))
 
     def coalesce_console(self) -> None:
