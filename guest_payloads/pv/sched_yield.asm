@@ -1,8 +1,9 @@
 ; summary: a vCPU gives its CPU to another one that has lost its own: KVM_HC_SCHED_YIELD
 ; needs:   irqchip
-; machine: irqchip=split cpus=2 start=all timeout=5
+; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   nr = 11            KVM_HC_SCHED_YIELD, the feature's hypercall
 ; param:   calls = 8          calls to vCPU 1, and as many to nobody
+; param:   target = 1         the APIC id that those calls name: vCPU 1's
 ; param:   contend = 1        0: each vCPU may have a CPU of its own, so that nobody needs what is given
 ; result:  seen       u64   EAX of CPUID 0x40000001: bit 13 is PV_SCHED_YIELD
 ; result:  made       u64   calls that named vCPU 1 while it was busy
@@ -15,13 +16,19 @@
 ; RAX = 11, RBX = APIC id: KVM hands the rest of the caller's turn to that vCPU, if it is ready to run and does not, and
 ; if this CPU has more than one thread to run. It always returns 0; whether it yielded, only the host knows.
 ;
-; Both vCPUs are busy on one CPU, so that one is always ready while the other runs. Then vCPU 1 halts, and the other
-; calls on: to give a turn to itself, and to nobody.
+; KVM finds that vCPU by its APIC id, in a map that it makes anew when a guest switches an APIC on. So both do that first,
+; as every operating system does: of a vCPU that has not, a map may know nothing.
+;
+; Both vCPUs are busy on one CPU, so that one is ready while the other runs. Before each call vCPU 0 waits until vCPU 1
+; has counted on: it was in the guest just now, and has lost its CPU since, for vCPU 0 has it. Then vCPU 1 halts, and the
+; other calls on: to give a turn to itself, and to nobody.
 
 %include "results.inc"
+%include "apic.inc"
 
 ARRIVED = DATA_BASE                       ; u8: vCPU 1 is busy
 LEAVE   = DATA_BASE + 0x40                ; u8: vCPU 1 may halt
+COUNT   = DATA_BASE + 0x80                ; u64: vCPU 1 counts here while it is busy
 NOBODY  = 0xdd                            ; an APIC id that no vCPU has
 
 FIRST  = 1                                ; OUT of these, for the host: calls to vCPU 1 begin,
@@ -31,6 +38,7 @@ THIRD  = 3                                ; and all have been made
 start:
     test  edi, edi
     jnz   target
+    X2APIC_ENABLE
     call  hypercall_init
     mov   eax, KVM_CPUID_FEATURES
     cpuid
@@ -48,7 +56,12 @@ wait:
     xor   r8d, r8d                        ; calls made
     xor   r9d, r9d                        ; and refused
 to_target:
-    mov   ebx, 1
+    mov   r11, qword ptr [COUNT]
+at_work:
+    pause
+    cmp   qword ptr [COUNT], r11
+    je    at_work
+    mov   ebx, PARAM_target
     call  yield
     cmp   r8d, PARAM_calls
     jb    to_target
@@ -96,9 +109,10 @@ yielded:
 
 ; ---- vCPU 1: busy until it may halt
 target:
+    X2APIC_ENABLE
     mov   byte ptr [ARRIVED], 1
 busy:
-    pause
+    inc   qword ptr [COUNT]
     cmp   byte ptr [LEAVE], 0
     je    busy
     mov   byte ptr [ARRIVED], 0

@@ -149,7 +149,8 @@ def _counted(target: Calls, nobody: Calls, numbers: dict[str, object]) -> Findin
         reason = f"{SUCCESSFUL} rose by {nobody.successful} over calls that named nobody else"
         return Finding(Verdict.BROKEN, reason, numbers)
     if not target.successful:
-        return Finding(Verdict.UNPROVEN, f"no yield of {target.made} found the other vCPU waiting for a CPU", numbers)
+        reason = f"none of {target.made} yields gave the CPU away, though the other vCPU had just lost it"
+        return Finding(Verdict.UNPROVEN, reason, numbers)
     summary = (
         f"{target.made} calls, {target.attempted} attempted, {target.successful} successful; "
         f"of {nobody.made} to itself or nobody, {nobody.successful}"

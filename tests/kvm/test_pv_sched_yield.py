@@ -70,3 +70,14 @@ def test_masked_and_enforced_the_calls_are_refused(monkeypatch: pytest.MonkeyPat
 def test_another_hypercall_is_broken(nr: int) -> None:
     """Also one that returns 0."""
     assert run(nr=nr).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("target", [0, 0xDD])
+def test_a_call_that_names_another_is_no_success(target: int) -> None:
+    """The caller itself, or nobody: answered with 0, and no CPU is given away."""
+    row = run(target=target)
+    if row.finding.evidence["transport"] == 2:
+        assert row.verdict is Verdict.SERVICED
+    else:
+        assert row.verdict is Verdict.UNPROVEN
+        assert row.finding.evidence["successful"] == 0
