@@ -1,20 +1,24 @@
 ; summary: stolen time: how long this vCPU was ready to run and did not, told by KVM through shared memory
 ; needs:   irqchip
-; machine: irqchip=split cpus=2 start=all timeout=10
+; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   msr = 0x4b564d03   MSR_KVM_STEAL_TIME, the feature's MSR
 ; param:   hog = 1            0: no other process competes for the CPU
 ; param:   wanted = 8000000   nanoseconds that must be stolen
-; param:   turns = 500        give up after so many turns
-; param:   turn = 1000000     TSC ticks of a turn
+; param:   turns = 200        give up after so many turns
+; param:   turn = 100000000   TSC ticks that a turn lasts at most: it ends when this vCPU has lost its CPU
+; param:   watch = 16         losses under the eyes of vCPU 1, after which it need not have seen `preempted` set
+; param:   sampled = 0x10     the byte of the area that vCPU 1 looks at: `preempted`
 ; param:   halt = 30000000    timer ticks (nanoseconds) to sleep in HLT
-; param:   halts = 6          on a busy host a vCPU may awake late, and that is stolen: sleep again, at most so often
+; param:   halts = 6          a vCPU may awake late, and that is stolen: sleep again, twice as long, at most so often
 ; result:  seen            u64   EAX of CPUID 0x40000001: bit 5 is STEAL_TIME
 ; result:  first_steal     u64   nanoseconds stolen when the guest looked for the first time
 ; result:  stolen          u64   nanoseconds stolen since, while the guest was busy
 ; result:  turns           u64   in so many turns
-; result:  own_preempted   u64   what this vCPU read in its own `preempted`, all readings ORed: 0, for it is running
+; result:  own_reads       u64   how often this vCPU read its own `preempted`
+; result:  own_preempted   u64   what it read, all readings ORed: 0, for it is running
 ; result:  samples         u64   how often vCPU 1 looked at vCPU 0's `preempted`
-; result:  preempted       u64   and how often it was set
+; result:  watched         u64   losses of the CPU inside the guest during which vCPU 1 looked
+; result:  preempted       u64   and in how many of those it found `preempted` set
 ; result:  halt_ticks      u64   TSC ticks in HLT
 ; result:  halt_stolen     u64   nanoseconds stolen meanwhile: little, for a halted vCPU is not ready to run
 ; result:  off_moved       u64   how far `version` went after the feature was switched off: 0
@@ -25,6 +29,8 @@
 ; sets bit 0 when it takes the CPU away from a vCPU that could have gone on, and clears the byte before it runs again.
 ;
 ; The host makes another process compete for the CPU of both vCPUs, and compares each OUT with the scheduler's figures.
+; A turn ends when `version` moves though the guest was not left by an OUT: vCPU 0 has lost the one CPU, and has it again.
+; If vCPU 1 has looked meanwhile, it has seen what KVM wrote at the loss.
 
 %include "results.inc"
 %include "apic.inc"
@@ -32,7 +38,7 @@
 AREA    = DATA_BASE                       ; the kvm_steal_time of vCPU 0
 PHASE   = DATA_BASE + 0x1000              ; u8: 0 wait, 1 sample, 2 done
 SAMPLES = DATA_BASE + 0x1040              ; u64
-SET     = DATA_BASE + 0x1048              ; u64
+SET     = DATA_BASE + 0x1048              ; u64: samples in which the bit was set
 WOKEN   = DATA_BASE + 0x1050              ; u8: the timer interrupt came
 ENOUGH  = DATA_BASE + 0x1058              ; u8, written by the host: the other process has had the CPU
 TIMER_VECTOR = 0x40
@@ -69,24 +75,42 @@ start:
     add   r12, rax                        ; our aim
     xor   ebp, ebp                        ; turns
     xor   r15d, r15d                      ; what we saw in our own `preempted`
+    xor   ebx, ebx                        ; and how often we looked
+    xor   r13d, r13d                      ; losses that vCPU 1 watched
+    xor   esi, esi                        ; and in which it saw `preempted` set
+    cmp   dword ptr [AREA + STEAL_TIME_version], 0
+    je    robbed                          ; nobody writes there: nothing can be seen
     mov   byte ptr [PHASE], 1
 
-; Be busy until enough has been stolen, and by the process that was meant to, not only by whatever else runs here.
+; Be busy until enough has been stolen, by the process that was meant to and not only by whatever else runs here, and
+; until vCPU 1 has seen us off the CPU. No PAUSE: on some hosts it is an exit, and after one of those KVM says nothing.
 busy:
     rdtsc
     shl   rdx, 32
     or    rax, rdx
     mov   r9, rax
     add   r9, PARAM_turn
+    mov   r10d, dword ptr [AREA + STEAL_TIME_version]
 spin:
-    pause
+    mov   r14, qword ptr [SET]            ; in this order: a loss in between is then not counted, rather than wrong
+    mov   r11, qword ptr [SAMPLES]
+    movzx eax, byte ptr [AREA + STEAL_TIME_preempted]
+    or    r15d, eax
+    inc   rbx
     rdtsc
     shl   rdx, 32
     or    rax, rdx
     cmp   rax, r9
-    jb    spin
-    movzx eax, byte ptr [AREA + STEAL_TIME_preempted]
-    or    r15d, eax
+    ja    turned                          ; nobody wants the CPU
+    cmp   dword ptr [AREA + STEAL_TIME_version], r10d
+    je    spin
+    cmp   qword ptr [SAMPLES], r11
+    je    turned                          ; vCPU 1 had no turn
+    inc   r13
+    cmp   qword ptr [SET], r14
+    je    turned
+    inc   rsi
+turned:
     mov   al, COMPARE
     out   DELAY_PORT, al
     inc   ebp
@@ -97,21 +121,31 @@ spin:
     jb    busy
     cmp   byte ptr [ENOUGH], 0
     je    busy
+    test  rsi, rsi
+    jnz   robbed
+    cmp   r13, PARAM_watch
+    jb    busy
 robbed:
     mov   byte ptr [PHASE], 2
+    call  read_steal
     sub   rax, r8
     RESULT stolen
     mov   eax, ebp
     RESULT turns
+    mov   rax, rbx
+    RESULT own_reads
     mov   eax, r15d
     RESULT own_preempted
     mov   rax, qword ptr [SAMPLES]
     RESULT samples
-    mov   rax, qword ptr [SET]
+    mov   rax, r13
+    RESULT watched
+    mov   rax, rsi
     RESULT preempted
 
 ; Sleep. The other process has the CPU meanwhile, and that is no theft; only a late awakening is.
     mov   ebp, PARAM_halts
+    mov   r12d, PARAM_halt
 sleep:
     mov   byte ptr [WOKEN], 0
     call  read_steal
@@ -138,8 +172,10 @@ asleep:
     mov   r10, rax
     mov   al, COMPARE
     out   DELAY_PORT, al
-    cmp   r10, PARAM_halt / 2
+    lea   r11d, [r10 * 2]
+    cmp   r11d, r12d
     jb    slept
+    add   r12d, r12d
     dec   ebp
     jnz   sleep
 slept:
@@ -165,14 +201,16 @@ left_alone:
 
 sampler:
     pause
+sampling:
     cmp   byte ptr [PHASE], 1
     jb    sampler
     ja    finished
-    inc   qword ptr [SAMPLES]
-    test  byte ptr [AREA + STEAL_TIME_preempted], KVM_VCPU_PREEMPTED
-    jz    sampler
+    test  byte ptr [AREA + PARAM_sampled], KVM_VCPU_PREEMPTED
+    jz    looked
     inc   qword ptr [SET]
-    jmp   sampler
+looked:
+    inc   qword ptr [SAMPLES]
+    jmp   sampling
 finished:
     cli
     hlt
@@ -195,7 +233,7 @@ read_steal:
     jne   read_steal                      ; KVM has written meanwhile
     ret
 
-; ---- one interrupt after PARAM_halt ticks of the APIC's bus, which has 1 GHz under KVM
+; ---- one interrupt after R12 ticks of the APIC's bus, which has 1 GHz under KVM
 start_timer:
     xor   edx, edx
     mov   ecx, X2APIC_TDCR
@@ -205,7 +243,7 @@ start_timer:
     mov   eax, TIMER_VECTOR               ; one-shot, not masked
     wrmsr
     mov   ecx, X2APIC_TMICT
-    mov   eax, PARAM_halt
+    mov   eax, r12d
     wrmsr
     ret
 

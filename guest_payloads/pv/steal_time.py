@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Host half of steal_time: another process on the vCPU's CPU, and the scheduler's own count of what it cost the vCPU.
 
-At each OUT the vCPU's thread is out of KVM_RUN. KVM wrote the area after the last look began and before this one: what
+At each OUT the vCPU's thread is out of KVM_RUN. KVM wrote the area after the last look ended and before this one: what
 it says must lie between what /proc/self/task/TID/schedstat said then and says now. Both read the same counter of the
-host's scheduler (`run_delay`), so the bounds are exact.
+host's scheduler (`run_delay`), so the bounds hold however slow or busy the host is; and whatever is said of stolen time
+is said of looks, each with its bounds. What the guest read itself lies between two of them.
+
+KVM sets `preempted` where it takes the CPU away from a vCPU at a host's interrupt, on its way back into the guest
+(since Linux 5.19; before, at every loss inside KVM_RUN), and counts that in preemption_reported; a loss at any other
+exit is preemption_other, and outside KVM_RUN there is none.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 from vmm.abi import msrs, ports, pv
 from vmm.abi.structs import KVM_STEAL_TIME
@@ -33,6 +40,7 @@ HOG_SHARE = 2_000_000  # nanoseconds that the other process must have had before
 # Were a HLT counted, all of it would be stolen. It is not, but an awakening comes late where others have the CPU, and
 # so do those by which the host looks at its limits meanwhile: a part of the HLT is left, this one at least.
 SLEPT = 1 / 8
+REPORTED, OTHER = "preemption_reported", "preemption_other"
 COMPARE = 1  # what the guest writes when the area is up to date
 NOT_RAM = REGIONS["scratch_mmio"].base  # a device answers there
 REFUSAL_AREA = REGIONS["data"].base + 0x8000  # away from the table of payload accesses
@@ -58,31 +66,38 @@ class Evidence:
     """What the host saw, and the guest's results; times in nanoseconds.
 
     `looks`: one at the beginning, one after each of the `turns` in which the guest was busy, one after each HLT.
-    `reported` and `other` are KVM's statistics preemption_*: None where it has none.
+    `stolen` is the guest's own count over those turns, from the first look on. `watched` losses of the CPU had vCPU 1
+    looking, `preempted` are those in which it saw the byte set. `reported` and `other` are KVM's statistics
+    preemption_*, over those turns: None where it has none.
     """
 
     looks: tuple[Look, ...]
     seen: int
     wanted: int
     turns: int
+    first_steal: int
     stolen: int
+    own_reads: int
     own_preempted: int
     samples: int
+    watched: int
     preempted: int
     halt: int
     halt_stolen: int
+    watch: int
     off_moved: int
     reported: int | None = None
     other: int | None = None
 
 
 class Watch:
-    """Takes a Look at each COMPARE of the guest, on the vCPU's own thread."""
+    """Takes a Look at each COMPARE of the guest, on the vCPU's own thread, and beside it KVM's `counted` losses."""
 
-    def __init__(self, guest: Guest, hog: Hog | None) -> None:
-        self.guest, self.hog = guest, hog
+    def __init__(self, guest: Guest, hog: Hog | None, stats: Mapping[str, int]) -> None:
+        self.guest, self.hog, self.stats = guest, hog, stats
         self.tid = kick.thread_id()  # vCPU 0 runs on the caller's thread
         self.looks: list[Look] = []
+        self.counted: list[tuple[int | None, int | None]] = []
         self.before = self.run_delay()
         guest.machine.on_port_write(ports.DELAY, self.look)
 
@@ -95,9 +110,15 @@ class Watch:
             area = KVM_STEAL_TIME.unpack(self.guest.machine.memory.read(AREA, KVM_STEAL_TIME.size))
             hog = self.hog.on_cpu if self.hog else 0
             self.looks.append(Look(self.before, after, area["steal"], area["version"], area["flags"], hog))
+            self.counted.append((self.stats.get(REPORTED), self.stats.get(OTHER)))
             if self.hog is None or hog - self.looks[0].hog >= HOG_SHARE:
                 self.guest.machine.memory.write(ENOUGH, b"\1")
         self.before = self.run_delay()
+
+    def rise(self, statistic: int, turns: int) -> int | None:
+        """By how much one of `counted` rose from the first look to that after the last turn."""
+        first, last = self.counted[0][statistic], self.counted[min(turns, len(self.counted) - 1)][statistic]
+        return None if first is None or last is None else last - first
 
 
 def prove(lab: Lab) -> Finding:
@@ -110,7 +131,7 @@ def prove(lab: Lab) -> Finding:
         stats = stack.enter_context(vcpu.get_stats()) if guest.machine.kvm.check_extension("BINARY_STATS_FD") else {}
         stack.enter_context(pinned(cpu))  # the thread of vCPU 1 inherits it: it sees vCPU 0 when that does not run
         hog = stack.enter_context(Hog(cpu)) if lab.param("hog") else None
-        watch = Watch(guest, hog)
+        watch = Watch(guest, hog, stats)
         run_to_pass(guest)
         return judge(
             Evidence(
@@ -118,30 +139,38 @@ def prove(lab: Lab) -> Finding:
                 seen=guest["seen"],
                 wanted=lab.param("wanted"),
                 turns=guest["turns"],
+                first_steal=guest["first_steal"],
                 stolen=guest["stolen"],
+                own_reads=guest["own_reads"],
                 own_preempted=guest["own_preempted"],
                 samples=guest["samples"],
+                watched=guest["watched"],
                 preempted=guest["preempted"],
                 halt=guest["halt_ticks"] * 10**6 // vcpu.get_tsc_khz(),
                 halt_stolen=guest["halt_stolen"],
+                watch=lab.param("watch"),
                 off_moved=guest["off_moved"],
-                reported=stats.get("preemption_reported"),
-                other=stats.get("preemption_other"),
+                reported=watch.rise(0, guest["turns"]),
+                other=watch.rise(1, guest["turns"]),
             )
         )
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Within the scheduler's bounds at every look; grown by what was wanted while the hog ran; not grown by a HLT."""
+    """Within the scheduler's bounds at every look; grown by what was wanted while the hog ran; not grown by a HLT;
+    `preempted` seen set by vCPU 1 where KVM says that it reports losses, and never by the vCPU that runs.
+    """
     looks = evidence.looks
     first, last = looks[0], looks[-1]
     steps = [later.version - earlier.version for earlier, later in pairwise(looks)]
     robbed = looks[min(evidence.turns, len(looks) - 1)]
     before_halt = looks[-2] if len(looks) > 1 else first
-    run_delay, hog, halt_hog = robbed.after - first.after, robbed.hog - first.hog, last.hog - before_halt.hog
+    stolen, halt_late = _Grown.between(first, robbed), _Grown.between(before_halt, last)
+    hog, halt_hog = robbed.hog - first.hog, last.hog - before_halt.hog
     numbers = numbers_of(
-        stolen_ns=evidence.stolen,
-        run_delay_ns=run_delay,
+        stolen_ns=stolen.steal,
+        run_delay_ns=f"{stolen.low} to {stolen.high}",
+        stolen_as_the_guest_read_it_ns=evidence.stolen,
         hog_ns=hog,
         looks=len(looks),
         equal_to_run_delay=sum(look.steal in (look.before, look.after) for look in looks),
@@ -150,13 +179,17 @@ def judge(evidence: Evidence) -> Finding:
         version_steps=f"{min(steps, default=0)} to {max(steps, default=0)}",
         halt_ns=evidence.halt,
         halt_stolen_ns=evidence.halt_stolen,
+        halt_run_delay_ns=f"up to {halt_late.high}",
         halt_hog_ns=halt_hog,
         samples=evidence.samples,
+        watched=evidence.watched,
         preempted_seen=evidence.preempted,
+        own_reads=evidence.own_reads,
+        own_preempted=evidence.own_preempted,
         preemption_reported=evidence.reported,
         preemption_other=evidence.other,
     )
-    wrong = _wrong(evidence, steps)
+    wrong = _wrong(evidence, steps) or _wrong_byte(evidence, robbed)
     if wrong:
         return Finding(Verdict.BROKEN, wrong, numbers)
     if hog <= 0:
@@ -164,15 +197,39 @@ def judge(evidence: Evidence) -> Finding:
     if evidence.stolen < evidence.wanted:
         reason = f"the scheduler took only {_ms(evidence.stolen)} from the vCPU's thread"
         return Finding(Verdict.UNPROVEN, reason, numbers)
+    if not evidence.preempted and evidence.watched < evidence.watch:
+        reason = f"vCPU 1 could look at preempted during {evidence.watched} losses of vCPU 0's CPU, too few to say"
+        return Finding(Verdict.UNPROVEN, reason, numbers)
     if evidence.halt - evidence.halt_stolen < evidence.halt * SLEPT:
         reason = f"this host is too busy: awake {_ms(evidence.halt_stolen)} late from a HLT of {_ms(evidence.halt)}"
         return Finding(Verdict.UNPROVEN, reason, numbers)
-    seen = f"preempted seen {evidence.preempted}x" if evidence.preempted else "preempted never seen"
     summary = (
-        f"{_ms(evidence.stolen)} stolen, and run_delay grew {_ms(run_delay)}; {_ms(evidence.halt_stolen)} in a HLT of "
-        f"{_ms(evidence.halt)}, of which the hog had {_ms(halt_hog)}; {seen}"
+        f"{_ms(stolen.steal)} stolen where run_delay grew {_ms(stolen.low)} to {_ms(stolen.high)}; "
+        f"{_ms(evidence.halt_stolen)} in a HLT of {_ms(evidence.halt)}; {_byte(evidence)}"
     )
     return Finding(Verdict.WORKS, "", numbers, summary)
+
+
+class _Grown(NamedTuple):
+    """By how much `steal` grew from one look to another, and the least and the most that run_delay grew meanwhile."""
+
+    steal: int
+    low: int
+    high: int
+
+    @classmethod
+    def between(cls, earlier: Look, later: Look) -> _Grown:
+        steal = later.steal - earlier.steal
+        return cls(steal, max(0, later.before - earlier.after), later.after - earlier.before)
+
+
+def _byte(evidence: Evidence) -> str:
+    """What is to be said of `preempted`, where nothing contradicts the ABI."""
+    losses, own = f"{evidence.watched} losses of the CPU", f"{evidence.own_reads} readings of its own"
+    if evidence.preempted:
+        return f"preempted seen set in {evidence.preempted} of {losses}, clear in {own}"
+    told = "" if evidence.reported is None else f": KVM counts {evidence.reported} as reported"
+    return f"preempted never seen set in {losses}{told}"
 
 
 def _wrong(evidence: Evidence, steps: list[int]) -> str:
@@ -188,9 +245,13 @@ def _wrong(evidence: Evidence, steps: list[int]) -> str:
             return f"version {look.version} is odd while the vCPU is out of the guest"
         if look.flags:
             return f"flags are {look.flags:#x}, and should be 0"
-        grown, low, high = look.steal - first.steal, look.before - first.after, look.after - first.before
-        if not low <= grown <= high:
-            return f"steal grew by {grown} ns where the thread's run_delay grew by {low} to {high} ns"
+    for earlier, later in pairwise(looks):
+        each = _Grown.between(earlier, later)
+        if not each.low <= each.steal <= each.high:
+            return f"steal grew by {each.steal} ns where the thread's run_delay grew by {each.low} to {each.high} ns"
+    low, high = max(look.before - look.steal for look in looks), min(look.after - look.steal for look in looks)
+    if low > high:
+        return f"steal drifts away from the thread's run_delay, by {low - high} ns over {len(looks)} looks"
     for step in steps:
         if step < 2:
             return f"version moved by {step} from one look to the next, and each entry updates it by 2"
@@ -198,6 +259,26 @@ def _wrong(evidence: Evidence, steps: list[int]) -> str:
         return f"a running vCPU reads {evidence.own_preempted:#x} in its own preempted byte"
     if evidence.off_moved:
         return f"version moved by {evidence.off_moved} after the feature was switched off"
+    return ""
+
+
+def _wrong_byte(evidence: Evidence, robbed: Look) -> str:
+    """`preempted` and the guest's reading of `steal` against what KVM counted and the host read."""
+    looks = evidence.looks
+    following = looks[min(evidence.turns + 1, len(looks) - 1)]
+    read = evidence.first_steal + evidence.stolen
+    if not robbed.steal <= read <= following.steal:
+        return f"the guest read {read} ns as stolen, the host {robbed.steal} before and {following.steal} after"
+    if evidence.preempted or not evidence.reported:
+        return ""
+    # Each entry of KVM_RUN moves `version` by 2, and each return to the CPU inside it. Of those returns some had nobody
+    # who looked; KVM's reports may all be of those, and two may share one return.
+    returns = (robbed.version - looks[0].version) // 2 - evidence.turns
+    if evidence.reported > 2 * max(0, returns - evidence.watched):
+        return (
+            f"KVM reported {evidence.reported} losses of the CPU, and preempted was clear in all {evidence.watched} "
+            f"that another vCPU watched, of {returns}"
+        )
     return ""
 
 

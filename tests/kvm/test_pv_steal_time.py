@@ -39,6 +39,8 @@ def test_works_with_a_hog() -> None:
     assert numbers["hog_ns"] > 0
     assert numbers["halt_stolen_ns"] < numbers["halt_ns"]
     assert numbers["version_first"] % 2 == 0
+    low, high = (int(word) for word in numbers["run_delay_ns"].split(" to "))
+    assert low <= numbers["stolen_ns"] <= high
     kinds = {each.kind for each in row.refusals}
     assert kinds == {"masked", "enforced", "control", "reserved", "argument", "address"}
     assert all(each.holds for each in row.refusals)
@@ -61,6 +63,30 @@ def test_works_on_a_thread_of_its_own() -> None:
     thread.start()
     thread.join()
     assert rows[0].verdict is Verdict.WORKS, rows[0].finding
+
+
+def test_preempted_is_seen_set_where_kvm_reports_losses_and_clear_by_the_vcpu_itself() -> None:
+    row = run()
+    assert row.verdict is Verdict.WORKS, row.finding
+    numbers = row.finding.evidence
+    assert (numbers["own_reads"] > 0, numbers["own_preempted"]) == (True, 0)
+    if not numbers.get("preemption_reported"):
+        assert numbers["preempted_seen"] > 0 or numbers["watched"] >= 16
+    else:
+        assert 0 < numbers["preempted_seen"] <= numbers["watched"]
+
+
+@pytest.mark.parametrize("offset", [0x11, 0x20])
+def test_a_byte_that_is_never_set_is_noticed(offset: int) -> None:
+    """vCPU 1 looks at padding. KVM's own count of reports says that it should have seen something."""
+    row = run(sampled=offset)
+    numbers = row.finding.evidence
+    assert numbers["preempted_seen"] == 0
+    if numbers.get("preemption_reported"):
+        assert row.verdict is Verdict.BROKEN
+        assert "preempted was clear in all" in row.finding.reason
+    else:
+        assert "preempted never seen set" in row.finding.summary
 
 
 def test_without_a_hog_it_is_unproven() -> None:

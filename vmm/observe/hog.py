@@ -24,7 +24,7 @@ from vmm.observe import schedstat
 if TYPE_CHECKING:
     import subprocess
 
-LIFETIME = 10.0  # seconds; a hog that nobody ended ends itself
+LIFETIME = 60.0  # seconds, longer than any proof; a hog that nobody ended ends itself
 
 # It ends with its parent, however that dies: an orphan has another parent. Then a byte tells that it runs.
 _SPIN = """
