@@ -24,13 +24,24 @@ def row(*, mask: tuple[str, ...] = (), enforce: bool = False, **params: int) -> 
 
 def test_the_bit_is_gated_and_the_rest_needs_nesting() -> None:
     made = row()
-    nesting = made.finding.evidence["guest_sees_vmx_or_svm"]
-    assert made.verdict is (Verdict.UNPROVEN if nesting else Verdict.INERT), made.finding.reason
     assert made.finding.evidence["accepted_with_feature"] == 1
     assert made.finding.evidence["refused_when_enforced"] == 1
     assert all(each.holds for each in made.refusals)
+    nesting = supported().has("svm") or supported().has("vmx")
+    assert made.finding.evidence["guest_sees_vmx_or_svm"] == int(nesting)
     if not nesting:
+        assert made.verdict is Verdict.INERT, made.finding.reason
         assert len(made.refusals) == 4
+        return
+    lost = "never left the nested guest with a #PF exit" in made.finding.reason  # some kernels lose it: docs/hosts.md
+    assert made.verdict is (Verdict.BROKEN if lost else Verdict.WORKS), made.finding.reason
+    assert len(made.refusals) == 6
+
+
+def test_without_nesting_it_is_inert() -> None:
+    made = row(mask=("svm", "vmx"))
+    assert made.verdict is Verdict.INERT, made.finding.reason
+    assert len(made.refusals) == 4
 
 
 @pytest.mark.parametrize("enforce", [False, True])

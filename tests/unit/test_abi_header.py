@@ -9,11 +9,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from vmm import abi
-from vmm.abi import structs, x86
+from vmm.abi import structs, svm, vmx, x86
 
 HEADERS = ("stddef.h", "errno.h", "linux/kvm.h", "linux/kvm_para.h", "asm/kvm.h", "asm/kvm_para.h")
 FLAGS_HEADER = Path("/usr/include/x86_64-linux-gnu/asm/processor-flags.h")
@@ -45,6 +46,18 @@ def test_constants_agree() -> None:
 @pytest.mark.parametrize("check", [is_equal("KVM_CAP_SIGNAL_MSI", 78), is_equal("KVM_CAP_NO_SUCH", 1)])
 def test_a_wrong_row_is_noticed(check: str) -> None:
     assert "error" in compile_errors([check])
+
+
+@pytest.mark.parametrize("module", [svm, vmx], ids=["svm", "vmx"])
+def test_exits_of_a_nested_guest_agree(module: ModuleType) -> None:
+    rows = [row for row in module.EXITS if row.header]
+    assert len(rows) > 8
+    assert compile_errors([is_equal(row.name, row.value) for row in rows], module.HEADER) == ""
+
+
+@pytest.mark.parametrize("check", [is_equal("SVM_EXIT_HLT", 0x79), is_equal("SVM_EXIT_NO_SUCH", 1)])
+def test_a_wrong_exit_is_noticed(check: str) -> None:
+    assert "error" in compile_errors([check], svm.HEADER)
 
 
 def test_structures_agree() -> None:

@@ -87,6 +87,17 @@ GUEST_MEMFD = (
     Named(1 << 0, "GUEST_MEMFD_FLAG_MMAP", "the host may map it", "6.18"),
     Named(1 << 1, "GUEST_MEMFD_FLAG_INIT_SHARED", "the host may touch it from the first", "6.18"),
 )
+NESTED_STATE = (
+    Named(1 << 0, "KVM_STATE_NESTED_GUEST_MODE", "a guest of the guest runs", None, _ASM),
+    Named(1 << 1, "KVM_STATE_NESTED_RUN_PENDING", "it was entered and has not begun", None, _ASM),
+    Named(1 << 2, "KVM_STATE_NESTED_EVMCS", "its VMCS is an enlightened one", None, _ASM),
+    Named(1 << 3, "KVM_STATE_NESTED_MTF_PENDING", "a monitor trap is pending", None, _ASM),
+    Named(1 << 8, "KVM_STATE_NESTED_GIF_SET", "SVM: the global interrupt flag is set", None, _ASM),
+)
+NESTED_FORMATS = (
+    Named(0, "KVM_STATE_NESTED_FORMAT_VMX", "a VMCS, as KVM keeps it", None, _ASM),
+    Named(1, "KVM_STATE_NESTED_FORMAT_SVM", "a VMCB", None, _ASM),
+)
 VCPU_TSC = (
     Named(0, "KVM_VCPU_TSC_CTRL", "attribute group of the TSC", None, _ASM),
     Named(0, "KVM_VCPU_TSC_OFFSET", "attribute: guest TSC minus host TSC", None, _ASM),
@@ -108,5 +119,7 @@ TABLES = (
     RUN_FLAGS,
     DIRTY_LOG,
     GUEST_MEMFD,
+    NESTED_STATE,
+    NESTED_FORMATS,
     VCPU_TSC,
 )

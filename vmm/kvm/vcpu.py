@@ -18,6 +18,7 @@ from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Exit, Interrupted
 from vmm.kvm.handle import Handle, new
+from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
 
 TYPE_CHECKING = False
@@ -296,6 +297,17 @@ class Vcpu(Handle):
         for i, (number, value) in enumerate(xcrs.items()):
             raw.xcrs[i].xcr, raw.xcrs[i].value = number, value
         self.call("KVM_SET_XCRS", raw, f"setting the XCRs of {self.what}")
+
+    def get_nested_state(self, size: int) -> NestedState:
+        """KVM_GET_NESTED_STATE; `size` is what KVM_CAP_NESTED_STATE says, the most that it can take."""
+        raw = ffi.new("char[]", size)
+        ffi.cast("__u32 *", raw)[1] = size
+        self.call("KVM_GET_NESTED_STATE", raw, f"reading the nested state of {self.what}")
+        return NestedState(bytes(ffi.buffer(raw, ffi.cast("__u32 *", raw)[1])))
+
+    def set_nested_state(self, state: NestedState) -> None:
+        """KVM_SET_NESTED_STATE. Special registers and MSRs must be those of the same moment, and be set before."""
+        self.call("KVM_SET_NESTED_STATE", ffi.new("char[]", state.data), f"setting the nested state of {self.what}")
 
     def get_debugregs(self) -> DebugRegs:
         """KVM_GET_DEBUGREGS."""

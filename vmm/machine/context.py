@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from vmm.abi.record import record
 from vmm.errors import UsageError
+from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
@@ -23,7 +24,7 @@ XSAVE_BYTES = 4096
 class VcpuContext:
     """One vCPU. `fpu` is the XSAVE area (struct kvm_fpu where `xsave` is False); `msrs` those that KVM lists and reads.
 
-    `lapic` and `mp_state` are None without an in-kernel LAPIC.
+    `lapic` and `mp_state` are None without an in-kernel LAPIC, `nested` where KVM has no nested state to give.
     """
 
     regs: Regs
@@ -36,6 +37,7 @@ class VcpuContext:
     msrs: dict[int, int]
     lapic: bytes | None
     mp_state: int | None
+    nested: NestedState | None = None
 
 
 @record
@@ -90,6 +92,7 @@ def _save(kvm: Kvm, vcpu: Vcpu, irqchip: bool) -> VcpuContext:
         msrs=_readable(vcpu, kvm.get_msr_index_list()),
         lapic=vcpu.get_lapic() if irqchip else None,
         mp_state=vcpu.get_mp_state() if irqchip else None,
+        nested=vcpu.get_nested_state(nested) if (nested := kvm.check_extension("NESTED_STATE")) else None,
     )
 
 
@@ -111,6 +114,8 @@ def _readable(vcpu: Vcpu, indices: list[int]) -> dict[int, int]:
 
 def _restore(vcpu: Vcpu, saved: VcpuContext) -> None:
     vcpu.abandon()
+    if saved.nested is not None:
+        vcpu.set_nested_state(saved.nested.outside)  # a guest in the guest that runs now would get the registers
     vcpu.set_sregs(saved.sregs)
     if saved.xcrs:
         vcpu.set_xcrs(saved.xcrs)
@@ -122,6 +127,8 @@ def _restore(vcpu: Vcpu, saved: VcpuContext) -> None:
     while left:
         left = left[vcpu.set_msrs(dict(left)) + 1 :]
     vcpu.set_debugregs(saved.debugregs)
+    if saved.nested is not None:  # the special registers and MSRs that are set by now say whether it may be
+        vcpu.set_nested_state(saved.nested)
     vcpu.set_vcpu_events(saved.events)
     if saved.mp_state is not None:
         vcpu.set_mp_state(saved.mp_state)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""nested_svm, nested_vmx and what they leave behind, on the device: works where KVM offers it, else absent."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmm.kvm import Kvm
+from vmm.payload.catalog import find
+from vmm.payload.lab import supported
+from vmm.payload.options import Options
+from vmm.payload.prove import Row, prove
+from vmm.payload.verdict import Verdict
+
+FEATURES = {"nested_svm": "svm", "nested_vmx": "vmx"}
+
+
+def rows(name: str, options: Options | None = None) -> list[Row]:
+    return prove(find(name), options)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_as_kvm_offers_it(name: str, kvm: Kvm) -> None:
+    basics, state = rows(name)
+    if not supported().has(FEATURES[name]):
+        for row in (basics, state):
+            assert row.verdict is Verdict.ABSENT
+            assert f"does not offer {FEATURES[name]}" in row.finding.reason
+        return
+    assert basics.verdict is Verdict.WORKS, basics.finding.reason
+    wanted = Verdict.WORKS if kvm.check_extension("NESTED_STATE") else Verdict.ABSENT
+    assert state.verdict is wanted, state.finding.reason
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_a_guest_without_the_feature_cannot(name: str) -> None:
+    """EFER.SVME or CR4.VMXE cannot be set by a guest whose CPUID has no SVM or VMX."""
+    if not supported().has(FEATURES[name]):
+        pytest.skip(f"this KVM does not offer {FEATURES[name]}")
+    for row in rows(name, Options(mask=(FEATURES[name],))):
+        assert row.verdict is Verdict.BROKEN
+        assert "#GP" in row.finding.reason or "is 13" in row.finding.reason, row.finding.reason
+
+
+def test_nested_state_of_a_vcpu_that_never_was_a_hypervisor(kvm: Kvm) -> None:
+    size = kvm.check_extension("NESTED_STATE")
+    if not size:
+        pytest.skip("this KVM has no KVM_CAP_NESTED_STATE")
+    with kvm.create_vm() as vm, vm.create_vcpu(0) as vcpu:
+        vcpu.set_cpuid2(kvm.get_supported_cpuid())
+        state = vcpu.get_nested_state(size)
+        assert not state.guest_mode
+        vcpu.set_nested_state(state)
+        vcpu.set_nested_state(state.outside)
+        assert vcpu.get_nested_state(size).flags == state.outside.flags
