@@ -54,3 +54,12 @@ def test_masked(mask: str, enforce: bool) -> None:
 @pytest.mark.parametrize("msr", [0x4B564D00, 0x4B564D01, 0x4B564D03], ids=hex)
 def test_a_wrong_msr_is_broken(msr: int) -> None:
     assert row(msr=msr).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize("control", [0b1011, 0b1101], ids=["without bit 2", "in ring 0 without bit 1"])
+def test_a_nested_guest_that_is_not_told_is_broken(control: int) -> None:
+    if not (supported().has("svm") or supported().has("vmx")):
+        pytest.skip("this KVM offers neither SVM nor VMX to its guests")
+    made = row(control=control)
+    assert made.verdict is Verdict.BROKEN
+    assert "waited in its load" in made.finding.reason
