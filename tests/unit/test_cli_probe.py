@@ -29,7 +29,7 @@ from vmm.observe.host import HostFacts
 from vmm.payload import probe
 from vmm.payload.probe import Target
 from vmm.payload.prove import Row
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
 
 
 def row(name: str, finding: Finding, **more: Any) -> Row:
@@ -64,7 +64,8 @@ class Rows:
 
     def table(self, facts: HostFacts, *, interrupted: bool = False) -> probe.Table:
         names = tuple(target.name for target in self.chosen)
-        return probe.Table(facts, names, tuple(self.done.values()), 0.5, self.options, interrupted=interrupted)
+        rows, strict = tuple(self.done.values()), self.keywords["strict"]
+        return probe.Table(facts, names, rows, 0.5, self.options, interrupted=interrupted, strict=strict)
 
 
 @pytest.fixture
@@ -116,6 +117,19 @@ def test_exit_status_and_every_form(
             follows("probe", out)
         if form == ("--tap",):
             assert out.startswith(f"TAP version 14\n1..{len(rows)}\n")
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_deviation_is_told_and_with_strict_it_fails(pyvmm: Callable[..., tuple[int, str, str]], strict: bool) -> None:
+    found = Finding(Verdict.WORKS, summary="seen", deviations=(Deviation("enforced: WRMSR", "#GP", "accepted"),))
+    rows = [*GOOD, row("STEAL_TIME", found, strict=strict)]
+    for form in ((), ("--json",), ("--markdown",), ("--tap",), ("-v",)):
+        status, out, _ = pyvmm(rows, *form, *["--strict"] * strict)
+        assert status == strict, form
+        assert ("enforced: WRMSR" in out, "1 deviation" in out or form == ("--json",)) == (True, True), form
+    _, _, err = pyvmm(rows, "--ci", *["--strict"] * strict)
+    level = "error" if strict else "warning"
+    assert f"::{level} title=KVM deviates at STEAL_TIME::enforced: WRMSR: accepted, and the ABI says #GP\n" in err
 
 
 TOPICS = [replace(each, name=each.name.lower(), bit=None, group="api") for each in (GOOD[0], BROKEN)]
@@ -175,7 +189,9 @@ def test_options_reach_the_proofs(pyvmm: Callable[..., tuple[int, str, str]]) ->
     pyvmm(GOOD, "--mask", "kvm_feature_steal_time", "--mask", "pv-eoi", "--enforce", "--no-refusals", calls=calls)
     ((options, keywords),) = calls
     assert options.mask == ("STEAL_TIME", "PV_EOI")
-    assert keywords == {"enforce": True, "refusals": False}
+    assert keywords == {"enforce": True, "refusals": False, "strict": False}
+    pyvmm(GOOD, "--strict", calls=calls)
+    assert calls[1][1] == {"enforce": False, "refusals": True, "strict": True}
 
 
 @pytest.mark.parametrize(

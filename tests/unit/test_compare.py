@@ -126,8 +126,8 @@ def snap(doc: Any, file: str = "a.json") -> Snapshot:
     return read(json.loads(json.dumps(doc)), file)
 
 
-def diff(a: Any, b: Any, *require: str) -> dict[str, Any]:
-    return compare.diff(snap(a, "a.json"), snap(b, "b.json"), require)
+def diff(a: Any, b: Any, *require: str, strict: bool = False) -> dict[str, Any]:
+    return compare.diff(snap(a, "a.json"), snap(b, "b.json"), require, strict=strict)
 
 
 def baseline(*docs: Any, require: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -222,6 +222,58 @@ def test_refusals_that_came_otherwise() -> None:
     doc = diff(VMX, unasked)
     assert doc["features"] == []
     assert doc["b"]["notes"] == ["refusals were not asked for: --no-refusals"]
+
+
+def deviation(what: str = "enforced: WRMSR", observed: str = "accepted") -> dict[str, str]:
+    return {"what": what, "expected": "#GP", "observed": observed, "kernels": "", "commit": ""}
+
+
+def test_a_new_deviation_is_told_and_is_a_regression_when_strict(follows: Callable[[str, Any], Any]) -> None:
+    other = changed(
+        VMX, "STEAL_TIME", deviations=[deviation()], refusals=[refusal("enforced", "WRMSR", "accepted")]
+    )  # fmt: skip
+    doc = follows("diff", diff(VMX, other))
+    found = of(doc, "STEAL_TIME")
+    assert (found["change"], doc["exit_code"], doc["strict"]) == ("changed", 0, False)
+    assert found["deviations"] == [{"what": "enforced: WRMSR", "a": None, "b": "accepted", "expected": "#GP"}]
+    text = compare_text.diff_text(doc, Style())
+    assert text.count("WRMSR") == 1, "the refusal is the deviation"
+    assert "      deviates: enforced: WRMSR: accepted, and the ABI says #GP\n" in text
+    assert text.endswith("1 otherwise changed, 1 new deviation, 20 unchanged\n")
+    assert (
+        "- STEAL\\_TIME: deviates: enforced: WRMSR: accepted, and the ABI says \\#GP\n"
+        in compare_text.diff_markdown(doc)
+    )
+    strict = follows("diff", diff(VMX, other, strict=True))
+    assert (strict["regressions"], strict["exit_code"], strict["strict"]) == (["STEAL_TIME"], 1, True)
+    assert "deviates: enforced: WRMSR" in dict(compare_text.failures(strict))["STEAL_TIME"]
+    assert diff(VMX, other, "STEAL_TIME", strict=True)["exit_code"] == 1
+    assert diff(VMX, other, "PV_EOI", strict=True)["exit_code"] == 0
+    assert diff(other, other, strict=True)["features"] == []
+
+
+def test_a_deviation_that_is_gone_or_another_is_told(follows: Callable[[str, Any], Any]) -> None:
+    before = changed(VMX, "STEAL_TIME", deviations=[deviation()])
+    gone = follows("diff", diff(before, VMX, strict=True))
+    assert (of(gone, "STEAL_TIME")["change"], gone["exit_code"]) == ("changed", 0)
+    assert "deviates no more: enforced: WRMSR\n" in compare_text.diff_text(gone, Style())
+    other = changed(VMX, "STEAL_TIME", deviations=[deviation(observed="#UD")])
+    text = compare_text.diff_text(diff(before, other), Style())
+    assert "deviates: enforced: WRMSR: #UD, and the ABI says #GP (before: accepted)\n" in text
+    unasked = copy.deepcopy(VMX)
+    unasked["options"]["refusals"] = False
+    assert diff(before, unasked)["features"] == [], "who did not ask cannot say that it is gone"
+    assert diff(unasked, before)["features"] != []
+
+
+def test_deviations_of_a_baseline(follows: Callable[[str, Any], Any]) -> None:
+    doc = follows("baseline", baseline(VMX, changed(VMX, "STEAL_TIME", deviations=[deviation()])))
+    found = of(doc, "STEAL_TIME")
+    assert found["in_baseline"]
+    assert [each["observed"] for each in found["deviations"]] == ["accepted"]
+    told = f"deviation: STEAL_TIME on {found['deviations'][0]['file']}: enforced: WRMSR: accepted, and the ABI says #GP"
+    assert told in doc["notes"]
+    assert told in compare_text.baseline_text(doc, Style())
 
 
 def test_topics_of_the_api_count_where_both_asked(follows: Callable[[str, Any], Any]) -> None:

@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from vmm.abi import pv
+from vmm.abi import deviations, pv
 from vmm.errors import HostError, MissingCapability, MissingCpus, UsageError
 from vmm.machine.cpuid import CpuidModel
 from vmm.payload import lab, probe, prove
 from vmm.payload.catalog import find, shipped
-from vmm.payload.probe import Probe, Target, select, targets
-from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict
+from vmm.payload.probe import Probe, Target, select, targets, topics
+from vmm.payload.prove import Row
+from vmm.payload.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict
 
 WORKS = Finding(Verdict.WORKS, summary="seen")
 
@@ -188,12 +190,69 @@ def test_what_happens_while_asking_for_refusals(
     assert row.verdict is Verdict.WORKS
 
 
-def test_a_wrong_refusal_breaks_the_row(lessons: Callable[..., None]) -> None:
-    lessons(
-        steal_time=(("STEAL_TIME",), lambda lab: WORKS, lambda lab: [Refusal("enforced", "WRMSR", "#GP", "accepted")])
-    )
+WRONG = Refusal("enforced", "WRMSR", "#GP", "accepted")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.WORKS, Verdict.SERVICED, Verdict.INERT, Verdict.ADVERTISED])
+def test_a_wrong_refusal_is_a_deviation(lessons: Callable[..., None], verdict: Verdict) -> None:
+    detail = Deviation("the second word", "0", "1")
+    finding = Finding(verdict, summary="seen", deviations=(detail,))
+    right = Refusal("masked", "WRMSR", "accepted", "accepted")
+    lessons(steal_time=(("STEAL_TIME",), lambda lab: finding, lambda lab: [right, WRONG]))
     (row,) = Probe(select(["STEAL_TIME"]))
-    assert (row.verdict, row.outcome) == (Verdict.BROKEN, "fail")
+    assert (row.verdict, row.outcome) == (verdict, verdict.outcome)
+    assert row.deviations == (detail, Deviation("enforced: WRMSR", "#GP", "accepted"))
+    assert row.finding.line == "seen; 2 deviations"
+    (row,) = Probe(select(["STEAL_TIME"]), strict=True)
+    assert (row.verdict, row.outcome) == (verdict, "fail")
+    lessons(steal_time=(("STEAL_TIME",), lambda lab: WORKS, lambda lab: [right]))
+    (row,) = Probe(select(["STEAL_TIME"]), strict=True)
+    assert (row.deviations, row.outcome, row.finding.line) == ((), "pass", "seen")
+
+
+def test_what_must_work_under_enforcement_and_does_not_is_broken(lessons: Callable[..., None]) -> None:
+    control = Refusal("control", "WRMSR", "accepted", "#GP")
+    lessons(steal_time=(("STEAL_TIME",), lambda lab: WORKS, lambda lab: [WRONG, control]))
+    (row,) = Probe(select(["STEAL_TIME"]))
+    assert (row.verdict, row.outcome, row.deviations) == (Verdict.BROKEN, "fail", ())
+    assert row.finding.reason == "WRMSR: #GP, and the ABI says accepted (and 1 more)"
+
+
+def test_what_is_known_of_a_deviation_is_told_and_decides_nothing(
+    lessons: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = deviations.Known("STEAL_TIME", "enforced: WRMSR", "accepted", "Linux before 9.9", "KVM: refuse", "f()")
+    monkeypatch.setattr(deviations, "KNOWN", (row, row._replace(observed="lost", kernels="all")))
+    lessons(steal_time=(("STEAL_TIME",), lambda lab: WORKS, lambda lab: [WRONG]))
+    (found,) = next(iter(Probe(select(["STEAL_TIME"])))).deviations
+    assert found.line == (
+        'enforced: WRMSR: accepted, and the ABI says #GP (Linux before 9.9; changed by "KVM: refuse")'
+    )  # fmt: skip
+    assert found == Deviation("enforced: WRMSR", "#GP", "accepted", "Linux before 9.9", "KVM: refuse")
+    monkeypatch.setattr(deviations, "KNOWN", (row._replace(feature="PV_EOI"), row._replace(observed="lost")))
+    (found,) = next(iter(Probe(select(["STEAL_TIME"])))).deviations
+    assert (found.kernels, found.commit) == ("", "")
+
+
+def test_the_outcome_of_a_run_tells_deviations_and_strict_makes_them_fail() -> None:
+    finding = Finding(Verdict.WORKS, summary="seen", deviations=(Deviation("enforced: WRMSR", "#GP", "accepted"),))
+    row = prove.Row("STEAL_TIME", 5, "eax", True, finding, (WRONG,), "steal_time", 0.1)
+    plain = Row("PV_EOI", 6, "eax", True, Finding(Verdict.UNPROVEN, "no"), (), "steal_time", 0.1)
+    payload: Any = SimpleNamespace(name="steal_time")
+    outcome = prove.outcome_of(payload, [row])
+    assert (outcome.outcome, outcome.reason) == ("pass", "STEAL_TIME works: seen; 1 deviation")
+    assert outcome.evidence["STEAL_TIME.deviation.1"] == "enforced: WRMSR: accepted, and the ABI says #GP"
+    outcome = prove.outcome_of(payload, [plain, replace(row, strict=True)])
+    assert (outcome.outcome, outcome.exit_code) == ("fail", 1)
+    assert outcome.reason == "STEAL_TIME works and deviates: enforced: WRMSR: accepted, and the ABI says #GP"
+
+
+def test_known_deviations_are_those_of_features_and_of_nothing_that_holds() -> None:
+    for row in deviations.KNOWN:
+        assert any(row.feature == target.name for target in [*targets(), *topics()]), row
+        assert all((row.what, row.observed, row.kernels, row.source)), row
+    keys = [row[:3] for row in deviations.KNOWN]
+    assert len(set(keys)) == len(keys)
 
 
 def test_what_came_before_an_interruption_is_kept(lessons: Callable[..., None], host_facts: Any) -> None:

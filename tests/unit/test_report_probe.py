@@ -22,7 +22,7 @@ from vmm.observe.host import HostFacts
 from vmm.payload.options import Options
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
 from vmm.report import junit, markdown, probe, table, tap
 from vmm.report.columns import cells, one_line
 from vmm.report.style import Style
@@ -181,6 +181,83 @@ def test_markdown_escape(text: str) -> None:
     assert "\n" not in escaped
     assert unescaped(escaped, "|") == 0
     assert re.sub(r"\\(.)", r"\1", escaped) == one_line(text)
+
+
+# Deviations ------------------------------------------------------------------------------------------------------
+
+DEVIATES = row(
+    "DEVIATES",
+    Verdict.WORKS,
+    finding=Finding(
+        Verdict.WORKS,
+        summary="one line",
+        deviations=(
+            Deviation(f"enforced: {WEIRD}", "#GP", "accepted", "before 9.9", "KVM: x"),
+            Deviation("b", "1", "2"),
+        ),
+    ),
+)
+STRICT = replace(DEVIATES, strict=True)
+
+
+def test_deviations_are_counted_apart_and_fail_a_strict_probe_only(
+    made: Callable[..., Table], follows: Callable[[str, Any], Any]
+) -> None:
+    every = made(ROWS[0], DEVIATES)
+    doc = follows("probe", probe.document(every))
+    assert (doc["broken"], doc["deviations"], doc["options"]["strict"], every.exit_code) == (0, 2, False, 0)
+    assert doc["features"][1]["deviations"][1] == {
+        "what": "b", "expected": "1", "observed": "2", "kernels": "", "commit": "",
+    }  # fmt: skip
+    strict = made(ROWS[0], STRICT, strict=True)
+    doc = follows("probe", probe.document(strict))
+    assert (doc["broken"], doc["deviations"], doc["options"]["strict"], strict.exit_code) == (0, 2, True, 1)
+    assert (doc["features"][1]["verdict"], doc["features"][1]["outcome"]) == ("works", "fail")
+
+
+def test_deviations_as_text(made: Callable[..., Table]) -> None:
+    lines = list(table.closing(made(ROWS[0], DEVIATES), Style()))
+    assert lines[1:4] == [
+        "works  DEVIATES: one line; 2 deviations",
+        "    deviation  "
+        + one_line(f'enforced: {WEIRD}: accepted, and the ABI says #GP (before 9.9; changed by "KVM: x")'),
+        "    deviation  b: 2, and the ABI says 1",
+    ]
+    assert "nothing is broken; 2 deviations; " in lines[-1]
+    assert "deviation" not in "".join(table.closing(made(ROWS[0]), Style()))
+    assert list(table.details(DEVIATES, Style())) == lines[2:4]
+    loud = [list(table.deviation_lines(each, Style(True)))[1] for each in (DEVIATES, STRICT)]
+    assert loud[0] != loud[1], "in a strict probe they are faults"
+
+
+def test_deviations_as_markdown(made: Callable[..., Table]) -> None:
+    text = markdown.render(made(ROWS[0], DEVIATES))
+    rows = [line for line in text.splitlines() if line.startswith("| DEVIATES |")]
+    assert len(rows) == 3, "its row, and two in the table of deviations"
+    assert rows[2] == "| DEVIATES | b | 1 | 2 |  |"
+    assert {unescaped(line, "|") for line in rows[1:]} == {6}
+    assert "deviation of" not in markdown.render(made(ROWS[0]))
+
+
+def test_deviations_in_junit(made: Callable[..., Table]) -> None:
+    for each, failures in ((DEVIATES, 0), (STRICT, 1)):
+        (suite,) = ElementTree.fromstring(junit.render(made(each)).encode())
+        (case,) = suite.findall("testcase")
+        properties = {each.get("name"): each.get("value") for each in case.iter("property")}
+        assert properties["deviation.2"] == "b: 2, and the ABI says 1"
+        found = case.findall("failure")
+        assert suite.get("failures") == str(len(found)) == str(failures)
+        for failure in found:
+            assert failure.get("type") == "deviation"
+            assert "deviation: b: 2, and the ABI says 1" in (failure.text or "")
+
+
+def test_deviations_in_tap(made: Callable[..., Table]) -> None:
+    text = tap.point(1, DEVIATES)
+    assert text.startswith("ok 1 - DEVIATES\n")
+    assert '    - {"what": "b", "expected": "1", "observed": "2", "kernels": "", "commit": ""}\n' in text
+    assert tap.point(1, STRICT).startswith("not ok 1 - DEVIATES\n")
+    assert (tap.tail(made(DEVIATES).deviations), tap.tail(())) == ("# 2 deviations\n", "")
 
 
 # JUnit ------------------------------------------------------------------------------------------------------------

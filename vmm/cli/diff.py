@@ -15,11 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("b", metavar="B.json", help="the one to judge")
     add_options(parser, "gate on these alone: each must be usable in B, and no worse than in A")
+    parser.add_argument(
+        "--strict", action="store_true", help="a deviation that A does not have is a regression, and not only told"
+    )
     parser.epilog = (
         "exit status: 0 no regression, 1 a regression (or a required feature that is not usable),\n"
         "             2 usage, or a file that is none of `pyvmm probe --json`\n"
         f"states, best first: {STATES}.\n"
-        "regression:  a step down from a usable state, or any step to broken"
+        "regression:  a step down from a usable state, or any step to broken; with --strict a new deviation too"
     )
 
 
@@ -27,4 +30,5 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.report import compare, compare_text
 
     a, b = read_all([args.a, args.b])
-    return show(args, compare.diff(a, b, args.require), compare_text.diff_text, compare_text.diff_markdown, out)
+    doc = compare.diff(a, b, args.require, strict=args.strict)
+    return show(args, doc, compare_text.diff_text, compare_text.diff_markdown, out)

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ci",
         action="store_true",
-        help="annotations of what is broken, on standard error; status 77 where KVM is not usable, unless required",
+        help="annotations of what is broken or deviates, on standard error; status 77 where KVM is not usable, "
+        "unless required",
     )
     parser.add_argument(
         "--mask",
@@ -51,12 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--enforce", action="store_true", help="let KVM refuse what is hidden (KVM_CAP_ENFORCE_PV_FEATURE_CPUID)"
     )
     parser.add_argument(
+        "--strict", action="store_true", help="let a deviation fail too: a detail of a feature that works"
+    )
+    parser.add_argument(
         "--no-refusals", action="store_true", help="do not ask what must be refused; takes half the time"
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="evidence and refusals below each row (text)")
     parser.add_argument("--no-color", action="store_true", help="plain lines, also on a terminal")
     parser.epilog = (
-        "exit status: 0 nothing is broken, 1 something is, 2 usage or a file that cannot be written,\n"
+        "exit status: 0 nothing is broken, 1 something is (with --strict: or deviates),\n"
+        "             2 usage or a file that cannot be written,\n"
         "             99 no usable KVM (77 with --ci, unless PYVMM_REQUIRE_KVM=1) or an error of pyvmm's own,\n"
         "             130 interrupted (^C)\n"
         "verdicts:    works, serviced, advertised; inert, absent, unproven (not shown here); broken"
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             out.write(tap.skip_all(found.reason))
             out.flush()
         return cannot_use(found)
-    probe = Probe(chosen, options, enforce=args.enforce, refusals=not args.no_refusals)
+    probe = Probe(chosen, options, enforce=args.enforce, refusals=not args.no_refusals, strict=args.strict)
     interrupted = _run(args, probe, facts, out)
     table = probe.table(facts, interrupted=interrupted)
     _end(args, table, out)
@@ -119,9 +124,14 @@ def _json(found: Table) -> str:
 
 
 def _annotations(found: Table) -> Iterator[tuple[str, str, str]]:
-    """What is broken, and where pyvmm itself failed; what cannot be shown here is no fault, and in the table."""
+    """What is broken, what deviates, and where pyvmm itself failed; what cannot be shown here is no fault, and in the
+    table.
+    """
     for row in found.broken:
         yield "error", f"KVM {'API topic' if row.topic else 'feature'} {row.name} is broken", row.finding.line
+    for row in found.rows:
+        for each in row.deviations:
+            yield "error" if found.strict else "warning", f"KVM deviates at {row.name}", each.line
     for row in found.errors:
         yield "error", f"pyvmm failed at {row.name}", row.finding.line
     if found.interrupted:
@@ -214,10 +224,9 @@ def _end(args: argparse.Namespace, found: Table, out: TextIO) -> None:
 
         out.write(markdown.render(found))
     elif args.tap:
-        if found.interrupted:
-            from vmm.report import tap
+        from vmm.report import tap
 
-            out.write(tap.bail("interrupted"))
+        out.write(tap.bail("interrupted") if found.interrupted else tap.tail(found.deviations))
     else:
         from vmm.report import table
         from vmm.report.style import Style

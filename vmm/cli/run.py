@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--param", action="append", default=[], metavar="K=V", help="set a payload's parameter; may repeat"
     )
     parser.add_argument(
-        "--strict", action="store_true", help="stop when the guest touches a port or address nobody claims"
+        "--strict",
+        action="store_true",
+        help="let nothing pass: stop when the guest touches a port or address nobody claims, and fail on a deviation",
     )
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
     parser.add_argument(

@@ -24,7 +24,8 @@ MAX_TIMEOUT = 24 * 3600.0
 class Options:
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
-    `watch` is called with every guest that is made, before it runs.
+    `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is
+    called with every guest that is made, before it runs.
     """
 
     cpus: int | None = None

@@ -20,7 +20,7 @@ from vmm.payload.catalog import Payload, shipped
 from vmm.payload.lab import supported
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, bit_of, proofs, prove
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Target:
 class Table:
     """What a probe found. `names` are the rows that were asked for, `rows` those that came before an interruption.
 
-    `elapsed` in seconds, for the proofs alone. `options` and `enforce` are what every guest was made with.
+    `elapsed` in seconds, for the proofs alone. `options` and `enforce` are what every guest was made with; `strict` is
+    whether a deviation fails.
     """
 
     host: HostFacts
@@ -49,6 +50,7 @@ class Table:
     enforce: bool = False
     refusals: bool = True
     interrupted: bool = False
+    strict: bool = False
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -78,7 +80,17 @@ class Table:
 
     @property
     def broken(self) -> tuple[Row, ...]:
+        return tuple(row for row in self.rows if not row.error and row.verdict is Verdict.BROKEN)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """What is broken, and in a strict probe what deviates."""
         return tuple(row for row in self.rows if row.outcome == "fail")
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Every deviation of every row."""
+        return tuple(each for row in self.rows for each in row.deviations)
 
     @property
     def errors(self) -> tuple[Row, ...]:
@@ -95,7 +107,7 @@ class Table:
             return EXIT_INTERRUPTED
         if self.errors:
             return EXIT_HOST
-        return EXIT_FAIL if self.broken else EXIT_PASS
+        return EXIT_FAIL if self.failed else EXIT_PASS
 
 
 def count(rows: Iterable[Row]) -> dict[str, int]:
@@ -189,10 +201,12 @@ class Probe:
         *,
         enforce: bool = False,
         refusals: bool = True,
+        strict: bool = False,
         on_start: Callable[[Payload, int, int], object] | None = None,
     ) -> None:
         self.chosen = tuple(chosen)
         self.options, self.enforce, self.refusals = options or Options(), enforce, refusals
+        self.strict = strict
         self.on_start = on_start
         self.done: dict[str, Row] = {}
         self.begin = time.monotonic()
@@ -213,7 +227,7 @@ class Probe:
         names = {other.name for other in wanted}
         begin = time.monotonic()
         try:
-            rows = prove(target.payload, self.options, enforce=self.enforce, refusals=self.refusals)
+            rows = prove(target.payload, self.options, enforce=self.enforce, refusals=self.refusals, strict=self.strict)
             self.done |= {row.name: row for row in rows if row.name in names}
         except Exception as error:
             if _interrupted(error):
@@ -232,6 +246,7 @@ class Probe:
             enforce=self.enforce,
             refusals=self.refusals,
             interrupted=interrupted,
+            strict=self.strict,
         )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from vmm.abi import pv
@@ -20,7 +20,7 @@ from vmm.payload.lab import Lab
 from vmm.payload.needs import check_needs
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
-from vmm.payload.verdict import Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
+from vmm.payload.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Row:
     elapsed: float
     error: str = ""
     group: str = "pv"  # of the payload: a paravirtual feature, or "api", a topic of the KVM API
+    strict: bool = False  # a deviation fails
 
     @property
     def topic(self) -> bool:
@@ -54,7 +55,14 @@ class Row:
     @property
     def outcome(self) -> str:
         """pass, fail, skip or error."""
-        return "error" if self.error else self.verdict.outcome
+        if self.error:
+            return "error"
+        return "fail" if self.strict and self.deviations else self.verdict.outcome
+
+    @property
+    def deviations(self) -> tuple[Deviation, ...]:
+        """Details that are not as the ABI says, of an effect that was shown."""
+        return self.finding.deviations
 
     def as_json(self) -> dict[str, Any]:
         """An element of `features`, or of `topics`, which have no bit (schema 1)."""
@@ -71,6 +79,7 @@ class Row:
                 {"kind": r.kind, "what": r.what, "expected": r.expected, "observed": r.observed, "holds": r.holds}
                 for r in self.refusals
             ],
+            "deviations": [asdict(each) for each in self.deviations],
             "payload": self.payload,
             "elapsed_s": round(self.elapsed, 4),
             "error": self.error or None,
@@ -103,9 +112,14 @@ def proofs(failed: dict[str, Exception] | None = None, group: str = "pv") -> dic
 
 
 def prove(
-    payload: Payload, options: Options | None = None, *, enforce: bool = False, refusals: bool = True
+    payload: Payload,
+    options: Options | None = None,
+    *,
+    enforce: bool = False,
+    refusals: bool = True,
+    strict: bool = False,
 ) -> list[Row]:
-    """Run one payload's proof: a Row for each feature that it proves."""
+    """Run one payload's proof: a Row for each feature that it proves. `strict` makes a deviation fail."""
     module = payload.host_half()
     if module is None or not hasattr(module, "prove"):
         raise UsageError(f"payload {payload.name} proves no feature; `pyvmm run {payload.name}` runs it")
@@ -127,11 +141,12 @@ def prove(
                 bit=feature.bit if feature else None,
                 register=feature.register if feature else "",
                 offered=lab.offered(name) if feature else True,
-                finding=with_refusals(findings[name], own),
+                finding=with_refusals(findings[name], own).of(name),
                 refusals=tuple(own),
                 payload=payload.name,
                 elapsed=elapsed,
                 group=payload.group,
+                strict=strict,
             )
         )
     return rows
@@ -181,8 +196,8 @@ def _refusals(
 
 
 def outcome_of(payload: Payload, rows: list[Row]) -> Outcome:
-    """The rows of one payload as the outcome of `pyvmm run`: the worst verdict decides."""
-    worst = max(rows, key=lambda row: _SEVERITY[row.verdict.outcome])
+    """The rows of one payload as the outcome of `pyvmm run`: the worst decides."""
+    worst = max(rows, key=lambda row: _SEVERITY[row.outcome])
     evidence: dict[str, Any] = {}
     for row in rows:
         evidence[row.name] = f"{row.verdict}" + (f": {row.finding.line}" if row.finding.line else "")
@@ -191,10 +206,13 @@ def outcome_of(payload: Payload, rows: list[Row]) -> Outcome:
             evidence[f"{row.name}.refusals"] = (
                 f"{sum(r.holds for r in row.refusals)} of {len(row.refusals)} as the ABI says"
             )
+        evidence |= {f"{row.name}.deviation.{n}": each.line for n, each in enumerate(row.deviations, 1)}
+    deviates = worst.outcome != worst.verdict.outcome  # which only a strict proof tells apart
+    why = f" and deviates: {worst.deviations[0].line}" if deviates else f": {worst.finding.line}"
     return Outcome(
         payload=payload.name,
-        outcome=worst.verdict.outcome,
-        reason=f"{worst.name} {worst.verdict}: {worst.finding.line}",
+        outcome=worst.outcome,
+        reason=f"{worst.name} {worst.verdict}{why}",
         evidence=evidence,
         wall_ms=worst.elapsed * 1e3,
     )

@@ -37,7 +37,7 @@ def run_payload(
     if module and hasattr(module, "prove"):
         from vmm.payload.prove import outcome_of, prove
 
-        return outcome_of(payload, prove(payload, options))
+        return outcome_of(payload, prove(payload, options, strict=options.strict))
     with Guest(payload, options, live=live) as guest:
         if module and hasattr(module, "setup"):
             module.setup(guest)

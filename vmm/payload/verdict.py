@@ -1,12 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The one vocabulary of verdicts, and what carries one: a finding with its evidence, and refusals. Values only."""
+"""The one vocabulary of verdicts, and what carries one: a finding with its evidence, its deviations and refusals.
+
+Values only. A *deviation* is a detail that is not as the ABI says, of a feature whose effect was shown: it is told and
+counted apart, and the verdict stays. What contradicts the effect itself is `broken`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sized
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
+
+from vmm.abi import deviations as facts
 
 
 class Verdict(StrEnum):
@@ -60,18 +66,56 @@ _MEANINGS = {
 
 
 @dataclass(frozen=True)
+class Deviation:
+    """A detail: what was done, what the ABI says, what was seen. Where it is known, `kernels` says which do so and
+    `commit` is the subject of the change that ended it; both explain, and neither is asked for the verdict.
+    """
+
+    what: str
+    expected: str
+    observed: str
+    kernels: str = ""
+    commit: str = ""
+
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        known = "; ".join([self.kernels] * bool(self.kernels) + [f'changed by "{self.commit}"'] * bool(self.commit))
+        return f"{self.what}: {self.observed}, and the ABI says {self.expected}" + (f" ({known})" if known else "")
+
+
+@dataclass(frozen=True)
 class Finding:
-    """A verdict, why (empty for a plain `works`), the evidence in numbers, and one line that sums it up."""
+    """A verdict, why (empty for a plain `works`), the evidence in numbers, one line that sums it up, and which details
+    deviate.
+    """
 
     verdict: Verdict
     reason: str = ""
     evidence: Mapping[str, Any] = field(default_factory=dict)
     summary: str = ""
+    deviations: tuple[Deviation, ...] = ()
 
     @property
     def line(self) -> str:
-        """One line of evidence for a table."""
-        return self.reason or self.summary
+        """One line of evidence for a table, with the number of deviations."""
+        told = [text for text in (self.reason or self.summary, counted(self.deviations)) if text]
+        return "; ".join(told)
+
+    def of(self, feature: str) -> Finding:
+        """The finding with what the facts know of its deviations."""
+        return replace(self, deviations=tuple(_explained(feature, each) for each in self.deviations))
+
+
+def counted(deviations: Sized) -> str:
+    """`1 deviation`, `2 deviations`; empty for none."""
+    number = len(deviations)
+    return f"{number} deviation{'s' * (number != 1)}" if number else ""
+
+
+def _explained(feature: str, deviation: Deviation) -> Deviation:
+    row = facts.find(feature, deviation.what, deviation.observed)
+    return replace(deviation, kernels=row.kernels, commit=row.commit) if row else deviation
 
 
 @dataclass(frozen=True)
@@ -98,17 +142,22 @@ def broken_refusals(refusals: list[Refusal]) -> list[Refusal]:
 
 
 def with_refusals(finding: Finding, refusals: list[Refusal]) -> Finding:
-    """The finding, made `broken` if a refusal contradicts the ABI: a feature that cannot be hidden is not right."""
+    """The finding, and each refusal that did not come as the ABI says as a deviation of it.
+
+    A `control` is no refusal: what must work when the feature is shown and enforced. If it does not, the effect is not
+    given there and the refusals prove nothing: `broken`.
+    """
     wrong = broken_refusals(refusals)
     if not wrong or finding.verdict in (Verdict.ABSENT, Verdict.UNPROVEN, Verdict.BROKEN):
         return finding
-    first = wrong[0]
-    return Finding(
-        Verdict.BROKEN,
-        f"{first.what}: {first.observed}, and the ABI says {first.expected}"
-        + f" (and {len(wrong) - 1} more)" * (len(wrong) > 1),
-        finding.evidence,
-    )
+    controls = [each for each in wrong if each.kind == "control"]
+    if controls:
+        first = controls[0]
+        more = f" (and {len(wrong) - 1} more)" * (len(wrong) > 1)
+        reason = f"{first.what}: {first.observed}, and the ABI says {first.expected}{more}"
+        return Finding(Verdict.BROKEN, reason, finding.evidence)
+    deviations = (Deviation(f"{each.kind}: {each.what}", each.expected, each.observed) for each in wrong)
+    return replace(finding, deviations=(*finding.deviations, *deviations))
 
 
 class Unproven(Exception):

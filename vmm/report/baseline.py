@@ -40,7 +40,7 @@ def baseline(every: Sequence[Snapshot], require: Sequence[str] = ()) -> Document
         "features": features,
         "kvm": _registers(kvm),
         "with_vmm": _registers(have.values()),
-        "notes": [*_served(have.values()), *_differences(every)],
+        "notes": [*_served(have.values()), *_deviating(have.values()), *_differences(every)],
         "required": required,
         "failed": failed,
         "exit_code": EXIT_FAIL if failed else EXIT_PASS,
@@ -59,6 +59,12 @@ def _common(name: str, every: Sequence[Snapshot]) -> Document:
         "bit": known.bit,
         "register": known.register,
         "states": [each.state(name) for each in every],
+        "deviations": [
+            {"file": each.file, "what": what, "observed": observed, "expected": expected}
+            for each, entry in zip(every, entries, strict=True)
+            if entry
+            for what, (observed, expected) in entry.deviations.items()
+        ],
         "in_baseline": not why,
         "by": by,
         "duty": row.duty if (row := pv.find(name)) else "",
@@ -92,6 +98,15 @@ def _served(features: Iterable[Document]) -> Iterator[str]:
             f"serviced: {', '.join(found)}: on a host where no hypercall reaches KVM, only a VMM that answers it as "
             "pyvmm does gives these to a guest"
         )
+
+
+def _deviating(features: Iterable[Document]) -> Iterator[str]:
+    for feature in features:
+        for each in feature["deviations"]:
+            yield (
+                f"deviation: {feature['name']} on {each['file']}: {each['what']}: {each['observed']}, and the ABI says "
+                f"{each['expected']}"
+            )
 
 
 def _differences(every: Sequence[Snapshot]) -> Iterator[str]:

@@ -2,7 +2,8 @@
 """What changed from one probe to another: a document for programs, from snapshots. And the gate of `--require`.
 
 A *regression* is a step down the ladder (vmm.report.snapshot.LADDER) from a state that a guest can rely on, or any step
-to `broken`. A feature that was not probed the second time is one too: a gate that did not look must not pass.
+to `broken`. A feature that was not probed the second time is one too: a gate that did not look must not pass. A detail
+that did not deviate before is told; in a strict comparison it is a regression.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ SCHEMA = 1
 Document = dict[str, Any]
 
 
-def diff(a: Snapshot, b: Snapshot, require: Sequence[str] = ()) -> Document:
+def diff(a: Snapshot, b: Snapshot, require: Sequence[str] = (), *, strict: bool = False) -> Document:
     """From `a` (before, or the known good) to `b` (schemas/diff.schema.json).
 
-    `require` narrows the gate to these features, which must be usable in `b` and no worse than in `a`.
+    `require` narrows the gate to these features, which must be usable in `b` and no worse than in `a`. `strict`: a new
+    deviation is a regression.
 
     Raises:
         UsageError: a required name is none of a feature.
     """
     required = required_names(require, (a, b))
-    changes = [change for name in names_of(a, b) if (change := _change(name, a, b)) is not None]
+    changes = [change for name in names_of(a, b) if (change := _change(name, a, b, strict)) is not None]
     worse = [each["name"] for each in changes if each["change"] == "regression"]
     failed = unusable_of(required, (b,))
     told = {each["name"] for each in failed}
@@ -42,6 +44,7 @@ def diff(a: Snapshot, b: Snapshot, require: Sequence[str] = ()) -> Document:
         "unchanged": len(names_of(a, b)) - len(changes),
         "regressions": worse,
         "improvements": [each["name"] for each in changes if each["change"] == "improvement"],
+        "strict": strict,
         "required": required,
         "failed": failed,
         "exit_code": EXIT_FAIL if (failed if required else worse) else EXIT_PASS,
@@ -92,23 +95,30 @@ def _state_text(found: Snapshot, name: str) -> str:
 # diff -------------------------------------------------------------------------------------------------------------
 
 
-def _change(name: str, a: Snapshot, b: Snapshot) -> Document | None:
+def _change(name: str, a: Snapshot, b: Snapshot, strict: bool) -> Document | None:
     """What changed of one feature; None if nothing did. Numbers of the evidence differ always, and are not compared."""
     before, after = a.entries.get(name), b.entries.get(name)
     refusals = _refusals(before, after) if a.refusals_asked and b.refusals_asked else []
+    asked = b.refusals_asked or not a.refusals_asked  # most deviations are of refusals: unasked, they are not gone
+    deviations = [each for each in _deviations(before, after) if asked or each["b"] is not None]
     known = after or before
     assert known is not None
-    if before and after and (before.state, before.offered) == (after.state, after.offered) and not refusals:
+    same = before and after and (before.state, before.offered) == (after.state, after.offered)
+    if same and not refusals and not deviations:
         return None
+    kind = _kind(a.state(name), b.state(name))
+    if strict and kind == "changed" and any(each["a"] is None for each in deviations):
+        kind = "regression"
     return {
         "name": name,
         "bit": known.bit,
         "register": known.register,
-        "change": _kind(a.state(name), b.state(name)),
-        "why": _state_text(b, name),
+        "change": kind,
+        "why": "; ".join([_state_text(b, name), *map(deviation_text, deviations)]),
         "a": _entry(before),
         "b": _entry(after),
         "refusals": refusals,
+        "deviations": deviations,
     }
 
 
@@ -138,6 +148,29 @@ def _refusals(before: Entry | None, after: Entry | None) -> list[dict[str, str]]
         for (kind, what), observed in before.refusals.items()
         if after.refusals.get((kind, what), observed) != observed
     ]
+
+
+def _deviations(before: Entry | None, after: Entry | None) -> list[dict[str, str | None]]:
+    """Those of one only, and those that deviate otherwise now; null where a detail is as the ABI says."""
+    first = before.deviations if before else {}
+    second = after.deviations if after else {}
+    return [
+        {"what": what, "a": _observed(first, what), "b": _observed(second, what), "expected": expected}
+        for what, (_, expected) in {**first, **second}.items()
+        if _observed(first, what) != _observed(second, what)
+    ]
+
+
+def _observed(found: Mapping[str, tuple[str, str]], what: str) -> str | None:
+    return found[what][0] if what in found else None
+
+
+def deviation_text(each: Mapping[str, str | None]) -> str:
+    """`deviates: WHAT: accepted, and the ABI says #GP`; `deviates no more: WHAT`."""
+    if each["b"] is None:
+        return f"deviates no more: {each['what']}"
+    before = f" (before: {each['a']})" if each["a"] is not None else ""
+    return f"deviates: {each['what']}: {each['b']}, and the ABI says {each['expected']}{before}"
 
 
 def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[dict[str, str | None]]:

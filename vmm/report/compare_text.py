@@ -8,6 +8,7 @@ from typing import Any
 
 from vmm.report import gfm
 from vmm.report.columns import aligned, one_line
+from vmm.report.compare import deviation_text
 from vmm.report.snapshot import NOT_PROBED
 from vmm.report.style import Style
 
@@ -37,6 +38,8 @@ def diff_summary(doc: Document) -> str:
     parts = [_named(doc["regressions"], "regression"), _named(doc["improvements"], "improvement")]
     rest = len(doc["features"]) - len(doc["regressions"]) - len(doc["improvements"])
     parts += [f"{rest} otherwise changed"] if rest else []
+    new = sum(deviation["a"] is None for each in doc["features"] for deviation in each["deviations"])
+    parts += [_number(new, "new deviation")] if new else []
     return one_line(", ".join([*parts, f"{doc['unchanged']} unchanged"]))
 
 
@@ -69,8 +72,14 @@ def diff_markdown(doc: Document) -> str:
             name, bit, before, _, after, change, why = map(gfm.escape, _change_cells(each))
             loud = f"**{change}**" if each["change"] == "regression" else change
             lines.append(gfm.line((name, bit, before, after, loud, why)))
+        lines += _deviations_markdown(doc)
     lines += ["", gfm.escape(diff_summary(doc)), *_gate_markdown(doc)]
     return "\n".join(lines) + "\n"
+
+
+def _deviations_markdown(doc: Document) -> list[str]:
+    found = [(each["name"], deviation) for each in doc["features"] for deviation in each["deviations"]]
+    return ["", *(f"- {gfm.escape(f'{name}: {deviation_text(each)}')}" for name, each in found)] if found else []
 
 
 def baseline_markdown(doc: Document) -> str:
@@ -134,7 +143,11 @@ def _state(entry: Document | None, *, tell_offer: bool) -> str:
 
 
 def _refusal_lines(each: Document) -> Iterator[str]:
+    yield from (one_line(deviation_text(deviation)) for deviation in each["deviations"])
+    told = {deviation["what"] for deviation in each["deviations"]}
     for refusal in each["refusals"]:
+        if f"{refusal['kind']}: {refusal['what']}" in told:
+            continue
         yield one_line(f"{refusal['kind']}: {refusal['what']}: {refusal['a']} -> {refusal['b']}")
 
 
@@ -185,4 +198,8 @@ def _gate_markdown(doc: Document) -> list[str]:
 
 def _named(found: Iterable[str], word: str) -> str:
     every = list(found)
-    return f"{len(every)} {word}{'s' * (len(every) != 1)}" + (f" ({', '.join(every)})" if every else "")
+    return _number(len(every), word) + (f" ({', '.join(every)})" if every else "")
+
+
+def _number(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The table of `pyvmm probe` as JUnit XML, one test case per feature. Values in, text out.
 
+A deviation is a property of its case; in a strict probe it is a failure of the type `deviation`.
+
 There is no standard; this is the part that Jenkins, GitLab and the GitHub actions agree on: testsuites, testsuite,
 properties, testcase with failure, error or skipped.
 """
@@ -13,7 +15,8 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row
-from vmm.report.columns import cells, number
+from vmm.payload.verdict import Verdict
+from vmm.report.columns import cells, number, one_line
 from vmm.report.probe import host
 from vmm.report.style import printable
 from vmm.report.table import refusal_text
@@ -28,7 +31,7 @@ def render(table: Table, when: datetime | None = None) -> str:
     suite = SubElement(root, "testsuite", name=SUITE, timestamp=when.strftime("%Y-%m-%dT%H:%M:%S"))
     counts = {
         "tests": len(table.rows) + len(table.missing),
-        "failures": len(table.broken),
+        "failures": len(table.failed),
         "errors": len(table.errors) + len(table.missing),
         "skipped": sum(row.outcome == "skip" for row in table.rows),
     }
@@ -55,13 +58,15 @@ def _case(suite: Element, row: Row, seconds: float) -> None:
     found |= {"reason": row.finding.reason, "summary": row.finding.summary}
     found |= {f"evidence.{name}": number(value) for name, value in row.finding.evidence.items()}
     found |= {f"refusal.{n}": refusal_text(each) for n, each in enumerate(row.refusals, 1)}
+    found |= {f"deviation.{n}": one_line(each.line) for n, each in enumerate(row.deviations, 1)}
     _properties(case, {name: value for name, value in found.items() if value})
     message = f"{shown.verdict}: {shown.evidence}" if shown.evidence else shown.verdict
     match row.outcome:
         case "skip":
             SubElement(case, "skipped", message=message, type=shown.verdict)
         case "fail":
-            SubElement(case, "failure", message=message, type=shown.verdict).text = _evidence(row)
+            kind = shown.verdict if row.verdict is Verdict.BROKEN else "deviation"
+            SubElement(case, "failure", message=message, type=kind).text = _evidence(row)
         case "error":
             SubElement(case, "error", message=message, type=shown.verdict).text = _xml(row.error)
         case _:  # a pass says nothing
@@ -70,7 +75,8 @@ def _case(suite: Element, row: Row, seconds: float) -> None:
 
 def _evidence(row: Row) -> str:
     lines = [f"{name} = {number(value)}" for name, value in row.finding.evidence.items()]
-    return _xml("\n".join([*lines, *(refusal_text(each) for each in row.refusals)]))
+    lines += [refusal_text(each) for each in row.refusals]
+    return _xml("\n".join([*lines, *(f"deviation: {one_line(each.line)}" for each in row.deviations)]))
 
 
 def _properties(parent: Element, values: dict[str, str]) -> None:

@@ -8,7 +8,7 @@ refused with a line that names the file and what is wrong; nothing below here me
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vmm.errors import UsageError
@@ -29,7 +29,7 @@ OTHERS = {"usable": "doctor", "payload": "run", "payloads": "list", "entries": "
 @dataclass(frozen=True)
 class Entry:
     """One feature, or topic of the KVM API, of one document. `state` is a word of LADDER; `refusals` maps (kind, what)
-    to what was observed.
+    to what was observed, and `deviations` what deviated to what was observed and what the ABI says.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Entry:
     reason: str
     refusals: Mapping[tuple[str, str], str]
     topic: bool = False
+    deviations: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def usable(self) -> bool:
@@ -183,6 +184,7 @@ class _Reader:
             state=ERROR if self.member(row, "outcome", str, where) == ERROR else state,
             reason=self.member(row, "reason", str, where),
             refusals=dict(self._refusals(row, where)),
+            deviations=self._deviations(row, where),
         )
 
     def _refusals(self, row: Mapping[str, Any], where: str) -> list[tuple[tuple[str, str], str]]:
@@ -192,6 +194,18 @@ class _Reader:
             refusal = self.typed(each, dict, place)
             kind, what, observed = (self.member(refusal, key, str, place) for key in ("kind", "what", "observed"))
             found.append(((kind, what), observed))
+        return found
+
+    def _deviations(self, row: Mapping[str, Any], where: str) -> dict[str, tuple[str, str]]:
+        """Documents of a pyvmm that knew none have no such key."""
+        found = {}
+        for number, each in enumerate(self.typed(row.get("deviations", []), list, f"{where}.deviations")):
+            place = f"{where}.deviations[{number}]"
+            deviation = self.typed(each, dict, place)
+            what, observed, expected = (
+                self.member(deviation, key, str, place) for key in ("what", "observed", "expected")
+            )
+            found[what] = (observed, expected)
         return found
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from vmm.observe.host import HostFacts
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row
-from vmm.payload.verdict import Refusal, Verdict
+from vmm.payload.verdict import Refusal, Verdict, counted
 from vmm.report.columns import HEAD, KINDS, TOPIC_HEAD, cells, line, number, one_line
 from vmm.report.doctor import verdict as host_verdict
 from vmm.report.style import Style
@@ -40,7 +40,7 @@ def row_line(row: Row, columns: tuple[int, ...], style: Style) -> str:
 
 
 def details(row: Row, style: Style) -> Iterator[str]:
-    """Evidence and refusals, one line each, below a row."""
+    """Evidence, refusals and deviations, one line each, below a row."""
     evidence = row.finding.evidence
     width = max((len(one_line(str(name))) for name in evidence), default=0)
     for name, value in evidence.items():
@@ -48,6 +48,18 @@ def details(row: Row, style: Style) -> Iterator[str]:
     for each in row.refusals:
         mark = style("dim", "refusal") if each.holds else style("bad", "refusal")
         yield f"{INDENT}{mark}  {refusal_text(each)}"
+    yield from deviation_lines(row, style)
+
+
+def deviation_lines(row: Row, style: Style) -> Iterator[str]:
+    """What deviates, one line each, below a row."""
+    for each in row.deviations:
+        yield f"{INDENT}{style(deviation_kind(row), 'deviation')}  {one_line(each.line)}"
+
+
+def deviation_kind(row: Row) -> str:
+    """The colour of a deviation: it fails in a strict probe."""
+    return "bad" if row.strict else "warn"
 
 
 def refusal_text(refusal: Refusal) -> str:
@@ -57,11 +69,17 @@ def refusal_text(refusal: Refusal) -> str:
 
 
 def closing(table: Table, style: Style) -> Iterator[str]:
-    """What is broken and where pyvmm failed, with everything that is known of it; then one line about the whole."""
+    """What is broken, what deviates and where pyvmm failed, with all that is known of it; then a line on the whole."""
     for row in table.broken:
         yield ""
         yield f"{style('bad', 'broken')}  {style('head', one_line(row.name))}: {cells(row).evidence}"
         yield from details(row, style)
+    for row in table.rows:
+        if row.deviations:
+            yield ""
+            verdict = style(deviation_kind(row), str(row.verdict))
+            yield f"{verdict}  {style('head', one_line(row.name))}: {cells(row).evidence}"
+            yield from deviation_lines(row, style)
     for row in table.errors:
         yield ""
         yield f"{style('bad', 'error')}  {style('head', one_line(row.name))}: {cells(row).evidence}"
@@ -71,12 +89,16 @@ def closing(table: Table, style: Style) -> Iterator[str]:
 
 
 def summary(table: Table) -> str:
-    """`20 features: 12 works, 7 serviced, 1 inert; nothing is broken; 93 of 93 refusals as the ABI says (3.1 s)`."""
+    """`20 features: 12 works, 7 serviced, 1 inert; nothing is broken; 93 of 93 refusals as the ABI says (3.1 s)`, with
+    the number of deviations where there are any.
+    """
     kinds = [(table.features, table.counts, "feature")] * bool(table.features or not table.topics)
     kinds += [(table.topics, table.topic_counts, "topic")] * bool(table.topics)
     text = "; ".join(_counted(*kind) for kind in kinds)
     if not table.broken and not table.errors and not table.missing:
         text += "; nothing is broken"
+    if table.deviations:
+        text += f"; {counted(table.deviations)}"
     if table.asked:
         text += f"; {sum(each.holds for each in table.asked)} of {len(table.asked)} refusals as the ABI says"
     if table.missing:

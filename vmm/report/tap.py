@@ -8,10 +8,12 @@ YAML blocks is JSON, which YAML 1.2 contains; so no text of a guest can end a bl
 from __future__ import annotations
 
 import json
+from collections.abc import Sized
 from typing import Any
 
 from vmm.payload.outcome import plain
 from vmm.payload.prove import Row
+from vmm.payload.verdict import counted
 from vmm.report.columns import cells, one_line
 
 INDENT = "  "
@@ -30,6 +32,11 @@ def point(number: int, row: Row) -> str:
     if row.outcome == "skip":
         text += f" # SKIP {_escape(shown.verdict)}: {_escape(shown.evidence)}".rstrip(": ")
     return f"{text}\n{_diagnostics(row)}"
+
+
+def tail(deviations: Sized) -> str:
+    """What follows the last test point: how many deviations there were, as a comment; nothing for none."""
+    return f"# {counted(deviations)}\n" if deviations else ""
 
 
 def skip_all(reason: str) -> str:
@@ -51,7 +58,7 @@ def _diagnostics(row: Row) -> str:
     found: dict[str, Any] = plain(row.as_json())
     keys = ["verdict", "reason", "summary", "bit", "register", "offered", "payload", "elapsed_s", "error"]
     lines = ["---", *(f"{key}: {_value(found[key])}" for key in keys if found.get(key) not in ("", None))]
-    for key in ("evidence", "refusals"):
+    for key in ("evidence", "refusals", "deviations"):
         if found[key]:
             lines += [f"{key}:", *_items(found[key])]
     lines.append("...")

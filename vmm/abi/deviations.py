@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Where kernels are known to differ from KVM's documented interface: what is seen, on which, and what ended it.
+
+They explain a deviation that a guest has shown, and decide nothing: what is seen on a host that is not named here is
+told all the same, without the explanation. The first column of a row is the proof's, the next two are as it words them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Known(NamedTuple):
+    """`feature` shows `observed` at `what` on `kernels`; `commit` is the subject of the change that ended it, and
+    `source` the function that tells. A row speaks of one observation: another one at the same place is something else.
+    """
+
+    feature: str
+    what: str
+    observed: str
+    kernels: str
+    commit: str
+    source: str
+
+
+KNOWN: tuple[Known, ...] = ()
+
+
+def find(feature: str, what: str, observed: str) -> Known | None:
+    """The row of what was observed; None if it is not known."""
+    return next((row for row in KNOWN if (row.feature, row.what, row.observed) == (feature, what, observed)), None)
