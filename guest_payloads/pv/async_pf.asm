@@ -1,5 +1,5 @@
 ; summary: async page fault: two tasks meet pages that the host has yet to fetch, and the vCPU goes on meanwhile
-; machine: irqchip=split timeout=3
+; machine: irqchip=split timeout=30
 ; user:    user_begin user_end
 ; param:   msr = 0x4b564d02    the MSR that switches it on, MSR_KVM_ASYNC_PF_EN
 ; param:   control = 9         its flags: 1 on, 2 in ring 0 too, 4 to a nested hypervisor, 8 readiness by interrupt
@@ -58,8 +58,8 @@ COUNTED  = USER_BASE + 16
 
 TIMER_VECTOR = 0x30                       ; of a lower priority than a page-ready interrupt
 MOMENT   = 5000000                        ; nanoseconds of the LAPIC timer (KVM's APIC bus runs at 1 GHz)
-WHILE    = 100000000
-LONG     = 400000000
+WHILE    = 400000000                      ; these two only end what does not come: a wait ends when it comes
+LONG     = 2000000000
 BOTH_MISSING = 1                          ; what the host is told by DELAY_PORT
 FIRST_READY  = 2
 

@@ -13,11 +13,10 @@ from vmm.kvm.memory import PAGE
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Irqchip
-from vmm.observe.ring0 import STATISTIC
 from vmm.payload.accesses import GP, OK, Access, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
+from vmm.payload.lab import Lab, ring0
 from vmm.payload.pager import held_back
 from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
 
@@ -35,7 +34,6 @@ NOT_FETCHED = "the userfaultfd was never answered, so no page came back"
 ATTEMPTS = 3
 TOKEN_ID_BITS = 12  # a token is (number << 12) | vCPU id
 VCPU = 0
-EMULATED = 100  # so many emulated instructions are no accident: the guest has some hundreds in ring 0
 
 
 @dataclass(frozen=True)
@@ -43,9 +41,9 @@ class Evidence:
     """What one guest saw (its results, by their names) and what the host did. Tokens and flags as in the .asm.
 
     `asked` and `fetched` count pages that the userfaultfd reported and that were copied in, `untold` those of them
-    that the guest had not told of. `attempts` is how many guests it took. `ring0_faults` is `faults` of a guest whose
-    tasks run in ring 0 with KVM_ASYNC_PF_SEND_ALWAYS; None where there was none, as with `ring0_emulated`: KVM's
-    emulator just waits for a page.
+    that the guest had not told of. `attempts` is how many guests it took. `ring0` is what ring 0 of a guest is on this
+    host, as measured; `always` what a guest saw whose tasks run there with KVM_ASYNC_PF_SEND_ALWAYS. None where there
+    was none: it needs a native ring 0, for KVM's emulator just waits for a page.
     """
 
     broadcast: int = 0
@@ -69,8 +67,8 @@ class Evidence:
     fetched: int = 0
     untold: int = 0
     attempts: int = 1
-    ring0_faults: int | None = None
-    ring0_emulated: bool = False
+    ring0: str = ""
+    always: Evidence | None = None
 
     def numbers(self, *names: str) -> dict[str, int | str]:
         """For a finding: those that its row is about; tokens and contents in hexadecimal."""
@@ -86,8 +84,15 @@ class Evidence:
     def of_missing(self) -> dict[str, int | str]:
         """The numbers of row ASYNC_PF."""
         tasks = (f"{name}_{task}" for task in "ab" for name in ("token", "flags", "error", "loaded"))
-        shown = self.numbers("faults", *tasks, "progress", "turns", "ring0_faults")
-        return shown | ({"ring0_faults": "not shown: ring 0 is emulated"} if self.ring0_emulated else {})
+        shown = self.numbers("faults", *tasks, "progress", "turns")
+        if self.always is None:
+            return shown | ({"ring0": f"not shown: ring 0 is {self.ring0}"} if self.ring0 not in ("", "native") else {})
+        return shown | {
+            "ring0": self.ring0,
+            "ring0_faults": self.always.faults,
+            "ring0_loaded_a": f"{self.always.loaded_a:#x}",
+            "ring0_loaded_b": f"{self.always.loaded_b:#x}",
+        }
 
     @property
     def of_ready(self) -> dict[str, int | str]:
@@ -131,6 +136,7 @@ def judge_missing(seen: Evidence) -> Finding:
     summary = (
         f"#PF with token {seen.token_a:#x}, {seen.progress} turns of another task meanwhile, "
         f"then the load read the page: {seen.loaded_a:#x}"
+        + ("; in ring 0 too, with KVM_ASYNC_PF_SEND_ALWAYS" if seen.always else "")
     )
     return Finding(Verdict.WORKS, "", seen.of_missing, summary)
 
@@ -180,9 +186,10 @@ def _wrong_load(seen: Evidence) -> str:
 
 
 def _wrong_in_ring0(seen: Evidence) -> str:
-    if seen.ring0_faults is None or seen.ring0_faults == 2:
+    if seen.always is None:
         return ""
-    return f"KVM_ASYNC_PF_SEND_ALWAYS in ring 0: {seen.ring0_faults} of 2 missing pages raised an asynchronous #PF"
+    wrong = _wrong_fault(seen.always) or _wrong_load(seen.always)
+    return f"KVM_ASYNC_PF_SEND_ALWAYS in ring 0: {wrong}" if wrong else ""
 
 
 def _wrong_readiness(seen: Evidence) -> str:
@@ -231,18 +238,21 @@ def look(lab: Lab) -> Evidence:
     (after the first token was consumed) is no violation. So a second token too early counts when it is so every time,
     and the same goes for a host so busy that our patience ended before the guest had come to tell us of its page.
     """
-    reply = bool(lab.param("reply"))
-    for attempts in range(1, ATTEMPTS + 1):
-        with lab.guest() as guest:
-            seen = observe(guest, reply=reply)
-            seen = replace(seen, attempts=attempts, ring0_emulated=_ring0_emulated(guest))
-        if not seen.faults or (seen.held < 2 and not seen.untold):
-            break
-    if seen.ring0_emulated or not seen.fetched or not seen.faults:
+    seen = replace(_patiently(lab, {}), ring0=ring0().kind)
+    if seen.ring0 != "native" or not seen.fetched or not seen.faults:
         return seen
     always = lab.param("control") | KVM_ASYNC_PF_SEND_ALWAYS
-    with lab.guest(params={"ring": 0, "control": always}) as guest:
-        return replace(seen, ring0_faults=observe(guest).faults)
+    return replace(seen, always=_patiently(lab, {"ring": 0, "control": always}))
+
+
+def _patiently(lab: Lab, params: dict[str, int]) -> Evidence:
+    """One guest, or up to ATTEMPTS where the host was late."""
+    for attempts in range(1, ATTEMPTS + 1):
+        with lab.guest(params=params) as guest:
+            seen = replace(observe(guest, reply=bool(lab.param("reply"))), attempts=attempts)
+        if not seen.faults or (seen.held < 2 and not seen.untold):
+            break
+    return seen
 
 
 def _alone(lab: Lab) -> Finding:
@@ -253,14 +263,6 @@ def _alone(lab: Lab) -> Finding:
         return Finding(Verdict.BROKEN, "#PF without ASYNC_PF_INT, which no interrupt could follow", seen.of_missing)
     reason = "accepted, but KVM delivers nothing without ASYNC_PF_INT (bit 14): the vCPU waits for the page"
     return Finding(Verdict.INERT, reason, seen.of_missing)
-
-
-def _ring0_emulated(guest: Guest) -> bool:
-    """By the guest's own instructions; without KVM's statistics (before Linux 5.14) ring 0 is taken for native."""
-    if not guest.machine.kvm.check_extension("BINARY_STATS_FD"):
-        return False
-    with guest.machine.runners[VCPU].vcpu.get_stats() as stats:
-        return stats.get(STATISTIC, 0) > EMULATED
 
 
 # -- refusals

@@ -151,3 +151,30 @@ def test_schedstat_of_this_thread_and_process() -> None:
 def test_schedstat_of_nobody_is_named() -> None:
     with pytest.raises(MissingCapability, match="how long a thread waited"):
         schedstat.of_thread(0)
+
+
+def test_a_thread_that_waits_is_asleep_and_one_that_works_is_not() -> None:
+    tids, leave, work = {}, threading.Event(), threading.Event()
+
+    def waits() -> None:
+        tids["waits"] = threading.get_native_id()
+        leave.wait()
+
+    def works() -> None:
+        tids["works"] = threading.get_native_id()
+        while not work.is_set():
+            sum(range(1000))
+
+    threads = [threading.Thread(target=each) for each in (waits, works)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert until(lambda: len(tids) == 2 and schedstat.asleep(tids["waits"]))
+        assert until(lambda: not schedstat.asleep(tids["works"]))
+    finally:
+        leave.set()
+        work.set()
+        for thread in threads:
+            thread.join()
+    with pytest.raises(MissingCapability, match="/proc/self/task/0/stat"):
+        schedstat.asleep(0)

@@ -34,7 +34,7 @@ GOOD = Evidence(
     turns=1000,
     asked=2,
     fetched=2,
-    ring0_emulated=True,
+    ring0="emulated",
 )
 
 
@@ -52,16 +52,38 @@ def test_good_evidence_works_and_says_so_in_numbers() -> None:
     assert "1000 turns" in missing.summary
     assert "0x1000 and 0x2000" in ready.summary
     assert missing.evidence["loaded_a"] == f"{CONTENT[0]:#x}"
-    assert missing.evidence["ring0_faults"] == "not shown: ring 0 is emulated"
+    assert missing.evidence["ring0"] == "not shown: ring 0 is emulated"
+    assert "ring 0" not in missing.summary
     assert ready.evidence["broadcast"] == "0xffffffff"
 
 
 def test_a_native_ring0_has_to_show_it_too() -> None:
-    native = replace(GOOD, ring0_emulated=False, ring0_faults=2)
+    native = replace(GOOD, ring0="native", always=GOOD)
     assert verdicts(native) == (Verdict.WORKS, Verdict.WORKS)
-    assert judge(native)["ASYNC_PF"].evidence["ring0_faults"] == 2
-    assert verdicts(replace(native, ring0_faults=0)) == (Verdict.BROKEN, Verdict.WORKS)
-    assert "SEND_ALWAYS" in judge(replace(native, ring0_faults=1))["ASYNC_PF"].reason
+    found = judge(native)["ASYNC_PF"]
+    assert (found.evidence["ring0"], found.evidence["ring0_faults"]) == ("native", 2)
+    assert found.summary.endswith("in ring 0 too, with KVM_ASYNC_PF_SEND_ALWAYS")
+    for wrong in ({"faults": 0}, {"faults": 1}, {"loaded_b": 0}, {"flags_a": 0}, {"progress": 999}, {"untold": 1}):
+        spoiled = replace(native, always=replace(GOOD, **wrong))
+        assert verdicts(spoiled) == (Verdict.BROKEN, Verdict.WORKS)
+        assert judge(spoiled)["ASYNC_PF"].reason.startswith("KVM_ASYNC_PF_SEND_ALWAYS in ring 0: ")
+
+
+@pytest.mark.parametrize("kind", ["native", "emulated", "mixed", "unknown"])
+def test_ring0_is_asked_where_it_was_measured_to_be_native(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    asked: list[dict[str, int]] = []
+
+    def guest(self: Lab, *, params: dict[str, int]) -> Nothing:
+        asked.append(params)
+        return Nothing()
+
+    monkeypatch.setattr(async_pf, "observe", lambda guest, **how: replace(GOOD, ring0=""))
+    monkeypatch.setattr(async_pf, "ring0", lambda: SimpleNamespace(kind=kind))
+    monkeypatch.setattr(Lab, "guest", guest)
+    found = async_pf.look(lab())
+    assert asked == [{}, *([{"ring": 0, "control": 11}] if kind == "native" else [])]
+    said = judge(found)["ASYNC_PF"].evidence["ring0"]
+    assert said == ("native" if kind == "native" else f"not shown: ring 0 is {kind}")
 
 
 def test_without_the_hosts_reply_nothing_is_proven() -> None:
@@ -174,7 +196,7 @@ LATE_WORKER, LATE_GUEST, WAITS = replace(GOOD, held=2), replace(GOOD, untold=1),
 def test_a_late_worker_gets_another_chance(monkeypatch: pytest.MonkeyPatch, runs: list[Evidence]) -> None:
     left = iter(runs)
     monkeypatch.setattr(async_pf, "observe", lambda guest, **how: next(left))
-    monkeypatch.setattr(async_pf, "_ring0_emulated", lambda guest: True)
+    monkeypatch.setattr(async_pf, "ring0", lambda: SimpleNamespace(kind="emulated"))
     monkeypatch.setattr(Lab, "guest", lambda self, **how: Nothing())
     assert async_pf.look(lab()) == replace(runs[-1], attempts=len(runs))
 

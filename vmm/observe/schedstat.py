@@ -34,6 +34,19 @@ def of_process(pid: int) -> SchedStat:
     return _read(f"/proc/{pid}/schedstat")
 
 
+def asleep(tid: int) -> bool:
+    """Is a thread of this process waiting for something other than a CPU? Source: proc(5), field 3 of /proc/pid/stat.
+
+    Raises:
+        MissingCapability: this kernel does not tell.
+    """
+    path = f"/proc/self/task/{tid}/stat"
+    try:
+        return Path(path).read_text("ascii", "replace").rpartition(")")[2].split()[0] in "SD"
+    except (OSError, IndexError) as error:
+        raise MissingCapability(f"the kernel does not tell whether a thread sleeps ({path}): {error}") from error
+
+
 def _read(path: str) -> SchedStat:
     try:
         on_cpu, run_delay, slices = (int(field) for field in Path(path).read_text("ascii").split())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi import pv, quirks
 from vmm.kvm.system import Kvm
@@ -24,6 +24,9 @@ from vmm.payload.catalog import Payload, find
 from vmm.payload.guest import Guest
 from vmm.payload.options import Options
 from vmm.payload.verdict import Finding, Verdict
+
+if TYPE_CHECKING:
+    from vmm.observe.ring0 import Ring0
 
 
 @dataclass
@@ -110,6 +113,15 @@ def _disable_hypercall_patching(machine: Machine) -> None:
     assert quirk is not None
     if machine.vm.check_extension("DISABLE_QUIRKS2") & quirk.value:
         machine.vm.enable_cap("DISABLE_QUIRKS2", quirk.value)
+
+
+@functools.cache
+def ring0() -> Ring0:
+    """Is ring 0 of a guest native on this host? Counted once."""
+    from vmm.observe.ring0 import count  # few proofs ask
+
+    with Kvm.open() as kvm:
+        return count(kvm)
 
 
 @functools.cache

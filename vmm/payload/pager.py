@@ -11,14 +11,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from vmm.kvm import kick
 from vmm.kvm.memory import PAGE
 from vmm.kvm.userfaultfd import PageFault
 from vmm.machine.paged import PagedSlot
 from vmm.machine.paged import held_back as hold_back
+from vmm.observe import schedstat
 from vmm.payload.guest import Guest
 
-PATIENCE = 0.5  # seconds until pages are fetched untold: a vCPU that sleeps in its load can tell nobody
-ASKED_WITHIN = 0.2  # seconds for KVM's worker to ask for a page that we were told of
+# A vCPU that sleeps in its load can tell nobody. One that is found asleep in so many looks, while no page was asked for
+# or told of, does so; on a host that is merely slow or busy it is found at work, or waiting for a CPU.
+LOOKS = 20
+BETWEEN_LOOKS = 0.05  # seconds
+ASKED_WITHIN = 5.0  # seconds for KVM's worker to ask for a page that we were told of; it comes in its own time
 
 
 @dataclass
@@ -26,7 +31,8 @@ class Pager:
     """Page n of `slot` holds `contents[n]` once it is fetched. `tell` fetches one; `prompt` fetches each as soon as
     it is asked for; without `reply` none is ever fetched.
 
-    `asked` are the pages that the userfaultfd reported, `told` those of `tell`, `fetched` those copied in.
+    `asked` are the pages that the userfaultfd reported, `told` those of `tell`, `fetched` those copied in; `telling`
+    while a vCPU waits in `tell`.
     """
 
     slot: PagedSlot
@@ -37,6 +43,7 @@ class Pager:
     asked: set[int] = field(default_factory=set)
     told: set[int] = field(default_factory=set)
     fetched: set[int] = field(default_factory=set)
+    telling: bool = False
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def serve(self, fault: PageFault) -> None:
@@ -60,8 +67,22 @@ class Pager:
         """
         with self.changed:
             self.told.add(page)
+            self.telling = True
             self.changed.wait_for(lambda: page in self.asked, ASKED_WITHIN)
+            self.telling = False
             self._fetch(page)
+
+    def wait_patiently(self, tid: int, ended: threading.Event) -> None:
+        """Until the vCPU of thread `tid` sleeps, with a page asked for that nobody told of: then lose patience."""
+        slept, known = 0, -1
+        while slept < LOOKS and not ended.wait(BETWEEN_LOOKS):
+            before, known = known, len(self.asked) + len(self.told)
+            if known != before:
+                slept = 0
+            if self.asked - self.told and not self.telling:
+                slept += schedstat.asleep(tid)
+        if not ended.is_set():
+            self.lose_patience()
 
     def lose_patience(self) -> None:
         """Fetch what was asked for, now and from now on; without `reply`, let the guest have zeros."""
@@ -85,8 +106,9 @@ def held_back(
 ) -> Iterator[Pager]:
     """A memslot at `gpa`, one page for each of `contents`, that nobody has touched; ring 3 may use it too.
 
-    `gpa` lies in a 2 MiB page of the boot tables that holds no other memory. After PATIENCE seconds every page is
-    fetched, told or not, so that no run hangs here.
+    `gpa` lies in a 2 MiB page of the boot tables that holds no other memory. The caller's thread is that of the vCPU
+    which meets the pages. Once it sleeps for a page that it did not tell of, every page is fetched, told or not: no run
+    hangs here.
 
     Raises:
         NoUserfaultfd: this process may not hold back pages that the kernel touches.
@@ -95,11 +117,11 @@ def held_back(
     with hold_back(memory, gpa, size, lambda _slot, fault: pager.serve(fault)) as slot:
         pager = Pager(slot, contents, reply, prompt, guest.machine.note)
         guest.open_to_ring3(gpa, size)
-        timer = threading.Timer(PATIENCE, pager.lose_patience)
-        timer.daemon = True
-        timer.start()
+        ended = threading.Event()
+        watch = threading.Thread(target=pager.wait_patiently, args=(kick.thread_id(), ended), daemon=True)
+        watch.start()
         try:
             yield pager
         finally:
-            timer.cancel()
-            timer.join()
+            ended.set()
+            watch.join()
