@@ -1,6 +1,6 @@
 ; summary: an MSI for an APIC id above 255, through address bits that only KVM guests know
 ; needs:   KVM_CAP_X2APIC_API, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI
-; machine: irqchip=split start=all timeout=4
+; machine: irqchip=split start=all timeout=30
 ; param:   shift = 5      where bits 14:8 of the destination go in the address
 ; result:  features u64   EAX of KVM's feature leaf, as this guest sees it: bit 15 permits those bits
 ; result:  messages u64   how many messages of the table were sent

@@ -1,6 +1,6 @@
 ; summary: a TLB flush asked for through shared memory, done by KVM when it next enters this vCPU
 ; needs:   KVM_CAP_BINARY_STATS_FD
-; machine: timeout=5
+; machine: timeout=30
 ; param:   msr = 0x4b564d03   MSR_KVM_STEAL_TIME, whose area carries the request
 ; param:   rounds = 8         how often each value of the `preempted` byte is tried
 ; result:  seen       u64   EAX of CPUID 0x40000001: bit 5 is STEAL_TIME, bit 9 PV_TLB_FLUSH
