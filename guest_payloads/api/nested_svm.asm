@@ -25,6 +25,17 @@ VECTOR   = 0x41                           ; of the interrupt that is pending whe
     vmmcall
 .endm
 
+.macro TRY label                          ; what follows may fault: R13 = 0, or the vector, and go on at `label`
+    xor   r13d, r13d
+    lea   r14, [rip + \label]
+.endm
+
+.macro TRIED name                         ; at that label: store the vector, and let nothing fault any more
+    xor   r14d, r14d
+    mov   eax, r13d
+    RESULT \name
+.endm
+
 ; Run L2, note where it was left; it must be for `exit`. Then let it go on `length` bytes further.
 .macro STEP exit, length
     call  svm_run
@@ -36,6 +47,7 @@ VECTOR   = 0x41                           ; of the interrupt that is pending whe
 .endm
 
 start:
+    xor   r14d, r14d
     mov   edi, UD_VECTOR
     lea   rsi, [rip + undefined]
     call  set_gate
@@ -51,22 +63,18 @@ start:
     mov   edi, esi
     call  l2_map                          ; one page of code, at the address that it has here
 
-    lea   r14, [rip + not_ready]
-    xor   r13d, r13d
+    TRY   not_ready
     mov   eax, SVM_VMCB
     vmrun                                 ; SVM is off
 not_ready:
-    mov   eax, r13d
-    RESULT unready
-    lea   r14, [rip + not_there]
-    xor   r13d, r13d
+    TRIED unready
+    TRY   not_there
     mov   ecx, MSR_VM_HSAVE_PA
     mov   eax, SVM_HSAVE + 1              ; no page begins there
     xor   edx, edx
     wrmsr
 not_there:
-    mov   eax, r13d
-    RESULT misplaced
+    TRIED misplaced
 
     call  svm_init
     mov   eax, L2_TRAPPED_PORT
@@ -131,11 +139,20 @@ note:
     ret
 
 general_protection:
-    add   rsp, 8                          ; the error code
     mov   r13d, GP_VECTOR
+    test  r14, r14
+    jz    unexpected
+    add   rsp, 8                          ; the error code
     jmp   go_on
 undefined:
     mov   r13d, UD_VECTOR
+    test  r14, r14
+    jnz   go_on
+    push  0
+unexpected:                               ; nobody tried anything: what the default gate would have said
+    push  r13
+    out   FAULT_PORT, al
+    hlt
 go_on:
     mov   qword ptr [rsp], r14
     iretq

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmm.abi import ports, svm, x86
+from vmm.abi import msrs, ports, svm, x86
 from vmm.abi.rows import value_of
+from vmm.machine.boot import LONG_MODE_EFER
+from vmm.payload.accesses import wrmsr
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
-from vmm.payload.nested import Evidence, Exit, Numbers, observe, prove_move
+from vmm.payload.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
 from vmm.payload.nested import judge as judge_exits
-from vmm.payload.verdict import Finding
+from vmm.payload.verdict import Finding, Refusal
 
 FEATURES = ("nested_svm", "nested_svm_state")
 ROW = ("exit", "exit_info_1", "exit_info_2", "rip", "rax", "rbx")
@@ -63,8 +65,18 @@ def judge(seen: Evidence) -> Finding:
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
+    absent = masked(lab, "svm", FEATURES)
+    if absent:
+        return absent
     with lab.guest() as guest:
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         alone = observe(guest, ROW, expect)
         vmcb = guest.machine.memory.read_u64(guest.symbol("vmcb"))
     return {FEATURES[0]: judge(alone), FEATURES[1]: prove_move(lab, alone, vmcb, ROW, expect)}
+
+
+def refusals(lab: Lab) -> list[Refusal]:
+    """EFER.SVME is a reserved bit for a guest without SVM."""
+    efer = msrs.find("MSR_EFER")
+    assert efer is not None
+    return hidden(lab, "svm", "WRMSR of EFER.SVME", wrmsr(efer.number, int(LONG_MODE_EFER | x86.EFER.SVME)))

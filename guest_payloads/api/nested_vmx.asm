@@ -35,6 +35,17 @@ NO_FIELD = 0x1ffe                         ; an encoding with the highest index: 
     vmcall
 .endm
 
+.macro TRY label                          ; what follows may fault: R13 = 0, or the vector, and go on at `label`
+    xor   r13d, r13d
+    lea   r14, [rip + \label]
+.endm
+
+.macro TRIED name                         ; at that label: store the vector, and let nothing fault any more
+    xor   r14d, r14d
+    mov   eax, r13d
+    RESULT \name
+.endm
+
 ; Run L2, note where it was left; it must be for `reason`. Then SKIP_* lets it go on behind the instruction.
 .macro STEP reason
     call  vmx_run
@@ -69,6 +80,7 @@ NO_FIELD = 0x1ffe                         ; an encoding with the highest index: 
 .endm
 
 start:
+    xor   r14d, r14d
     mov   edi, UD_VECTOR
     lea   rsi, [rip + undefined]
     call  set_gate
@@ -85,21 +97,17 @@ start:
     call  l2_map                          ; one page of code, at the address that it has here
 
     ; Before VMX is on.
-    lea   r14, [rip + disabled]
-    xor   r13d, r13d
+    TRY   disabled
     vmxon qword ptr [rip + vmx_on_region]
 disabled:
-    mov   eax, r13d
-    RESULT not_enabled
+    TRIED not_enabled
     mov   rax, cr4
     or    eax, X86_CR4_VMXE
     mov   cr4, rax
-    lea   r14, [rip + unlocked]
-    xor   r13d, r13d
+    TRY   unlocked
     vmxon qword ptr [rip + vmx_on_region]
 unlocked:
-    mov   eax, r13d
-    RESULT not_locked
+    TRIED not_locked
     call  vmx_on
     RESULT on
     vmxon qword ptr [rip + vmx_on_region]
@@ -199,11 +207,20 @@ note:                                     ; RAX stays
     ret
 
 general_protection:
-    add   rsp, 8                          ; the error code
     mov   r13d, GP_VECTOR
+    test  r14, r14
+    jz    unexpected
+    add   rsp, 8                          ; the error code
     jmp   go_on
 undefined:
     mov   r13d, UD_VECTOR
+    test  r14, r14
+    jnz   go_on
+    push  0
+unexpected:                               ; nobody tried anything: what the default gate would have said
+    push  r13
+    out   FAULT_PORT, al
+    hlt
 go_on:
     mov   qword ptr [rsp], r14
     iretq

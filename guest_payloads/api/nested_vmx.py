@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vmm.abi import ports, vmx, x86
+from vmm.abi import msrs, ports, vmx, x86
+from vmm.payload.accesses import rdmsr
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
-from vmm.payload.nested import Evidence, Exit, Numbers, observe, prove_move
+from vmm.payload.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
 from vmm.payload.nested import judge as judge_exits
-from vmm.payload.verdict import Finding
+from vmm.payload.verdict import Finding, Refusal
 
 FEATURES = ("nested_vmx", "nested_vmx_state")
 ROW = ("exit", "qualification", "event", "error", "rip", "length", "rax", "rbx")
@@ -83,8 +84,18 @@ def judge(seen: Evidence) -> Finding:
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
+    absent = masked(lab, "vmx", FEATURES)
+    if absent:
+        return absent
     with lab.guest() as guest:
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         alone = observe(guest, ROW, expect)
         vmcs = guest.machine.memory.read_u64(guest.symbol("vmx_vmcs"))
     return {FEATURES[0]: judge(alone), FEATURES[1]: prove_move(lab, alone, vmcs, ROW, expect)}
+
+
+def refusals(lab: Lab) -> list[Refusal]:
+    """The capability MSRs do not exist for a guest without VMX."""
+    basic = msrs.find("MSR_IA32_VMX_BASIC")
+    assert basic is not None
+    return hidden(lab, "vmx", f"RDMSR of {basic.name}", rdmsr(basic.number))

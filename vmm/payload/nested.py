@@ -15,11 +15,12 @@ from vmm.abi import ports
 from vmm.kvm.nested_state import NestedState
 from vmm.machine.layout import REGIONS
 from vmm.machine.steps import Why
+from vmm.payload.accesses import GP, OK, Access, perform
 from vmm.payload.compare import number, results
 from vmm.payload.ending import broke, run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.verdict import Finding, Refusal, Verdict
 
 LOG = REGIONS["data"].base
 CONSOLE = "2"  # what L2 says where its hypervisor does not listen
@@ -80,6 +81,23 @@ def judge(seen: Evidence, wanted: Exit, exit_name: Callable[[int], str]) -> Find
         return Finding(Verdict.BROKEN, text, numbers)
     summary = f"L2 ran, was left {len(seen.expected)} times as asked and resumed; what must be refused was"
     return Finding(Verdict.WORKS, "", numbers, summary)
+
+
+def masked(lab: Lab, feature: str, names: Sequence[str]) -> dict[str, Finding]:
+    """The findings where this lab hides SVM or VMX from its guests; empty where it does not."""
+    hidden = feature in lab.options.mask
+    return dict.fromkeys(names, Finding(Verdict.ABSENT, "masked")) if hidden else {}
+
+
+def hidden(lab: Lab, feature: str, what: str, access: Access) -> list[Refusal]:
+    """An access that a guest with `feature` in its CPUID may make, and one without may not."""
+    found = []
+    for kind, mask, want in (("control", (), OK), ("masked", (feature,), GP)):
+        with lab.guest(payload="accesses", mask=mask) as guest:
+            (answer,) = perform(guest, [access])
+        seen = "masked" if mask else "present"
+        found.append(Refusal(kind, f"{what}, {feature} {seen} in the guest's CPUID", want, answer.text))
+    return found
 
 
 # -- moved to another machine while L2 runs
