@@ -9,6 +9,9 @@ PAYLOADS ?= hello cpuid ring3 smp
 PYTEST_ARGS ?=
 COVERAGE ?= --cov --cov-report=term
 BENCH_ARGS ?=
+HOSTS ?= svm-newest svm-6.1 vmx-6.1
+HOSTS_OUT ?= build/hosts
+HOSTS_ARGS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -19,7 +22,7 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check --no-input
 EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/abi/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check build listings bench wheel clean
+.PHONY: help run test check build listings bench hosts wheel clean
 
 help: ## this list
 	@echo 'pyvmm: guests on /dev/kvm, in Python'
@@ -27,6 +30,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  BENCH_ARGS="$(BENCH_ARGS)"'
+	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  HOSTS_ARGS="$(HOSTS_ARGS)" (docs/hostlab.md)'
 
 run: build ## build, ask whether this host can run guests, run a few, prove every paravirtual feature
 	@$(PYVMM) doctor
@@ -73,7 +77,11 @@ bench: build bench/floor ## what pyvmm costs beside a C program and QEMU, and th
 bench/floor: bench/floor.c
 	@$(CC) -O2 -Wall -Wextra -o $@ $< -lpthread
 
+hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdicts with the expected ones
+	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' $(HOSTS_ARGS)
+
 wheel: build ## dist/: one wheel for every Python from 3.11 on
+	@rm -rf dist build/lib build/bdist.*
 	@$(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist
 

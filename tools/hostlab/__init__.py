@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Real SVM and VMX hosts without the hardware: `make hosts` (docs/hostlab.md).
 
-    hosts.py      which host: emulator, kernel, CPUs
-    store.py      what was made before is not made again
-    packages.py   Debian packages of another release than this machine's
-    root.py       the hosts' file system; kernel.py: a kernel and the initramfs that mounts it
-    parcel.py     the disk with the wheel, the tests and the steps; results.py: what comes back
-    qemu.py, bochs.py   the emulators; emulator.py: a run of one, with limits
-    judge.py      what was expected, and what came
+hosts.py      which host: emulator, kernel, CPUs
+store.py      what was made before is not made again
+packages.py   Debian packages of another release than this machine's
+root.py       the hosts' file system; kernel.py: a kernel and the initramfs that mounts it
+parcel.py     the disk with the wheel, the tests and the steps; results.py: what comes back
+qemu.py, bochs.py   the emulators; emulator.py: a run of one, with limits
+judge.py      what was expected, and what came
 """

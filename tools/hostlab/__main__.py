@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -46,7 +47,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--cpus", type=int, default=2, help="of each host (2)")
     parser.add_argument("--model", default="", help="the emulator's name of a CPU, instead of the lab's choice")
     parser.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
-    parser.add_argument("--release", default="", help="the Debian release of the kernel, for example bookworm-backports")
+    parser.add_argument(
+        "--release", default="", help="the Debian release of the kernel, for example bookworm-backports"
+    )
     parser.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
     parser.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
     args = parser.parse_args(words)
@@ -80,14 +83,12 @@ def _all(named: list[hosts.Host], out: Path, at_once: int) -> int:
     ready: list[lab.Prepared] = []
     for host in named:
         try:
-            ready.append(lab.prepare(host, lambda text, name=host.name: progress(name, text)))
+            ready.append(lab.prepare(host, partial(progress, host.name)))
         except NotToBeHad as error:
             reports.append(lab.Report(host.name, "", skipped=str(error)))
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(at_once))
-        runs = [
-            pool.submit(lab.run, each, out, lambda text, name=each.host.name: progress(name, text)) for each in ready
-        ]
+        runs = [pool.submit(lab.run, each, out, partial(progress, each.host.name)) for each in ready]
         stack.callback(lambda: [each.cancel() for each in runs])
         reports += [each.result() for each in runs]
     return _tell(reports, out)

@@ -35,7 +35,7 @@ BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
 VGABIOS = Path("/usr/share/vgabios/vgabios.bin")
 GRUB = Path("/usr/lib/grub/i386-pc")
 APPEND = (
-    "console=ttyS0,115200 root=/dev/sda quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
+    "console=ttyS0,115200 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
     f"tsc=reliable tsc_early_khz={IPS // 1000} idle=nomwait nohz=off rcupdate.rcu_cpu_stall_suppress=1 panic=-1 "
     "hostlab.kvm=enable_apicv=0"
 )
@@ -69,7 +69,9 @@ def check() -> None:
     need("grub-mkrescue", "xorriso", "mformat")
     for path, package in ((BIOS, "bochsbios"), (VGABIOS, "vgabios"), (GRUB, "grub-pc-bin")):
         if not path.exists():
-            raise LabError(f"missing on this machine: {path}\n  try: tools/install-host-tools, or apt install {package}")
+            raise LabError(
+                f"missing on this machine: {path}\n  try: tools/install-host-tools, or apt install {package}"
+            )
 
 
 def binary() -> Path:
@@ -78,7 +80,7 @@ def binary() -> Path:
     Raises:
         NotToBeHad: the source is not in the registry today.
     """
-    digest = store.key(SHA256, CONFIGURE, Path(__file__).parent / "bochs.py")
+    digest = store.key(SHA256, CONFIGURE)
     return store.get("bochs", digest, _build) / "bochs"
 
 
@@ -110,7 +112,7 @@ def _iso(kernel: Kernel, work: Path) -> Path:
         shutil.copy(kernel.vmlinuz, boot / "vmlinuz")
         shutil.copy(kernel.initramfs, boot / "initramfs")
         (boot / "grub/grub.cfg").write_text(GRUB_CFG.format(append=APPEND))
-        words = ["grub-mkrescue", "-d", GRUB, "-o", into / "boot.iso", boot.parent]
+        words = ["grub-mkrescue", "-d", str(GRUB), "-o", str(into / "boot.iso"), str(boot.parent)]
         call(words, limit=120, what="making the CD that starts the kernel")
 
     return store.get("iso", digest, make) / "boot.iso"

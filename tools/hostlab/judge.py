@@ -78,7 +78,7 @@ def _wanted(path: Path, name: str, value: object) -> Wanted:
 
 
 def differences(expected: Expected, probe: Mapping[str, Any]) -> list[str]:
-    """A line for each row that is not as expected; rows that came and were not expected, or the other way round, too."""
+    """A line for each row that is not as expected; also for a row that only one side has."""
     return [
         *_differences(expected.features, {row["name"]: row for row in probe["features"]}),
         *_differences(expected.topics, {row["name"]: row for row in probe.get("topics", [])}),
@@ -111,9 +111,7 @@ def _differences(expected: Mapping[str, Wanted], found: Mapping[str, Mapping[str
 
 def counts(probe: Mapping[str, Any]) -> str:
     """`25 features: 22 works, 2 advertised, 1 absent, 0 broken, 1 deviation; 84 topics: ...`."""
-    return "; ".join(
-        _counted(kind, probe[kind]) for kind in ("features", "topics") if probe.get(kind)
-    )
+    return "; ".join(_counted(kind, probe[kind]) for kind in ("features", "topics") if probe.get(kind))
 
 
 def _counted(kind: str, rows: list[dict[str, Any]]) -> str:

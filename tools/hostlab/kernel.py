@@ -67,7 +67,7 @@ def source(host: Host, archive: Archive) -> Source:
 
 def kernel(host: Host, archive: Archive, found: Source) -> Kernel:
     """The kernel, fetched and packed once for each version."""
-    digest = store.key(found, DISK, KVM[host.kind], INIT, Path(__file__))
+    digest = store.key(found, DISK, KVM[host.kind], INIT)
     folder = store.get(f"kernel-{host.kind}", digest, lambda work: _make(work, host, archive, found))
     return Kernel(folder / "vmlinuz", folder / "initramfs", found.version, found.release)
 
@@ -143,8 +143,7 @@ def _initramfs(work: Path, modules: Path, wanted: Iterable[str]) -> None:
         [path_of("cpio") or "cpio", "-o", "-H", "newc", "--quiet", "--owner=0:0"],
         cwd=room, input=names.encode(), capture_output=True, timeout=60, check=True, env={**os.environ, "LC_ALL": "C"},
     )  # fmt: skip
-    with gzip.GzipFile(work / "initramfs", "wb", compresslevel=1, mtime=0) as file:
-        file.write(made.stdout)
+    (work / "initramfs").write_bytes(gzip.compress(made.stdout, compresslevel=1, mtime=0))
     shutil.rmtree(room)
 
 

@@ -87,9 +87,7 @@ def run(prepared: Prepared, out: Path, say: Say) -> Report:
                 if " ended: status " in line and " status 0," not in line:
                     failed.append(f"{line}: see {console}")
 
-            emulator.run(
-                make(host, prepared.kernel, disks, work), console, limit=LIMITS[host.emulator], say=heard
-            )
+            emulator.run(make(host, prepared.kernel, disks, work), console, limit=LIMITS[host.emulator], say=heard)
             parcel.unpack(results, room)
     except HostFailed as error:
         return Report(host.name, "failed", (*failed, str(error)))

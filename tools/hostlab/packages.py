@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Debian packages of any release, by apt-get with lists and a cache of its own: nothing of this machine's apt is touched.
+"""Debian packages of any release, by apt-get with lists and a cache of its own: this machine's apt is not touched.
 
 The mirror is $HOSTS_MIRROR, or the one that this machine's own apt has Debian from.
 """

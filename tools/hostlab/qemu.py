@@ -2,8 +2,8 @@
 """AMD SVM by QEMU's TCG, which emulates nested SVM from any x86-64 machine, without a /dev/kvm.
 
 One thread for all CPUs: with one each the emulated kernel hangs now and then. `tsc=reliable` because the kernel would
-else mistrust a TSC that has no hardware behind it, and count time by the HPET, with which KVM gives no stable clock; the
-TSC of TCG is one clock for all its CPUs.
+else mistrust a TSC that has no hardware behind it, and count time by the HPET, with which KVM gives no stable clock.
+The TSC of TCG is one clock for all its CPUs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .tools import call, need, path_of
 MODEL = "max,+svm"
 MEMORY = "3G"
 APPEND = (
-    "console=ttyS0 root=/dev/vda quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
+    "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
     "tsc=reliable panic=-1"
 )
 

@@ -2,8 +2,8 @@
 """The hosts' file system: a minimal Debian with Python and what the steps need, as an ext4 image. It holds no kernel,
 no module and nothing of pyvmm, so that one serves every host.
 
-mmdebstrap makes it as root or, in a user namespace, as anybody; mkfs.ext4 fills the image from the folder, so nothing is
-mounted.
+mmdebstrap makes it as root or, in a user namespace, as anybody; mkfs.ext4 fills the image from the folder, so nothing
+is mounted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .packages import mirror
 from .tools import call, need
 
 PACKAGES = (
-    "python3", "python3-venv", "kmod", "procps", "iproute2", "udev", "sudo", "acl", "gdb-minimal", "gcc", "libc6-dev",
+    "python3", "python3-venv", "kmod", "procps", "iproute2", "udev", "sudo", "acl", "gdb-minimal",
 )  # fmt: skip
 SIZE = "1500M"
 IMAGE = "root.img"
@@ -25,7 +25,7 @@ INIT = Path(__file__).parent / "guest" / "init"
 
 def image() -> Path:
     """The image; made once for each content, in a minute or two."""
-    digest = store.key(ROOT_RELEASE, PACKAGES, SIZE, INIT, Path(__file__))
+    digest = store.key(ROOT_RELEASE, PACKAGES, SIZE, INIT)
     return store.get("root", digest, _make) / IMAGE
 
 
@@ -33,8 +33,8 @@ def _make(work: Path) -> None:
     need("mmdebstrap", "mkfs.ext4")
     work.chmod(0o777)  # in a user namespace mmdebstrap's root is another user here
     image = work / IMAGE
-    # While the hooks run, /proc and the like are mounted below the folder: the image gets a copy of what is on the disk.
-    copy = f'mkdir "$1.copy" && tar --one-file-system -C "$1" -cf - . | tar -C "$1.copy" -xf -'
+    # /proc and the like are mounted below the folder while hooks run: the image gets a copy of what is on the disk.
+    copy = 'mkdir "$1.copy" && tar --one-file-system -C "$1" -cf - . | tar -C "$1.copy" -xf -'
     fill = f'mkfs.ext4 -q -F -O ^has_journal -E root_owner=0:0 -d "$1.copy" {image} {SIZE} && rm -r "$1.copy"'
     call(
         [
