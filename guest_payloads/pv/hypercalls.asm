@@ -16,13 +16,16 @@
 ; is looked at first: from ring 3 every call gives -KVM_EPERM. There both instructions are tried as they are; one that
 ; raises an exception is handed over to pyvmm, with the CS that the exception saved.
 ;
-; OUT of a number to port 0x80 marks a place: the host half notes how many hypercalls KVM has counted by then.
+; OUT of a number to port 0x80 marks a place: the host half notes how many hypercalls KVM has counted by then. Ring 3
+; does none, for whether it may is the TSS's to say, and not every host reads that as a CPU does: its HLTs mark its
+; places, each a #GP on any host, and ring 0 does the OUT.
 
 %include "results.inc"
 %include "ring3.inc"
 
 ANSWERS = DATA_BASE                       ; i64 per unknown number, for the host half
 FAULTS  = DATA_BASE + 0x100               ; u64 for VMCALL, u64 for VMMCALL
+HLT_OPCODE = 0xf4
 USER_ANSWERS = USER_BASE                  ; i64 for VMCALL, i64 for VMMCALL, written in ring 3
 
 .macro MARK number
@@ -83,20 +86,40 @@ unknown_counted:
     mov   edi, GP_VECTOR
     lea   rsi, [rip + user_protection]
     call  set_gate
+    mov   r11d, 5                         ; the next place
+    MARK  4
     ENTER_RING3 user_begin
 
-; An exception of ring 3. Its program uses RAX and nothing else, so R8 to R10 are free.
+; An exception of ring 3. Its program uses RAX and nothing else, so R8 to R11 are free.
 user_protection:
-    add   rsp, 8                          ; the error code
-    lea   r8, [rip + user_leave]
-    cmp   qword ptr [rsp], r8
-    je    finish
+    mov   r8, qword ptr [rsp + 8]         ; where it happened; the error code lies before it
+    cmp   byte ptr [r8], HLT_OPCODE
+    je    user_place
     mov   r10d, GP_VECTOR
+    cmp   word ptr [r8], 0x10f
+    jne   user_other
+    add   rsp, 8
     jmp   user_hand_over
+user_other:                               ; not ours: what the default gate would have said
+    push  GP_VECTOR
+    out   FAULT_PORT, al
+    hlt
+user_place:
+    mov   eax, r11d
+    out   DELAY_PORT, al
+    inc   r11d
+    lea   r9, [rip + user_leave]
+    cmp   r8, r9
+    je    finish
+    add   rsp, 8
+    inc   qword ptr [rsp]                 ; step over the HLT
+    iretq
 user_undefined:
+    mov   r8, qword ptr [rsp]
+    cmp   word ptr [r8], 0x10f
+    jne   hypercall_undefined             ; not ours either
     mov   r10d, UD_VECTOR
-user_hand_over:
-    mov   r8, qword ptr [rsp]             ; the instruction: 0f 01 c1 or 0f 01 d9
+user_hand_over:                           ; the instruction at R8: 0f 01 c1 or 0f 01 d9
     xor   r9d, r9d
     cmp   byte ptr [r8 + 2], 0xc1
     setne r9b
@@ -129,16 +152,14 @@ unknown_end:
 
 .p2align 12
 user_begin:
-    MARK  4
     mov   eax, PARAM_nr
     vmcall
     mov   qword ptr [USER_ANSWERS], rax
-    MARK  5
+    hlt                                   ; privileged: a #GP, and place 5
     mov   eax, PARAM_nr
     vmmcall
     mov   qword ptr [USER_ANSWERS + 8], rax
-    MARK  6
 user_leave:
-    hlt                                   ; privileged: #GP takes us back
+    hlt                                   ; place 6, from where there is no way back
 .p2align 12
 user_end:
