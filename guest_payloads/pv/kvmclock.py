@@ -287,15 +287,20 @@ def _early_control(guest: Guest) -> str:
 
 
 def _addresses(guest: Guest, feature: str) -> list[Refusal]:
-    """No address raises #GP; a page that cannot be used is just never written."""
+    """No address raises #GP; a page that cannot be used is just never written.
+
+    KVM may write the page of before at the entry that leads to the WRMSR: without a stable clock it does so at every
+    entry. So the memory is cleared after the WRMSR, and KVM_SET_CLOCK makes KVM write anew whatever page it still has.
+    """
     wall, system = PAIRS[feature]
     wall_msr, system_msr = _pair(feature)
 
     def ask(what: str, expected: str, msr: int, value: int, at: int | None) -> Refusal:
         memory = guest.machine.memory
-        memory.fill(PAGE, 0x2000)
         text = perform(guest, [wrmsr(msr, value)])[0].text
-        guest.run()  # on to its HLT: KVM writes the page at an entry
+        memory.fill(PAGE, 0x2000)
+        guest.machine.vm.set_clock(SET_TO)
+        guest.run()  # on to its HLT, by an entry
         if at is not None and text == OK:
             text = WRITTEN if any(memory.read(at, PVCLOCK_VCPU_TIME_INFO.size)) else UNTOUCHED
         return Refusal("control" if expected == WRITTEN else "address", what, expected, text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from guest_payloads.pv import kvmclock
+from vmm.payload.accesses import perform
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove
@@ -63,3 +65,26 @@ def test_another_msr_is_no_clock(params, reason):
     row = proven(params=params)["CLOCKSOURCE2"]
     assert row.verdict is Verdict.BROKEN
     assert reason in row.finding.reason
+
+
+def test_a_clock_that_kvm_writes_at_every_entry_is_switched_off_all_the_same(monkeypatch):
+    """As without a stable clock: the entry that leads to the WRMSR still writes the page of before."""
+
+    def with_an_update_pending(guest, accesses):
+        guest.machine.vm.set_clock(1)
+        return perform(guest, accesses)
+
+    monkeypatch.setattr(kvmclock, "perform", with_an_update_pending)
+    for row in proven().values():
+        assert row.verdict is Verdict.WORKS, row.finding.reason
+        assert not row.deviations
+
+
+def test_a_clock_that_is_not_switched_off_deviates(monkeypatch):
+    wrmsr = kvmclock.wrmsr
+    monkeypatch.setattr(kvmclock, "wrmsr", lambda msr, value: wrmsr(msr, value | (value == kvmclock.PAGE)))
+    for row in proven().values():
+        assert row.verdict is Verdict.WORKS, row.finding.reason
+        (found,) = row.deviations
+        assert found.what.endswith("with bit 0 clear")
+        assert found.observed == kvmclock.WRITTEN
