@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Host half of poll_control: KVM's own count of how often it polled, over three phases of HLTs.
 
-What counts is halt_attempted_poll: whether a poll succeeds depends on what else the CPU has to do. KVM_CAP_HALT_POLL
+A poll is one of halt_attempted_poll: whether it succeeds depends on what else the CPU has to do. KVM_CAP_HALT_POLL
 gives this VM a limit of its own, so that the host's kvm.halt_poll_ns does not matter. The first HLT finds a window of 0
-and only makes it grow, so a phase may have fewer polls than HLTs.
+and only makes it grow. A HLT whose timer has ended before KVM halts the vCPU is no chance to poll, though halt_exits
+counts it; that a vCPU was halted shows in a poll, or in halt_wait_ns. So HLTs are made until enough of them count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 from vmm.abi import msrs, ports, pv
+from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
@@ -23,17 +24,20 @@ from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("POLL_CONTROL",)
 # Longest poll, nanoseconds. After a HLT that took longer, a late awakening on a busy host included, KVM stops polling
-# for a while; none takes so long. The timer ends each poll after 0.1 ms.
-LONGEST_POLL = 100_000_000
-STATISTICS = ("halt_exits", "halt_attempted_poll")
+# for a while; none takes so long. The timer ends each poll much sooner.
+LONGEST_POLL = 2_000_000_000
+STATISTICS = ("halt_exits", "halt_attempted_poll", "halt_wait_ns")
+LONGER = REGIONS["data"].base  # as in the .asm; ENOUGH follows
+FORBIDDEN = 1  # the phase with 0
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What the statistics rose by between the two OUTs of a phase."""
+    """What the statistics rose by in a phase, and how many of its HLTs waited."""
 
     halts: int
     polls: int
+    waits: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,8 +49,8 @@ class Evidence:
     reset: int
     off: int
     on: int
+    slept: int
     woken: int
-    wanted: int
 
 
 def prove(lab: Lab) -> Finding:
@@ -54,25 +58,55 @@ def prove(lab: Lab) -> Finding:
     if absent:
         return absent
     with lab.guest(before_vcpus=_allow_polling) as guest:
-        phases = _watch(guest)
-        results = {name: guest[name] for name in ("seen", "reset", "off", "on", "woken")}
-        return judge(Evidence(phases, **results, wanted=lab.param("halts")))
+        phases = _watch(guest, lab.param("halts"))
+        results = {name: guest[name] for name in ("seen", "reset", "off", "on", "slept", "woken")}
+        return judge(Evidence(phases, **results))
 
 
 def _allow_polling(machine: Machine) -> None:
     machine.vm.enable_cap("HALT_POLL", LONGEST_POLL)
 
 
-def _watch(guest: Guest) -> list[Phase]:
+def _watch(guest: Guest, wanted: int) -> list[Phase]:
+    """Run the guest; after each HLT tell it whether that counted, and whether enough have."""
     with guest.machine.runners[0].vcpu.get_stats() as stats:
         for name in STATISTICS:
             if name not in stats:
                 raise Unproven(f"this KVM has no statistic {name}")
-        marks: list[list[int]] = []
-        guest.machine.on_port_write(ports.DELAY, lambda value: marks.append([stats[name] for name in STATISTICS]))
+        counts: list[Count] = []
+
+        def begin(value: int) -> None:
+            counts.append(Count(may_poll=len(counts) != FORBIDDEN, now=[stats[name] for name in STATISTICS]))
+
+        def halted(value: int) -> None:
+            counted = counts[-1].add([stats[name] for name in STATISTICS])
+            guest.machine.memory.write(LONGER, bytes([not counted, counts[-1].counted >= wanted]))
+
+        guest.machine.on_port_write(ports.DELAY, begin)
+        guest.machine.on_port_write(ports.DELAY + 1, halted)
         run_to_pass(guest)
-    rises = [[later - earlier for earlier, later in zip(*pair, strict=True)] for pair in pairwise(marks)]
-    return [Phase(*rise) for rise in rises[::2]]  # what lies between two phases is none
+    return [Phase(each.halts, each.polls, each.waits) for each in counts]
+
+
+class Count:
+    """The HLTs of one phase, one by one, from the statistics after each."""
+
+    def __init__(self, *, may_poll: bool, now: Sequence[int]) -> None:
+        self.may_poll, self.now = may_poll, now
+        self.halts = self.polls = self.waits = 0
+
+    def add(self, now: Sequence[int]) -> bool:
+        """Did the HLT count that ended with these statistics?"""
+        halts, polls, waited = (after - before for before, after in zip(self.now, now, strict=True))
+        self.now = now
+        self.halts += halts
+        self.polls += polls
+        self.waits += waited > 0
+        return polls > 0 if self.may_poll else waited > 0
+
+    @property
+    def counted(self) -> int:
+        return self.polls if self.may_poll else self.waits
 
 
 def judge(evidence: Evidence) -> Finding:
@@ -80,6 +114,7 @@ def judge(evidence: Evidence) -> Finding:
     names = ("at_reset", "with_0", "with_1")
     numbers = {f"halt_attempted_poll_{name}": each.polls for name, each in zip(names, evidence.phases, strict=True)}
     numbers |= {f"halt_exits_{name}": each.halts for name, each in zip(names, evidence.phases, strict=True)}
+    numbers |= {f"waited_{name}": each.waits for name, each in zip(names, evidence.phases, strict=True)}
     numbers |= {"reset": evidence.reset, "read_back_0": evidence.off, "read_back_1": evidence.on}
     at_reset, forbidden, allowed = evidence.phases
     wrong = _wrong(evidence, forbidden)
@@ -87,13 +122,16 @@ def judge(evidence: Evidence) -> Finding:
         return Finding(Verdict.BROKEN, wrong, numbers)
     if not all(each.halts for each in evidence.phases):
         return Finding(Verdict.UNPROVEN, "KVM took no HLT of this guest, so it had nothing to poll for", numbers)
+    if not all(each.waits or each.polls for each in evidence.phases):
+        text = "every timer ended before KVM had halted the vCPU, so there was nothing to poll for"
+        return Finding(Verdict.UNPROVEN, text, numbers)
     if not at_reset.polls and not allowed.polls:
         return Finding(Verdict.INERT, "accepted, and this host never polls for a halted vCPU", numbers)
     if not at_reset.polls or not allowed.polls:
         return Finding(Verdict.BROKEN, "polling is allowed at reset and after 1, and came in only one of them", numbers)
     summary = (
-        f"halt_attempted_poll over {evidence.wanted} HLTs each: +{at_reset.polls} at reset, +{forbidden.polls} with 0, "
-        f"+{allowed.polls} with 1 again"
+        f"halt_attempted_poll +{at_reset.polls} in {at_reset.halts} HLTs at reset, +{forbidden.polls} in "
+        f"{forbidden.halts} with 0, +{allowed.polls} in {allowed.halts} with 1 again"
     )
     return Finding(Verdict.WORKS, "", numbers, summary)
 
@@ -109,8 +147,8 @@ def _wrong(evidence: Evidence, forbidden: Phase) -> str:
     ):
         if got != want:
             return f"{what} reads {got:#x}, and should be {want}"
-    if evidence.woken < len(evidence.phases) * evidence.wanted:
-        return f"{evidence.woken} timer interrupts, and each of {len(evidence.phases) * evidence.wanted} HLTs needs one"
+    if evidence.woken < evidence.slept:
+        return f"{evidence.woken} timer interrupts, and each of {evidence.slept} HLTs needs one"
     if forbidden.polls:
         return f"the guest forbade polling, and KVM attempted it {forbidden.polls} times in {forbidden.halts} HLTs"
     return ""
