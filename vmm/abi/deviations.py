@@ -23,7 +23,16 @@ class Known(NamedTuple):
     source: str
 
 
-KNOWN: tuple[Known, ...] = ()
+KNOWN = (
+    Known(
+        "PV_UNHALT",
+        "argument: the bit with HLT exits disabled",
+        "set",
+        "Linux 5.17 to 6.8",
+        "KVM: x86: Use actual kvm_cpuid.base for clearing KVM_FEATURE_PV_UNHALT",
+        "__kvm_update_cpuid_runtime looks for the feature leaf before its base is known",
+    ),
+)
 
 
 def find(feature: str, what: str, observed: str) -> Known | None:
