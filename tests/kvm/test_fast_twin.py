@@ -383,7 +383,7 @@ TWINS = {
     "MSR hooks": Twin(MOV_ECX_MSR + loop(20, ACCESS_MSR) + STORE + ENDS, msr_hooks),
     "MSR answers": Twin(
         MOV_ECX_MSR + loop(8, RDMSR + WRMSR) + ENDS,
-        msr_answers(0, True, Level.HIGH, (1 << 64) - 1, 1 << 63, -1, 1 << 64 | 5, 3),
+        msr_answers(0, True, Level.HIGH, (1 << 64) - 1, 1 << 63, 3),
     ),
     "MSR reads refused": Twin(MOV_ECX_MSR + loop(5, RDMSR) + ENDS, msr_refused),
     "MSR writes refused": Twin(MOV_ECX_MSR + loop(5, WRMSR) + ENDS, msr_refused),
@@ -463,7 +463,7 @@ def test_the_guests_do_what_their_names_say(booted):
     assert results["MSR hooks"].memory[:8] == (0x1_FFFF_FFFE + 39 + 1).to_bytes(8, "little")
     assert results["MSR hooks"].exits["ReadMsr"] == results["MSR hooks"].exits["WriteMsr"] == 20
     every = (1 << 64) - 1
-    assert results["MSR answers"].seen == [0, 1, 0x77, every, 1 << 63, every, 5, 3]
+    assert results["MSR answers"].seen == [0, 1, 0x77, every, 1 << 63, 3, 3, 3]
     assert results["MSR reads refused"].stop.why is Why.GUEST_FAULT
     assert results["MSR reads refused"].seen == [3, 0]
     assert results["MSR writes refused"].stop.why is Why.GUEST_FAULT
@@ -493,12 +493,18 @@ def test_a_wrong_answer_is_the_same_error(booted, answer, fast):
         machine.run()
 
 
+@pytest.mark.parametrize("answer", [-1, 1 << 64, "text", 1.0])
 @pytest.mark.parametrize("fast", [True, False])
-def test_no_answer_to_an_msr_is_the_same_error(booted, fast):
+def test_a_wrong_answer_to_an_msr_is_the_same_error(booted, answer, fast):
     machine = booted(MOV_ECX_MSR + RDMSR + ENDS, fast=fast)
     asked = []
-    machine.on_msr_read(MSR, lambda: asked.append(1) or "text")
-    with pytest.raises(ValueError, match=r"ReadMsr\(index=4660, reason=4\) takes no reply 'text'"):
+
+    def read() -> Any:
+        asked.append(1)
+        return answer
+
+    machine.on_msr_read(MSR, read)
+    with pytest.raises(UsageError, match=r"reading MSR 0x1234: .*read answered .* not an unsigned integer of 8 bytes"):
         machine.run()
     assert asked == [1]
 

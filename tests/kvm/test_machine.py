@@ -217,7 +217,7 @@ def test_the_exit_limit_counts_every_vcpu(booted):
     for cpus, aps in ((1, {}), (3, {1: 0, 2: 0})):
         result = booted(STORM, cpus=cpus, aps=aps).run(timeout=30, exit_limit=100)
         assert result.stop.why is Why.EXIT_LIMIT
-        assert 100 < result.exits["PortOut"] <= 100 + cpus
+        assert result.exits["PortOut"] == 100
     assert booted(out(0xE9, 1) + HLT).run(exit_limit=2).stop.why is Why.HALT
 
 
@@ -784,3 +784,41 @@ def test_load_at_another_place():
     with Machine() as machine:
         machine.load(out(0xF4, 9), at=CODE + 0x5_0000)
         assert machine.run(timeout=5).stop.code == 9
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 10])
+def test_the_exit_limit_is_the_number_of_exits(count):
+    with Machine() as machine:
+        machine.load("inc ecx\n" * 50 + "hlt")
+        machine.debugger.stepping = True
+        result = machine.run(timeout=30, exit_limit=count)
+        assert (result.stop.why, result.exits["Debug"], machine.regs.ecx) == (Why.EXIT_LIMIT, count, count)
+
+
+def test_the_exit_that_ends_a_run_by_itself_is_its_reason_and_the_next_run_begins_with_the_next_exit(booted):
+    machine = booted(out(0x80, 1) + out(0x80, 2) + HLT)
+    seen: list[int] = []
+    machine.on_port_write(0x80, seen.append)
+    assert machine.run(timeout=30, exit_limit=1).stop.why is Why.EXIT_LIMIT
+    assert seen == [1]
+    assert machine.run(timeout=30, exit_limit=2).stop.why is Why.HALT
+    assert seen == [1, 2]
+
+
+@pytest.mark.parametrize("limits", [{"exit_limit": -1}, {"exit_limit": 1.5}, {"exit_limit": "3"}])
+def test_an_exit_limit_that_is_no_number_of_exits_is_refused(booted, limits):
+    with pytest.raises(UsageError, match="exit_limit"):
+        booted(HLT).run(**limits)
+
+
+NO_LIMITS = [float("nan"), float("inf"), 1e300, 86401, -1, "3", b"1"]
+
+
+@pytest.mark.parametrize("seconds", NO_LIMITS)
+def test_a_time_limit_that_limits_nothing_is_refused(booted, seconds):
+    machine = booted(HLT)
+    with pytest.raises(UsageError, match="a time limit of"):
+        machine.run(timeout=seconds)
+    machine.timeout = seconds
+    with pytest.raises(UsageError, match="a time limit of"):
+        machine.run()

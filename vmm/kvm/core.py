@@ -35,6 +35,7 @@ KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OU
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
          (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"))  # fmt: skip
 U64 = (1 << 64) - 1
+NOTHING_HELD = -1  # VMM_FINISHED of _core.c
 
 
 class Handlers(Protocol):
@@ -50,6 +51,12 @@ class Handlers(Protocol):
 
     def find_reader(self, key: int) -> Served | None:
         """As `find_writer`, for a read."""
+
+    def checked(self, key: int, value: object) -> int:
+        """What a reader answered, where that is not plainly an int in range: the int it stands for, or an error."""
+
+    def checked_msr(self, index: int, who: object, value: object) -> int | None:
+        """As `checked`, for what `who` answered to RDMSR; None refuses it."""
 
     def output(self) -> None:
         """The core has collected console output: take it, before anything else is served."""
@@ -179,7 +186,7 @@ def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
 
 
 class Core:
-    """The core of one vCPU. `stopped` ends `next` after the handler that set it."""
+    """The core of one vCPU. `stopped` ends `next` after the handler that set it; it stays until taken back."""
 
     def __init__(self, vcpu: Vcpu, finish: Finish) -> None:
         self._vcpu = vcpu
@@ -280,10 +287,12 @@ class Core:
                         if answer is None:
                             return self._as_exit(key)
                         given = answer()
-                        if type(given) is int:
-                            reply[0] = given & U64
+                        if type(given) is not int or not 0 <= given <= U64:
+                            given = handlers.checked_msr(key >> 8, answer, given)
+                        if given is None:
+                            c.run.msr.error = 1
                         else:
-                            self._answer_msr(key >> 8, given)
+                            reply[0] = given
                         continue
                     if code == VMM_OUTPUT:
                         handlers.output()
@@ -301,18 +310,29 @@ class Core:
                 read, limit = served
                 value = read()
                 if type(value) is not int or not 0 <= value < limit:
-                    return self._as_exit(key)  # asked again on the slow way, which says what is wrong with the answer
+                    value = handlers.checked(key, value)
                 reply[0] = value
+        except BaseException:
+            self._unanswered()
+            raise
         finally:
             if c.answer:  # whoever goes on from here may not go through the core: the answer belongs into kvm_run
                 c.answer[0] = reply[0]
                 c.answer = ffi.NULL
         return None
 
-    def _answer_msr(self, index: int, value: int | None) -> None:
-        """The rare answers to RDMSR: a refusal, an integer of another type, or what is no answer (an error)."""
-        self._vcpu.reply(ReadMsr(index, self.c.run.msr.reason), value)
-        self.c.answer = ffi.NULL  # it is in kvm_run
+    def _unanswered(self) -> None:
+        """Something was raised. An access that was not answered is as one that nobody claims; one that has not been
+        looked at, because output came before it, is kept for the next run.
+        """
+        c, held = self.c, self.c.held
+        if held != NOTHING_HELD:
+            c.held, c.answer = NOTHING_HELD, ffi.NULL
+            exit = self._as_exit(held)
+            self._vcpu.stored = None if type(exit) is Interrupted else exit
+            return
+        if c.answer:
+            c.reply[0] = U64
 
     def _as_exit(self, key: int) -> Exit:
         """What the core came back for, as the value that decode gives."""

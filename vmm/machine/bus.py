@@ -24,6 +24,7 @@ state, because only it knows what must not interleave.
 from __future__ import annotations
 
 from vmm.errors import UsageError
+from vmm.machine.answers import in_bytes, name_of, unsigned
 from vmm.machine.claims import Claim, Claims
 from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
 
@@ -140,7 +141,7 @@ class Bus:
 
     def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
         """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
-        self._claim(Claim(base, base + size, _name(f), f, lambda _offset, _size: f(), f), None)
+        self._claim(Claim(base, base + size, name_of(f), f, lambda _offset, _size: f(), f), None)
 
     def on_write(self, base: int, f: Callable[[int], object], size: int = 1) -> None:
         """Writes to base..base+size-1 call `f(value)`, whose result is ignored. Otherwise as `on_read`."""
@@ -148,7 +149,7 @@ class Bus:
         def call(_offset: int, _size: int, value: int) -> None:
             f(value)
 
-        self._claim(None, Claim(base, base + size, _name(f), f, call, f))
+        self._claim(None, Claim(base, base + size, name_of(f), f, call, f))
 
     def claim_reads(self, base: int, size: int, name: str, call: ReadCall) -> None:
         """Reads of base..base+size-1 are `call(offset, size)`; `name` is for messages. Errors: `claim`."""
@@ -200,17 +201,16 @@ class Bus:
         claim = self._readers.at(address)
         if claim is not None and (self._whole or address + size <= claim.stop):
             value = claim.call(address - claim.base, size)
-            try:
-                return value.__index__().to_bytes(size, "little")
-            except (AttributeError, TypeError, OverflowError):
-                raise UsageError(
-                    f"reading {self.what} {address:#x}: {claim.name} answered {value!r}, "
-                    f"which is not an unsigned integer of {_bytes(size)}"
-                ) from None
+            return self.checked(address, size, claim.name, value).to_bytes(size, "little")
         if self._whole or self._readers.last_in(address, address + size) is None:
             self._miss(address, size, None)
             return b"\xff" * size
-        return b"".join(self.read(address + i, 1) for i in range(size))
+        # Lists, here and below: in a generator a StopIteration of a callback would come out as another error.
+        return b"".join([self.read(address + i, 1) for i in range(size)])
+
+    def checked(self, address: int, size: int, who: str, value: object) -> int:
+        """What `who` answered to a read, as a plain int. UsageError when it is no integer of that size."""
+        return unsigned(value, size, f"reading {self.what} {address:#x}", who)
 
     def write(self, address: int, data: bytes) -> None:
         """One write of `len(data)` bytes (1 to 8), lowest first. Raises UnclaimedAccess on a strict bus."""
@@ -226,7 +226,7 @@ class Bus:
 
     def read_string(self, address: int, size: int, count: int) -> bytes:
         """REP INS: `count` elements of `size` bytes, all from the same address, in order."""
-        return b"".join(self.read(address, size) for _ in range(count))
+        return b"".join([self.read(address, size) for _ in range(count)])
 
     def write_string(self, address: int, size: int, data: bytes) -> None:
         """REP OUTS: every `size` bytes of `data` are one write to the same address, in order.
@@ -235,7 +235,7 @@ class Bus:
         """
         if len(data) % size:
             raise UsageError(
-                f"string output to {self.what} {address:#x}: {_bytes(len(data))} are not whole elements of {size}"
+                f"string output to {self.what} {address:#x}: {in_bytes(len(data))} are not whole elements of {size}"
             )
         for i in range(0, len(data), size):
             self.write(address, data[i : i + size])
@@ -273,11 +273,3 @@ def port_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = 
 def mmio_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:
     """Guest-physical addresses that no memslot holds."""
     return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict, furnish=furnish)
-
-
-def _name(f: Callable[..., object]) -> str:
-    return getattr(f, "__qualname__", None) or repr(f)
-
-
-def _bytes(size: int) -> str:
-    return f"{size} byte" if size == 1 else f"{size} bytes"

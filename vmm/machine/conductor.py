@@ -37,7 +37,7 @@ class Conductor:
     def __init__(self, platform: Platform, fast: FastLane | None) -> None:
         self.platform, self._lane = platform, fast
         self.runners: list[Runner] = []
-        self.on_exit: Callable[[Runner, Exit], object] | None = None
+        self._on_exit: Callable[[Runner, Exit], object] | None = None
         self.watch: Watch | None = None
         self._workers: list[Worker] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
@@ -65,6 +65,8 @@ class Conductor:
             begin = time.monotonic()
             self._deadline = None if limit is None else begin + limit
             self._exit_limit, self._taken = exit_limit, 0
+            if exit_limit == 0:
+                self.end(None, exit_limit_reached(0, None))
             try:
                 self._run(active, limit)
             finally:
@@ -142,10 +144,12 @@ class Conductor:
         with self._lock:
             if self._stop is None:
                 self._stopped_by, self._stop = runner, stop
-            if runner is not None:
-                runner.core.stopped = True
+            me = current()
+            for each in (runner, me if me in self.runners else None):
+                if each is not None:
+                    each.core.stopped = True
             for other in self.runners:  # under the lock: close() unmaps what interrupt() writes
-                if other is not runner:
+                if other is not runner and other is not me:
                     other.interrupt()
 
     def close(self, release: Callable[[], object]) -> None:
@@ -182,7 +186,7 @@ class Conductor:
     @property
     def lane(self) -> FastLane | None:
         """The fast way, unless somebody wants to see every exit."""
-        seen = self.on_exit is not None or self.watch is not None or self._exit_limit is not None
+        seen = self._on_exit is not None or self.watch is not None or self._exit_limit is not None
         return None if seen else self._lane
 
     @property
@@ -201,13 +205,36 @@ class Conductor:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
             self.end(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
 
-    def observe(self, runner: Runner, exit: Exit) -> None:
-        if self.on_exit is not None:
-            self.on_exit(runner, exit)
-        if self._exit_limit is not None and self._ticket() > self._exit_limit:
-            self.end(runner, Stop(Why.EXIT_LIMIT, f"the guest caused more than {self._exit_limit} exits", exit))
-
-    def _ticket(self) -> int:
+    def admit(self) -> bool:
+        if self._exit_limit is None:
+            return True
         with self._lock:  # every vCPU counts here
             self._taken += 1
-            return self._taken
+            if self._taken <= self._exit_limit:
+                return True
+        self.end(None, exit_limit_reached(self._exit_limit, None))
+        return False
+
+    def observe(self, runner: Runner, exit: Exit) -> None:
+        if self._on_exit is not None:
+            self._on_exit(runner, exit)
+
+    def served(self, runner: Runner, exit: Exit) -> None:
+        if self._exit_limit is not None and self._taken >= self._exit_limit:
+            self.end(runner, exit_limit_reached(self._exit_limit, exit))
+
+    @property
+    def on_exit(self) -> Callable[[Runner, Exit], object] | None:
+        """Called with each exit before it is handled. Set by a hook, it sees the very next one."""
+        return self._on_exit
+
+    @on_exit.setter
+    def on_exit(self, f: Callable[[Runner, Exit], object] | None) -> None:
+        self._on_exit = f
+        for runner in self.runners:
+            runner.core.stopped = True  # the other way from here on; taken back where that is seen
+
+
+def exit_limit_reached(limit: int, exit: Exit | None) -> Stop:
+    """Why a run ends after its `limit` exits; the last of them was `exit`."""
+    return Stop(Why.EXIT_LIMIT, f"the guest has caused {limit} exit{'s' * (limit != 1)}, the limit of this run", exit)

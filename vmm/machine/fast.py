@@ -9,6 +9,7 @@ from __future__ import annotations
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
 from vmm.kvm.core import Finish, MsrRead, MsrWrite, Served, Word, Write, access
+from vmm.machine import answers
 from vmm.machine.bus import Bus
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
@@ -96,6 +97,17 @@ class FastLane:
         served: Served = claim.hook or partial(claim.call, address - claim.base, size), 1 << 8 * size
         self._keep(self.readers, key, served, changes)
         return served
+
+    def checked(self, key: int, value: object) -> int:
+        """An answer that is not plainly an int in range, by the bus's rule. UsageError as `Bus.read`."""
+        port, address, size = access(key)
+        bus = self._ports if port else self._mmio
+        claim = bus.reader_at(address)
+        return bus.checked(address, size, claim.name if claim else "a callback", value)
+
+    def checked_msr(self, index: int, who: object, value: object) -> int | None:
+        """Likewise of an MSR, by the rule of `loop.handle`; None refuses."""
+        return answers.msr(value, index, answers.name_of(who))
 
     def _keep(self, table: dict[int, _T], key: int, value: _T, changes: int) -> None:
         """Remember who serves a key, unless claims have changed while we looked."""

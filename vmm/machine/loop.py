@@ -37,6 +37,7 @@ from vmm.kvm.exits import (
     WriteMsr,
     Xen,
 )
+from vmm.machine import answers
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.platform import Platform
 from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
@@ -62,6 +63,25 @@ def handle(exit: Exit, platform: Platform) -> Step:
         return Stop(Why.UNCLAIMED, _first_line(unclaimed), exit)
 
 
+def unanswered(exit: Exit) -> Resume:
+    """What the guest gets where the answer to this exit never came, because a callback raised or the run ended for it:
+    it may go on, as where nobody is. Reads give all ones, writes are dropped, a hypercall is unknown.
+    """
+    match exit:
+        case PortIn(_, size, count):
+            return Resume(b"\xff" * size * count, answers=True)
+        case MmioRead(_, size):
+            return Resume(b"\xff" * size, answers=True)
+        case ReadMsr():
+            return Resume(answers.MASK64, answers=True)
+        case WriteMsr():
+            return Resume(0, answers=True)
+        case Hypercall():
+            return Resume(_no_such_call(), answers=True)
+        case _:
+            return GO_ON
+
+
 def _serve(exit: Exit, platform: Platform) -> Step:
     match exit:
         case PortOut(port, size, data):
@@ -76,14 +96,15 @@ def _serve(exit: Exit, platform: Platform) -> Step:
             return Resume(platform.mmio.read(address, size), answers=True)
         case ReadMsr(index):
             read = platform.msr_reads.get(index)
-            return Resume(read() if read else None, answers=True)
+            return Resume(answers.msr(read(), index, answers.name_of(read)) if read else None, answers=True)
         case WriteMsr(index, value):
             write = platform.msr_writes.get(index)
             accepted = write is not None and write(value) is not False
             return Resume(0 if accepted else None, answers=True)
         case Hypercall(nr, args):
             call = platform.hypercalls.get(nr)
-            return Resume(call(*args) if call else _no_such_call(), answers=True)
+            value = answers.hypercall(call(*args), nr, answers.name_of(call)) if call else _no_such_call()
+            return Resume(value, answers=True)
         case Interrupted() | IrqWindowOpen() | IoapicEoi() | TprAccess() | Simple():
             return GO_ON
         case Halt():

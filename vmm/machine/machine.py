@@ -15,7 +15,7 @@ from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine import boot, layout
+from vmm.machine import boot, layout, limits
 from vmm.machine.conductor import Conductor
 from vmm.machine.devices.sink import Sink
 from vmm.machine.exposed import exposed, unedited
@@ -381,18 +381,21 @@ class Machine(Hooks, VirtioSlots, Closes):
 
         `until` is a symbol or linear address: the run ends (Why.REACHED) before a vCPU executes the instruction there;
         one that stands there already goes on until it comes again.
-        `timeout` in seconds (default: `self.timeout`, 10), `exit_limit` in exits over all vCPUs. Both, and the
-        console's limit, end in a Result like anything else; what a hook raises, and KeyboardInterrupt, is raised
+        `timeout` in seconds (default: `self.timeout`, 10; at most a day), `exit_limit` in exits over all vCPUs: the
+        last of them is served, and the run ends. Both, and the console's limit, end in a Result like anything else;
+        what a hook raises, and KeyboardInterrupt, is raised
         here after every vCPU has stopped. A further run goes on where this one ended.
 
         Raises:
             HostError: the machine is closed.
-            UsageError: it runs already.
+            UsageError: it runs already, or a limit is none.
         """
         if self.vm.closed:
             raise HostError("this machine has been closed; make another one to run")
         active = [r for r in self.runners[1:] if r.index in self._started or self.irqchip != "none"]
         limit = self.timeout if timeout is None else timeout
+        limit = None if limit is None else limits.time_limit(limit)
+        exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
         if self._watcher is not None:
             self._watcher.begin(active)
         stop, by, wall = self._run(active, limit, None if until is None else self.address(until), exit_limit)

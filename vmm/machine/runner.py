@@ -13,7 +13,7 @@ from vmm.kvm.exits import Exit, Interrupted
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.fast import FastLane
-from vmm.machine.loop import handle
+from vmm.machine.loop import handle, unanswered
 from vmm.machine.platform import Platform
 from vmm.machine.steps import Step, Stop, Why
 
@@ -54,8 +54,14 @@ class Control(Protocol):
     def watch(self) -> Watch | None:
         """Who handles every exit in place of loop.handle, and sees what comes of it."""
 
+    def admit(self) -> bool:
+        """An exit was taken: may it be served in this run? False ends the run, and the exit is the next one's."""
+
     def observe(self, runner: Runner, exit: Exit) -> None:
-        """An exit was taken, before it is handled."""
+        """An exit is going to be handled."""
+
+    def served(self, runner: Runner, exit: Exit) -> None:
+        """An exit was handled, and the guest may go on."""
 
 
 class Runner:
@@ -98,24 +104,19 @@ class Runner:
             self.vcpu.unbind(before)
 
     def drive(self, control: Control) -> None:
-        """Run until the control says stop or this vCPU ends the run. What a hook raises goes through.
-
-        An exit's answer is in kvm_run before anything can end the loop, so a later run goes on where this one was.
-        """
-        vcpu, core, platform, lane = self.vcpu, self.core, control.platform, control.lane
-        watch = control.watch
+        """Run until the control says stop or this vCPU ends the run. What a hook raises goes through."""
+        vcpu, core = self.vcpu, self.core
         while not control.stopping:
+            lane = control.lane
             try:
                 if lane is not None:
                     taken = core.next(lane)
                     if taken is None:
+                        core.stopped = False  # the end of the run, or somebody wants to see every exit from here on
                         continue
                     exit = taken
                 else:
-                    exit = vcpu.run()
-                    core.note(exit)
-                    if platform.collect is not None:
-                        platform.collect()
+                    exit = self._take(control)
             except OutputLimit as limit:
                 recent = core.recent()  # the last one was served just now; the slow way knows it without asking
                 last = recent[-1] if recent else None
@@ -124,13 +125,45 @@ class Runner:
             if type(exit) is Interrupted:
                 control.tick(self)
                 continue
-            control.observe(self, exit)
-            step = handle(exit, platform) if watch is None else watch(self, exit, platform)
+            if not control.admit():
+                vcpu.stored = exit  # the next run's
+                continue
+            if lane is None:
+                core.note(exit)
+            step = self._serve(exit, control)
             if isinstance(step, Stop):
                 control.finish(self, step)
                 return
-            if step.answers:
-                vcpu.reply(exit, step.reply)
+            control.served(self, exit)
+
+    def _take(self, control: Control) -> Exit:
+        """The plain way to the next exit, and to what KVM has collected before it."""
+        exit, collect = self.vcpu.run(), control.platform.collect
+        if collect is not None:
+            try:
+                collect()
+            except BaseException:
+                if type(exit) is not Interrupted:
+                    self.vcpu.stored = exit  # nobody has looked at it
+                raise
+        if type(exit) is Interrupted:
+            self.core.note(exit)
+        return exit
+
+    def _serve(self, exit: Exit, control: Control) -> Step:
+        """Have the exit handled. Its answer is in kvm_run before anything can end the loop; where none came, that is
+        as if nobody was there to give one.
+        """
+        vcpu, watch = self.vcpu, control.watch
+        step: Step = unanswered(exit)
+        try:
+            control.observe(self, exit)
+            step = handle(exit, control.platform) if watch is None else watch(self, exit, control.platform)
+        finally:
+            given = unanswered(exit) if isinstance(step, Stop) else step
+            if given.answers:
+                vcpu.reply(exit, given.reply)
+        return step
 
     def interrupt(self) -> None:
         """Get the vCPU out of KVM_RUN; from any thread. Losing the race is impossible (kick.py)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from vmm.abi.record import field, record
 from vmm.errors import UsageError
+from vmm.machine.limits import MAX_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,9 +16,6 @@ if TYPE_CHECKING:
     from vmm.payload.header import Header
 
 Watch: TypeAlias = "Callable[[Guest], object]"
-
-
-MAX_TIMEOUT = 24 * 3600.0
 
 
 @record

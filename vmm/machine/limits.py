@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The limits of a run as numbers: what is one, and what only looks like one. A limit that limits nothing is refused."""
+
+from __future__ import annotations
+
+from vmm.errors import UsageError
+from vmm.machine.answers import integer
+
+MAX_TIMEOUT = 24 * 3600.0
+
+
+def time_limit(seconds: float) -> float:
+    """The seconds, from 0 (ends at once) to a day.
+
+    Raises:
+        UsageError: more, less, not a number; a NaN would never come.
+    """
+    try:
+        if 0 <= seconds <= MAX_TIMEOUT:
+            return float(seconds)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"a time limit of {seconds!r} s: give 0 to {MAX_TIMEOUT:g} seconds")
+
+
+def exit_limit(count: int) -> int:
+    """The number of exits, 0 or more.
+
+    Raises:
+        UsageError: it is none.
+    """
+    number = integer(count)
+    if number is None or number < 0:
+        raise UsageError(f"exit_limit={count!r}: give the number of exits after which the run ends, 0 or more")
+    return number
