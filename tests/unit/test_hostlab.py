@@ -30,6 +30,7 @@ def test_a_name_says_cpu_and_kernel() -> None:
     assert (host.emulator, host.suite, host.cpus, host.name) == ("qemu", "trixie", 2, "svm-6.12")
     assert hosts.parse("vmx-6.1").emulator == "bochs"
     assert hosts.parse("svm-newest").suite == hosts.parse("svm-7.2").suite == "sid"
+    assert hosts.parse("svm-7.2", release="sid").name == "svm-7.2"
 
 
 def test_what_differs_from_the_usual_is_in_the_name_and_its_expected_verdicts_are_the_usual_ones() -> None:

@@ -8,7 +8,7 @@ Bochs, built with VMX, which no package of it has.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .errors import LabError
 
@@ -41,7 +41,7 @@ class Host:
         parts = [self.kind, self.kernel]
         if self.flavour != FLAVOUR:
             parts.append(self.flavour)
-        if self.release and self.release != RELEASES.get(self.kernel):
+        if self.release and self.release != RELEASES.get(self.kernel, RELEASES["newest"]):
             parts.append(self.release)
         if self.cpus != 2:
             parts.append(f"{self.cpus}cpu")
@@ -79,13 +79,3 @@ def parse(
     if not 1 <= cpus <= 8:
         raise LabError(f"HOSTS_CPUS={cpus}: give 1 to 8")
     return Host(kind, kernel, cpus, model, flavour, release, extra)
-
-
-def settled(host: Host, version: str) -> Host:
-    """`newest` replaced by the series of the version that the registry has: 7.2.13-1 -> 7.2.
-
-    Raises:
-        LabError: another series was asked for than that.
-    """
-    series = ".".join(version.split("-")[0].split("+")[0].split(".")[:2])
-    return replace(host, kernel=series, release=host.suite)

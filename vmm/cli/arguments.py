@@ -26,6 +26,7 @@ COMMANDS = {
     "probe": "prove every paravirtual feature of this KVM by running guests, and print the table",
     "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
     "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
+    "matrix": "what several hosts said of every feature, side by side, also into a page of documentation",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
