@@ -104,10 +104,6 @@ def test_another_exception_with_the_quirk_off_is_broken():
         (("vmmcall", True, False), {"after": OPCODES["vmmcall"], "vector": UD, "rax": 1}),
         (("vmmcall", True, False), {"rax": -1000}),
         (("vmmcall", True, False), {"endless": True}),
-        (("vmmcall", True, True), {"vector": UD}),
-        (("vmmcall", True, True), {"vector": NONE, "rax": 0}),
-        (("vmmcall", True, True), {"error": 1}),  # a read
-        (("vmmcall", True, True), {"fault_at": 0x1000}),
         (("vmcall", True, False), {"rax": 1}),
         (("vmcall", True, False), {"endless": True}),
         (("vmcall", True, False), {"after": OPCODES["vmmcall"]}),
@@ -116,6 +112,24 @@ def test_another_exception_with_the_quirk_off_is_broken():
 )
 def test_broken_on_hardware(key, change):
     assert judge(evidence("vmcall", key, **change)).verdict is Verdict.BROKEN
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"vector": UD},
+        {"vector": NONE, "rax": 0},
+        {"error": 1},  # a read
+        {"fault_at": 0x1000},
+        {"endless": True, "vector": NONE},
+    ],
+)
+def test_another_end_in_read_only_text_is_a_deviation(change):
+    finding = judge(evidence("vmcall", ("vmmcall", True, True), **change))
+    assert finding.verdict is Verdict.WORKS
+    (found,) = finding.deviations
+    assert found.what == "vmmcall, read-only, quirk on"
+    assert not judge(evidence("vmcall")).deviations
 
 
 @pytest.mark.parametrize(
