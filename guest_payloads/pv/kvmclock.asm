@@ -1,5 +1,5 @@
 ; summary: the paravirtual clock: wall clock, system time on two vCPUs, and what the host does to it seen by the guest
-; machine: cpus=2 start=all timeout=5
+; machine: cpus=2 start=all timeout=30
 ; param:   wall_msr   = 0x4b564d00   MSR_KVM_WALL_CLOCK_NEW; 0x11 is the old MSR_KVM_WALL_CLOCK
 ; param:   system_msr = 0x4b564d01   MSR_KVM_SYSTEM_TIME_NEW; 0x12 is the old MSR_KVM_SYSTEM_TIME
 ; param:   spoil      = 0            added to both, to see the proof fail

@@ -1,6 +1,6 @@
 ; summary: the guest tells the host whether it may poll before it lets a halted vCPU sleep
 ; needs:   irqchip, KVM_CAP_HALT_POLL, KVM_CAP_BINARY_STATS_FD
-; machine: irqchip=split timeout=20
+; machine: irqchip=split timeout=60
 ; param:   msr = 0x4b564d05   MSR_KVM_POLL_CONTROL, the feature's MSR
 ; param:   halts = 20         HLTs of each phase that have to count
 ; param:   most  = 100        HLTs of a phase at most

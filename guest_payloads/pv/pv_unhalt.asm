@@ -1,9 +1,9 @@
 ; summary: a vCPU that halted with interrupts off is woken by a kick; a kick that comes first is kept
 ; needs:   KVM_CAP_BINARY_STATS_FD
-; machine: irqchip=split cpus=2 start=all timeout=8
+; machine: irqchip=split cpus=2 start=all timeout=90
 ; param:   nr = 5         KVM_HC_KICK_CPU
 ; param:   target = 1     the APIC id that is kicked
-; param:   patience = 4000000000   TSC cycles until vCPU 0 gives up: a second or two
+; param:   patience = 30000000000   TSC cycles until vCPU 0 gives up: ten seconds or so
 ; result:  features u64   EAX of KVM's feature leaf, as this guest sees it: bit 7 announces the hypercall
 ; result:  nobody   i64   RAX of a kick for an APIC id that does not exist: 0
 ; result:  kick     i64   RAX of the kick: 0

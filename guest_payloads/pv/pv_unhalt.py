@@ -27,7 +27,7 @@ NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr
 SLEEPER = 1
 BEGUN = REGIONS["data"].base + 0x40  # as in the .asm
 WOKEN = REGIONS["data"].base + 0x80
-PATIENCE = 2.0  # seconds for a vCPU to come to its HLT, however loaded the host
+PATIENCE = 10.0  # seconds for a vCPU to come to its HLT, however loaded the host
 ASLEEP = 0.01  # seconds that it must then stay there
 HANDED_OVER = 2
 DISABLE_HLT = value_of(flags.DISABLE_EXITS, "KVM_X86_DISABLE_EXITS_HLT")
