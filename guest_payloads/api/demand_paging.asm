@@ -1,7 +1,6 @@
 ; summary: memory whose pages the VMM supplies when the guest first touches them
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0xf4
 ; param:   base = 0x40000000      a slot of 16 pages that userfaultfd holds back
 ; result:  fifth    u64   read from page 5: what the host has for it
 ; result:  second   u64   from page 2
@@ -15,15 +14,19 @@
 ; guest runs on while its memory still comes over a network, or out of a snapshot.
 
 %include "results.inc"
+%include "ring3.inc"
 
 .macro READ name, page
     mov   rax, qword ptr [rbx + \page * 0x1000]
     RESULT \name
 .endm
 
+start:
+    START_RING3 program
+
 .p2align 12
 user_begin:
-start:
+program:
     mov   ebx, PARAM_base
     READ  fifth, 5
     READ  second, 2
@@ -34,6 +37,9 @@ start:
     mov   rax, qword ptr [rbx + 0x9008]
     RESULT beside
     READ  zero, 11
-    PASS
+    USER_PASS
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

@@ -1,7 +1,6 @@
 ; summary: the pages that a guest has written, by the dirty log: protected again by KVM, and by hand
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0x80 0xf4
 ; param:   base = 0x40000000      a slot of 96 pages that keeps a log
 ;
 ; While a VMM copies a guest's memory to another host, the guest goes on writing. The dirty log tells which pages have to
@@ -9,6 +8,7 @@
 ; right back. What is only read must not be noted. All this is done in ring 3, where no host needs to emulate.
 
 %include "results.inc"
+%include "ring3.inc"
 
 .macro WRITE page
     mov   qword ptr [rbx + \page * 0x1000], rbx
@@ -16,12 +16,15 @@
 
 .macro TELL number                        ; the host half looks at the log now
     mov   al, \number
-    out   DELAY_PORT, al
+    KERNEL_OUT DELAY_PORT
 .endm
+
+start:
+    START_RING3 program
 
 .p2align 12
 user_begin:
-start:
+program:
     mov   ebx, PARAM_base
     WRITE 0
     WRITE 3
@@ -34,6 +37,9 @@ start:
     TELL  2
     mov   rax, qword ptr [rbx + 0x3000]
     TELL  3
-    PASS
+    USER_PASS
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

@@ -1,8 +1,7 @@
 ; summary: the pages that a guest has written, in a ring that stops the guest when it is full
 ; needs:   KVM_CAP_DIRTY_LOG_RING_ACQ_REL
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0x80 0xf4
 ; param:   base  = 0x40000000     a slot that keeps a log
 ; param:   pages = 1024           pages that are written, twice over: more than a ring holds
 ;
@@ -11,15 +10,19 @@
 ; comes back with it until the VMM has taken the entries out and had KVM protect those pages again.
 
 %include "results.inc"
+%include "ring3.inc"
+
+start:
+    START_RING3 program
 
 .p2align 12
 user_begin:
-start:
+program:
     mov   al, 1
     call  write_all
     mov   al, 2
     call  write_all                       ; protected again: all of them come once more
-    PASS
+    USER_PASS
 
 write_all:
     mov   ebx, PARAM_base
@@ -29,7 +32,10 @@ next:
     add   rbx, 0x1000
     dec   ecx
     jnz   next
-    out   DELAY_PORT, al                  ; the host half takes the rest
+    KERNEL_OUT DELAY_PORT                 ; the host half takes the rest
     ret
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

@@ -1,8 +1,7 @@
 ; summary: guest memory out of a guest_memfd, which the VMM shares with its guest
 ; needs:   KVM_CAP_GUEST_MEMFD, KVM_CAP_USER_MEMORY2
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0xf4
 ; param:   base = 0x40000000      a slot with a guest_memfd of 4 pages
 ;
 ; A guest_memfd is memory that belongs to a VM, as a file: KVM takes pages from there and not by an address of the VMM,
@@ -11,15 +10,22 @@
 ; what it read at the start of region `user`.
 
 %include "results.inc"
+%include "ring3.inc"
+
+start:
+    START_RING3 program
 
 .p2align 12
 user_begin:
-start:
+program:
     mov   ebx, PARAM_base
     mov   rax, qword ptr [rbx + 0x1000]
     mov   qword ptr [USER_BASE], rax
     mov   rax, 0x2222
     mov   qword ptr [rbx + 0x2000], rax
-    PASS
+    USER_PASS
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

@@ -1,7 +1,6 @@
 ; summary: host memory in pages of 2 MiB, which KVM maps as such
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0x80 0xf4
 ; param:   large = 0x40000000     a slot over huge pages: 4 of them
 ; param:   small = 0x50000000     as many bytes in pages of 4 KiB
 ;
@@ -10,17 +9,21 @@
 ; touches one byte in each 2 MiB, in ring 3; how KVM mapped it, only the host can see.
 
 %include "results.inc"
+%include "ring3.inc"
+
+start:
+    START_RING3 program
 
 .p2align 12
 user_begin:
-start:
+program:
     mov   ebx, PARAM_large
     mov   al, 1
     call  touch
     mov   ebx, PARAM_small
     mov   al, 2
     call  touch
-    PASS
+    USER_PASS
 
 touch:
     mov   ecx, 4
@@ -29,7 +32,10 @@ next:
     add   rbx, 0x200000
     dec   ecx
     jnz   next
-    out   DELAY_PORT, al
+    KERNEL_OUT DELAY_PORT
     ret
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

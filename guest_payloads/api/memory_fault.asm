@@ -1,8 +1,7 @@
 ; summary: a page that KVM cannot get: the exit that says which, and the guest that goes on when it is there
 ; needs:   KVM_CAP_MEMORY_FAULT_INFO
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0xf4
 ; param:   base = 0x40000000      a slot over a file that has become too short
 ; param:   page = 3               the page that the guest touches
 ;
@@ -12,13 +11,20 @@
 ; What the guest reads it leaves at the start of region `user`.
 
 %include "results.inc"
+%include "ring3.inc"
+
+start:
+    START_RING3 program
 
 .p2align 12
 user_begin:
-start:
+program:
     mov   ebx, PARAM_base
     mov   rax, qword ptr [rbx + PARAM_page * 0x1000]
     mov   qword ptr [USER_BASE], rax
-    PASS
+    USER_PASS
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"

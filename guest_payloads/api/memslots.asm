@@ -1,8 +1,7 @@
 ; summary: memory in several slots: holes, read-only memory, two views of one page, and changes while the guest runs
 ; needs:   KVM_CAP_READONLY_MEM
-; machine: ring=3 timeout=5
+; machine: timeout=5
 ; user:    user_begin user_end
-; ports:   0x80 0xf4
 ; param:   base = 0x40000000      where the slots begin; each has a place of 64 KiB
 ; result:  hole      u64   read where no slot is: the device's 0x5a5a5a5a
 ; result:  first     u64   read from the first slot: what the host put there
@@ -25,6 +24,7 @@
 ; ring 3, where the CPU itself uses KVM's mappings on every host: one that outlived its slot would be seen.
 
 %include "results.inc"
+%include "ring3.inc"
 
 MAILBOX = USER_BASE                       ; u64: the last change that the host has made
 PLACE   = 0x10000
@@ -49,9 +49,12 @@ HOLE    = PARAM_base + 6 * PLACE
     call  change
 .endm
 
+start:
+    START_RING3 program
+
 .p2align 12
 user_begin:
-start:
+program:
     xor   r15d, r15d                      ; reads during changes
     READ  hole, HOLE
     READ  first, SLOT
@@ -84,11 +87,11 @@ start:
     READ  deleted, MOVED
     mov   rax, r15
     RESULT turns
-    PASS
+    USER_PASS
 
 change:
     mov   eax, ecx
-    out   DELAY_PORT, al
+    KERNEL_OUT DELAY_PORT
 again:
     mov   rax, qword ptr [rbx]            ; the slot that is being changed
     inc   r15
@@ -98,3 +101,6 @@ again:
     ret
 .p2align 12
 user_end:
+
+%include "kernel.inc"
+%include "idt.inc"
