@@ -44,11 +44,13 @@ class DirtyLog:
 
     def read(self) -> set[int]:
         """The pages written since they were last protected. Without manual protection that happens by reading."""
-        return dirty.get_dirty_log(self._vm, self._slot.slot, self.pages)
+        logs = [dirty.get_dirty_log(self._vm, number, self.pages) for number in self._slot.numbers]
+        return set().union(*logs)  # what SMM writes is in a log of its own
 
     def clear(self, pages: set[int]) -> None:
         """Protect these pages again (manual protection): the next write to one counts."""
-        dirty.clear_dirty_log(self._vm, self._slot.slot, pages, 0, self.pages)
+        for number in self._slot.numbers:
+            dirty.clear_dirty_log(self._vm, number, pages, 0, self.pages)
 
 
 def protect_manually(vm: Vm, *, initially_set: bool = False) -> None:

@@ -2,6 +2,9 @@
 """Guest memory by guest-physical address: memslots over anonymous mappings, with every access checked.
 
 It knows memslots and bytes; it knows no page tables (paging.py) and no meaning of an address (layout.py).
+
+A vCPU in system management mode sees an address space of its own, with memslots of its own: 1 << 16 | slot (api.rst,
+KVM_SET_USER_MEMORY_REGION). This machine has no memory that only SMM sees, so each slot is in all spaces that KVM has.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.layout import LARGE_PAGE
 
+ADDRESS_SPACE_SHIFT = 16
+
 
 @record
 class Memslot:
@@ -28,6 +33,12 @@ class Memslot:
     offset: int = 0
     readonly: bool = False
     log_dirty: bool = False
+    spaces: int = 1
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """What KVM calls this slot in each of its address spaces."""
+        return tuple(space << ADDRESS_SPACE_SHIFT | self.slot for space in range(self.spaces))
 
     @property
     def end(self) -> int:
@@ -44,6 +55,7 @@ class GuestMemory:
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
+        self.spaces = max(1, vm.check_extension("MULTI_ADDRESS_SPACE"))
         self._slots: list[Memslot] = []  # by gpa
         self._starts: list[int] = []
 
@@ -69,14 +81,11 @@ class GuestMemory:
         owned = mapping is None
         mapping = mapping or Mapping(size)
         try:
-            self.vm.set_user_memory_region(
-                number, gpa, mapping, offset=offset, size=size, readonly=readonly, log_dirty=log_dirty
-            )
+            return self._change(None, Memslot(number, gpa, size, mapping, offset, readonly, log_dirty, self.spaces))
         except BaseException:
-            if owned:
+            if owned and not mapping.users:
                 mapping.close()
             raise
-        return self._insert(Memslot(number, gpa, size, mapping, offset, readonly, log_dirty))
 
     def _free_number(self) -> int:
         taken = {each.slot for each in self._slots}
@@ -123,17 +132,32 @@ class GuestMemory:
         return self._change(None, replace(slot, size=size))
 
     def _change(self, old: Memslot | None, new: Memslot) -> Memslot:
-        self.vm.set_user_memory_region(
-            new.slot, new.gpa, new.mapping, offset=new.offset, size=new.size, readonly=new.readonly,
-            log_dirty=new.log_dirty,
-        )  # fmt: skip
+        done: list[int] = []
+        try:
+            for number in new.numbers:
+                self._set(number, new)
+                done.append(number)
+        except BaseException:
+            for number in done:  # in all of KVM's address spaces, or in none
+                self._set(number, old) if old else self._unset(number, new)
+            raise
         if old is not None:
             self._take(old)
         return self._insert(new)
 
     def _delete(self, slot: Memslot) -> None:
-        self.vm.set_user_memory_region(slot.slot, slot.gpa, None)
+        for number in slot.numbers:
+            self._unset(number, slot)
         self._take(slot)
+
+    def _set(self, number: int, slot: Memslot) -> None:
+        self.vm.set_user_memory_region(
+            number, slot.gpa, slot.mapping, offset=slot.offset, size=slot.size, readonly=slot.readonly,
+            log_dirty=slot.log_dirty,
+        )  # fmt: skip
+
+    def _unset(self, number: int, slot: Memslot) -> None:
+        self.vm.set_user_memory_region(number, slot.gpa, None)
 
     def _insert(self, slot: Memslot) -> Memslot:
         index = bisect_right(self._starts, slot.gpa)
