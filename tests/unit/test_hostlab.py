@@ -159,24 +159,30 @@ def test_a_run_that_goes_wrong_shows_the_console(
     assert "console.txt" in str(caught.value)
 
 
-def test_nothing_runs_on_after_a_signal(tmp_path: Path) -> None:
-    """The lab is ended while its emulator, here a process that says its id and sleeps, runs."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_nothing_runs_on_after_a_signal(tmp_path: Path, number: int) -> None:
+    """The command is ended while threads follow its emulators, here processes that say their ids and sleep."""
     inner = "import os,time; print('hostlab: pid', os.getpid(), flush=True); time.sleep(300)"
     program = (
-        "import signal, sys; from pathlib import Path; from tools.hostlab import __main__ as m, emulator\n"
-        "signal.signal(signal.SIGTERM, m._interrupt)\n"
-        f"emulator.run([sys.executable, '-c', {inner!r}], Path({str(tmp_path / 'c')!r}), limit=300,"
-        " say=lambda line: print(line, flush=True))\n"
+        "import sys; from pathlib import Path; from tools.hostlab import __main__ as m, emulator, lab\n"
+        "def say(line): print(line, flush=True)\n"
+        "lab.prepare = lambda host, say: lab.Prepared(host, None)\n"
+        "m.lab.run = lambda each, out, say: emulator.run("
+        f"[sys.executable, '-c', {inner!r}], out / each.host.name, limit=300, say=say)\n"
+        f"sys.exit(m.main(['svm-6.1', 'vmx-6.1', '--out', {str(tmp_path)!r}]))\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+        [sys.executable, "-c", program],
+        cwd=ROOT, env=os.environ | {"XDG_CACHE_HOME": str(tmp_path)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as process:  # fmt: skip
         assert process.stdout is not None
-        pid = int(process.stdout.readline().split()[1])
-        assert Path(f"/proc/{pid}").exists()
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-    assert not Path(f"/proc/{pid}").exists()
+        pids = [int(process.stdout.readline().split()[1]) for _ in range(2)]
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+        process.send_signal(number)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
 
 
 def test_results_come_back(tmp_path: Path) -> None:

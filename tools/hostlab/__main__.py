@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import signal
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from . import hosts, lab, store
+from . import emulator, hosts, lab, store
 from .errors import LabError, NotToBeHad
 
 EPILOG = """\
@@ -86,11 +85,17 @@ def _all(named: list[hosts.Host], out: Path, at_once: int) -> int:
             ready.append(lab.prepare(host, partial(progress, host.name)))
         except NotToBeHad as error:
             reports.append(lab.Report(host.name, "", skipped=str(error)))
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(at_once))
+    pool = ThreadPoolExecutor(at_once)
+    try:
         runs = [pool.submit(lab.run, each, out, partial(progress, each.host.name)) for each in ready]
-        stack.callback(lambda: [each.cancel() for each in runs])
         reports += [each.result() for each in runs]
+    except KeyboardInterrupt:
+        pool.shutdown(wait=False, cancel_futures=True)
+        # Before anything is waited for: each emulator is followed by a thread, which hears of no signal.
+        emulator.end_all()
+        raise
+    finally:
+        pool.shutdown()
     return _tell(reports, out)
 
 

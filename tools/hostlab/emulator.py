@@ -7,6 +7,7 @@ something every few seconds), and of the time to power off after the end.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import selectors
@@ -19,6 +20,8 @@ from pathlib import Path
 
 from .errors import HostFailed
 
+# The emulators that run now. A signal comes to the main thread, and each emulator is followed by another.
+_running: set[subprocess.Popen[bytes]] = set()
 SILENCE = 420.0  # seconds without a line; the longest test says nothing for two minutes on the slower emulator
 FAREWELL = 60.0
 PANIC = re.compile(r"Kernel panic|end Kernel panic|soft lockup|Unable to mount root|hostlab: failed:")
@@ -49,6 +52,7 @@ def run(
     )
     assert process.stdout is not None
     os.set_blocking(process.stdout.fileno(), False)
+    _running.add(process)
     try:
         with console.open("wb") as file, selectors.DefaultSelector() as selector:
             selector.register(process.stdout, selectors.EVENT_READ)
@@ -79,23 +83,30 @@ def run(
                     raise _failed(f"it said nothing for {silence:g} s", console)
     finally:
         _end(process)
+        _running.discard(process)
     if ended is None:
         raise _failed(f"the emulator ended early, with status {process.returncode}", console)
     return ended - begin
+
+
+def end_all() -> None:
+    """End every emulator that this process runs; those who follow them see an early end."""
+    for process in list(_running):
+        _kill(process, signal.SIGKILL)
+
+
+def _kill(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The process we started, by its id; its group too, for an emulator may have children."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is None:
-            try:
-                os.killpg(process.pid, number)
-            except ProcessLookupError:
-                break
-            try:
+            _kill(process, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(10)
-            except subprocess.TimeoutExpired:
-                continue
     process.wait()
     if process.stdout:
         process.stdout.close()
