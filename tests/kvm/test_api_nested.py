@@ -12,6 +12,7 @@ from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove
 from vmm.payload.verdict import Verdict
 
+pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
 FEATURES = {"nested_svm": "svm", "nested_vmx": "vmx"}
 
 

@@ -11,6 +11,8 @@ from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove
 from vmm.payload.verdict import Verdict
 
+pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
+
 
 @pytest.fixture(autouse=True)
 def _offered() -> None:
