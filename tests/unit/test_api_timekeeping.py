@@ -25,7 +25,8 @@ STEP = 0x20000
 NUMBERS = {
     "wall_before": 1000, "wall_after": 3000, "clock": 5000, "later": 6000, "has_realtime": 1, "realtime": 2000,
     "host_tsc": 100, "host_tsc_later": 200, "set_past": SET_TO + PAST + 10, "past_took": 20, "set": SET_TO + 5,
-    "set_took": 10, "page": SET_TO + 50, "clock_at_page": SET_TO + 90, "offset_before": 7, "offset_after": 7 + JUMP,
+    "set_took": 10, "page": SET_TO + 50, "clock_at_page": SET_TO + 90, "offset_first": 7, "offset_before": 7,
+    "offset_after": 7 + JUMP, "offset_took": 1000,
     "tsc_control": 1, "khz": 2_000_000, "khz_after": 1_000_000,
 }  # fmt: skip
 RESULTS = {"adjust_before": 1, "adjust_after": 1 + JUMP, "gp": 0, "done": 1}
@@ -77,6 +78,41 @@ def test_clock_broken(changed: dict[str, int], text: str) -> None:
     finding = judge_clock(numbers(**changed))
     assert finding.verdict is Verdict.BROKEN
     assert text in finding.reason
+
+
+DRIFT = {"offset_first": 90, "offset_took": 1000}  # KVM takes ticks away by itself; 1000 ns are 2000 ticks
+
+
+def test_an_offset_that_shrinks_by_itself_may_have_shrunk_since_it_was_set() -> None:
+    found = judge_offset(numbers(**DRIFT, offset_after=7 + JUMP - 1500))
+    assert found.verdict is Verdict.WORKS
+    assert "not stable" in found.summary
+    assert found.evidence["lost since it was set"] == hex(1500)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {**DRIFT, "offset_after": 7 + JUMP - 5000},  # more than the time explains
+        {**DRIFT, "offset_after": 8 + JUMP},  # the wrong way
+        {"offset_after": 7 + JUMP - 1500},  # and it does not move by itself
+        {**DRIFT, "offset_after": 7},
+    ],
+)
+def test_an_offset_that_is_another_is_broken(changed: dict[str, int]) -> None:
+    assert judge_offset(numbers(**changed)).verdict is Verdict.BROKEN
+
+
+def test_a_refused_frequency_that_is_taken_all_the_same() -> None:
+    refused = replace(
+        GOOD, refused="EINVAL", rate=(0.46, 0.56), numbers=NUMBERS | {"tsc_control": 0, "offset_first": 90}
+    )
+    found = judge_frequency(refused)
+    assert found.verdict is Verdict.ABSENT
+    assert "at half of it all the same" in found.reason
+    for spoiled in ({"offset_first": 7}, {"khz_after": 2_000_000}, {"tsc_control": 1}):
+        assert judge_frequency(replace(refused, numbers=refused.numbers | spoiled)).verdict is Verdict.BROKEN
+    assert judge_frequency(replace(refused, rate=(0.2, 0.3))).verdict is Verdict.BROKEN
 
 
 def test_inert_where_the_tsc_stays_the_hosts() -> None:
