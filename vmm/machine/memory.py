@@ -55,7 +55,7 @@ class GuestMemory:
 
     def __init__(self, vm: Vm) -> None:
         self.vm = vm
-        self.spaces = max(1, vm.check_extension("MULTI_ADDRESS_SPACE"))
+        self.spaces = max(1, vm.address_spaces())
         self._slots: list[Memslot] = []  # by gpa
         self._starts: list[int] = []
 
