@@ -96,8 +96,8 @@ class Vm(VmEvents):
     # -- memory
 
     def address_spaces(self) -> int:
-        """How many sets of memslots a vCPU may be in: KVM_CAP_MULTI_ADDRESS_SPACE, 0 or 1 for one. Every VM asks, so not
-        by name: the table of capabilities is long to load.
+        """How many sets of memslots a vCPU may be in: KVM_CAP_MULTI_ADDRESS_SPACE, 0 or 1 for one. Every VM asks, so
+        not by name: the table of capabilities is long to load.
         """
         return self.value("KVM_CHECK_EXTENSION", lib.KVM_CAP_MULTI_ADDRESS_SPACE, "asking for address spaces")
 
