@@ -290,8 +290,8 @@ def judge_frequency(evidence: Evidence) -> Finding:
     if evidence.refused:
         if n["tsc_control"]:
             return Finding(Verdict.BROKEN, f"offered, and refused: {evidence.refused}", numbers)
-        # A refused frequency stays noted (kvm_set_tsc_khz), and where the host's TSC is not stable KVM makes that of the
-        # guest out of its clock, at that frequency.
+        # A refused frequency stays noted (kvm_set_tsc_khz); where the host's TSC is not stable KVM makes the
+        # guest's out of its clock, at that frequency.
         noted, alone = n["khz_after"] == n["khz"] // 2, _moves_by_itself(evidence)
         if not may_be(1) and not (noted and alone and may_be(0.5)):
             text = f"KVM says {n['khz']} kHz, and the guest counts {low:.3f} to {high:.3f} times as fast"
