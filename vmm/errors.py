@@ -76,16 +76,11 @@ def errno_name(err: int) -> str:
     return _errno.errorcode.get(err, str(err))
 
 
+# What can stop an open is more than an errno tells; who looks around for the reason is vmm/observe/unusable.py.
+LOOK = "`pyvmm doctor`: it looks why, and says what to do"
 # Hints are data, so that a test can walk them. Key: (call, errno).
 HINTS: dict[tuple[str, int], str] = {
-    ("open", _errno.ENOENT): (
-        "load the module (`modprobe kvm_intel` or `kvm_amd`); inside a virtual machine, turn on nested virtualization; "
-        "`pyvmm doctor` looks which it is"
-    ),
-    ("open", _errno.EACCES): "join the group that owns it (`sudo usermod -aG kvm $USER`), then log in again",
-    ("open", _errno.EPERM): "the container or sandbox hides the device; pass it in (`--device /dev/kvm`)",
-    ("open", _errno.ENODEV): "the device node has no driver behind it; load kvm_intel or kvm_amd",
-    ("open", _errno.ENXIO): "the device node has no driver behind it; load kvm_intel or kvm_amd",
+    **{("open", err): LOOK for err in (_errno.ENOENT, _errno.EACCES, _errno.EPERM, _errno.ENODEV, _errno.ENXIO)},
     ("KVM_CREATE_VM", _errno.EBUSY): "another hypervisor (VirtualBox, VMware) holds the CPU's virtualization; stop it",
     ("KVM_CREATE_VM", _errno.ENOMEM): "the host is out of memory for a new VM; close some",
     ("KVM_CREATE_VCPU", _errno.EEXIST): "this APIC id is in use; give each vCPU its own",

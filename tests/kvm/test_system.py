@@ -27,7 +27,7 @@ def test_a_missing_device_says_what_to_try(tmp_path):
     with pytest.raises(KvmCallError) as caught:
         Kvm.open(str(tmp_path / "kvm"))
     assert (caught.value.call, caught.value.errno) == ("open", errno.ENOENT)
-    assert "`pyvmm doctor` looks which it is" in str(caught.value)
+    assert "try: `pyvmm doctor`" in str(caught.value)
     assert "ENOENT" in str(caught.value)
     assert HINTS["open", errno.ENOENT] in str(caught.value)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,11 @@ from typing import Any
 import pytest
 
 from vmm import cli
-from vmm.errors import HostError
+from vmm.errors import HostError, KvmCallError
 from vmm.kvm.system import Kvm
-from vmm.observe import host
+from vmm.observe import host, unusable
 from vmm.observe.host import HostFacts
+from vmm.observe.node import Node
 from vmm.payload import probe
 from vmm.payload.prove import Row
 from vmm.payload.verdict import Finding, Verdict
@@ -120,3 +122,22 @@ def test_save_is_the_document(pyvmm: Run, tmp_path: Path, follows: Callable[[str
     assert status == 2
     assert "Is a directory" in err
     assert pyvmm("diff", str(file), str(file))[0] == 0
+
+
+@pytest.mark.parametrize("command", [("run", "hello"), ("probe", "STEAL_TIME"), ("cpuid",), ("bench",)])
+@pytest.mark.parametrize(("mode", "group"), [("crw-rw----", "kvm"), ("crw-------", "root")])
+def test_every_command_gives_doctors_advice(
+    pyvmm: Run, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], mode: str, group: str
+) -> None:
+    def refuse(cls: Any, device: str = "") -> Any:
+        raise KvmCallError("open", errno.EACCES, "opening /dev/kvm")
+
+    node = Node("/dev/kvm", "character device", mode, "root", group, (10, 232), "no")
+    monkeypatch.setattr(Kvm, "open", classmethod(refuse))
+    monkeypatch.setattr(unusable, "look_at_node", lambda path: node)
+    _, out, _ = pyvmm("doctor", "--json")
+    told = json.loads(out)
+    assert told["hints"]
+    status, _, err = pyvmm(*command)
+    assert status == 99
+    assert err == "pyvmm: " + "\n  try: ".join([told["reason"], *told["hints"]]) + "\n"

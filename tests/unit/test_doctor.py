@@ -21,13 +21,14 @@ from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError, KvmCallError
 from vmm.machine.steps import Why
-from vmm.observe import hypercall_probe, ring0, unusable, userfault
+from vmm.observe import hypercall_probe, node, ring0, unusable, userfault
 from vmm.observe.host import HostFacts, PvOffer
 from vmm.observe.hostfiles import Backend, HostFiles, Nested
 from vmm.observe.hypercall_probe import Attempt, Hypercall, Seen
+from vmm.observe.node import Node
 from vmm.observe.ring0 import judge
 from vmm.observe.setting import Setting
-from vmm.observe.unusable import Node, NotBuilt, Surroundings, why_unusable
+from vmm.observe.unusable import NotBuilt, Surroundings, why_unusable
 from vmm.observe.userfault import Userfault
 from vmm.report import doctor as report
 
@@ -310,6 +311,10 @@ def test_parameters_clock_container_and_driver(tmp_path: Path) -> None:
     assert files.device_number() == 232
     (tmp_path / ".dockerenv").touch()
     assert files.container() == "/.dockerenv"
+    assert not files.udev()
+    (tmp_path / "run/udev").mkdir()
+    (tmp_path / "run/udev/control").touch()
+    assert files.udev()
 
 
 def test_userfault_names_what_refused_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,8 +341,16 @@ GOOD = Node(DEVICE, "character device", "crw-rw----", "root", "kvm", (10, 232), 
 NOTHING = Backend("unknown", ())
 
 
-def around(node: Node, *, driver: int | None = 232, guest: bool = False, container: str | None = None) -> Surroundings:
-    return Surroundings(node, setting(NOTHING, guest, container=container), driver, "jo")
+def around(
+    at: Node,
+    *,
+    driver: int | None = 232,
+    guest: bool = False,
+    container: str | None = None,
+    user: str = "jo",
+    udev: bool = True,
+) -> Surroundings:
+    return Surroundings(at, setting(NOTHING, guest, container=container), driver, user, udev)
 
 
 def opening(err: int) -> KvmCallError:
@@ -368,9 +381,24 @@ CASES = {
     "for root only": (
         opening(errno.EACCES),
         around(replace(GOOD, mode="crw-------", group="root")),
-        ["only root may open it", "udev rule"],
+        ["usermod -aG kvm jo && echo 'KERNEL==", "until udev is triggered or the node is made anew: `sudo setfacl"],
+    ),
+    "for root only, and nobody sets it": (
+        opening(errno.EACCES),
+        around(replace(GOOD, mode="crw-------", group="root"), udev=False),
+        ["only root may open it: `sudo setfacl -m u:jo:rw /dev/kvm`"],
     ),
     "group cannot write": (opening(errno.EACCES), around(replace(GOOD, mode="crw-r-----")), ["only root", "udev"]),
+    "a user without a name": (
+        opening(errno.EACCES),
+        around(GOOD, user="1234"),
+        ["no account here, and so no groups: `sudo setfacl -m u:1234:rw /dev/kvm`"],
+    ),
+    "in the group, and root's alone": (
+        opening(errno.EACCES),
+        around(replace(GOOD, mode="crw-------", member="yes")),
+        ["only root", "setfacl"],
+    ),
     "device cgroup": (opening(errno.EPERM), around(GOOD), ["--device /dev/kvm"]),
     "stale number": (opening(errno.ENXIO), around(replace(GOOD, device=(10, 251))), ["sudo rm /dev/kvm"]),
     "no driver": (opening(errno.ENXIO), around(GOOD, driver=None), ["modprobe", "firmware"]),
@@ -497,23 +525,23 @@ class Hide:
 
 def test_membership_of_the_group(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = a_file(tmp_path / "kvm")
-    assert unusable.look_at_node(str(file)).member == "yes"
+    assert node.look_at_node(str(file)).member == "yes"
     monkeypatch.setattr(os, "getgroups", list)
     monkeypatch.setattr(os, "getegid", lambda: 1 << 30)
-    entry = argparse.Namespace(gr_name="kvm", gr_mem=[unusable._user_name(os.getuid())])
-    monkeypatch.setattr(unusable.grp, "getgrgid", lambda gid: entry)
-    assert unusable.look_at_node(str(file)).member == "later"
+    entry = argparse.Namespace(gr_name="kvm", gr_mem=[node.user_name(os.getuid())])
+    monkeypatch.setattr(node.grp, "getgrgid", lambda gid: entry)
+    assert node.look_at_node(str(file)).member == "later"
     entry.gr_mem = []
-    assert unusable.look_at_node(str(file)).member == "no"
+    assert node.look_at_node(str(file)).member == "no"
 
 
 def test_ids_without_a_name_stay_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(number: int) -> None:
         raise KeyError(number)
 
-    monkeypatch.setattr(unusable.grp, "getgrgid", unknown)
-    monkeypatch.setattr(unusable.pwd, "getpwuid", unknown)
+    monkeypatch.setattr(node.grp, "getgrgid", unknown)
+    monkeypatch.setattr(node.pwd, "getpwuid", unknown)
     monkeypatch.setattr(os, "getgroups", list)
     monkeypatch.setattr(os, "getegid", lambda: 1 << 30)
-    node = unusable.look_at_node("/dev/null")
-    assert (node.owner, node.group, node.member) == ("0", "0", "no")
+    found = node.look_at_node("/dev/null")
+    assert (found.owner, found.group, found.member) == ("0", "0", "no")

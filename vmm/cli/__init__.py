@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, UsageError, VmmError
+from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, KvmCallError, UsageError, VmmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv, _output())
     except VmmError as error:
-        return _complain(str(error), error.exit_code)
+        return _complain(_message(error), error.exit_code)
     except KeyboardInterrupt:
         # One that passed through exec() of text, as in making a dataclass, leaves CPython in the belief that nobody
         # caught it: `python -m vmm` would die by the signal after all. To evaluate any text makes it forget that.
@@ -149,6 +149,15 @@ def _say_what_the_cache_said() -> None:
     if cache is not None and cache.notice:
         _complain(cache.notice, 0)
         cache.notice = ""  # said
+
+
+def _message(error: VmmError) -> str:
+    """Its text; of a device that cannot be opened, what doctor would say of it. Nobody else pays for looking around."""
+    if not isinstance(error, KvmCallError) or error.call != "open":
+        return str(error)
+    from vmm.observe.unusable import message
+
+    return message(error)
 
 
 def _complain(text: str, status: int) -> int:

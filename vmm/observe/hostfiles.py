@@ -125,6 +125,10 @@ class HostFiles:
         kind = self.read("run/systemd/container")
         return f"/run/systemd/container says {kind}" if kind else None
 
+    def udev(self) -> bool:
+        """Whether a udev runs here, by its control socket: it sets owner, group and mode of device nodes."""
+        return (self.root / "run/udev/control").exists()
+
     def device_number(self) -> int | None:
         """The minor number of the kernel's kvm device (its major is 10), by /proc/misc; None without the driver."""
         for line in (self.read("proc/misc") or "").splitlines():

@@ -2,33 +2,30 @@
 """Why KVM cannot be used here, and what to try. It looks at the device node, never opens it, and needs no binding.
 
 The error that opening gave says what failed; what surrounds it (is the module there, whose is the node, is this a
-container) says why, and so what to do. `hints` is a pure function of both, so every case has its test.
+container) says why, and so what to do. `hints` is a pure function of both, so every case has its test. This is the one
+place with advice on the device: what the commands say is `message`, what doctor and the test plugin say is `hints`.
+
+Who may open the node is udev's to set, each time that the node is made and each time that udev is triggered. Its rule
+sets owner, group and mode: an ACL that setfacl put there stays through a trigger where the rule gives the group rw, and
+has no effect after it where the rule gives less, since the group's bits of the mode are an ACL's mask (acl(5)). A node
+that is made anew (another boot, the module loaded again) has no ACL.
 """
 
 from __future__ import annotations
 
 import errno
-import grp
 import os
-import pwd
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 
 from vmm.errors import HostError, KvmCallError, VmmError
 from vmm.observe.hostfiles import HostFiles
+from vmm.observe.node import Node, look_at_node, user_name
 from vmm.observe.setting import Setting, look
 
-KINDS = {
-    stat.S_IFCHR: "character device",
-    stat.S_IFREG: "regular file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFBLK: "block device",
-    stat.S_IFIFO: "pipe",
-    stat.S_IFSOCK: "socket",
-}
 MISC_MAJOR = 10
 DEVICE = "/dev/kvm"
+GROUP = "kvm"  # as the rules that come with udev name it
+RULE_FILE = "/etc/udev/rules.d/99-kvm.rules"
 
 
 class NotBuilt(HostError):
@@ -36,37 +33,17 @@ class NotBuilt(HostError):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
-    """What lies at the device's path. `kind` is `missing` if nothing does, and the rest is empty then.
-
-    `mode` as ls shows it; `device` is (major, minor) of a device; `member` says whether the user is in `group`:
-    yes, no, or later (in the group, but not in this session, which is older).
-    """
-
-    path: str
-    kind: str
-    mode: str = ""
-    owner: str = ""
-    group: str = ""
-    device: tuple[int, int] | None = None
-    member: str = "no"
-
-    @property
-    def text(self) -> str:
-        if self.kind == "missing":
-            return f"{self.path} does not exist"
-        number = f" {self.device[0]}:{self.device[1]}" if self.device else ""
-        return f"{self.path}: {self.kind}{number}, {self.mode} {self.owner}:{self.group}"
-
-
-@dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What could be found without the device. `driver` is the kernel's minor number for kvm, None without one."""
+    """What could be found without the device. `driver` is the kernel's minor number for kvm, None without one.
+
+    `user` is the name, or the number of one without a name; `udev` says whether a udev runs here, which sets the node.
+    """
 
     node: Node
     setting: Setting
     driver: int | None
     user: str
+    udev: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,29 +59,17 @@ class Unusable:
 def why_unusable(error: VmmError, path: str = DEVICE, files: HostFiles | None = None) -> Unusable:
     """Explain `error`, which using the device at `path` gave."""
     files = files or HostFiles()
-    found = Surroundings(look_at_node(path), look(files), files.device_number(), _user_name(os.getuid()))
+    found = Surroundings(look_at_node(path), look(files), files.device_number(), user_name(os.getuid()), files.udev())
     reason, _, generic = str(error).partition("\n  try: ")
     return Unusable(error, reason, hints(error, found) or ((generic,) if generic else ()), found)
 
 
-def look_at_node(path: str) -> Node:
-    """The node, as far as this user may see it."""
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        return Node(path, "missing")
-    except OSError as error:
-        return Node(path, f"out of sight ({error.strerror})")
-    is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
-    return Node(
-        path,
-        KINDS.get(stat.S_IFMT(status.st_mode), "file of another kind"),
-        stat.filemode(status.st_mode),
-        _user_name(status.st_uid),
-        _group_name(status.st_gid),
-        (os.major(status.st_rdev), os.minor(status.st_rdev)) if is_device else None,
-        _membership(status.st_gid),
-    )
+def message(error: VmmError) -> str:
+    """The whole message of an error for a person; where the device could not be opened, with doctor's advice."""
+    if not isinstance(error, KvmCallError) or error.call != "open":
+        return str(error)
+    found = why_unusable(error)
+    return "\n  try: ".join((found.reason, *found.hints))
 
 
 def hints(error: VmmError, found: Surroundings) -> tuple[str, ...]:
@@ -150,36 +115,36 @@ def _refused(refused: int, found: Surroundings) -> tuple[str, ...]:
     node = found.node
     if refused == errno.EPERM:
         return ("a sandbox or device cgroup refuses the device; a container needs `--device /dev/kvm`",)
-    for_user = f"`sudo setfacl -m u:{found.user}:rw {node.path}` (until the next boot)"
-    if node.mode[4:6] != "rw" or node.group == "root":
-        rule = 'KERNEL=="kvm", GROUP="kvm", MODE="0660"'
-        return (f"only {node.owner} may open it: {for_user}", f"for good, a udev rule: {rule}")
-    if node.member == "later":
+    owned_by_group = node.mode[4:6] == "rw" and node.group != "root"
+    if owned_by_group and node.member == "later":
         return (f"you are in group {node.group}, but this session is older: log in again, or `newgrp {node.group}`",)
-    if node.member == "yes":
-        return ("the group may open it and you are in it: look for a sandbox (SELinux, AppArmor, seccomp)",)
-    return (f"`sudo usermod -aG {node.group} {found.user}`, then log in again", f"or, for now, {for_user}")
+    if owned_by_group and node.member == "yes":
+        return (
+            "the group may open it and you are in it: look for a sandbox (SELinux, AppArmor, seccomp), "
+            f"and for an ACL, `getfacl {node.path}`",
+        )
+    allow = f"`sudo setfacl -m u:{found.user}:rw {node.path}`"
+    anew = "until the node is made anew: by a boot, a restart of the container, or the module loaded again"
+    if found.user.isdecimal():  # no account, so that no group can be joined
+        return (f"uid {found.user} has no account here, and so no groups: {allow} ({anew})",)
+    if owned_by_group:
+        return (f"`sudo usermod -aG {node.group} {found.user}`, then log in again", f"or, {anew}: {allow}")
+    if node.path != DEVICE or not found.udev:
+        return (f"only {node.owner} may open it: {allow} ({anew})",)
+    return (
+        f"only {node.owner} may open it; a udev rule gives it to a group for good: `{_rule(found.user)}`, "
+        "then log in again",
+        f"or, until udev is triggered or the node is made anew: {allow}",
+    )
 
 
-def _membership(gid: int) -> str:
-    if gid in {*os.getgroups(), os.getegid()}:
-        return "yes"
-    try:
-        named = _user_name(os.getuid()) in grp.getgrgid(gid).gr_mem
-    except KeyError:
-        named = False
-    return "later" if named else "no"
-
-
-def _user_name(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _group_name(gid: int) -> str:
-    try:
-        return grp.getgrgid(gid).gr_name
-    except KeyError:
-        return str(gid)
+def _rule(user: str) -> str:
+    """One line for a shell. The file comes after the distribution's rules, for the last rule wins; groupadd -f takes a
+    group that is there.
+    """
+    rule = f'KERNEL=="kvm", GROUP="{GROUP}", MODE="0660", OPTIONS+="static_node=kvm"'
+    return (
+        f"sudo groupadd -f -r {GROUP} && sudo usermod -aG {GROUP} {user} && "
+        f"echo '{rule}' | sudo tee {RULE_FILE} && "
+        "sudo udevadm control --reload && sudo udevadm trigger --settle --name-match=kvm"
+    )
