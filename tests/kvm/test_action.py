@@ -6,35 +6,22 @@ outputs, annotations. Nothing of the host is touched: its first step has its own
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
-import yaml
+
+from tools import runner
 
 if TYPE_CHECKING:
     from tests.kvm.conftest import Wheel
 
-ROOT = Path(__file__).resolve().parents[2]
-ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+ACTION = runner.load()
 TWO = "POLL_CONTROL NOP_IO_DELAY"
-
-
-def value(text: str, inputs: dict[str, str]) -> str:
-    """The few expressions that the action's `env` has, as GitHub evaluates them."""
-    text = re.sub(
-        r"\$\{\{ inputs\.([\w-]+) == '(\w+)' && '(\w*)' \|\| '(\w*)' \}\}",
-        lambda found: found[3] if inputs[found[1]] == found[2] else found[4],
-        text,
-    )
-    text = re.sub(r"\$\{\{ inputs\.([\w-]+)(?: \|\| github\.action_path)? \}\}", lambda found: inputs[found[1]], text)
-    assert "${{" not in text
-    return text
 
 
 @pytest.fixture
@@ -42,35 +29,20 @@ def action(wheel: Wheel, tmp_path: Path) -> Callable[..., dict[str, subprocess.C
     """`action(features="...")` runs the steps that follow the first; each step that was started, by its id."""
     (tmp_path / "temp").mkdir()
     (tmp_path / "temp/pyvmm").symlink_to(wheel.venv)
-    runner = wheel.environment | {
+    plain = wheel.environment | {
         "GITHUB_ACTIONS": "true",
         "GITHUB_WORKSPACE": str(tmp_path),
         "RUNNER_TEMP": str(tmp_path / "temp"),
-        **{f"GITHUB_{name}": str(tmp_path / name.lower()) for name in ("OUTPUT", "PATH", "STEP_SUMMARY")},
     }
 
-    def run(**given: str) -> dict[str, subprocess.CompletedProcess[str]]:
-        named = {name.replace("_", "-"): text for name, text in given.items()}
-        inputs = {name: each["default"] for name, each in ACTION["inputs"].items()} | named
-        done: dict[str, subprocess.CompletedProcess[str]] = {}
-        for step in ACTION["runs"]["steps"]:
-            if step["id"] in ("device", "install") or not wanted(step, inputs):
-                continue
-            environment = runner | {name: value(text, inputs) for name, text in step.get("env", {}).items()}
-            command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
-            done[step["id"]] = subprocess.run(
-                command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=100
-            )
-            if done[step["id"]].returncode:
-                break
-        return done
+    def start(step: str, command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, cwd=tmp_path, env=plain | environment, capture_output=True, text=True, check=False, timeout=100
+        )
 
-    def wanted(step: dict[str, Any], inputs: dict[str, str]) -> bool:
-        if "if" not in step:
-            return True
-        output = tmp_path / "output"
-        usable = output.exists() and "usable=true" in output.read_text(encoding="utf-8")
-        return usable and (step["id"] != "gate" or bool(inputs["compare-with"] or inputs["require"]))
+    def run(**given: str) -> dict[str, subprocess.CompletedProcess[str]]:
+        inputs = {name.replace("_", "-"): text for name, text in given.items()}
+        return runner.run(ACTION, start, inputs, tmp_path, skip=("device", "install"))
 
     return run
 
@@ -127,7 +99,7 @@ def test_installing_for_real(wheel: Wheel, tmp_path: Path) -> None:
         "RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path"), "PYTHON": sys.executable,
         "WHAT": str(wheel.file), "PIP_NO_DEPS": "1",
     }  # fmt: skip
-    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", step["run"]]
+    command = runner.command(step["run"])
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     pyvmm = Path((tmp_path / "path").read_text(encoding="utf-8").strip()) / "pyvmm"

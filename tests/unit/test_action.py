@@ -15,30 +15,32 @@ from typing import Any
 import pytest
 import yaml
 
+from tools import runner
+
 ROOT = Path(__file__).resolve().parents[2]
-ACTION = yaml.safe_load((ROOT / "action.yml").read_text(encoding="utf-8"))
+ACTION = runner.load()
 STEPS = {step["id"]: step for step in ACTION["runs"]["steps"]}
 PAGE = (ROOT / "docs/ci.md").read_text(encoding="utf-8")
 
 
 def run(step: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The step's shell as the runner starts it, with nothing of this machine's PATH but the basics."""
-    script = folder / f"{step}.sh"
-    script.write_text(STEPS[step]["run"], encoding="utf-8")
-    runner = {
+    plain = {
         "PATH": f"{folder / 'bin'}:/usr/bin:/bin",
         "HOME": str(folder),
         "CI": "true",
         "GITHUB_ACTIONS": "true",
         "GITHUB_WORKSPACE": str(folder),
         "RUNNER_TEMP": str(folder),
-        "GITHUB_OUTPUT": str(folder / "output"),
-        "GITHUB_PATH": str(folder / "path"),
-        "GITHUB_STEP_SUMMARY": str(folder / "summary"),
     }
-    command = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(script)]
     return subprocess.run(
-        command, cwd=folder, env=runner | environment, capture_output=True, text=True, check=False, timeout=60
+        runner.command(STEPS[step]["run"]),
+        cwd=folder,
+        env=plain | runner.files(folder) | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
 
 
@@ -173,7 +175,7 @@ def test_doctor(host: Path, status: int, usable: str, ends: int) -> None:
     done = run("doctor", host)
     assert (done.returncode, done.stdout) == (ends, "doctor --ci\n")
     assert (host / "output").read_text(encoding="utf-8") == f"usable={usable}\n"
-    summary = host / "summary"
+    summary = host / "step_summary"
     assert summary.exists() == (status == 77)
 
 
@@ -194,7 +196,7 @@ def test_probe(host: Path, features: str, words: list[str]) -> None:
     done = run("probe", host, FEATURES=features, JSON="a b.json", JUNIT="x.xml")
     assert done.returncode == 0, done.stderr
     assert said(done) == ["probe", "--ci", "--markdown", "--junit", "x.xml", "--save", "a b.json", *words]
-    assert (host / "summary").read_text(encoding="utf-8") == done.stdout
+    assert (host / "step_summary").read_text(encoding="utf-8") == done.stdout
 
 
 @pytest.mark.parametrize(
@@ -212,7 +214,7 @@ def test_gate(host: Path, given: dict[str, str], words: list[str]) -> None:
     stub(host, "pyvmm/bin/pyvmm", SAY)
     done = run("gate", host, **{"COMPARE_WITH": "", "REQUIRE": "", "JSON": "new.json"} | given)
     assert said(done) == words
-    assert (host / "summary").read_text(encoding="utf-8") == done.stdout
+    assert (host / "step_summary").read_text(encoding="utf-8") == done.stdout
 
 
 @pytest.mark.parametrize("step", ["probe", "gate"])

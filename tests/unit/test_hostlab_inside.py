@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What runs inside a host of the lab, as far as it needs none: advice read, tables compared, checks counted."""
+
+from __future__ import annotations
+
+import errno
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.hostlab.inside import host, user
+from vmm.errors import KvmCallError
+from vmm.observe import unusable
+from vmm.observe.hostfiles import Backend, Nested
+from vmm.observe.node import Node
+from vmm.observe.setting import Setting
+from vmm.observe.unusable import Surroundings
+from vmm.observe.userfault import Userfault
+
+
+def advice(mode: str, group: str, *, udev: bool = True, name: str = "jo") -> tuple[str, ...]:
+    node = Node("/dev/kvm", "character device", mode, "root", group, (10, 232), "no")
+    here = Setting(
+        "1.2", "x86_64", 2, Backend("unknown", ()), Nested(None, ""), None, (), {}, Userfault(False, ""), None
+    )
+    error = KvmCallError("open", errno.EACCES, "opening /dev/kvm")
+    return unusable.hints(error, Surroundings(node, here, 232, name, udev))
+
+
+@pytest.mark.parametrize(
+    ("hints", "first"),
+    [
+        (advice("crw-rw----", "kvm"), "sudo usermod -aG kvm jo"),
+        (advice("crw-------", "root"), "sudo groupadd -f -r kvm && "),
+        (advice("crw-------", "root", udev=False), "sudo setfacl -m u:jo:rw /dev/kvm"),
+        (advice("crw-rw----", "kvm", name="4321"), "sudo setfacl -m u:4321:rw /dev/kvm"),
+    ],
+)
+def test_each_advice_has_a_command_that_a_shell_can_read(hints: tuple[str, ...], first: str) -> None:
+    assert user.command_of(hints[0]).startswith(first)
+    for hint in hints:
+        done = subprocess.run(["sh", "-n", "-c", user.command_of(hint)], capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_rule_arrives_in_its_file_as_it_is_meant(tmp_path: Path) -> None:
+    """The line is run with a sudo that only writes: the quotes must survive the shell."""
+    written = tmp_path / "rule"
+    script = f'sudo() {{ case $1 in tee) cat >"{written}";; *) echo "$*";; esac; }}\n'
+    done = subprocess.run(
+        ["sh", "-c", script + user.command_of(advice("crw-------", "root")[0])],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert written.read_text() == 'KERNEL=="kvm", GROUP="kvm", MODE="0660", OPTIONS+="static_node=kvm"\n'
+    assert done.stdout.splitlines() == [
+        "groupadd -f -r kvm",
+        "usermod -aG kvm jo",
+        "udevadm control --reload",
+        "udevadm trigger --settle --name-match=kvm",
+    ]
+
+
+def test_an_advice_without_a_command_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no command in"):
+        user.command_of("`newgrp kvm`, or log in again")
+
+
+def row(name: str, verdict: str, reason: str = "", outcome: str = "pass") -> dict[str, Any]:
+    return {"name": name, "verdict": verdict, "reason": reason, "summary": "", "outcome": outcome}
+
+
+def table(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "features": [each for each in rows if each["name"].isupper()],
+        "topics": [r for r in rows if r["name"].islower()],
+    }
+
+
+@pytest.mark.parametrize(
+    ("mine", "right"),
+    [
+        (row("A", "works"), None),
+        (row("A", "unproven", "no userfaultfd: the system call: EPERM"), True),
+        (row("A", "unproven", "it needs CAP_SYS_PTRACE"), True),
+        (row("A", "unproven", "two CPUs are needed"), False),
+        (row("A", "broken", "open: EPERM"), False),  # a permission is no fault of the feature's
+        (row("A", "unproven", "EPERM", outcome="error"), False),
+        (row("A", "absent", "EPERM"), False),
+    ],
+)
+def test_what_a_user_has_worse_than_root(mine: dict[str, Any], right: bool | None) -> None:
+    found = list(user.worse(table(row("A", "works"), row("b", "absent")), table(mine, row("b", "absent"))))
+    assert [(name, ok) for name, ok, _ in found] == ([] if right is None else [("A", right)])
+
+
+def test_a_row_that_is_not_there_is_worse() -> None:
+    assert list(user.worse(table(row("A", "absent")), table())) == [("A", False, "not in the user's table")]
+
+
+def test_checks_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = host.Seen()
+    assert seen.end(tmp_path / "none.json") == 1  # nothing was looked at
+    seen("one", True, "x")
+    assert seen.end(tmp_path / "one.json") == 0
+    seen("two", False, "status 3: why")
+    assert seen.end(tmp_path / "two.json") == 1
+    assert json.loads((tmp_path / "two.json").read_text())["checks"][1] == {
+        "what": "two",
+        "ok": False,
+        "seen": "status 3: why",
+    }
+    assert "NOT OK  two\n    seen: status 3: why\n1 of 2 as they should be\n" in capsys.readouterr().out
+
+
+def test_it_does_nothing_on_any_other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*words: object, **options: object) -> None:
+        raise AssertionError(f"called: {words}")
+
+    monkeypatch.setattr(subprocess, "run", never)
+    assert user.main(tmp_path) == 2
+    assert not list(tmp_path.iterdir())
