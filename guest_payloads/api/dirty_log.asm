@@ -1,5 +1,5 @@
 ; summary: the pages that a guest has written, by the dirty log: protected again by KVM, and by hand
-; machine: timeout=5
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      a slot of 96 pages that keeps a log
 ;

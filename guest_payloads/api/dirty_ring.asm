@@ -1,6 +1,6 @@
 ; summary: the pages that a guest has written, in a ring that stops the guest when it is full
 ; needs:   KVM_CAP_DIRTY_LOG_RING_ACQ_REL
-; machine: timeout=5
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base  = 0x40000000     a slot that keeps a log
 ; param:   pages = 1024           pages that are written, twice over: more than a ring holds

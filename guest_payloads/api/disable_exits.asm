@@ -1,6 +1,6 @@
 ; summary: HLT that does not leave the guest, woken by its timer all the same
 ; needs:   KVM_CAP_X86_DISABLE_EXITS
-; machine: irqchip=kernel timeout=5
+; machine: irqchip=kernel timeout=30
 ; param:   sleeps = 20      how often the guest halts
 ; param:   ticks  = 200000  initial count of the timer: 1 ns each
 ; result:  woken  u64   timer interrupts: as many as sleeps
@@ -33,9 +33,13 @@ sleep:
     mov   eax, PARAM_ticks
     xor   edx, edx
     wrmsr
+    lea   r12d, [rbp + 1]
+asleep:                                   ; until its own interrupt has come: another event may end a HLT as well
     sti
     hlt                                   ; STI holds interrupts off until HLT has begun: none is missed
     cli
+    cmp   ebp, r12d
+    jb    asleep
     dec   ebx
     jnz   sleep
     mov   eax, ebp

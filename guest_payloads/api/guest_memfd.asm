@@ -1,6 +1,6 @@
 ; summary: guest memory out of a guest_memfd, which the VMM shares with its guest
 ; needs:   KVM_CAP_GUEST_MEMFD, KVM_CAP_USER_MEMORY2
-; machine: timeout=5
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      a slot with a guest_memfd of 4 pages
 ;

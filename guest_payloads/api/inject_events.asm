@@ -1,6 +1,6 @@
 ; summary: events that the host puts into a vCPU: exceptions with all that belongs to them, an interrupt, an NMI
 ; needs:   KVM_CAP_VCPU_EVENTS
-; machine: irqchip=none timeout=4
+; machine: irqchip=none timeout=30
 ; param:   payload = 1      0 leaves out exceptions with a payload
 ; param:   triple = 0       1 ends the run by a triple fault
 ; result:  ud          u64  #UD taken: 1

@@ -1,5 +1,5 @@
 ; summary: interrupts between CPUs, each kind: fixed, lowest priority, NMI, INIT and start-up; each way to address them
-; machine: irqchip=split cpus=4 start=all timeout=4
+; machine: irqchip=split cpus=4 start=all timeout=30
 ; param:   mode = 0         delivery mode bits added to the first IPI, 0 is fixed
 ; result:  sent       u64   rows of the table that were sent: 10
 ; result:  sipi_alone u64   vCPU 3 after a start-up IPI without INIT: 0, it is ignored

@@ -1,6 +1,6 @@
 ; summary: a system-management interrupt from one CPU to another: it runs 16-bit code at SMBASE + 0x8000, and comes back
 ; needs:   KVM_CAP_X86_SMM
-; machine: irqchip=split cpus=2 start=all timeout=4
+; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   mode = 0x200     delivery mode of the IPI, 0x200 is SMI
 ; result:  entered   u64    how often vCPU 1 ran the handler: 1
 ; result:  answers   u64    interrupts that vCPU 1 took afterwards: 1, it came back to where it was

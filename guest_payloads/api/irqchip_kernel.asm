@@ -1,6 +1,6 @@
 ; summary: the PICs, the IOAPIC and the local APIC that KVM keeps, driven by KVM_IRQ_LINE: edges and levels
 ; needs:   KVM_CAP_IRQCHIP
-; machine: irqchip=kernel timeout=4
+; machine: irqchip=kernel timeout=30
 ; param:   unmask = 1     0 leaves every input masked, at both controllers
 ; result:  pic_master  u64   interrupts by a pulse on IRQ 3: 1
 ; result:  pic_slave   u64   interrupts by a pulse on IRQ 10, which comes through the slave: 1

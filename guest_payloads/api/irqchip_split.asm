@@ -1,6 +1,6 @@
 ; summary: local APICs in the kernel, the IOAPIC in pyvmm: entries become MSIs, the end of a level comes by an exit
 ; needs:   KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING
-; machine: irqchip=split timeout=4
+; machine: irqchip=split timeout=30
 ; param:   unmask = 1     0 leaves every pin masked
 ; result:  version     u64   the IOAPIC's version register: 0x170011, 24 pins
 ; result:  id          u64   its id register after 0xffffffff was written: bits 27:24 are kept

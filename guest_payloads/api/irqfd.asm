@@ -1,6 +1,6 @@
 ; summary: interrupts by message, by route and by eventfd; an eventfd behind a level line, told of each EOI
 ; needs:   KVM_CAP_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_IRQFD
-; machine: irqchip=kernel timeout=4
+; machine: irqchip=kernel timeout=30
 ; param:   resample = 1       0 leaves out the level line with its resample eventfd
 ; result:  msi         u64    of 0x61, by KVM_SIGNAL_MSI: 1
 ; result:  routed      u64    of 0x62, by GSI 40 routed to that message: 1

@@ -1,18 +1,18 @@
 ; summary: the local APIC's timer in its three modes: once, periodic, at a value of the TSC
 ; needs:   KVM_CAP_IRQCHIP
-; machine: irqchip=split timeout=4
+; machine: irqchip=split timeout=30
 ; param:   ticks = 200000    initial count, in 1 ns units of KVM's APIC bus at divider 1
 ; param:   deadline = 500000 TSC ticks until the deadline
 ; param:   masked = 0        1 leaves the timer's entry masked
+; result:  counting      u64   the current count after a start with LONG: not 0, not above it
 ; result:  once          u64   one-shot interrupts after waiting for one, and for as long again: 1
 ; result:  once_ticks    u64   TSC ticks from the start to its handler
 ; result:  once_left     u64   the current count after it: 0
-; result:  counting      u64   the current count right after the start: not 0, not above the initial count
 ; result:  periodic      u64   periodic interrupts until it was stopped: 5
 ; result:  period_ticks  u64   TSC ticks from the start to the fifth
 ; result:  stopped       u64   interrupts that came after it was stopped: 0
 ; result:  has_deadline  u64   CPUID.01H:ECX bit 24: the timer has TSC-deadline mode
-; result:  armed         u64   the deadline MSR right after it was set: the deadline
+; result:  armed         i64   the deadline MSR after it was set to a time that is FAR off, minus that time: 0
 ; result:  deadline      u64   TSC-deadline interrupts: 1
 ; result:  late          i64   TSC ticks from the deadline to the handler: not negative
 ; result:  disarmed      u64   the deadline MSR after it fired: 0
@@ -28,6 +28,8 @@
 ONCE = 0x41
 PERIODIC = 0x42
 DEADLINE = 0x43
+LONG = 0xffffffff                         ; ns: some 4 s, so that no host is too slow to find it counting
+FAR = 0x10000000000                       ; TSC ticks: minutes, likewise
 HANDLED = DATA_BASE + 0x1000              ; u64: TSC in the last handler
 
 ; RAX = the TSC. Changes RDX.
@@ -70,13 +72,14 @@ start:
 
     ; ---- once: writing the initial count starts it, and it stops at 0
     X2APIC_WRITE X2APIC_LVTT, ONCE | PARAM_masked * APIC_LVT_MASKED
-    READ_TSC
-    mov   r12, rax
-    X2APIC_WRITE X2APIC_TMICT, PARAM_ticks
+    X2APIC_WRITE X2APIC_TMICT, LONG
     mov   ecx, X2APIC_TMCCT
     rdmsr
     mov   eax, eax
     RESULT counting
+    READ_TSC
+    mov   r12, rax
+    X2APIC_WRITE X2APIC_TMICT, PARAM_ticks ; starts anew
     AWAIT_COUNT ONCE, 1
     mov   r13, qword ptr [HANDLED]
     sub   r13, r12                        ; ticks that it took
@@ -133,7 +136,8 @@ wait:                                     ; for one period more
     jz    no_deadline
     X2APIC_WRITE X2APIC_LVTT, DEADLINE | APIC_LVT_TIMER_TSCDEADLINE | PARAM_masked * APIC_LVT_MASKED
     READ_TSC
-    add   rax, PARAM_deadline
+    mov   rdx, FAR
+    add   rax, rdx
     mov   r12, rax
     mov   rdx, rax
     shr   rdx, 32
@@ -142,7 +146,15 @@ wait:                                     ; for one period more
     rdmsr
     shl   rdx, 32
     or    rax, rdx
+    sub   rax, r12
     RESULT armed
+    READ_TSC
+    add   rax, PARAM_deadline
+    mov   r12, rax
+    mov   rdx, rax
+    shr   rdx, 32
+    mov   ecx, MSR_IA32_TSC_DEADLINE
+    wrmsr                                 ; the earlier time in place of the other
     AWAIT_COUNT DEADLINE, 1
     mov   rax, qword ptr [HANDLED]
     sub   rax, r12

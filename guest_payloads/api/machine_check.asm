@@ -1,6 +1,6 @@
 ; summary: machine checks from the host: a corrected error to be found by polling, an uncorrected one with its #MC
 ; needs:   KVM_CAP_MCE
-; machine: irqchip=none timeout=4
+; machine: irqchip=none timeout=30
 ; param:   mce = 1        0 leaves CR4.MCE clear: then an uncorrected error is a triple fault
 ; result:  banks      u64  MCG_CAP bits 7:0: as the host half set them up, 5
 ; result:  ctl_p      u64  MCG_CAP bit 8: there is an MCG_CTL, as set up

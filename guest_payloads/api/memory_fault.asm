@@ -1,6 +1,6 @@
 ; summary: a page that KVM cannot get: the exit that says which, and the guest that goes on when it is there
 ; needs:   KVM_CAP_MEMORY_FAULT_INFO
-; machine: timeout=5
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      a slot over a file that has become too short
 ; param:   page = 3               the page that the guest touches

@@ -1,6 +1,6 @@
 ; summary: memory in several slots: holes, read-only memory, two views of one page, and changes while the guest runs
 ; needs:   KVM_CAP_READONLY_MEM
-; machine: timeout=5
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      where the slots begin; each has a place of 64 KiB
 ; result:  hole      u64   read where no slot is: the device's 0x5a5a5a5a

@@ -1,6 +1,6 @@
 ; summary: NMIs, by KVM_NMI and by message: interrupts disabled do not matter, an NMI's own handler does
 ; needs:   KVM_CAP_USER_NMI
-; machine: irqchip=split timeout=4
+; machine: irqchip=split timeout=30
 ; result:  inside    u64   NMIs taken inside the first one's handler, where a second was sent: 0
 ; result:  after     u64   NMIs after its IRET, interrupts disabled all the time: 2, the second had to wait
 ; result:  message   u64   after one more, sent as an MSI with delivery mode NMI: 3

@@ -1,6 +1,6 @@
 ; summary: the 8254 timer that KVM keeps, through the PIC: a rate and a single shot
 ; needs:   KVM_CAP_IRQCHIP, KVM_CAP_PIT2
-; machine: irqchip=kernel timeout=4
+; machine: irqchip=kernel timeout=30
 ; param:   count = 1193      ticks of 1193182 Hz in a period: 1 ms
 ; param:   masked = 0        1 leaves IRQ 0 masked at the PIC
 ; result:  reading   u64   the counter, latched while it runs: not 0, not above the count

@@ -1,6 +1,6 @@
 ; summary: SMP: a second CPU started by INIT and SIPI, from real mode at the trampoline up to long mode
 ; needs:   irqchip, cpus>=1
-; machine: irqchip=split cpus=3 timeout=5
+; machine: irqchip=split cpus=3 timeout=30
 ; param:   sipi = 1        0: INIT only
 ; result:  before    u64   CPUs that were there before: 1
 ; result:  after_init u64  after the INITs: still 1

@@ -1,6 +1,6 @@
 ; summary: the state behind the registers: XSAVE area, XCR0, debug registers, events, LAPIC, run state, from both sides
 ; needs:   KVM_CAP_XSAVE, KVM_CAP_XCRS, KVM_CAP_DEBUGREGS, KVM_CAP_VCPU_EVENTS, KVM_CAP_MP_STATE
-; machine: irqchip=split timeout=5
+; machine: irqchip=split timeout=30
 ; result:  xmm       u64  low half of XMM1, which the host has set through KVM_SET_XSAVE
 ; result:  size_x87  u64  CPUID 0xd EBX, bytes of the XSAVE area for XCR0, with what the host set there: x87 alone
 ; result:  size_all  u64  and everything that is offered

@@ -1,6 +1,6 @@
 ; summary: virtio-blk: a disk is read, written, flushed; what it cannot do is a status, not a crash
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
-; machine: irqchip=split timeout=5
+; machine: irqchip=split timeout=30
 ; param:   features = 0x100000206   what the driver accepts: VERSION_1, FLUSH, SEG_MAX, SIZE_MAX
 ; result:  id       u32    of the device: 2, block
 ; result:  offered  u64    the features that the device offers
@@ -105,7 +105,8 @@ woken:                                                     ; polling may have be
     mov   rax, qword ptr [rip + virtio_interrupts]
     dec   rax
     RESULT quiet
-    call  vq_enable                                        ; nothing is in flight: it says 0
+    call  vq_enable                                        ; nothing is in flight: it says 0. The device may look at
+                                                           ; the flag only now, and interrupt for these two after all
 
     ; and what is not a plain read or write
     REQUEST 3, VIRTIO_BLK_T_GET_ID, 0, NAME, VIRTIO_BLK_ID_BYTES, VRING_DESC_F_WRITE

@@ -27,6 +27,7 @@ OK, IOERR, UNSUPP = virtio.VIRTIO_BLK_S_OK, virtio.VIRTIO_BLK_S_IOERR, virtio.VI
 STATUSES = (OK, OK, OK, OK, IOERR, UNSUPP)
 READONLY = (OK, IOERR, UNSUPP, OK, IOERR, UNSUPP)
 KICKS, INTERRUPTS = 5, 4
+LATE = 1  # the two requests with callbacks off are polled, and callbacks go on again right after the second
 _FLUSH = virtio.feature(virtio.VIRTIO_BLK_F_FLUSH)
 
 
@@ -105,7 +106,7 @@ def _changed(file: bytes) -> list[int]:
 
 
 def _wrong(evidence: Evidence) -> str:
-    text = wrong(evidence.driver, virtio.VIRTIO_ID_BLOCK, kicks=KICKS, interrupts=INTERRUPTS)
+    text = wrong(evidence.driver, virtio.VIRTIO_ID_BLOCK, kicks=KICKS, interrupts=INTERRUPTS, late=LATE)
     if text or evidence.driver.status != AGREED:
         return text
     if evidence.capacity != SECTORS:

@@ -1,6 +1,6 @@
 ; summary: virtio-console: a guest writes, the host answers, the guest echoes; then the window changes its size
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
-; machine: irqchip=split timeout=5
+; machine: irqchip=split timeout=30
 ; param:   features = 0x100000001   what the driver accepts: VERSION_1, VIRTIO_CONSOLE_F_SIZE
 ; result:  id       u32    of the device: 3, console
 ; result:  offered  u64    the features that the device offers

@@ -1,6 +1,6 @@
 ; summary: drivers that break every rule of the ring: the device stops and asks for a reset, the host never notices
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
-; machine: irqchip=split timeout=5
+; machine: irqchip=split timeout=30
 ; param:   skip = 0       attacks at the beginning of the table that are left out
 ; result:  attacks  u64   attacks that were made
 ;

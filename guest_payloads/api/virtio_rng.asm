@@ -1,6 +1,6 @@
 ; summary: virtio-rng: a driver finds a device, and asks for random bytes by interrupt and by polling
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
-; machine: irqchip=split timeout=5
+; machine: irqchip=split timeout=30
 ; param:   features = 0x110000000   what the driver accepts: VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC
 ; param:   pin = 0         pin of the IOAPIC that has the interrupt (irqchip=kernel); 0: it is an MSI
 ; result:  magic    u32    "virt", 0x74726976

@@ -171,4 +171,4 @@ def test_frequency(evidence: Evidence, verdict: Verdict) -> None:
 
 
 def test_a_refusal_that_leaves_a_trace_says_so() -> None:
-    assert "says 1000000 all the same" in judge_frequency(replace(REFUSED, numbers=NUMBERS | {"tsc_control": 0})).reason
+    assert "says 1000000)" in judge_frequency(replace(REFUSED, numbers=NUMBERS | {"tsc_control": 0})).reason

@@ -148,7 +148,9 @@ def test_hostile_broken_otherwise(change):
         (virtio_rng, 0, Verdict.BROKEN),
         (virtio_rng, 2, Verdict.WORKS),
         (virtio_rng, 3, Verdict.BROKEN),
-        (virtio_blk, 5, Verdict.BROKEN),
+        (virtio_blk, 3, Verdict.BROKEN),
+        (virtio_blk, 5, Verdict.WORKS),
+        (virtio_blk, 6, Verdict.BROKEN),
         (virtio_console, 3, Verdict.BROKEN),
     ],
 )
