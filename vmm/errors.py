@@ -96,13 +96,23 @@ HINTS: dict[tuple[str, int], str] = {
     ("KVM_RUN", _errno.EFAULT): "the guest touched an address whose host page cannot be had (unmapped or protected)",
 }
 
+VM_DIED = (
+    "`dmesg`: KVM met a state that it holds impossible and ended this VM (KVM_BUG_ON), and its warning has the place "
+    "in the source; another kernel may not do so. (Or another process than the VM's maker asked: a forked child)"
+)
+
 
 class KvmCallError(HostError):
     """One kernel call failed. Keeps the call's name and errno, so that a caller can decide by them."""
 
     def __init__(self, call: str, err: int, doing: str) -> None:
-        hint = HINTS.get((call, err))
+        self.call, self.errno, self.doing = call, err, doing
+        hint = VM_DIED if self.vm_died else HINTS.get((call, err))
         super().__init__(
             f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})" + (f"\n  try: {hint}" if hint else "")
         )
-        self.call, self.errno, self.doing = call, err, doing
+
+    @property
+    def vm_died(self) -> bool:
+        """Has KVM ended the VM for a fault of its own? Every call on a VM or vCPU fails with EIO then."""
+        return self.call.startswith("KVM_") and self.errno == _errno.EIO

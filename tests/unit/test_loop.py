@@ -67,7 +67,11 @@ def test_every_kind_of_exit_is_handled(kind):
     ("exit", "words"),
     [
         (exits.Shutdown(), ["triple fault"]),
-        (exits.FailEntry(0x8000_0021, 3), ["0x80000021", "CPU 3"]),
+        (
+            exits.FailEntry(0x8000_0021, 3),
+            ["VMX: the entry found guest state", "0x80000021", "CPU 3"],
+        ),
+        (exits.FailEntry(7, 3), ["VM-instruction error 7: entry with a control that is not allowed"]),
         (exits.InternalError(1, (), b"\x0f\x01\xc1"), ["suberror 1", "0f 01 c1"]),
         (exits.InternalError(1, (), b""), [value_meaning(abi.INTERNAL_ERRORS, 1)]),
         (exits.InternalError(99, (), b""), ["99"]),

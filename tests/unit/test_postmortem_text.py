@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vmm.abi.x86 import CR0
-from vmm.kvm.exits import InternalError, Shutdown
+from vmm.kvm.exits import FailEntry, InternalError, Shutdown
 from vmm.kvm.state import Segment, Sregs
 from vmm.machine.steps import Stop, Why
 from vmm.observe.postmortem import code_bits, mode_name
@@ -52,7 +52,7 @@ def stop(why: Why) -> Stop:
     [
         (why(Stop(Why.INTERNAL_ERROR, "", InternalError(1, (), b""))), "instruction that its emulator does not know"),
         (why(Stop(Why.SHUTDOWN, "", Shutdown())), "while the CPU was delivering a fault"),
-        (why(stop(Why.FAIL_ENTRY)), "register state is one that no CPU allows"),
+        (why(Stop(Why.FAIL_ENTRY, "", FailEntry(0x8000_0021, 0))), "register state may be one that no CPU allows"),
         (why(stop(Why.OUTPUT_LIMIT)), "--output-limit"),
         (why(stop(Why.UNCLAIMED)), "RIP is behind the access"),
         (why(stop(Why.TIME_LIMIT), VMCALL), "hypercall instruction"),

@@ -151,6 +151,8 @@ EXITS = (
     Named(30, "EXIT_REASON_IO_INSTRUCTION", "IN or OUT", None, HEADER),
     Named(31, "EXIT_REASON_MSR_READ", "RDMSR", None, HEADER),
     Named(33, "EXIT_REASON_INVALID_STATE", "the entry found guest state that is not valid", None, HEADER),
+    Named(34, "EXIT_REASON_MSR_LOAD_FAIL", "the entry could not load an MSR", None, HEADER),
+    Named(41, "EXIT_REASON_MCE_DURING_VMENTRY", "a machine check came during the entry", None, HEADER),
     Named(0x8000_0000, "VMX_EXIT_REASONS_FAILED_VMENTRY", "the entry failed; added to the reason", None, HEADER),
 )
 
@@ -165,6 +167,7 @@ ERRORS = (
     Named(10, "VMXERR_VMPTRLD_VMXON_POINTER", "VMPTRLD of the VMXON region", None, INTERNAL),
     Named(12, "VMXERR_UNSUPPORTED_VMCS_COMPONENT", "VMREAD or VMWRITE of a field that is not there", None, INTERNAL),
     Named(15, "VMXERR_VMXON_IN_VMX_ROOT_OPERATION", "VMXON, again", None, INTERNAL),
+    Named(26, "VMXERR_ENTRY_EVENTS_BLOCKED_BY_MOV_SS", "entry while MOV SS holds events off", None, INTERNAL),
 )
 CONSTANTS = (
     Named(1 << 0, "FEAT_CTL_LOCKED", "MSR_IA32_FEAT_CTL cannot be written until reset", None, INTERNAL),

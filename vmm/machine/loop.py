@@ -63,6 +63,12 @@ def handle(exit: Exit, platform: Platform) -> Step:
         return Stop(Why.UNCLAIMED, _first_line(unclaimed), exit)
 
 
+def _refused(reason: int, cpu: int) -> str:
+    from vmm.abi.entry import entry_failure  # hardly a run needs it
+
+    return f"the CPU refused to enter the guest: {entry_failure(reason).words} (reason {reason:#x} on CPU {cpu})"
+
+
 def unanswered(exit: Exit) -> Resume:
     """What the guest gets where the answer to this exit never came, because a callback raised or the run ended for it:
     it may go on, as where nobody is. Reads give all ones, writes are dropped, a hypercall is unknown.
@@ -117,7 +123,7 @@ def _serve(exit: Exit, platform: Platform) -> Step:
         case Shutdown():
             return Stop(Why.SHUTDOWN, "the guest shut down: a triple fault, that is a fault that no handler took", exit)
         case FailEntry(reason, cpu):
-            return Stop(Why.FAIL_ENTRY, f"the CPU refused to enter the guest: reason {reason:#x} on CPU {cpu}", exit)
+            return Stop(Why.FAIL_ENTRY, _refused(reason, cpu), exit)
         case InternalError():
             return Stop(Why.INTERNAL_ERROR, internal_error(exit), exit)
         case MemoryFault(flags, gpa, size, errno):

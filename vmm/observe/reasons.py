@@ -6,7 +6,8 @@ Measured on hosts as docs/hosts.md describes them; a sentence says "can be", bec
 
 from __future__ import annotations
 
-from vmm.kvm.exits import InternalError
+from vmm.abi.entry import entry_failure
+from vmm.kvm.exits import FailEntry, InternalError
 from vmm.machine.steps import Stop, Why
 
 HYPERCALLS = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
@@ -31,13 +32,25 @@ def hint(stop: Stop, instruction: bytes, *, mp_state: int | None, rflags: int) -
         )
     if stop.why is Why.TIME_LIMIT:
         return _time_limit(instruction, mp_state, rflags)
-    if stop.why is Why.FAIL_ENTRY:
-        return "The register state is one that no CPU allows: look at the segments, CR0, CR4 and EFER below."
+    if isinstance(stop.exit, FailEntry):
+        return _entry(entry_failure(stop.exit.reason).guest_state)
     if stop.why is Why.UNCLAIMED:
         return "Neither RAM nor a device is there, and --strict ends a run at that. RIP is behind the access by now."
     if stop.why is Why.OUTPUT_LIMIT:
         return "If so much output is meant, raise the limit (`--output-limit`)."
     return ""
+
+
+def _entry(guest_state: bool) -> str:
+    if guest_state:
+        text = "The register state may be one that no CPU allows: look at the segments, CR0, CR4 and EFER below."
+    else:
+        text = (
+            "This is the host's fault and not the guest's: the CPU does not take what KVM has set up around the guest. "
+            "Where the CPU is a virtual one, the hypervisor below may lack what it offers; another version of it or of "
+            "the kernel may do, or the module without that feature (enable_apicv=0 is the usual one)."
+        )
+    return f"{text} `dmesg` has what KVM says of it; all that it had set up, with dump_invalid_vmcs=1 or _vmcb=1."
 
 
 def _time_limit(instruction: bytes, mp_state: int | None, rflags: int) -> str:

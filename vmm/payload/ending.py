@@ -6,7 +6,8 @@ from __future__ import annotations
 from vmm.abi.ports import EXIT_VALUE_PASS
 from vmm.machine.steps import Result, Why
 from vmm.payload.guest import Guest
-from vmm.payload.verdict import GuestBroke
+from vmm.payload.run import hosts_fault
+from vmm.payload.verdict import GuestBroke, Unproven
 
 
 def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:
@@ -14,6 +15,7 @@ def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:
 
     Raises:
         GuestBroke: it did not come to its PASS; the message has the exception that it took, and where.
+        Unproven: the CPU refused to enter it, for what the host has set up.
     """
     result = guest.run(timeout)
     if result.stop.why is Why.EXIT_PORT and result.stop.code == EXIT_VALUE_PASS:
@@ -21,8 +23,12 @@ def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:
     raise broke(guest, result)
 
 
-def broke(guest: Guest, result: Result) -> GuestBroke:
-    """The error for a guest that ended otherwise: with the exception that it took, and where."""
+def broke(guest: Guest, result: Result) -> GuestBroke | Unproven:
+    """The error for a guest that ended otherwise: with the exception that it took, and where. An entry that was refused
+    for what the host has set up says nothing of the guest or of what it shows.
+    """
+    if hosts_fault(result.stop):
+        return Unproven(f"{result.stop.text}; `dmesg` has what KVM says of it")
     from vmm.observe.postmortem import examine  # only a failure pays for it
 
     found = examine(guest.machine, result)

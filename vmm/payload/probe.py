@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from vmm.abi import names, pv
-from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_INTERRUPTED, EXIT_PASS, UsageError, VmmError
+from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_INTERRUPTED, EXIT_PASS, KvmCallError, UsageError, VmmError
 from vmm.observe.host import HostFacts
 from vmm.payload.catalog import Payload, shipped
 from vmm.payload.lab import supported
@@ -265,7 +265,11 @@ def _without_proof(target: Target) -> Row:
 
 
 def _failed(target: Target, payload: str, error: Exception, elapsed: float) -> Row:
-    """What pyvmm said on purpose is its message alone; anything else names the type too."""
+    """What pyvmm said on purpose is its message alone; anything else names the type too. A VM that KVM ended for a
+    fault of its own is the host's, and no mistake in pyvmm.
+    """
+    if isinstance(error, KvmCallError) and error.vm_died:
+        return _row(target, Finding(Verdict.UNPROVEN, str(error)), payload, elapsed)
     text = str(error) if isinstance(error, VmmError) else f"{type(error).__name__}: {error}"
     details = "".join(traceback.format_exception(error))
     return _row(target, Finding(Verdict.UNPROVEN, f"pyvmm error: {text}"), payload, elapsed, details)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.errors import MissingCapability, UsageError
+from vmm.kvm.exits import FailEntry
 from vmm.machine.steps import Result, Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import Guest, MissingResult
@@ -85,8 +86,19 @@ def _by_end(stop: Stop) -> tuple[str, str]:
             return "pass", stop.text
         case Why.TIME_LIMIT:
             return "timeout", stop.text
+        case Why.FAIL_ENTRY if hosts_fault(stop):
+            return "error", stop.text
         case _:
             return "fail", stop.text
+
+
+def hosts_fault(stop: Stop) -> bool:
+    """Did the CPU refuse the entry for what KVM has set up, and not for the guest's registers?"""
+    if not isinstance(stop.exit, FailEntry):
+        return False
+    from vmm.abi.entry import entry_failure
+
+    return not entry_failure(stop.exit.reason).guest_state
 
 
 def _check(check: Callable[[Guest], object], guest: Guest) -> tuple[str, str]:
