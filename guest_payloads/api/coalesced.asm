@@ -1,5 +1,6 @@
 ; summary: writes that KVM collects in a ring, and that the VMM sees in order with the exits around them
 ; needs:   KVM_CAP_COALESCED_MMIO
+; machine: timeout=30
 ; param:   mmio = 0xd0700000   the zone, 0x100 bytes; 0x800 above it is a register that always exits
 ; param:   port = 0x1400       the port of the other zone
 ; param:   few = 20            writes in a burst that fits into the ring

@@ -1,4 +1,5 @@
 ; summary: single-step, breakpoints, watchpoints and INT3 that the host sets, in ring 0 and in ring 3
+; machine: timeout=30
 ; user:    user_begin user_end
 ;
 ; The labels one to six are where the host half waits for the guest. At the end RBX is 3 and RCX too, whatever the host

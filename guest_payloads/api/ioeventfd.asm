@@ -1,5 +1,6 @@
 ; summary: writes that signal an eventfd in place of an exit: which ones, by address, length and value
 ; needs:   KVM_CAP_IOEVENTFD
+; machine: timeout=30
 ; param:   mmio = 0xd0700000    guest-physical address without memory behind it
 ; param:   port = 0x1300        the first of the ports
 ; result:  done u64   writes made: 22

@@ -1,5 +1,6 @@
 ; summary: MSRs that KVM serves, refuses, filters, or hands over to the VMM
 ; needs:   KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_X86_MSR_FILTER
+; machine: timeout=30
 ; param:   unknown = 0x12345678   an MSR that nobody has
 ; result:  star         u64   RDMSR of MSR_STAR
 ; result:  star_gp      u64   1: it took #GP instead

@@ -1,5 +1,6 @@
 ; summary: KVM's binary statistics: a known number of exits, and how much they rise
 ; needs:   KVM_CAP_BINARY_STATS_FD
+; machine: timeout=30
 ; param:   outs = 50       OUTs to a port
 ; param:   reads = 20      reads of MMIO
 

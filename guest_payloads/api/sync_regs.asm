@@ -1,5 +1,6 @@
 ; summary: registers read and set through kvm_run instead of by ioctl
 ; needs:   KVM_CAP_SYNC_REGS
+; machine: timeout=30
 ; param:   exits = 300     OUTs, each with other registers
 ; result:  changed   u64   RBX after the host has set it: the value at the OUT, complemented, summed over all of them
 

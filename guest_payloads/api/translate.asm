@@ -1,5 +1,5 @@
 ; summary: random page tables, walked by KVM_TRANSLATE, by pyvmm, and by the CPU itself
-; machine: memory=4M
+; machine: memory=4M timeout=30
 ; param:   seed = 1        of the random tables
 ; param:   tables = 8      how many random graphs of tables, in one machine each
 ; param:   addresses = 60  linear addresses looked up in each

@@ -1,4 +1,5 @@
 ; summary: a kernel and a user program: open, read, write, lseek, close and exit, served by the host on one folder
+; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   connected = 1   0: the kernel does not hand the calls over
 ; result:  opened    i64   the text file: 3, the first descriptor
