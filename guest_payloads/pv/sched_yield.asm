@@ -39,6 +39,7 @@ start:
     test  edi, edi
     jnz   target
     X2APIC_ENABLE
+    sti                                   ; busy as a program is, which an interrupt may stop; none is on its way
     call  hypercall_init
     mov   eax, KVM_CPUID_FEATURES
     cpuid
@@ -110,6 +111,7 @@ yielded:
 ; ---- vCPU 1: busy until it may halt
 target:
     X2APIC_ENABLE
+    sti
     mov   byte ptr [ARRIVED], 1
 busy:
     inc   qword ptr [COUNT]

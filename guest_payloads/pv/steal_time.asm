@@ -81,6 +81,7 @@ start:
     cmp   dword ptr [AREA + STEAL_TIME_version], 0
     je    robbed                          ; nobody writes there: nothing can be seen
     mov   byte ptr [PHASE], 1
+    sti                                   ; busy as a program is, which an interrupt may stop; none is on its way
 
 ; Be busy until enough has been stolen, by the process that was meant to and not only by whatever else runs here, and
 ; until vCPU 1 has seen us off the CPU. No PAUSE: on some hosts it is an exit, and after one of those KVM says nothing.
@@ -126,6 +127,7 @@ turned:
     cmp   r13, PARAM_watch
     jb    busy
 robbed:
+    cli
     mov   byte ptr [PHASE], 2
     call  read_steal
     sub   rax, r8
@@ -200,6 +202,7 @@ left_alone:
 ; ---- vCPU 1 looks at the `preempted` of vCPU 0
 
 sampler:
+    sti
     pause
 sampling:
     cmp   byte ptr [PHASE], 1
