@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Recorded runs handled again without a device, and forgeries: resealed, so that only handling them finds the lie.
 
-tests/traces holds what `pyvmm run NAME --trace tests/traces/NAME.jsonl` wrote, and a synthetic one of a host that the
-authors did not have (VMX or SVM, where a hypercall exits); `synthetic()` below is its source.
+tests/traces holds what `pyvmm run NAME --trace tests/traces/NAME.jsonl` wrote, in the folder svm on an AMD host, and a
+synthetic one of a hypercall that exits, of which there is no recording; `synthetic()` below is its source.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vmm.report.timeline import BINS, KINDS, Timeline
 from vmm.report.trace import TraceText
 
 TRACES = Path(__file__).resolve().parents[1] / "traces"
-ALL = sorted(TRACES.glob("*.jsonl"), key=lambda path: path.name)
+ALL = sorted(TRACES.rglob("*.jsonl"))
 Lines = list[dict[str, Any]]
 
 SYNTHETIC_TEXT = """\
@@ -88,7 +88,7 @@ def test_the_synthetic_trace_is_what_its_source_makes() -> None:
     assert path.read_bytes() == synthetic()
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(TRACES).with_suffix("")))
 def test_a_recorded_run_is_handled_again_with_the_same_outcome(path: Path) -> None:
     *_, (_, end) = read(str(path))
     assert isinstance(end, End)
@@ -109,13 +109,32 @@ def test_what_a_replay_did_itself_and_what_it_took_from_the_record() -> None:
     )  # the two with a callback, and the port of somebody: -ENOSYS and #GP are our own answers
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(TRACES).with_suffix("")))
 def test_the_command_shows_it_and_has_its_exit_status(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["replay", str(path), "--no-color"]) == 0
     shown = capsys.readouterr().out
     assert f"trace of {path.stem}" in shown
     assert "handled again without a device" in shown
     assert ("(synthetic)" in shown) == (path.stem == "vmx-hypercall")
+
+
+def test_where_kvm_answers_hypercalls_none_of_them_exits() -> None:
+    """Recorded with SVM: the OUTs that mark places and hand a foreign instruction over are all that left KVM."""
+    path = TRACES / "svm" / "hypercalls.jsonl"
+    kinds = [type(record.exit) for _, record in read(str(path)) if isinstance(record, Exited)]
+    assert kinds
+    assert exits.Hypercall not in kinds
+    evidence = replay(str(path)).outcome.evidence
+    assert evidence["unknown hypercall.answered -KVM_ENOSYS"] == evidence["unknown hypercall.counted"] == 10
+    assert evidence["KVM_HC_VAPIC_POLL_IRQ.counted"] == 1
+
+
+def test_interrupts_that_end_by_the_bit_leave_no_write_of_eoi() -> None:
+    """Recorded with SVM and without AVIC: at exits after a handler that took the bit, KVM_GET_LAPIC shows no ISR."""
+    evidence = replay(str(TRACES / "svm" / "pv_eoi.jsonl")).outcome.evidence
+    assert evidence["PV_EOI.APICv or AVIC by KVM's module"] == "off"
+    assert evidence["PV_EOI.delivered"] == evidence["PV_EOI.interrupts sent"] == 128
+    assert evidence["PV_EOI.ended by the bit"] > 64
 
 
 # -- forgeries

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Documents of `pyvmm probe --json` recorded on AMD hosts, cut to the features whose proofs need no second look, and
+what is read from them: the made-up documents of test_compare.py show what else may come.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmm.abi import deviations
+from vmm.report import baseline, compare, compare_text
+from vmm.report.snapshot import Snapshot, read
+from vmm.report.style import Style
+
+FOLDER = Path(__file__).resolve().parents[1] / "hosts"
+OLD, NEW = "svm-6.1", "svm-7.2"
+
+
+def document(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+def snapshot(name: str) -> Snapshot:
+    return read(document(name), f"{name}.json")
+
+
+@pytest.mark.parametrize("name", [OLD, NEW])
+def test_a_recorded_document_follows_the_schema_and_counts_its_rows(
+    name: str, follows: Callable[[str, Any], Any]
+) -> None:
+    found = follows("probe", document(name))
+    assert found["host"]["backend"] == "svm"
+    assert found["host"]["ring0"] == "native"
+    assert found["broken"] == 0
+    assert sum(found["counts"].values()) == len(found["features"])
+
+
+def test_a_deviation_of_an_old_kernel_is_explained_by_the_facts() -> None:
+    """The words of a row of the facts are those of the proof, or nothing would be explained."""
+    (row,) = (each for each in document(OLD)["features"] if each["deviations"])
+    assert (row["name"], row["verdict"]) == ("PV_UNHALT", "works")
+    (found,) = row["deviations"]
+    known = deviations.find(row["name"], found["what"], found["observed"])
+    assert known is not None
+    assert (found["kernels"], found["commit"]) == (known.kernels, known.commit)
+    assert found["expected"] == "clear"
+
+
+def test_from_the_old_kernel_to_the_new_one_and_back(follows: Callable[[str, Any], Any]) -> None:
+    doc = follows("diff", compare.diff(snapshot(OLD), snapshot(NEW)))
+    assert doc["regressions"] == []
+    assert doc["improvements"] == ["CLOCKSOURCE_STABLE_BIT", "KVM_HC_CLOCK_PAIRING"], "the host counts time by the TSC"
+    assert "deviates no more: argument: the bit with HLT exits disabled" in compare_text.diff_text(doc, Style())
+    back = compare.diff(snapshot(NEW), snapshot(OLD), ["PV_UNHALT"])
+    assert back["exit_code"] == 0
+    strict = follows("diff", compare.diff(snapshot(NEW), snapshot(OLD), ["PV_UNHALT"], strict=True))
+    assert [each["name"] for each in strict["failed"]] == ["PV_UNHALT"]
+
+
+def test_the_deviation_is_noted_in_a_baseline(follows: Callable[[str, Any], Any]) -> None:
+    doc = follows("baseline", baseline.baseline([snapshot(OLD), snapshot(NEW)]))
+    (row,) = (each for each in doc["features"] if each["name"] == "PV_UNHALT")
+    assert row["in_baseline"]
+    assert [each["file"] for each in row["deviations"]] == [f"{OLD}.json"]
+    assert any(note.startswith("deviation: PV_UNHALT on svm-6.1.json: ") for note in doc["notes"])
