@@ -81,7 +81,7 @@ def test_every_command_has_a_module_and_help(name: str, capsys: pytest.CaptureFi
 def test_help_is_as_wide_as_the_terminal(
     setting: str, terminal: int | None, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def size() -> os.terminal_size:
+    def size(*_: int) -> os.terminal_size:
         if terminal is None:
             raise OSError(errno.ENOTTY, "not a terminal")
         return os.terminal_size((terminal, 24))
