@@ -8,6 +8,8 @@ are reported, why the run ended, and what was raised.
 from __future__ import annotations
 
 import enum
+import pickle
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from vmm import Machine
+from vmm.errors import UsageError
 from vmm.kvm.exits import Interrupted
 from vmm.machine import layout
 
@@ -110,9 +113,9 @@ answers = st.one_of(
 class World:
     """A machine with callbacks at the ports, addresses and the MSR of the pieces. `calls` is what they saw."""
 
-    def __init__(self, machine: Machine, given: list[Any], calls: list[Any], words: tuple[bool, bool, bool]) -> None:
+    def __init__(self, machine: Machine, given: Iterable[Any], calls: list[Any], words: tuple[bool, ...]) -> None:
         self.machine, self.calls = machine, calls
-        self.given = iter(given)
+        self.given = iter(given)  # of an iterator: itself, so that machines can share it
         port, mmio, msr = words
         if port:
             machine.port_word(PORT)
@@ -194,6 +197,34 @@ def story(
             if "halt" in str(told[-2][0][0]) or "fault" in str(told[-2][0][0]):
                 return told
     return told
+
+
+def moved(code: bytes, given: list[Any], words: tuple[bool, bool, bool], limits: list[int]) -> Any:
+    """The ending of a guest that goes to another machine after each of its first runs, through a pickle."""
+    calls: list[Any] = []
+    left = iter(given)
+    kept: bytes | None = None
+    for limit in [*limits, None]:
+        with Machine() as machine:
+            World(machine, left, calls, words)
+            if kept is None:
+                machine.load(code)
+            else:
+                machine.restore(pickle.loads(kept))
+            for _ in range(40):
+                told = str(once(machine, limit)[0])
+                if "halt" in told or "fault" in told or limit is not None:
+                    break
+            while True:
+                try:
+                    state = machine.save()
+                    break
+                except (Broken, StopIteration, KeyError, UsageError):
+                    pass  # what a callback raised; it is not asked again
+            kept = pickle.dumps(state)
+            if "halt" in told or "fault" in told:
+                return list(calls), (registers(machine), memory(machine))
+    raise AssertionError("the guest never halted")
 
 
 FEW = settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck))

@@ -103,6 +103,8 @@ def _made(kind: type[Any], frozen: bool, cached: bool) -> type[Any]:
     if frozen:
         body.setdefault("__setattr__", _refuse)
         body.setdefault("__delattr__", _refuse)
+    if "__init__" not in body:
+        body.setdefault("__reduce__", _reduce)
     metaclass: Any = type(kind)
     made = metaclass(kind.__name__, kind.__bases__, body)
     made.__qualname__ = kind.__qualname__
@@ -191,6 +193,11 @@ def _eq(self: Any, other: object) -> Any:
 
 def _hash(self: Any) -> int:
     return hash((type(self), *_values(self)))
+
+
+def _reduce(self: Any) -> tuple[Any, tuple[Any, ...]]:
+    """For pickle and copy: made anew of its fields, as nothing can be put into a value that is there."""
+    return type(self), tuple(getattr(self, name) for name in self.__record__)
 
 
 def _refuse(self: object, name: str, *value: object) -> None:

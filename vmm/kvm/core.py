@@ -83,6 +83,10 @@ class Word:
     def value(self, value: int) -> None:
         self._slot.value = value
 
+    def set(self, value: int, reads: int, writes: int) -> None:
+        """Value and both counts at once."""
+        self._slot.value, self._slot.reads, self._slot.writes = value, reads, writes
+
     def read(self) -> int:
         """A counted read, as the core does it."""
         self._slot.reads += 1
@@ -169,6 +173,11 @@ class Finish:
     def serve_msr(self, index: int, word: Word) -> None:
         self._msr_words[index] = word
         self.c.msr_count = max(self.c.msr_count, word.serve(index))
+
+    @property
+    def msr_words(self) -> dict[int, Word]:
+        """The MSRs that are words, by index."""
+        return {} if self._msrs is None else dict(self._msr_words)
 
     def forget_msr(self, index: int) -> None:
         """The core serves this MSR no longer, if it did."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from vmm.abi import irq
 from vmm.kvm._kvm import ffi
 from vmm.kvm.handle import new
-from vmm.kvm.state import to_bytes
+from vmm.kvm.state import from_bytes, to_bytes
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
 
@@ -48,6 +48,34 @@ def get_ioapic(vm: Vm) -> tuple[int, ...]:
     state = _chip(vm, irq.KVM_IRQCHIP_IOAPIC)
     table = state[IOAPIC_REDIRTBL_OFFSET : IOAPIC_REDIRTBL_OFFSET + 8 * irq.IOAPIC_PINS]
     return tuple(int.from_bytes(table[at : at + 8], "little") for at in range(0, len(table), 8))
+
+
+CHIPS = (irq.KVM_IRQCHIP_PIC_MASTER, irq.KVM_IRQCHIP_PIC_SLAVE, irq.KVM_IRQCHIP_IOAPIC)
+
+
+def get_chips(vm: Vm) -> tuple[bytes, ...]:
+    """KVM_GET_IRQCHIP of both PICs and the IOAPIC: struct kvm_irqchip each, for `set_chips`."""
+    return tuple(bytes(CHIP_OFFSET) + _chip(vm, chip) for chip in CHIPS)
+
+
+def set_chips(vm: Vm, chips: tuple[bytes, ...]) -> None:
+    """KVM_SET_IRQCHIP of what `get_chips` gave."""
+    for chip, state in zip(CHIPS, chips, strict=True):
+        raw = from_bytes("struct kvm_irqchip", state)
+        raw.chip_id = chip
+        vm.call("KVM_SET_IRQCHIP", raw, f"setting interrupt controller {chip}")
+
+
+def get_pit(vm: Vm) -> bytes:
+    """KVM_GET_PIT2: struct kvm_pit_state2."""
+    raw = ffi.new("struct kvm_pit_state2 *")
+    vm.call("KVM_GET_PIT2", raw, "reading the PIT")
+    return to_bytes(raw)
+
+
+def set_pit(vm: Vm, state: bytes) -> None:
+    """KVM_SET_PIT2 of what `get_pit` gave; its channels count from their beginning."""
+    vm.call("KVM_SET_PIT2", from_bytes("struct kvm_pit_state2", state), "setting the PIT")
 
 
 def get_pit_counts(vm: Vm) -> tuple[int, int, int]:

@@ -16,7 +16,7 @@ from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
 from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
-from vmm.kvm.exits import Exit, Interrupted
+from vmm.kvm.exits import Exit, Interrupted, MmioRead
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
@@ -66,7 +66,8 @@ class Vcpu(Handle):
         self._run: Any = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
         self._area: Any = ffi.buffer(self._run, run_size)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
-        self.stored: Exit | None = None  # an exit that completing another one brought to light
+        self.stored: Exit | None = None  # an exit that nobody has looked at: completing another one brought it to light
+        self.stored_is_first = False  # of what its instruction, or one turn of a string instruction, asks for
         self.attention = False  # who serves accesses without looking up has to look up now (core.py)
 
     def close(self) -> None:
@@ -147,6 +148,7 @@ class Vcpu(Handle):
         """
         run = self._live()
         while self.pending and self.stored is None:
+            before = self.get_regs() if run.exit_reason == lib.KVM_EXIT_MMIO else None
             run.immediate_exit = 1
             self.attention = True
             try:
@@ -155,6 +157,9 @@ class Vcpu(Handle):
                 run.immediate_exit = 0
             if not isinstance(exit, Interrupted):
                 self.stored = exit
+                # A read begins a turn of MOVS, LODS, CMPS or SCAS where the one before has counted its registers on.
+                # A write may be the rest of an INS, whose data KVM holds.
+                self.stored_is_first = isinstance(exit, MmioRead) and before is not None and before != self.get_regs()
 
     def abandon(self) -> None:
         """Be done with the exit that the guest is inside of, and with any that follows; before registers are set anew.

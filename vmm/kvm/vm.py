@@ -64,6 +64,7 @@ class Vm(VmEvents):
         self._vcpus: list[Vcpu] = []
         self._mappings: list[Mapping] = []
         self.enabled: dict[str, tuple[int, ...]] = {}
+        self.has_pit = False
 
     def close(self) -> None:
         for vcpu in self._vcpus:
@@ -178,6 +179,7 @@ class Vm(VmEvents):
         """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`."""
         raw = new("struct kvm_pit_config *", {"flags": flags})
         self.call("KVM_CREATE_PIT2", raw, "creating the in-kernel PIT")
+        self.has_pit = True
 
     def irq_line(self, gsi: int, level: bool) -> None:
         """KVM_IRQ_LINE: drive a GSI."""

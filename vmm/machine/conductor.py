@@ -137,6 +137,27 @@ class Conductor:
             self._stop = self._stopped_by = None
         return ended
 
+    def settle(self) -> None:
+        """Between two runs: every vCPU at the boundary of an instruction (Runner.settle). A stop that a hook asks for
+        meanwhile ends what it is called in, as it would a run; one from before is still the next run's.
+
+        Raises:
+            UsageError: it runs; an instruction would end otherwise.
+            whatever a hook raises.
+        """
+        if not any(runner.vcpu.pending or runner.vcpu.stored for runner in self.runners):
+            return
+        if not self._running.acquire(blocking=False):
+            raise UsageError("this machine runs; ask for its state after run()")
+        before = self._stop, self._stopped_by
+        try:
+            for runner in self.runners:
+                runner.on_this_thread(partial(runner.settle, self))
+        finally:
+            with self._lock:
+                self._stop, self._stopped_by = before
+            self._running.release()
+
     def end(self, runner: Runner | None, stop: Stop) -> None:
         """End the run, whoever asks; the first reason counts. Between two runs it ends the next at once, so that it
         cannot come too early.

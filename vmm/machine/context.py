@@ -1,21 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine's state as a value: taken between two runs, and put back any number of times. It knows no device.
+"""A machine's state as a value: taken between two runs, put back any number of times, here or in another machine of the
+same shape; pickle takes it.
 
-What the guest sees of CPU and memory is in it. What the host has is not: devices, callbacks, the console, the VM's
-clock, and KVM's own PIC and IOAPIC. Order as in api.rst: special registers first (they place the LAPIC), events last.
+What the guest can tell is in it: CPU, memory, kvmclock, KVM's interrupt controllers and PIT, and each device that has
+a state. What the host alone has is not: callbacks, the console's text, a disk's file. Order as in api.rst: devices and
+interrupt controllers first (a line that is driven must not reach a LAPIC that is there already), then special registers
+(they place the LAPIC), events last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi.record import record
 from vmm.errors import UsageError
+from vmm.kvm import irqchip
 from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.memory import GuestMemory
+from vmm.machine import device_state
+
+if TYPE_CHECKING:
+    from vmm.machine.machine import Machine
 
 XSAVE_BYTES = 4096
 
@@ -40,45 +49,98 @@ class VcpuContext:
     nested: NestedState | None = None
 
 
+VERSION = 1
+"""Of what pickle keeps of a Context; to be counted on when a field changes its meaning."""
+
+
 @record
 class Context:
-    """All vCPUs, and every memslot as (guest-physical address, bytes): as large as the guest's memory."""
+    """All vCPUs, and every memslot as (guest-physical address, bytes): as large as the guest's memory.
+
+    `clock` is kvmclock in ns. `chips` are KVM's PICs and IOAPIC, `pit` its PIT, None where the VM has none. `devices`
+    are states by the device's place, `started` the vCPUs that were made to start by hand.
+    """
 
     vcpus: tuple[VcpuContext, ...]
     memory: tuple[tuple[int, bytes], ...]
+    clock: int
+    chips: tuple[bytes, ...] | None
+    pit: bytes | None
+    devices: dict[str, Any]
+    started: tuple[int, ...]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The rest as bytes: a version that is not ours is found before anything is made of them.
+        return _unpickled, (VERSION, pickle.dumps(tuple(getattr(self, name) for name in self.__match_args__)))
 
 
-def save(kvm: Kvm, vcpus: Sequence[Vcpu], memory: GuestMemory, *, irqchip: bool) -> Context:
-    """The present state; no vCPU may be running.
+def _unpickled(version: int, fields: bytes) -> Context:
+    if version != VERSION:
+        raise UsageError(f"a saved context of version {version}; this pyvmm reads version {VERSION}")
+    return Context(*pickle.loads(fields))
+
+
+def save(machine: Machine, started: Iterable[int]) -> Context:
+    """The present state; no vCPU may be running. A vCPU that is inside of an instruction finishes it first, and what
+    that still wants of a device or a callback is asked for now.
 
     Raises:
-        UsageError: a vCPU is inside a string instruction, part of which KVM holds.
+        UsageError: that instruction would end the run.
+        whatever a callback raises.
     """
-    slots = tuple((slot.gpa, memory.read(slot.gpa, slot.size)) for slot in memory.slots)
-    return Context(tuple(_save(kvm, vcpu, irqchip) for vcpu in vcpus), slots)
+    machine.conductor.settle()
+    vm, memory, kernel = machine.vm, machine.memory, machine.irqchip == "kernel"
+    devices = device_state.get(machine.platform, machine.lane)  # first: what they serve they write to memory
+    return Context(
+        tuple(_save(machine.kvm, runner.vcpu, machine.irqchip != "none") for runner in machine.runners),
+        tuple((slot.gpa, memory.read(slot.gpa, slot.size)) for slot in memory.slots),
+        clock=vm.get_clock().clock,
+        chips=irqchip.get_chips(vm) if kernel else None,
+        pit=irqchip.get_pit(vm) if vm.has_pit else None,
+        devices=devices,
+        started=tuple(sorted(started)),
+    )
 
 
-def restore(context: Context, vcpus: Sequence[Vcpu], memory: GuestMemory) -> None:
-    """Make the machine what it was. MSRs that KVM does not let the host write stay as they are.
+def restore(context: Context, machine: Machine) -> None:
+    """Make the machine what it was. MSRs that KVM does not let the host write stay as they are, and so do devices of
+    which the context has no state.
 
     Raises:
-        UsageError: the context is of a machine with other vCPUs or memslots; nothing was changed.
+        UsageError: the context is of a machine with other vCPUs, memslots, interrupt controllers, or devices that are
+            not here; nothing was changed.
     """
+    vm, memory, vcpus = machine.vm, machine.memory, [runner.vcpu for runner in machine.runners]
     slots = [(slot.gpa, slot.size) for slot in memory.slots]
     if len(context.vcpus) != len(vcpus) or [(gpa, len(data)) for gpa, data in context.memory] != slots:
         raise UsageError("this context is of another machine: its vCPUs or its memslots differ")
+    if (
+        (context.vcpus[0].lapic is None) != (machine.irqchip == "none")
+        or (context.chips is None) != (machine.irqchip != "kernel")
+        or (context.pit is None) == vm.has_pit
+    ):
+        raise UsageError(
+            f"this context is of another machine: its interrupt controllers or PIT differ from {machine.irqchip}"
+        )
+    device_state.check(context.devices, machine.platform, machine.lane)
+    for vcpu in vcpus:
+        vcpu.abandon()
+    device_state.put(context.devices, machine.platform, machine.lane)
+    if context.chips is not None:
+        irqchip.set_chips(vm, context.chips)
+    if context.pit is not None:
+        irqchip.set_pit(vm, context.pit)
     for vcpu, saved in zip(vcpus, context.vcpus, strict=True):
         _restore(vcpu, saved)
     readonly = {slot.gpa for slot in memory.slots if slot.readonly}
     for gpa, data in context.memory:
         if gpa not in readonly:
             memory.write(gpa, data)
+    vm.set_clock(context.clock)
+    device_state.resume(machine.platform, machine.lane)
 
 
 def _save(kvm: Kvm, vcpu: Vcpu, irqchip: bool) -> VcpuContext:
-    vcpu.complete()
-    if vcpu.stored is not None:
-        raise UsageError(f"{vcpu.what} is inside a string instruction; run on to its end before saving")
     has_xsave = bool(kvm.check_extension("XSAVE"))
     size = max(kvm.check_extension("XSAVE2"), XSAVE_BYTES)
     return VcpuContext(
@@ -113,7 +175,6 @@ def _readable(vcpu: Vcpu, indices: list[int]) -> dict[int, int]:
 
 
 def _restore(vcpu: Vcpu, saved: VcpuContext) -> None:
-    vcpu.abandon()
     if saved.nested is not None:
         vcpu.set_nested_state(saved.nested.outside)  # a guest in the guest that runs now would get the registers
     vcpu.set_sregs(saved.sregs)

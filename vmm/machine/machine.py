@@ -321,19 +321,21 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self.runners[0].regs
 
     def save(self) -> Context:
-        """The state of all vCPUs and of memory, between two runs. Errors as vmm.machine.context.save."""
+        """The state of all vCPUs, memory and devices, between two runs; pickle takes it. Errors and limits as
+        vmm.machine.context.save.
+        """
         self._between_runs("saving its state")
-        vcpus = [runner.vcpu for runner in self.runners]
         from vmm.machine import context  # only who saves a state pays for it
 
-        return context.save(self.kvm, vcpus, self.memory, irqchip=self.irqchip != "none")
+        return context.save(self, self._started)
 
     def restore(self, saved: Context) -> None:
         """Go back to a state that `save` gave, as often as one likes. Errors as vmm.machine.context.restore."""
         self._between_runs("restoring a state")
         from vmm.machine import context
 
-        context.restore(saved, [runner.vcpu for runner in self.runners], self.memory)
+        context.restore(saved, self)
+        self._started = set(saved.started)
 
     def _between_runs(self, doing: str) -> None:
         if self.vm.closed:

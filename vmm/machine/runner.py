@@ -7,6 +7,7 @@ It knows nothing of what an exit means (loop.py), who wired the devices (machine
 
 from __future__ import annotations
 
+from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.core import Core, Finish
 from vmm.kvm.exits import Exit, Interrupted
@@ -164,6 +165,24 @@ class Runner:
             if given.answers:
                 vcpu.reply(exit, given.reply)
         return step
+
+    def settle(self, control: Control) -> None:
+        """Bring the vCPU to where its registers and memory are all of its state: the exit that it is inside of is
+        finished, and where its instruction wants more of a device, that is served now.
+
+        Raises:
+            UsageError: that would end the run.
+            whatever a hook raises.
+        """
+        vcpu = self.vcpu
+        vcpu.complete()
+        while vcpu.stored is not None and not vcpu.stored_is_first:
+            exit = vcpu.run()
+            self.core.note(exit)
+            step = self._serve(exit, control)
+            if isinstance(step, Stop):
+                raise UsageError(f"{vcpu.what} is inside an instruction that ends otherwise: {step.text}; run on first")
+            vcpu.complete()
 
     def interrupt(self) -> None:
         """Get the vCPU out of KVM_RUN; from any thread. Losing the race is impossible (kick.py)."""

@@ -7,7 +7,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import RLock
-    from typing import Generic, TypeVar
+    from typing import Any, Generic, TypeVar
 
     from vmm.machine.bus import Device
 
@@ -37,6 +37,17 @@ class Asleep(Generic[DeviceT]):
                     if self.made is None:
                         self.made = device
         return self.made
+
+    def get_state(self) -> Any:
+        """As the device, where that has a state."""
+        get = getattr(self.device, "get_state", None)
+        return get() if get is not None else None
+
+    def set_state(self, state: Any) -> None:
+        """As the device."""
+        put = getattr(self.device, "set_state", None)
+        if put is not None:
+            put(state)
 
     def read(self, offset: int, size: int) -> int:
         """As the device."""

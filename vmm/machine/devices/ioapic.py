@@ -56,6 +56,20 @@ class Ioapic:
         self._entries = [irq.RTE_MASKED] * irq.IOAPIC_PINS
         self._lines = [False] * irq.IOAPIC_PINS
 
+    def get_state(self) -> tuple[int, int, tuple[int, ...], tuple[bool, ...]]:
+        """Its registers and its pins, for `set_state`."""
+        with self._lock:
+            return self._select, self._id, tuple(self._entries), tuple(self._lines)
+
+    def set_state(self, state: tuple[int, int, tuple[int, ...], tuple[bool, ...]]) -> None:
+        """Be as `get_state` found it. Nothing is sent: what was sent before is with the local APICs."""
+        with self._lock:
+            self._select, self._id, entries, lines = state
+            self._entries, self._lines = list(entries), list(lines)
+            if self._changed:
+                for pin, entry in enumerate(entries):
+                    self._changed(pin, entry)
+
     @property
     def entries(self) -> tuple[int, ...]:
         """The redirection entries, 64 bits each."""

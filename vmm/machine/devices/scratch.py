@@ -27,6 +27,17 @@ class ScratchMmio:
         with self._lock:
             return bytes(self._bytes)
 
+    def get_state(self) -> tuple[bytes, dict[int, int], dict[int, int]]:
+        """The bytes and both counts, for `set_state`."""
+        with self._lock:
+            return bytes(self._bytes), dict(self.reads), dict(self.writes)
+
+    def set_state(self, state: tuple[bytes, dict[int, int], dict[int, int]]) -> None:
+        """Be as `get_state` found it."""
+        with self._lock:
+            self._bytes[:], reads, writes = state
+            self.reads, self.writes = Counter(reads), Counter(writes)
+
     def read(self, offset: int, size: int) -> int:
         """Little-endian."""
         with self._lock:

@@ -25,9 +25,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from threading import RLock
+    from typing import Any
 else:
     from vmm.abi.light import RLock
 
+_STATE = (
+    "_ier", "_lcr", "_mcr", "_scr", "_divisor", "_thre_event", "_level", "_pins", "_lines", "_deltas"
+)  # fmt: skip
 PEER_READY = r.UART_MSR_CTS | r.UART_MSR_DSR | r.UART_MSR_DCD
 
 
@@ -49,6 +53,21 @@ class Uart16550A:
         self._thre_event = self._level = False
         self._pins = self._lines = PEER_READY
         self._deltas = 0
+
+    def get_state(self) -> tuple[Any, ...]:
+        """Its registers, its line and what it holds, for `set_state`."""
+        with self._lock:
+            return tuple(getattr(self, name) for name in _STATE), self._rx.get_state()
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Be as `get_state` found it; the interrupt line is driven to where it was."""
+        with self._lock:
+            level, (values, receiver) = self._level, state
+            for name, value in zip(_STATE, values, strict=True):
+                setattr(self, name, value)
+            self._rx.set_state(receiver)
+            if self._level != level and self._irq is not None:
+                self._irq(self._level)
 
     def feed(self, data: bytes, *, wait: bool = True) -> None:
         """Send characters to the guest.

@@ -30,6 +30,15 @@ class Receiver:
         self._held: deque[int] = deque()
         self._waiting: deque[int] = deque()
 
+    def get_state(self) -> tuple[bool, bool, bool, int, bytes, bytes]:
+        """All of it, for `set_state`."""
+        return self.overrun, self.fifo, self.timed_out, self._trigger, bytes(self._held), bytes(self._waiting)
+
+    def set_state(self, state: tuple[bool, bool, bool, int, bytes, bytes]) -> None:
+        """Be as `get_state` found it."""
+        self.overrun, self.fifo, self.timed_out, self._trigger, held, waiting = state
+        self._held, self._waiting = deque(held), deque(waiting)
+
     def __len__(self) -> int:
         """Characters the guest could read now."""
         return len(self._held)

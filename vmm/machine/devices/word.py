@@ -14,6 +14,14 @@ class WordDevice:
     def __init__(self, word: Word) -> None:
         self.word = word
 
+    def get_state(self) -> tuple[int, int, int]:
+        """Value, reads and writes."""
+        return self.word.value, self.word.reads, self.word.writes
+
+    def set_state(self, state: tuple[int, int, int]) -> None:
+        """Be as `get_state` found it."""
+        self.word.set(*state)
+
     def read(self, offset: int, size: int) -> int:
         """`size` bytes of the word from byte `offset` on; zero beyond its 8 bytes."""
         return self.word.read() >> 8 * offset & (1 << 8 * size) - 1

@@ -52,6 +52,16 @@ class VirtioConsole:
             self._input += data
         self.wake(RECEIVE)
 
+    def get_state(self) -> tuple[bytes, bytes]:
+        """What waits for the guest, and the size of the window."""
+        with self._lock:
+            return bytes(self._input), self._config
+
+    def set_state(self, state: tuple[bytes, bytes]) -> None:
+        """Be as `get_state` found it."""
+        with self._lock:
+            self._input[:], self._config = state
+
     def resize(self, cols: int, rows: int) -> None:
         """Another size of the window, in characters; the driver gets a configuration interrupt."""
         self._config = _size(cols, rows)

@@ -17,6 +17,7 @@ from vmm.machine.virtio.chain import Chain, DmaMemory, DriverError, walk
 
 _IDX = virtio.VRING_AVAIL.field("idx").offset
 _WRAP = 1 << 16
+_STATE = ("size", "desc", "avail", "used", "ready", "indirect", "last_avail", "used_idx")
 
 
 class SplitQueue:
@@ -33,6 +34,15 @@ class SplitQueue:
         self.desc = self.avail = self.used = 0
         self.ready = self.indirect = False
         self.last_avail = self.used_idx = 0
+
+    def get_state(self) -> tuple[int, ...]:
+        """What the driver said and how far the rings are used, for `set_state`."""
+        return tuple(getattr(self, name) for name in _STATE)
+
+    def set_state(self, state: tuple[int, ...]) -> None:
+        """Be as `get_state` found it."""
+        for name, value in zip(_STATE, state, strict=True):
+            setattr(self, name, value)
 
     def start(self, *, indirect: bool) -> None:
         """The driver says that the queue is ready: check it, and begin with empty rings.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from vmm.abi import virtio
 from vmm.errors import GuestMemoryError
@@ -23,6 +23,10 @@ COMMON_FEATURES = virtio.feature(virtio.VIRTIO_F_VERSION_1, virtio.VIRTIO_RING_F
 TROUBLES = 64
 _VERSION_1 = virtio.feature(virtio.VIRTIO_F_VERSION_1)
 _LOW = (1 << 32) - 1
+_STATE = (
+    "status", "interrupt_status", "driver_features", "generation", "trouble",
+    "_features_sel", "_driver_features_sel", "_queue_sel",
+)  # fmt: skip
 _NO_REGION = _LOW  # length and base of a shared memory region that is not there (4.2.2)
 _ADDRESSES = {
     virtio.VIRTIO_MMIO_QUEUE_DESC_LOW: ("desc", 0),
@@ -93,6 +97,42 @@ class VirtioMmio:
         self.trouble = ""
         for queue in self.queues:
             queue.reset()
+
+    # -- its state
+
+    def get_state(self) -> tuple[Any, ...]:
+        """Registers, queues and what waits in the backend, for `set_state`. What the driver has made available by now
+        is served first, so that no kick is under way.
+        """
+        with self._lock:
+            for index in range(len(self.queues)):
+                self.wake(index)
+            backend = getattr(self.backend, "get_state", None)
+            return (
+                tuple(getattr(self, name) for name in _STATE),
+                tuple(queue.get_state() for queue in self.queues),
+                backend() if backend is not None else None,
+            )
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Be as `get_state` found it."""
+        with self._lock:
+            registers, queues, backend = state
+            for name, value in zip(_STATE, registers, strict=True):
+                setattr(self, name, value)
+            for queue, saved in zip(self.queues, queues, strict=True):
+                queue.set_state(saved)
+            put = getattr(self.backend, "set_state", None)
+            if put is not None:
+                put(backend)
+
+    def resume(self) -> None:
+        """After all else has been put back: an interrupt that the driver has not acknowledged may have been under way,
+        and one too many does no harm.
+        """
+        with self._lock:
+            if self.interrupt_status:
+                self._raise(0)
 
     # -- the bus
 

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The state of a machine's devices as a value: what each gives by get_state(), under the place that it is found at.
+
+A device that has a state offers get_state(), a value that pickle takes, and set_state(value); resume(), where it has
+one, is called when all else has been put back. A callback has none. It knows buses and words; it knows no vCPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vmm.errors import UsageError
+from vmm.machine.claims import Claim
+from vmm.machine.devices.word import WordDevice
+from vmm.machine.fast import FastLane
+from vmm.machine.platform import Platform
+
+States = Mapping[str, Any]
+
+
+def get(platform: Platform, lane: FastLane) -> dict[str, Any]:
+    """The state of every device that has one."""
+    return {place: device.get_state() for place, device in _devices(platform, lane)}
+
+
+def check(states: States, platform: Platform, lane: FastLane) -> None:
+    """Raises UsageError: a device whose state is there is not in this machine."""
+    missing = states.keys() - dict(_devices(platform, lane)).keys()
+    if missing:
+        raise UsageError(
+            f"this context is of another machine: this one has no {', no '.join(sorted(missing))}"
+            "\n  try: the same devices at the same places, before restoring"
+        )
+
+
+def put(states: States, platform: Platform, lane: FastLane) -> None:
+    """Put states back; devices that have none there stay as they are."""
+    for place, device in _devices(platform, lane):
+        if place in states:
+            device.set_state(states[place])
+
+
+def resume(platform: Platform, lane: FastLane) -> None:
+    """Memory and vCPUs are back, too."""
+    for _, device in _devices(platform, lane):
+        if hasattr(device, "resume"):
+            device.resume()
+
+
+def _devices(platform: Platform, lane: FastLane) -> Iterator[tuple[str, Any]]:
+    for bus in (platform.ports, platform.mmio):
+        seen = set()
+        claims: list[Claim[Any]] = sorted([*bus.readers, *bus.writers], key=lambda claim: claim.base)
+        for claim in claims:
+            if id(claim.owner) not in seen and hasattr(claim.owner, "get_state"):
+                seen.add(id(claim.owner))
+                yield f"{claim.name} at {bus.what} {claim.base:#x}", claim.owner
+    for index, word in lane.finish.msr_words.items():
+        yield f"word at MSR {index:#x}", WordDevice(word)
