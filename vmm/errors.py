@@ -25,6 +25,10 @@ class VmmError(Exception):
     exit_code = EXIT_HOST
 
 
+class NotTaken(UserWarning):
+    """A request of the caller's that the kernel took and did not obey; said by `warnings`, since the rest stands."""
+
+
 class HostError(VmmError):
     """This host (its /dev/kvm, permissions, memory) does not let us do it."""
 

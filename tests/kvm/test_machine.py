@@ -16,15 +16,18 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 
 import pytest
 
 from vmm.abi import apic
-from vmm.errors import UsageError
+from vmm.abi.cpuid import CpuidEntry
+from vmm.errors import NotTaken, UsageError
 from vmm.kvm import Vcpu
 from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, PortOut, Shutdown
 from vmm.machine import boot, layout
 from vmm.machine.conductor import Conductor
+from vmm.machine.cpuid import CpuidModel, not_taken
 from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.machine.machine import Machine
 from vmm.machine.steps import Why
@@ -822,3 +825,33 @@ def test_a_time_limit_that_limits_nothing_is_refused(booted, seconds):
     machine.timeout = seconds
     with pytest.raises(UsageError, match="a time limit of"):
         machine.run()
+
+
+def test_what_kvm_does_not_take_of_cpuid_is_said_and_what_it_takes_is_not():
+    """Compared with KVM_GET_CPUID2, feature by feature: hosts differ in what they let a VMM hide."""
+    said = {}
+    for name in ("avx2", "x2apic", "smep", "KVM_FEATURE_CLOCKSOURCE", "osxsave"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            with Machine(cpuid=lambda model, name=name: model.disable(name)) as machine:
+                there = CpuidModel(machine.runners[0].vcpu.get_cpuid2()).has(name)
+                said[name] = machine.cpuid_not_taken
+        assert bool(caught) == bool(said[name]) == there
+        if there:
+            assert caught[0].category is NotTaken
+            assert caught[0].filename == __file__
+            assert f"{name} is still set" in str(caught[0].message)
+    assert said["KVM_FEATURE_CLOCKSOURCE"] == ()
+
+
+def test_a_cpuid_that_differs_is_named_by_what_was_asked_for():
+    leaf = CpuidEntry(7, 0, 1, ebx=1 << 5 | 1 << 8)
+    offered, asked = CpuidModel([leaf, CpuidEntry(0x40000010)]), CpuidModel([leaf])
+    asked.disable("avx2")
+    asked.enable("smap")
+    assert not_taken(offered, asked, asked) == []
+    assert not_taken(offered, asked, offered) == [
+        "0x7.0:EBX avx2 is still set", "0x7.0:EBX smap is still clear", "0x40000010 is still there"
+    ]  # fmt: skip
+    other = CpuidModel([leaf._replace(ebx=1 << 20, edx=1)])  # what nobody asked for is not said
+    assert not_taken(offered, asked, other) == []

@@ -146,6 +146,10 @@ def options_of(args: argparse.Namespace) -> Options:
 def run(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(payload_of(args))
     options = options_of(args)
+    if args.mask or args.expose:
+        from vmm.cli import warn
+
+        warn.tell()
     console = Console(out)
     live = None if args.json else console.write
     statistics = None

@@ -47,6 +47,8 @@ class CpuidModel:
 
     def __init__(self, entries: Iterable[CpuidEntry] = ()) -> None:
         self._entries: list[CpuidEntry] = [_fitting(entry) for entry in entries]
+        self.wanted: dict[str, bool] = {}
+        """Features that `enable` and `disable` were asked for by name, changed by it or not; the last word counts."""
 
     def __iter__(self) -> Iterator[CpuidEntry]:
         return iter(list(self._entries))
@@ -66,6 +68,7 @@ class CpuidModel:
         """A model of its own with the same entries."""
         copy = CpuidModel()
         copy._entries = list(self._entries)  # they have been checked
+        copy.wanted = dict(self.wanted)
         return copy
 
     def entries(self) -> list[CpuidEntry]:
@@ -132,11 +135,14 @@ class CpuidModel:
         """
         for feature, leaf in [(row, self._leaf_of(row)) for row in map(feature_named, features)]:
             self._set(feature, leaf, True)
+            self.wanted[feature.name] = True
 
     def disable(self, *features: str) -> None:
         """Clear features' bits. UsageError for an unknown name; nothing is changed then."""
-        for feature in [row for row in map(feature_named, features) if self.has(row.name)]:
-            self._set(feature, self._leaf_of(feature), False)
+        for feature in [*map(feature_named, features)]:
+            if self.has(feature.name):
+                self._set(feature, self._leaf_of(feature), False)
+            self.wanted[feature.name] = False
 
     @property
     def vendor(self) -> str:
@@ -241,6 +247,37 @@ def diff(before: CpuidModel, after: CpuidModel) -> list[str]:
             lines.append(f"{leaf} flags {old.flags:#x} -> {new.flags:#x}")
         lines += _register_lines(leaf, old, new, after)
     return lines
+
+
+def not_taken(offered: CpuidModel, asked: CpuidModel, got: CpuidModel) -> list[str]:
+    """What the editor of `offered` wanted in `asked`, and KVM did not let stand in `got` (KVM_GET_CPUID2): the features
+    that were named, and what was changed otherwise. What KVM adjusts beside that is its own affair.
+    """
+    lines: list[str] = []
+    for entry in asked:
+        old, new = offered.get(entry.function, entry.index), got.get(entry.function, entry.index)
+        function = SIGNATURE_LEAF + 1 if entry.function == asked.kvm_features_leaf() else entry.function
+        leaf = f"{entry.function:#x}" + (f".{entry.index}" if entry.indexed else "")
+        for register in REGISTERS:
+            want: int = getattr(entry, register)
+            was, now = (getattr(each, register) if each is not None else 0 for each in (old, new))
+            wrong = (was ^ want | _named_bits(asked, entry, register)) & (want ^ now)
+            for bits, state in ((wrong & now, "still set"), (wrong & want, "still clear")):
+                if bits:
+                    names = describe(function, entry.index, register, bits)
+                    lines.append(f"{leaf}:{register.upper()} {names} is {state}")
+    gone = {entry.function for entry in offered} - {entry.function for entry in asked}
+    return lines + [f"{leaf:#x} is still there" for leaf in sorted(gone & {entry.function for entry in got})]
+
+
+def _named_bits(model: CpuidModel, entry: CpuidEntry, register: str) -> int:
+    """The bits of this register whose features were asked for by name."""
+    bits = 0
+    for feature in map(feature_named, model.wanted):
+        leaf = model.kvm_features_leaf() if feature.is_kvm else feature.leaf
+        if (leaf, feature.index, feature.register) == (entry.function, entry.index, register):
+            bits |= feature.mask
+    return bits
 
 
 def _register_lines(leaf: str, old: CpuidEntry, new: CpuidEntry, model: CpuidModel) -> Iterator[str]:

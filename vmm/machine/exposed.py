@@ -53,6 +53,7 @@ def exposed(kvm: Kvm, *, lapic: bool) -> CpuidModel:
         offered = CpuidModel(kvm.get_supported_cpuid())
         deadline_timer = bool(lapic and kvm.check_extension("TSC_DEADLINE_TIMER"))
         _models[lapic] = complete(offered, lapic=lapic, deadline_timer=deadline_timer)
+        _models[lapic].wanted.clear()  # that was ours
     return _models[lapic].copy()
 
 

@@ -55,7 +55,8 @@ class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
     irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
-    cpuid: called with the CpuidModel before the vCPUs get it. strict: an access that nobody claims ends the run.
+    cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
+    (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
     fast: let the C core finish what needs no Python; False takes the slow way for every exit, with equal results.
 
     Raises:
@@ -88,6 +89,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self._owns_kvm = kvm is None
         self.program: Program | None = None
         self.timeout: float | None = DEFAULT_TIMEOUT
+        self.cpuid_not_taken: tuple[str, ...] = ()
         self._started: set[int] = set()
         try:
             self.vm = self.kvm.create_vm()
@@ -196,6 +198,22 @@ class Machine(Hooks, VirtioSlots, Closes):
             vcpu = self.vm.create_vcpu(apic_id)
             vcpu.set_cpuid2(unedited(apic_id, lapic=lapic) if edit is None else model.of_vcpu(apic_id))
             self.runners.append(Runner(vcpu, index, self.lane.finish))
+        if edit is not None:
+            self._compare_cpuid(exposed(self.kvm, lapic=lapic))
+
+    def _compare_cpuid(self, before: CpuidModel) -> None:
+        """Say what of an edited CPUID KVM did not take. All vCPUs were given the same, but for their APIC ids."""
+        from vmm.machine.cpuid import CpuidModel, not_taken
+
+        got = CpuidModel(self.runners[0].vcpu.get_cpuid2())
+        self.cpuid_not_taken = tuple(not_taken(before, self.cpuid, got))
+        if self.cpuid_not_taken:
+            import warnings
+
+            from vmm.errors import NotTaken
+
+            text = f"CPUID: KVM did not take all of it, by KVM_GET_CPUID2: {'; '.join(self.cpuid_not_taken)}"
+            warnings.warn(text, NotTaken, stacklevel=4)
 
     def coalesce_console(self) -> None:
         """Let KVM collect the bytes of the debug console, for a guest that prints much: they cause no exit of their
