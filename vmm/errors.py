@@ -75,6 +75,9 @@ class GuestMemoryError(VmmError):
     exit_code = EXIT_FAIL
 
 
+USED_UP = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM, _errno.EAGAIN})
+
+
 def errno_name(err: int) -> str:
     """`EFAULT` for 14; the number itself where the platform has no name."""
     return _errno.errorcode.get(err, str(err))
@@ -86,7 +89,6 @@ LOOK = "`pyvmm doctor`: it looks why, and says what to do"
 HINTS: dict[tuple[str, int], str] = {
     **{("open", err): LOOK for err in (_errno.ENOENT, _errno.EACCES, _errno.EPERM, _errno.ENODEV, _errno.ENXIO)},
     ("KVM_CREATE_VM", _errno.EBUSY): "another hypervisor (VirtualBox, VMware) holds the CPU's virtualization; stop it",
-    ("KVM_CREATE_VM", _errno.ENOMEM): "the host is out of memory for a new VM; close some",
     ("KVM_CREATE_VCPU", _errno.EEXIST): "this APIC id is in use; give each vCPU its own",
     ("KVM_CREATE_VCPU", _errno.EINVAL): "the id is beyond KVM_CAP_MAX_VCPU_ID; `pyvmm doctor` shows it",
     ("KVM_SET_USER_MEMORY_REGION", _errno.EEXIST): "the memslot overlaps another; give it its own guest-physical range",
@@ -106,12 +108,57 @@ VM_DIED = (
 )
 
 
+def resource_hint(err: int, call: str = "") -> str:
+    """Which resource an errno says is used up, its limit as it is now, and what to do; empty for another errno."""
+    import resource
+
+    def limit(which: int, unit: int = 1) -> str:
+        soft = resource.getrlimit(which)[0]
+        return "unlimited" if soft == resource.RLIM_INFINITY else f"{soft // unit:,}"
+
+    if err == _errno.EMFILE:
+        try:
+            with os.scandir("/proc/self/fd") as found:  # which takes one itself
+                used = f"{len(list(found)):,} of "
+        except OSError:
+            used = "all of "
+        return (
+            f"{used}{limit(resource.RLIMIT_NOFILE)} descriptors of this process are open; close machines that are done "
+            "(`with Machine() as m:`), or raise the limit (`ulimit -n`)"
+        )
+    if err == _errno.ENFILE:
+        return "the host's open files are used up (fs.file-max); close some, here or in other processes"
+    if err == _errno.ENOMEM:
+        return (
+            f"memory is used up: the limit of this process' address space is {limit(resource.RLIMIT_AS, 1024)} KiB "
+            "(`ulimit -v`), other limits are the host's own memory and that of a control group; use less of it "
+            "(a smaller `memory`, fewer machines), or raise the limit"
+        )
+    if err == _errno.EAGAIN and call == "timer_create":
+        return f"timers are used up: the limit is {limit(resource.RLIMIT_SIGPENDING)} (`ulimit -i`); raise it"
+    if err == _errno.EAGAIN:
+        return (
+            f"threads are used up: the limit of this user is {limit(resource.RLIMIT_NPROC)} (`ulimit -u`), a control "
+            "group may have a lower one; use fewer vCPUs and devices, close machines that are done, or raise it"
+        )
+    return ""
+
+
+def exhausted(doing: str, call: str, err: int) -> HostError:
+    """The error for a call outside of KVM that failed, with what to do where a resource is used up."""
+    hint = resource_hint(err, call)
+    text = f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})"
+    return HostError(text + (f"\n  try: {hint}" if hint else ""))
+
+
 class KvmCallError(HostError):
     """One kernel call failed. Keeps the call's name and errno, so that a caller can decide by them."""
 
     def __init__(self, call: str, err: int, doing: str) -> None:
         self.call, self.errno, self.doing = call, err, doing
-        hint = VM_DIED if self.vm_died else HINTS.get((call, err))
+        hint = VM_DIED if self.vm_died else HINTS.get((call, err), "")
+        if not hint and err in USED_UP and call != "KVM_RUN":
+            hint = resource_hint(err, call)
         super().__init__(
             f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})" + (f"\n  try: {hint}" if hint else "")
         )

@@ -11,6 +11,7 @@
 #include <linux/kvm_para.h>
 #include <linux/userfaultfd.h>
 #include <asm/kvm_para.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -121,18 +122,74 @@ int vmm_signal_msi(int fd, __u64 address, __u32 data)
     return vmm_ioctl(fd, KVM_SIGNAL_MSI, &msi);
 }
 
+/* Every kvm_run that is mapped, so that a child by fork does not share it: there, writes of ours would reach the vCPU of
+ * the parent. It gets a page of its own in place of each, and KVM_RUN is EIO to it anyhow. */
+struct mapped_run {
+    struct mapped_run *next;
+    void *run;
+    size_t size;
+};
+
+static struct mapped_run *mapped_runs;
+static pthread_mutex_t mapped_runs_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void before_fork(void)
+{
+    pthread_mutex_lock(&mapped_runs_lock);
+}
+
+static void after_fork(void)
+{
+    pthread_mutex_unlock(&mapped_runs_lock);
+}
+
+static void after_fork_in_child(void)
+{
+    for (struct mapped_run *each = mapped_runs; each; each = each->next)
+        mmap(each->run, each->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    pthread_mutex_unlock(&mapped_runs_lock);
+}
+
+static void watch_forks(void)
+{
+    pthread_atfork(before_fork, after_fork, after_fork_in_child);
+}
+
 /* struct kvm_run and the pages behind it; NULL with *ERROR set. The mapping keeps the vCPU alive, as a descriptor does. */
 void *vmm_map_run(int vcpu_fd, size_t size, int *error)
 {
-    void *run = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0);
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    struct mapped_run *new = malloc(sizeof *new);
+    void *run = new ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0) : MAP_FAILED;
 
     *error = errno;
-    return run == MAP_FAILED ? NULL : run;
+    if (run == MAP_FAILED) {
+        free(new);
+        return NULL;
+    }
+    pthread_once(&once, watch_forks);
+    *new = (struct mapped_run){.run = run, .size = size};
+    pthread_mutex_lock(&mapped_runs_lock);
+    new->next = mapped_runs;
+    mapped_runs = new;
+    pthread_mutex_unlock(&mapped_runs_lock);
+    return run;
 }
 
 void vmm_unmap_run(void *run, size_t size)
 {
+    struct mapped_run **at, *gone = NULL;
+
+    pthread_mutex_lock(&mapped_runs_lock);
+    for (at = &mapped_runs; *at; at = &(*at)->next)
+        if ((*at)->run == run) {
+            gone = *at;
+            *at = gone->next;
+            break;
+        }
     munmap(run, size);
+    pthread_mutex_unlock(&mapped_runs_lock);
+    free(gone);
 }
 
 /* userfaultfd(2) has no wrapper in libc. */

@@ -7,13 +7,17 @@ and what we were doing (Documentation/virt/kvm/api.rst names the errors of each 
 
 from __future__ import annotations
 
+import errno
+import gc
 import os
+import sys
 
 from vmm.errors import HostError, KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Any, Self
 
@@ -31,7 +35,14 @@ def new(kind: str, value: Any) -> Any:
 
 
 class Closes:
-    """What has a close(), which `with` calls at its end."""
+    """What has a close(), which `with` calls at its end. What nobody holds any more is closed too, with a
+    ResourceWarning: a descriptor, a thread or a mapping of the kernel's is not left behind.
+    """
+
+    @property
+    def _unclosed(self) -> str:
+        """What there is to close, in words; empty if nothing is."""
+        return ""
 
     def close(self) -> None:
         """Give back what it holds."""
@@ -45,6 +56,19 @@ class Closes:
     ) -> None:
         self.close()
 
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if finalizing():  # the kernel takes it all back, and half of Python is gone
+            return
+        try:
+            left = self._unclosed
+        except AttributeError:  # its __init__ did not come so far
+            return
+        if left:
+            import warnings
+
+            warnings.warn(f"unclosed {left}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
 
 class Handle(Closes):
     """An open descriptor of /dev/kvm or below. Closing is idempotent; a context manager closes at its end."""
@@ -53,6 +77,26 @@ class Handle(Closes):
 
     def __init__(self, fd: int) -> None:
         self._fd: int | None = fd
+        self._pid = os.getpid()
+
+    @property
+    def _unclosed(self) -> str:
+        return "" if self._fd is None else f"{self.what} (descriptor {self._fd})"
+
+    @property
+    def inherited(self) -> bool:
+        """Another process opened it, and this one is its child by fork: it may be closed here, and nothing else."""
+        return os.getpid() != self._pid
+
+    def refused(self, call: str, err: int, doing: str) -> HostError:
+        """The error for a call that the kernel refused: KVM serves a VM in the process that made it alone."""
+        if self.inherited:
+            return HostError(
+                f"{doing}: {self.what} belongs to process {self._pid}, and this is {os.getpid()}, its child by fork: "
+                "KVM serves a VM only in the process that made it"
+                "\n  try: make another machine in the child, or os._exit there"
+            )
+        return KvmCallError(call, err, doing)
 
     @property
     def fd(self) -> int:
@@ -76,8 +120,10 @@ class Handle(Closes):
             KvmCallError: the kernel refused; carries the call's name and the errno.
         """
         result: int = lib.vmm_ioctl(self.fd, getattr(lib, name), argument)
+        if result == -errno.EMFILE and gc.collect():  # machines that were dropped may still hold some
+            result = lib.vmm_ioctl(self.fd, getattr(lib, name), argument)
         if result < 0:
-            raise KvmCallError(name, -result, doing or f"calling {self.what}")
+            raise self.refused(name, -result, doing or f"calling {self.what}")
         return result
 
     def value(self, name: str, argument: int = 0, doing: str = "") -> int:
@@ -89,8 +135,10 @@ class Handle(Closes):
         if not 0 <= argument < 1 << 64:
             raise UsageError(f"{doing or name}: {argument} is not an unsigned number of 64 bits")
         result: int = lib.vmm_ioctl_value(self.fd, getattr(lib, name), argument)
+        if result == -errno.EMFILE and gc.collect():
+            result = lib.vmm_ioctl_value(self.fd, getattr(lib, name), argument)
         if result < 0:
-            raise KvmCallError(name, -result, doing or f"calling {self.what}")
+            raise self.refused(name, -result, doing or f"calling {self.what}")
         return result
 
     def close(self) -> None:

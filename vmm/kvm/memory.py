@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 
-from vmm.errors import HostError, UsageError, errno_name
+from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi
 
 PAGE = 4096
@@ -31,9 +31,12 @@ class Mapping:
         kind = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
         try:
             self.bytes = mmap.mmap(fd, size, flags=kind | (mmap.MAP_ANONYMOUS if fd < 0 else 0) | MAP_NORESERVE)
-        except (OSError, OverflowError, ValueError) as error:
-            name = errno_name(error.errno or 0) if isinstance(error, OSError) else str(error)
-            raise HostError(f"mapping {size} bytes of guest memory: mmap: {name}\n  try: a smaller --memory") from error
+        except OSError as error:
+            raise exhausted(f"mapping {size} bytes of guest memory", "mmap", error.errno or 0) from error
+        except (OverflowError, ValueError) as error:
+            raise HostError(
+                f"mapping {size} bytes of guest memory: mmap: {error}\n  try: a smaller --memory"
+            ) from error
         # The view pins the mapping: mmap.close() refuses while it lives, so KVM can never write into freed memory.
         self._view = ffi.from_buffer(self.bytes)
         self.size = size

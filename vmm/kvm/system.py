@@ -7,6 +7,7 @@ Methods carry the kernel's names without the KVM_ prefix; Documentation/virt/kvm
 from __future__ import annotations
 
 import errno
+import gc
 import os
 
 from vmm.abi.cpuid import CpuidEntry
@@ -35,6 +36,8 @@ class Kvm(Handle):
             HostError: it is not KVM, or another API version.
         """
         fd = lib.vmm_open(os.fsencode(path), os.O_RDWR)
+        if fd == -errno.EMFILE and gc.collect():  # machines that were dropped may still hold some
+            fd = lib.vmm_open(os.fsencode(path), os.O_RDWR)
         if fd < 0:
             raise KvmCallError("open", -fd, f"opening {path}")
         kvm = cls(fd)

@@ -16,6 +16,7 @@ import errno
 import os
 import select
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
@@ -80,7 +81,7 @@ class Userfaultfd(Handle):
         try:
             self.call("UFFDIO_API", new("struct uffdio_api *", {"api": lib.UFFD_API}), "agreeing on userfaultfd's API")
         except BaseException:
-            os.close(fd)
+            super().close()
             raise
 
     @classmethod
@@ -237,25 +238,42 @@ class FaultHandler(Closes):
         self._uffd, self._serve, self._patience = uffd, serve, patience
         self._end = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._open = True
-        self._thread = threading.Thread(target=self._live, name="userfaultfd", daemon=True)
+        self._thread = threading.Thread(
+            target=_live, args=(uffd, self._end, weakref.ref(self)), name="userfaultfd", daemon=True
+        )
         self._thread.start()
 
-    def _live(self) -> None:
+    @property
+    def _unclosed(self) -> str:
+        return "handler of page faults" if self._open else ""
+
+    def serve(self, fault: PageFault) -> bool:
+        """On the thread: False when `serve` has raised."""
         try:
-            while self._end not in _readable(None, self._uffd.fd, self._end):
-                fault = self._uffd.read()
-                if fault is not None:
-                    self._serve(fault)
+            self._serve(fault)
         except BaseException as error:
             self.error = error
             self._uffd.release()
+            return False
+        return True
 
     def close(self) -> None:
         """End the thread; faults from now on are read by nobody. Idempotent."""
         if not self._open:
             return
         self._open = False
-        os.eventfd_write(self._end, 1)
-        self._thread.join(self._patience)
+        if not self._uffd.inherited:  # else the thread is the parent's
+            os.eventfd_write(self._end, 1)
+        if self._thread is not threading.current_thread():
+            self._thread.join(self._patience)
         if not self._thread.is_alive():  # else it still polls it: the process' end will close it
             os.close(self._end)
+
+
+def _live(uffd: Userfaultfd, end: int, who: weakref.ref[FaultHandler]) -> None:
+    """The thread. While it waits it does not hold its handler, so that one that nobody else holds is closed."""
+    while end not in _readable(None, uffd.fd, end):
+        fault, handler = uffd.read(), who()
+        if handler is None or (fault is not None and not handler.serve(fault)):
+            return
+        del handler

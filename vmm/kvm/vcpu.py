@@ -11,7 +11,7 @@ import mmap
 
 from vmm.abi.cpuid import CpuidEntry
 from vmm.abi.record import record
-from vmm.errors import HostError, KvmCallError, UsageError, errno_name
+from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
 from vmm.kvm.capabilities import enable_cap
@@ -56,14 +56,14 @@ class Vcpu(Handle):
         super().__init__(fd)
         self.id = apic_id
         self.what = f"vCPU {apic_id}"
+        self._run: Any = None
         # Not by Python's mmap, which takes a second descriptor of each vCPU.
         error = ffi.new("int *")
         mapped = lib.vmm_map_run(fd, run_size, error)
         if not mapped:
-            raise HostError(
-                f"mapping kvm_run of {self.what}: mmap: {errno_name(error[0])}\n  try: fewer machines in one process"
-            )
-        self._run: Any = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
+            self.close()
+            raise exhausted(f"mapping kvm_run of {self.what}", "mmap", error[0])
+        self._run = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
         self._area: Any = ffi.buffer(self._run, run_size)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
         self.stored: Exit | None = None  # an exit that nobody has looked at: completing another one brought it to light
@@ -112,7 +112,7 @@ class Vcpu(Handle):
         exit = decode(run, self._area, error)
         self.pending = not error and run.exit_reason in PENDING
         if exit is None:
-            raise KvmCallError("KVM_RUN", error, f"running {self.what}")
+            raise self.refused("KVM_RUN", error, f"running {self.what}")
         return exit
 
     def coalesced_ring(self, page: int) -> Any:

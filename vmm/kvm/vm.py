@@ -7,8 +7,6 @@ the VM, then memory; a VM alive over unmapped memory would write into whatever i
 
 from __future__ import annotations
 
-import os
-
 from vmm.abi.record import record
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
@@ -246,10 +244,6 @@ class Vm(VmEvents):
     def create_vcpu(self, apic_id: int) -> Vcpu:
         """KVM_CREATE_VCPU; the id is the APIC id, and ids need not be contiguous."""
         fd = self.value("KVM_CREATE_VCPU", apic_id, f"creating the vCPU with APIC id {apic_id}")
-        try:
-            vcpu = Vcpu(fd, apic_id, self._run_size)
-        except BaseException:
-            os.close(fd)
-            raise
+        vcpu = Vcpu(fd, apic_id, self._run_size)  # which closes it, if it cannot be had
         self._vcpus.append(vcpu)
         return vcpu

@@ -49,7 +49,7 @@ def hypercall(value: object, nr: int, who: str) -> int:
     number = integer(value)
     if number is None or not -(1 << 63) <= number <= MASK64:
         raise UsageError(f"hypercall {nr}: {who} answered {value!r}, which is not an integer of 8 bytes")
-    return number & MASK64
+    return number
 
 
 def in_bytes(size: int) -> str:

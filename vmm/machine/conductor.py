@@ -7,9 +7,11 @@ it knows neither devices nor programs.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 
-from vmm.errors import HostError, UsageError
+from vmm.errors import UsageError, exhausted
 from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.machine.fast import FastLane
@@ -43,6 +45,7 @@ class Conductor:
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
         self._ended = False
+        self._pid = os.getpid()
         self._active: set[int] = set()
         self._stop: Stop | None = None
         self._stopped_by: Runner | None = None
@@ -72,7 +75,7 @@ class Conductor:
             finally:
                 stop, by = self._end_all()
             for worker in self._workers:
-                if worker.errors:
+                if worker.errors and self._mine:
                     raise worker.errors[0]
             return stop, by, time.monotonic() - begin
 
@@ -101,6 +104,8 @@ class Conductor:
         try:
             runner.drive(self)
         except BaseException as error:
+            if not self._mine:
+                self._lock = RLock()  # a worker, which is the parent's, may have held it
             self.finish(runner, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
             raise
 
@@ -111,10 +116,13 @@ class Conductor:
             try:
                 self._workers.append(Worker(self.runners[len(self._workers) + 1]))
             except RuntimeError as error:
-                raise HostError(
-                    f"starting a thread for vCPU {len(self._workers) + 1} of {count + 1}: {error}"
-                    "\n  try: fewer vCPUs, or `ulimit -u`"
-                ) from error
+                doing = f"starting a thread for vCPU {len(self._workers) + 1} of {count + 1}"
+                raise exhausted(doing, "pthread_create", errno.EAGAIN) from error
+
+    @property
+    def _mine(self) -> bool:
+        """False in a child by fork: a callback made it and came back in it, and the workers are the parent's."""
+        return os.getpid() == self._pid
 
     def _wait_for_workers(self) -> None:
         """The boot vCPU is done; keep the limits for those that go on."""
@@ -128,7 +136,7 @@ class Conductor:
         with self._lock:
             if self._stop is None:
                 self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
-        for worker in self._workers:
+        for worker in self._workers if self._mine else ():
             worker.finish()
         for runner in self.runners:
             runner.vcpu.clear_interrupt()
@@ -186,7 +194,9 @@ class Conductor:
         idle = False
         try:  # ^C may come between any two lines, and a second call has to find the way free
             idle = self._running.acquire(blocking=False)
-            if not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
+            if not self._mine:  # whoever ran it is not here
+                self._workers = []
+            elif not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
                 closed = Stop(Why.STOPPED, "the machine was closed")
                 self.end(None, closed)
                 while not idle:

@@ -49,6 +49,10 @@ class Folder(Closes):
         self._writable = writable
         self._files: dict[int, int] = {}
 
+    @property
+    def _unclosed(self) -> str:
+        return "folder" if self._root >= 0 else ""
+
     def close(self) -> None:
         """Close every file and the folder; idempotent."""
         for fd in self._files.values():

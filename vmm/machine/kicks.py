@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 
+from vmm.errors import exhausted
 from vmm.kvm.handle import Closes
 from vmm.kvm.vm import Vm
 
@@ -26,12 +27,17 @@ class Kick(Closes):
     """
 
     def __init__(self, vm: Vm, address: int, size: int, *, datamatch: int | None = None, pio: bool = False) -> None:
+        self._open = False
         self._vm, self.address, self.size, self.datamatch, self.pio = vm, address, size, datamatch, pio
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            raise exhausted(f"a kick at {address:#x}", "eventfd", error.errno or 0) from error
         self._open = True
         try:
             self._bind(deassign=False)
         except BaseException:
+            self._open = False
             os.close(self.fd)
             raise
         self.bound = True
@@ -58,10 +64,14 @@ class Kick(Closes):
             self._bind(deassign=True)
             self.bound = False
 
+    @property
+    def _unclosed(self) -> str:
+        return f"kick at {self.address:#x}" if self._open else ""
+
     def close(self) -> None:
         """Take it back, while the VM is open, and close the eventfd. Idempotent."""
         if self._open:
-            if not self._vm.closed:
+            if not self._vm.closed and not self._vm.inherited:
                 self.deassign()
             self._open = False
             os.close(self.fd)

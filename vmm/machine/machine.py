@@ -463,6 +463,11 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     # -- the end
 
+    @property
+    def _unclosed(self) -> str:
+        cpus = len(self.runners)
+        return "" if self.vm.closed else f"machine with {cpus} vCPU{'s' * (cpus != 1)}; call close(), or use `with`"
+
     def close(self) -> None:
         """Stop everything and give it all back; idempotent. From another thread, it waits for the end of a run.
 

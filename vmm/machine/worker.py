@@ -57,6 +57,9 @@ class Worker:
 
     def close(self) -> None:
         """End the thread, and first the job it may still have: its machine must be stopping. Idempotent."""
+        if self._thread is threading.current_thread():  # it let go of the last that held the machine
+            self._jobs.put(None)
+            return
         while self._thread.is_alive():
             self._jobs.put(None)
             self.runner.interrupt()

@@ -180,7 +180,8 @@ class VirtioSlots:
             each.mmio.close()
             if each.service is not None:
                 try:
-                    self._bind(each.service, each.base, deassign=True)
+                    if not self.vm.inherited:
+                        self._bind(each.service, each.base, deassign=True)
                 finally:
                     each.service.close()
         self._virtio = ()

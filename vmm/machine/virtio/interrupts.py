@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from vmm.abi import apic
 from vmm.abi.irq import IOAPIC_PINS
-from vmm.errors import UsageError
+from vmm.errors import UsageError, exhausted
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.vm import Vm
 
@@ -67,7 +67,10 @@ class Interrupts:
         self._vm.irq_line(gsi, False)
 
     def _irqfd(self, gsi: int) -> Callable[[], object]:
-        fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        except OSError as error:
+            raise exhausted("an interrupt of a device", "eventfd", error.errno or 0) from error
         try:
             self._vm.irqfd(fd, gsi)
         except BaseException:
@@ -80,6 +83,6 @@ class Interrupts:
         """Take the eventfds back from KVM. Idempotent; nobody may raise an interrupt after it."""
         while self._bound:
             fd, gsi = self._bound.pop()
-            if not self._vm.closed:
+            if not self._vm.closed and not self._vm.inherited:
                 self._vm.irqfd(fd, gsi, deassign=True)
             os.close(fd)
