@@ -49,7 +49,9 @@ class FaultInfo:
 
 @dataclass(frozen=True)
 class VcpuState:
-    """One vCPU as it stopped. `where` is RIP as symbol+offset, or the name of its region."""
+    """One vCPU as it stopped. `where` is where the instruction at RIP lies, the base of CS counted: symbol+offset, or
+    the name of its region.
+    """
 
     index: int
     apic_id: int
@@ -131,12 +133,13 @@ def _mp_state(machine: Machine, runner: Runner) -> int | None:
 
 def _state(machine: Machine, runner: Runner, regs: Regs, sregs: Sregs, mp_state: int | None, result: Result,
            fault: FaultInfo | None) -> VcpuState:  # fmt: skip
-    addresses = [regs.rip] + ([fault.cr2] if fault and fault.cr2 not in (None, regs.rip) else [])
+    here = linear(sregs, regs.rip)
+    addresses = [here] + ([fault.cr2] if fault and fault.cr2 not in (None, here) else [])
     return VcpuState(
         index=runner.index,
         apic_id=runner.vcpu.id,
         rip=regs.rip,
-        where=where(machine, regs.rip),
+        where=where(machine, here),
         mode=mode_name(sregs),
         mp_state=mp_state,
         registers={name: getattr(regs, name) for name in Regs.__match_args__},
