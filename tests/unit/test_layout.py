@@ -108,12 +108,14 @@ def test_describe_names_places():
 
 
 def test_rows_below_takes_the_cpu_blocks_apart():
-    rows = sorted(layout.rows_below(2 * MIB), key=lambda pair: pair[0])
+    rows = sorted(layout.rows_below(2 * MIB, 32), key=lambda pair: pair[0])
     assert "cpus" not in {row.name for _, row in rows}
     assert sum(row.name == "tss" for _, row in rows) == 32
     for (base, row), (after, _) in pairwise(rows):
         assert base + row.size <= after
     assert all(base < 2 * MIB for base, _ in rows)
+    few = [row.name for _, row in layout.rows_below(2 * MIB, 3)]
+    assert (few.count("cpu_guard"), few.count("free")) == (3, 29)
 
 
 def test_asm_constants():

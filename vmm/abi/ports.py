@@ -12,6 +12,10 @@ HYPERCALL = 0xF6  # a #UD handler hands a hypercall over here, where the instruc
 SYSCALL = 0xF7  # the kernel of a payload hands a system call of its user program over here
 DELAY = 0x80  # free for payloads; a classic delay port
 
+# (first port, how many, whose) that KVM serves itself: KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2 (api.rst); the PC's ports.
+PICS = ((0x20, 2, "PIC"), (0xA0, 2, "PIC"), (0x4D0, 2, "PIC (its ELCR)"))
+PIT = ((0x40, 4, "PIT"),)
+
 EXIT_VALUE_PASS = 0
 EXIT_VALUE_FAIL = 1
 EXIT_VALUE_SKIP = 77

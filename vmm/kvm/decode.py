@@ -48,6 +48,7 @@ else:
 
 UNION_BYTES = 256  # the size that <linux/kvm.h> fixes for the exit union
 PAYLOAD_KEPT = 64
+DIRTY_RING_FULL: int = lib.KVM_EXIT_DIRTY_RING_FULL
 EHWPOISON = 133  # <asm-generic/errno.h>; Python's errno module does not name it
 
 

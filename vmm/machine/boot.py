@@ -37,7 +37,7 @@ def write_tables(
     memory.write(base["gdt"].base, descriptors.gdt(cpus))
     memory.write(base["idt"].base, descriptors.idt())
     memory.write(base["gates"].base, descriptors.gates())
-    memory.write(paging.ROOT, paging.identity_map(memory.size, user))
+    memory.write(paging.ROOT, paging.identity_map(memory.size, user, cpus))
     for index in range(cpus):
         memory.write(layout.cpu_block(index).tss, _tss(index, ports))
 

@@ -24,7 +24,7 @@ state, because only it knows what must not interleave.
 from __future__ import annotations
 
 from vmm.errors import UsageError
-from vmm.machine.answers import in_bytes, name_of, unsigned
+from vmm.machine.answers import in_bytes, integer, name_of, unsigned
 from vmm.machine.claims import Claim, Claims
 from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
 
@@ -38,6 +38,12 @@ else:
 
 ReadCall: TypeAlias = "Callable[[int, int], int]"
 WriteCall: TypeAlias = "Callable[[int, int, int], None]"
+
+
+class ClaimCheck(Protocol):
+    """Raises UsageError where a claim of base..stop-1 could never be called."""
+
+    def __call__(self, base: int, stop: int, name: str, *, reads: bool, writes: bool) -> None: ...
 
 
 PORTS = 1 << 16
@@ -78,6 +84,8 @@ class Bus:
         self.what, self.limit, self.strict = what, limit, strict
         self._furnish, self._furnishing = furnish, False
         self.unclaimed = Unclaimed()
+        self.check: ClaimCheck | None = None
+        """Asked about each claim, by a machine that knows who else answers in this space."""
         self.listeners: list[Callable[[], object]] = []
         """Called after every change of the claims, by those who keep look-ups of their own."""
         self._whole = whole
@@ -119,8 +127,14 @@ class Bus:
         self._changed()
 
     def claim(self, base: int, size: int, device: Device) -> None:
-        """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range."""
-        stop = base + size
+        """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range, if it
+        is no device, or if an access could never come there.
+        """
+        if not callable(getattr(device, "read", None)) or not callable(getattr(device, "write", None)):
+            raise UsageError(
+                f"claiming {self.what} {base!r}: {device!r} is no device with read(offset, size) and write"
+            )
+        base, stop = self._span(base, size, device.name)
         self._claim(
             Claim(base, stop, device.name, device, device.read),
             Claim(base, stop, device.name, device, device.write),
@@ -141,7 +155,8 @@ class Bus:
 
     def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
         """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
-        self._claim(Claim(base, base + size, name_of(f), f, lambda _offset, _size: f(), f), None)
+        base, stop = self._span(base, size, name_of(f), f)
+        self._claim(Claim(base, stop, name_of(f), f, lambda _offset, _size: f(), f), None)
 
     def on_write(self, base: int, f: Callable[[int], object], size: int = 1) -> None:
         """Writes to base..base+size-1 call `f(value)`, whose result is ignored. Otherwise as `on_read`."""
@@ -149,15 +164,27 @@ class Bus:
         def call(_offset: int, _size: int, value: int) -> None:
             f(value)
 
-        self._claim(None, Claim(base, base + size, name_of(f), f, call, f))
+        base, stop = self._span(base, size, name_of(f), f)
+        self._claim(None, Claim(base, stop, name_of(f), f, call, f))
 
     def claim_reads(self, base: int, size: int, name: str, call: ReadCall) -> None:
         """Reads of base..base+size-1 are `call(offset, size)`; `name` is for messages. Errors: `claim`."""
-        self._claim(Claim(base, base + size, name, call, call), None)
+        base, stop = self._span(base, size, name, call)
+        self._claim(Claim(base, stop, name, call, call), None)
 
     def claim_writes(self, base: int, size: int, name: str, call: WriteCall) -> None:
         """Writes likewise: `call(offset, size, value)`."""
-        self._claim(None, Claim(base, base + size, name, call, call))
+        base, stop = self._span(base, size, name, call)
+        self._claim(None, Claim(base, stop, name, call, call))
+
+    def _span(self, base: int, size: int, name: str, call: object = callable) -> tuple[int, int]:
+        """(first, end) as plain ints. UsageError where they are none, or what shall be called cannot be."""
+        first, count = integer(base), integer(size)
+        if first is None or count is None:
+            raise UsageError(f"claiming {self.what} {base!r} (size {size!r}) for {name}: give whole numbers")
+        if not callable(call):
+            raise UsageError(f"claiming {self.what} {first:#x}: {call!r} cannot be called")
+        return first, first + count
 
     def reader_at(self, address: int) -> Claim[ReadCall] | None:
         """The claim that answers reads of this address; for those who call it themselves (fast.py)."""
@@ -246,6 +273,9 @@ class Bus:
                 self._readers.refuse(reader, self.what, self.limit)
             if writer is not None:
                 self._writers.refuse(writer, self.what, self.limit)
+            one = reader or writer
+            if self.check is not None and one is not None:
+                self.check(one.base, one.stop, one.name, reads=reader is not None, writes=writer is not None)
             # Both were checked before either is taken: a refused claim changes nothing.
             if reader is not None:
                 self._readers.add(reader)

@@ -6,8 +6,7 @@
     machine.run(); rings.collect()
 
 A vCPU whose ring is nearly full leaves KVM_RUN with KVM_EXIT_DIRTY_RING_FULL, again and again until somebody collects.
-To the exit loop that exit says nothing, so the rings are collected through `machine.on_exit`, which sees it first: keep
-what was there before when you set `on_exit` on a machine with rings.
+`attach` has them collected then.
 """
 
 from __future__ import annotations
@@ -15,20 +14,16 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
-from vmm.abi import exits
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import dirty
 from vmm.kvm.dirty import CAPABILITY, DirtyGfn, DirtyRing
-from vmm.kvm.exits import Exit, Simple
 from vmm.kvm.memory import PAGE
 from vmm.kvm.vm import Vm
 from vmm.machine.memory import Memslot
 
 if TYPE_CHECKING:
     from vmm.machine.machine import Machine
-    from vmm.machine.runner import Runner
 
-RING_FULL = next(row.number for row in exits.EXITS if row.name.endswith("DIRTY_RING_FULL"))
 SMALLEST = 4096  # bytes
 
 
@@ -99,17 +94,12 @@ class DirtyRings:
     def attach(self, machine: Machine) -> None:
         """Collect whenever a ring of this machine is full."""
         self._rings = [DirtyRing(self._vm, runner.vcpu) for runner in machine.runners]
-        before = machine.on_exit
+        machine.platform.on_ring_full.append(self._on_full)
 
-        def on_exit(runner: Runner, exit: Exit) -> None:
-            if isinstance(exit, Simple) and exit.reason == RING_FULL:
-                with self._lock:
-                    self.full += 1
-                    self.collect()
-            if before is not None:
-                before(runner, exit)
-
-        machine.on_exit = on_exit
+    def _on_full(self) -> None:
+        with self._lock:
+            self.full += 1
+            self.collect()
 
     @property
     def entries(self) -> int:

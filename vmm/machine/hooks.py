@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+from vmm.errors import UsageError
 from vmm.kvm.core import MsrRead, MsrWrite, Word
+from vmm.machine.answers import integer
 from vmm.machine.fast import FastLane
 from vmm.machine.platform import HypercallHook, Platform
 
@@ -23,19 +25,32 @@ class Hooks:
     lane: FastLane
 
     def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:
-        """Call f(value) when the guest writes one of `size` ports from `port`."""
+        """Call f(value) when the guest writes one of `size` ports from `port`.
+
+        Raises:
+            UsageError: it could never be called: what is taken, what KVM answers itself, a size that no register has
+                (1, 2, 4, 8 and further powers of two for a span), what is no number or no callable.
+        """
+        _check_size(size)
         self.platform.ports.on_write(port, f, size)
 
     def on_port_read(self, port: int, f: Callable[[], int], size: int = 1) -> None:
-        """Answer port reads with f()."""
+        """Answer port reads with f(). Errors as above."""
+        _check_size(size)
         self.platform.ports.on_read(port, f, size)
 
     def on_mmio_write(self, address: int, f: Callable[[int], object], size: int = 8) -> None:
-        """Call f(value) when the guest writes at one of `size` guest-physical addresses that no memslot holds."""
+        """Call f(value) when the guest writes at one of `size` guest-physical addresses that no memslot holds.
+
+        Raises:
+            UsageError: as `on_port_write`; where memory lies, and where the boot page tables do not reach.
+        """
+        _check_size(size)
         self.platform.mmio.on_write(address, f, size)
 
     def on_mmio_read(self, address: int, f: Callable[[], int], size: int = 8) -> None:
-        """Answer MMIO reads with f()."""
+        """Answer MMIO reads with f(). Errors as above."""
+        _check_size(size)
         self.platform.mmio.on_read(address, f, size)
 
     def on_msr_read(self, index: int, f: MsrRead) -> None:
@@ -45,12 +60,14 @@ class Hooks:
             MissingCapability: this KVM cannot hand MSRs over.
             UsageError: it is an x2APIC register, which KVM never hands over, or there are too many scattered ones.
         """
+        _check_msr(index, f)
         self._pass_msr(index, read=True)
         self.platform.msr_reads[index] = f
         self.lane.finish.forget_msr(index)
 
     def on_msr_write(self, index: int, f: MsrWrite) -> None:
         """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as above."""
+        _check_msr(index, f)
         self._pass_msr(index, read=False)
         self.platform.msr_writes[index] = f
         self.lane.finish.forget_msr(index)
@@ -63,6 +80,8 @@ class Hooks:
         Raises:
             MissingCapability: this KVM does not pass this call on.
         """
+        if integer(nr) is None or not callable(f):
+            raise UsageError(f"answering hypercall {nr!r} with {f!r}: give a number and something that can be called")
         self._pass_hypercall(nr)
         self.platform.hypercalls[nr] = f
 
@@ -77,6 +96,8 @@ class Hooks:
     def msr_word(self, index: int) -> Word:
         """Make an MSR a plain word of 64 bits; otherwise as `port_word`. Errors as `on_msr_read`."""
 
+        _check_msr(index, callable)
+
         def hand_over() -> None:
             self._pass_msr(index, read=True)
             self._pass_msr(index, read=False)
@@ -88,3 +109,20 @@ class Hooks:
 
     def _pass_hypercall(self, nr: int) -> None:
         """Have KVM hand this hypercall over."""
+
+
+def _check_size(size: int) -> None:
+    number = integer(size)
+    if number is None or number < 1 or number & (number - 1):
+        raise UsageError(
+            f"size={size!r}: a callback is for a register of 1, 2, 4 or 8 bytes, or a span of a power of two"
+            "\n  try: platform.ports.claim or platform.mmio.claim with a device, which is told offset and size"
+        )
+
+
+def _check_msr(index: int, f: object) -> None:
+    number = integer(index)
+    if number is None or not 0 <= number < 1 << 32:
+        raise UsageError(f"MSR {index!r}: an MSR has a number of 32 bits")
+    if not callable(f):
+        raise UsageError(f"a callback for MSR {number:#x}: {f!r} cannot be called")

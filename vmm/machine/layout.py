@@ -154,15 +154,20 @@ def describe(gpa: int) -> str:
     return f"{region.name}+{offset:#x}"
 
 
-def rows_below(limit: int) -> Iterator[tuple[int, Region]]:
-    """The rows of `MAP` that begin below `limit`, each after its base; `cpus` as the CPU_BLOCK rows of every vCPU."""
+FREE = _row("free", 0, CPU_BLOCK_SIZE, "rw", "the block of a vCPU that is not there: plain RAM")
+
+
+def rows_below(limit: int, cpus: int) -> Iterator[tuple[int, Region]]:
+    """The rows of `MAP` that begin below `limit`, each after its base; `cpus` as the CPU_BLOCK rows of so many vCPUs,
+    and plain RAM behind the last.
+    """
     for row in MAP:
         if row.name != "cpus":
             if row.base < limit:
                 yield row.base, row
             continue
         for base in range(row.base, min(row.end, limit), CPU_BLOCK_SIZE):
-            for part in CPU_BLOCK:
+            for part in CPU_BLOCK if base < row.base + cpus * CPU_BLOCK_SIZE else (FREE,):
                 yield base + part.base, part
 
 

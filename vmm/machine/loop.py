@@ -9,6 +9,7 @@ instruction does not exit by itself (KVM answers it, except what KVM_CAP_EXIT_HY
 from __future__ import annotations
 
 from vmm.errors import errno_name
+from vmm.kvm.decode import DIRTY_RING_FULL
 from vmm.kvm.exits import (
     Debug,
     ExceptionExit,
@@ -111,7 +112,16 @@ def _serve(exit: Exit, platform: Platform) -> Step:
             call = platform.hypercalls.get(nr)
             value = answers.hypercall(call(*args), nr, answers.name_of(call)) if call else _no_such_call()
             return Resume(value, answers=True)
-        case Interrupted() | IrqWindowOpen() | IoapicEoi() | TprAccess() | Simple():
+        case IoapicEoi(vector):
+            for ended in platform.on_eoi:
+                ended(vector)
+            return GO_ON
+        case Simple(reason):
+            if reason == DIRTY_RING_FULL:
+                for full in platform.on_ring_full:
+                    full()
+            return GO_ON
+        case Interrupted() | IrqWindowOpen() | TprAccess():
             return GO_ON
         case Halt():
             return Stop(Why.HALT, "the guest halted", exit)

@@ -22,6 +22,7 @@ from vmm.machine.exposed import exposed, unedited
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import GuestMemory
+from vmm.machine.reach import Reach
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Result, Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vmm.machine.context import Context
     from vmm.machine.cpuid import CpuidModel
     from vmm.machine.debug import Debugger
+    from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.passing import Passing
@@ -54,7 +56,8 @@ LAST_XAPIC_ID = 254  # 255 is the broadcast
 class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
-    irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only).
+    irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only; see
+    vmm.machine.split_irqchip.add_ioapic, without which the serial port COM1 raises no interrupt).
     cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
     (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
     fast: let the C core finish what needs no Python; False takes the slow way for every exit, with equal results.
@@ -88,6 +91,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.kvm = kvm or Kvm.open()
         self._owns_kvm = kvm is None
         self.program: Program | None = None
+        self.ioapic: Ioapic | None = None
+        """With irqchip=split, the one of `add_ioapic`; COM1's interrupt goes to its pin 4, and nowhere without one."""
         self.timeout: float | None = DEFAULT_TIMEOUT
         self.cpuid_not_taken: tuple[str, ...] = ()
         self._started: set[int] = set()
@@ -98,10 +103,14 @@ class Machine(Hooks, VirtioSlots, Closes):
             raise
         try:
             self.memory = GuestMemory(self.vm)
-            for base, length in layout.ram_ranges(size):
+            self.ram = layout.ram_ranges(size)
+            for base, length in self.ram:
                 self.memory.add(base, length)
             self._create_irqchip()
             self._wire(strict, Sink(console_limit, live))
+            self.reach = Reach(self)
+            self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
+            self.memory.check = self.reach.slot
             self.lane = FastLane(self.platform, self.sink)
             self.conductor = Conductor(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
@@ -140,7 +149,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             raise UsageError(f"irqchip={self.irqchip}: choose none, kernel or split")
 
     def _wire(self, strict: bool, sink: Sink) -> None:
-        raise_irq = self._com1_irq if self.irqchip == "kernel" else None
+        raise_irq = self._com1_irq if self.irqchip != "none" else None
         self._board = Board(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
         self.platform, self.sink = self._board.platform, sink
 
@@ -164,7 +173,10 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self._debugger
 
     def _com1_irq(self, level: bool) -> None:
-        self.vm.irq_line(COM1_GSI, level)
+        if self.irqchip == "kernel":
+            self.vm.irq_line(COM1_GSI, level)
+        elif self.ioapic is not None:
+            self.ioapic.set_line(COM1_GSI, level)
 
     def _pass_msr(self, index: int, *, read: bool) -> None:
         self._passed().msr(index, read=read)
@@ -272,11 +284,13 @@ class Machine(Hooks, VirtioSlots, Closes):
             program = what
         else:
             program = Program("<bytes>", base, bytes(what), {}, ())
+        start = program.entry if entry is None else entry
         self._check_room(program)
+        self._check_entry(program, start)
         boot.write_tables(self.memory, len(self.runners), user=tuple(user), allowed_ports=allowed_ports)
         self.memory.write(program.base, program.code)
         self.program = program
-        self.start(0, program.entry if entry is None else entry, ring=ring)
+        self.start(0, start, ring=ring)
         return program
 
     @staticmethod
@@ -288,6 +302,29 @@ class Machine(Hooks, VirtioSlots, Closes):
             raise UsageError(
                 f"{program.name}: {len(program.code)} bytes do not fit at {program.base:#x}, "
                 f"where region {region.name if region else 'none'} has room for {room}"
+            )
+
+    def _check_entry(self, program: Program, entry: int | str) -> None:
+        """Refuse what cannot run by the tables that `load` writes, and what lies on those, or on a vCPU's block."""
+        end, cpus = program.base + max(len(program.code), 1), len(self.runners)
+        own = [layout.REGIONS[name] for name in ("gdt", "idt", "gates", "page_tables")]
+        for region in own:
+            if program.base < region.end and region.base < end:
+                raise UsageError(f"{_placed(program)}: region {region.name} holds {region.what}, which `load` writes")
+        first, last = layout.REGIONS["cpus"].base, layout.cpu_block(cpus - 1).base + layout.CPU_BLOCK_SIZE
+        if program.base < last and first < end:
+            raise UsageError(
+                f"{_placed(program)}: region cpus is not executable, and holds stack and TSS of each vCPU to {last:#x}"
+                f"\n  try: region code, {layout.REGIONS['code'].base:#x}"
+            )
+        where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
+        there = layout.region_at(where)
+        if there is None or not there.executable:
+            code = layout.REGIONS["code"]
+            raise UsageError(
+                f"{_placed(program)}: it would start at {where:#x}, and by the boot page tables nothing can run "
+                f"in {f'region {there.name}' if there else 'a place without a name'}"
+                f"\n  try: region code, {code.base:#x}..{code.end - 1:#x}; for data, memory.write"
             )
 
     def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
@@ -486,3 +523,7 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _close_kvm(self) -> None:
         if self._owns_kvm:
             self.kvm.close()
+
+
+def _placed(program: Program) -> str:
+    return f"{program.name}: {len(program.code)} bytes at {program.base:#x}"

@@ -19,7 +19,19 @@ from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.layout import LARGE_PAGE
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    from vmm.abi.light import Protocol
+
 ADDRESS_SPACE_SHIFT = 16
+
+
+class SlotCheck(Protocol):
+    """Raises UsageError where memory cannot be wanted."""
+
+    def __call__(self, gpa: int, size: int, *, readonly: bool, but: Memslot | None = None) -> None: ...
 
 
 @record
@@ -58,6 +70,8 @@ class GuestMemory:
         self.spaces = max(1, vm.address_spaces())
         self._slots: list[Memslot] = []  # by gpa
         self._starts: list[int] = []
+        self.check: SlotCheck | None = None
+        """Asked about each place for a slot, by a machine that knows what else is there."""
 
     @property
     def slots(self) -> tuple[Memslot, ...]:
@@ -76,7 +90,7 @@ class GuestMemory:
             UsageError: it overlaps a slot, or is not made of whole 4 KiB pages.
             KvmCallError: KVM refuses it.
         """
-        self._check_room(gpa, size)
+        self._check_room(gpa, size, readonly=readonly)
         number = self._free_number()
         owned = mapping is None
         mapping = mapping or Mapping(size)
@@ -110,7 +124,7 @@ class GuestMemory:
             UsageError: it would overlap another one.
             KvmCallError: KVM refuses it.
         """
-        self._check_room(gpa, slot.size, but=slot)
+        self._check_room(gpa, slot.size, but=slot, readonly=slot.readonly)
         return self._change(slot, replace(slot, gpa=gpa))
 
     def log_dirty(self, slot: Memslot, on: bool) -> Memslot:
@@ -125,7 +139,7 @@ class GuestMemory:
         Raises:
             UsageError: it would overlap another one, or the mapping is too small.
         """
-        self._check_room(slot.gpa, size, but=slot)
+        self._check_room(slot.gpa, size, but=slot, readonly=slot.readonly)
         if slot.offset + size > slot.mapping.size:
             raise UsageError(f"resizing memslot {slot.slot} to {size:#x} bytes: its mapping has {slot.mapping.size:#x}")
         self._delete(slot)
@@ -169,7 +183,7 @@ class GuestMemory:
         index = self._slots.index(slot)
         del self._slots[index], self._starts[index]
 
-    def _check_room(self, gpa: int, size: int, *, but: Memslot | None = None) -> None:
+    def _check_room(self, gpa: int, size: int, *, but: Memslot | None = None, readonly: bool = False) -> None:
         if gpa < 0 or gpa % PAGE or size <= 0 or size % PAGE:
             raise UsageError(f"a memslot of {size} bytes at {gpa:#x}: address and size are whole pages of {PAGE} bytes")
         for other in self._slots:
@@ -178,6 +192,8 @@ class GuestMemory:
                     f"a memslot at {gpa:#x}..{gpa + size - 1:#x} overlaps slot {other.slot} at "
                     f"{other.gpa:#x}..{other.end - 1:#x}"
                 )
+        if self.check is not None:
+            self.check(gpa, size, readonly=readonly, but=but)
 
     def slot_at(self, gpa: int) -> Memslot | None:
         """The slot that holds this byte."""

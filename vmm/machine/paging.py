@@ -13,9 +13,11 @@ from vmm.abi.x86 import PTE
 from vmm.errors import UsageError
 from vmm.machine.layout import (
     BOOT_TABLE_PAGES,
+    CPU_BLOCK_SIZE,
     FOUR_GIB,
     GIB,
     LARGE_PAGE,
+    MAX_CPUS,
     PAGE,
     REGIONS,
     describe,
@@ -39,25 +41,28 @@ PRESENT, RW, USER, PSE, NX = (int(bit) for bit in (PTE.PRESENT, PTE.RW, PTE.USER
 LINK = PRESENT | RW | USER  # a table never takes a right away: the last entry alone decides (4.6.1)
 MASK64 = (1 << 64) - 1
 
+CPUS_IN_SMALL_PAGES = (LARGE_PAGE - REGIONS["cpus"].base) // CPU_BLOCK_SIZE  # those behind have no guard pages
+
 UserRanges = tuple[tuple[int, int], ...]
 
 
 # --- the boot tables -------------------------------------------------------------------------------------------------
 
 
-def identity_map(memory: int, user: UserRanges = ()) -> bytes:
+def identity_map(memory: int, user: UserRanges = (), cpus: int = MAX_CPUS) -> bytes:
     """The boot tables, as the bytes that belong at ROOT: one 4 KiB table after the other, the PML4 first.
 
     Virtual equals physical for the first 4 GiB and for RAM above (`memory` bytes in all, in whole GiB). The first 2 MiB
     has 4 KiB pages with the rights of layout.MAP; the rest 2 MiB pages, ring 0 only, writable, not executable.
-    `user` names ranges [low, high) of mapped pages in the first 2 MiB that ring 3 may use too. Raises UsageError.
+    Of the blocks in region `cpus`, `cpus` have guard pages; RAM behind them is plain. `user` names ranges [low, high)
+    of mapped pages in the first 2 MiB that ring 3 may use too. Raises UsageError.
     """
     high = sum(size for base, size in ram_ranges(memory) if base >= FOUR_GIB)
-    return _identity_map(-(-high // GIB), user)
+    return _identity_map(-(-high // GIB), user, min(cpus, CPUS_IN_SMALL_PAGES))
 
 
 @lru_cache(maxsize=64)
-def _identity_map(high_gibs: int, user: UserRanges) -> bytes:
+def _identity_map(high_gibs: int, user: UserRanges, cpus: int) -> bytes:
     if (BOOT_TABLE_PAGES + high_gibs) * PAGE > REGIONS["page_tables"].size:
         raise UsageError(f"{high_gibs} GiB of RAM above 4 GiB need more page tables than the guest map has room for")
     first = ROOT + 2 * PAGE  # PML4, PDPT, four directories, the table of 4 KiB pages, directories above 4 GiB
@@ -69,7 +74,7 @@ def _identity_map(high_gibs: int, user: UserRanges) -> bytes:
             _table([(ROOT + PAGE) | LINK]),
             _table([directory | LINK for directory in directories]),
             struct.pack("<Q", small | LINK) + low[8:],
-            _first_table(user),
+            _first_table(user, cpus),
             *(_directory(FOUR_GIB + n * GIB) for n in range(high_gibs)),
         )
     )
@@ -86,9 +91,9 @@ def _directory(base: int) -> bytes:
     return _TABLE.pack(*range(base | flags, base + GIB | flags, LARGE_PAGE))
 
 
-def _first_table(user: UserRanges) -> bytes:
+def _first_table(user: UserRanges, cpus: int) -> bytes:
     """The first 2 MiB by 4 KiB pages, as layout.MAP says."""
-    entries = list(_first_entries())
+    entries = list(_first_entries(cpus))
     for low, high in user:
         if low % PAGE or high % PAGE or not 0 <= low < high <= LARGE_PAGE:
             raise UsageError(
@@ -104,9 +109,9 @@ def _first_table(user: UserRanges) -> bytes:
 
 
 @cache
-def _first_entries() -> tuple[int, ...]:
+def _first_entries(cpus: int) -> tuple[int, ...]:
     entries = [0] * ENTRIES
-    for base, row in rows_below(LARGE_PAGE):
+    for base, row in rows_below(LARGE_PAGE, cpus):
         if row.mapped:
             flags = leaf_flags(writable=row.writable, user=row.user, nx=not row.executable)
             for gpa in range(base, base + row.size, PAGE):

@@ -42,6 +42,10 @@ class Platform:
         self.msr_writes: dict[int, MsrWrite] = {}
         self.hypercalls: dict[int, HypercallHook] = {}
         self.on_debug: DebugHook | None = None
+        self.on_eoi: list[Callable[[int], object]] = []
+        """Called with the vector of each EOI that KVM hands over (IoapicEoi)."""
+        self.on_ring_full: list[Callable[[], object]] = []
+        """Called when the dirty ring of a vCPU is nearly full; until somebody collects, that comes again and again."""
         self.collect: Callable[[], object] | None = None
         """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""
 

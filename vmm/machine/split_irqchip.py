@@ -11,24 +11,21 @@ from __future__ import annotations
 from vmm.abi import irq
 from vmm.errors import UsageError
 from vmm.kvm.events import MsiRoute
-from vmm.kvm.exits import Exit, IoapicEoi
 from vmm.machine import layout
 from vmm.machine.devices.ioapic import Ioapic, message
-from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner
+from vmm.machine.machine import COM1_GSI, Machine
 
 
 def add_ioapic(machine: Machine) -> Ioapic:
-    """Give a machine with irqchip=split its IOAPIC, at the usual place; before its first run. `set_line` drives a pin.
-
-    It takes `machine.on_exit` to see the EOIs, and hands every exit on to who had it before.
+    """Give a machine with irqchip=split its IOAPIC, at the usual place; before its first run. `set_line` drives a pin;
+    the serial port COM1 drives pin 4.
 
     Raises:
         UsageError: the machine has another kind of interrupt controller, or an IOAPIC already.
     """
     if machine.irqchip != "split":
         raise UsageError(f"irqchip={machine.irqchip}: an IOAPIC of pyvmm's own goes with irqchip=split")
-    vm, before = machine.vm, machine.on_exit
+    vm = machine.vm
 
     def changed(pin: int, entry: int) -> None:
         sent = message(entry)
@@ -38,13 +35,8 @@ def add_ioapic(machine: Machine) -> Ioapic:
             vm.change_gsi_routing([MsiRoute(pin, sent.address, sent.data)])
 
     ioapic = Ioapic(lambda sent: vm.signal_msi(sent.address, sent.data), changed)
-
-    def on_exit(runner: Runner, exit: Exit) -> None:
-        if isinstance(exit, IoapicEoi):
-            ioapic.end_of_interrupt(exit.vector)
-        if before is not None:
-            before(runner, exit)
-
     machine.platform.mmio.claim(layout.REGIONS["ioapic"].base, layout.REGIONS["ioapic"].size, ioapic)
-    machine.on_exit = on_exit
+    machine.platform.on_eoi.append(ioapic.end_of_interrupt)
+    machine.ioapic = ioapic
+    ioapic.set_line(COM1_GSI, machine.uart.interrupting)
     return ioapic

@@ -90,6 +90,11 @@ class Uart16550A:
         with self._lock:
             return len(self._rx) + self._rx.waiting
 
+    @property
+    def interrupting(self) -> bool:
+        """The level of the interrupt line."""
+        return self._level
+
     def set_modem_lines(self, lines: int) -> None:
         """The peer drives its lines: any of UART_MSR_CTS, DSR, RI and DCD; UsageError on other bits."""
         if lines & ~r.MSR_LINES:
