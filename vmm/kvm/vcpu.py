@@ -16,7 +16,7 @@ from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
 from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
-from vmm.kvm.exits import Exit, Interrupted, MmioRead
+from vmm.kvm.exits import Debug, Exit, Interrupted, MmioRead
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
@@ -49,6 +49,16 @@ class Watchpoint:
         return (3 if self.reads else 1) | _LENGTHS[self.size] << 2
 
 
+@record
+class GuestDebug:
+    """What KVM_SET_GUEST_DEBUG was told last: the arguments of `Vcpu.set_guest_debug`."""
+
+    singlestep: bool = False
+    breakpoints: tuple[int, ...] = ()
+    watchpoints: tuple[Watchpoint, ...] = ()
+    software: bool = False
+
+
 class Vcpu(Handle):
     """A vCPU descriptor with its kvm_run mapped; made by `Vm.create_vcpu`. `id` is the APIC id."""
 
@@ -68,6 +78,8 @@ class Vcpu(Handle):
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
         self.stored: Exit | None = None  # an exit that nobody has looked at: completing another one brought it to light
         self.stored_is_first = False  # of what its instruction, or one turn of a string instruction, asks for
+        self.debug = GuestDebug()
+        self.trapped_at: int | None = None  # the address of the last exit, if that was a debug event
         self.attention = False  # who serves accesses without looking up has to look up now (core.py)
 
     def close(self) -> None:
@@ -111,6 +123,8 @@ class Vcpu(Handle):
         run = self._live()
         exit = decode(run, self._area, error)
         self.pending = not error and run.exit_reason in PENDING
+        if not error:
+            self.trapped_at = exit.pc if type(exit) is Debug else None
         if exit is None:
             raise self.refused("KVM_RUN", error, f"running {self.what}")
         return exit
@@ -352,6 +366,7 @@ class Vcpu(Handle):
         control |= lib.KVM_GUESTDBG_ENABLE if control else 0
         raw = new("struct kvm_guest_debug *", {"control": control, "arch": {"debugreg": registers}})
         self.call("KVM_SET_GUEST_DEBUG", raw, f"setting breakpoints or single-step of {self.what}")
+        self.debug = GuestDebug(singlestep, tuple(breakpoints), tuple(watchpoints), software)
 
     # -- CPUID and MSRs
 

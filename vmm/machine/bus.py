@@ -292,7 +292,7 @@ class Bus:
     def _miss(self, address: int, size: int, value: int | None) -> None:
         if self.strict:
             raise UnclaimedAccess(self.what, address, size, value)
-        self.unclaimed.add(address, "read" if value is None else "write")
+        self.unclaimed.add(address, "read" if value is None else "write", size, value)
 
 
 def port_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:

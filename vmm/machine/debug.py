@@ -7,6 +7,7 @@ are faults: the instruction has not run).
 
 from __future__ import annotations
 
+from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug
 from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
@@ -15,6 +16,11 @@ from vmm.machine.steps import GO_ON, Step, Stop, Why
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from vmm.kvm.system import Kvm
+
+NOT_IN_RING3 = "breakpoints do not strike on this host"
+_found: list[bool] = []
 
 
 class Debugger:
@@ -48,3 +54,29 @@ class Debugger:
         if exit.pc == self.until:
             return Stop(Why.REACHED, f"the guest came to {exit.pc:#x}", exit)
         return GO_ON if self.stepping else None
+
+
+def strikes_in_ring3(kvm: Kvm) -> bool:
+    """Whether a hardware breakpoint strikes in ring 3 on this host: measured once per process, on its own machine."""
+    if not _found:
+        from vmm.abi.ports import EXIT
+        from vmm.asm.program import Program
+        from vmm.machine.layout import PAGE, REGIONS
+        from vmm.machine.machine import Machine
+
+        base = REGIONS["code"].base
+        code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
+        with Machine(kvm=kvm) as machine:
+            program = Program("<breakpoint in ring 3>", base, code, {}, ())
+            machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
+            machine.runners[0].vcpu.set_guest_debug(breakpoints=[base + 1])
+            _found.append(machine.run(timeout=10).stop.why is Why.DEBUG)
+    return _found[0]
+
+
+def require_ring3(kvm: Kvm, doing: str) -> None:
+    """Raises MissingCapability: breakpoints do not strike in ring 3."""
+    if not strikes_in_ring3(kvm):
+        raise MissingCapability(
+            f"{doing}, and there {NOT_IN_RING3}\n  try: an OUT in the program, and a callback that calls stop()"
+        )

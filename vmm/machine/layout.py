@@ -215,6 +215,8 @@ def parse_size(text: str | int) -> int:
         if text < 0:
             raise UsageError(f"a size of {text} bytes is negative; give a number of bytes such as 4096 or 2M")
         return text
+    if not isinstance(text, str):
+        raise UsageError(f"{text!r} is not a size; give a whole number of bytes such as 4096, or text such as '2M'")
     import re  # takes longer than all of this module, and most runs give no size
 
     match = re.fullmatch(_SIZE, text)

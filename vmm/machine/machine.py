@@ -16,6 +16,7 @@ from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout, limits
+from vmm.machine.answers import integer
 from vmm.machine.conductor import Conductor
 from vmm.machine.devices.sink import Sink
 from vmm.machine.exposed import exposed, unedited
@@ -81,7 +82,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         kvm: Kvm | None = None,
         fast: bool = True,
     ) -> None:
-        ids = list(range(cpus)) if isinstance(cpus, int) else list(cpus)
+        ids = _apic_ids(cpus)
         layout.check_cpus(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
@@ -131,6 +132,13 @@ class Machine(Hooks, VirtioSlots, Closes):
     def runners(self) -> list[Runner]:
         """One for each vCPU, by index."""
         return self.conductor.runners
+
+    def _runner(self, index: int) -> Runner:
+        """UsageError: there is no such vCPU."""
+        number = integer(index)
+        if number is None or not 0 <= number < len(self.runners):
+            raise UsageError(f"vCPU {index!r}: this machine has vCPUs 0 to {len(self.runners) - 1}")
+        return self.runners[number]
 
     def _create_irqchip(self) -> None:
         if self.irqchip == "none":
@@ -333,7 +341,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
         """
-        runner = self.runners[index]
+        runner = self._runner(index)
         if runner.thread_id is not None:
             raise UsageError(
                 f"{runner.vcpu.what} is running; start it before run(), or from the guest by INIT and SIPI"
@@ -351,8 +359,11 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: no such symbol.
         """
-        if isinstance(where, int):
-            return where
+        if not isinstance(where, str):
+            number = integer(where)
+            if number is None or not 0 <= number < 1 << 64:
+                raise UsageError(f"{where!r} is neither a symbol's name nor an address of 64 bits")
+            return number
         symbols = self.program.symbols if self.program else {}
         if where not in symbols:
             raise UsageError(f"the program has no symbol {where!r}")
@@ -362,13 +373,13 @@ class Machine(Hooks, VirtioSlots, Closes):
         """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
         from vmm.machine.virtual import read_virtual
 
-        return read_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, size)
+        return read_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
         """Write by guest-virtual address; otherwise as `read_virtual`."""
         from vmm.machine.virtual import write_virtual
 
-        write_virtual(self.memory, self.runners[vcpu].vcpu.get_sregs(), va, data)
+        write_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, data)
 
     @property
     def regs(self) -> Registers:
@@ -449,13 +460,20 @@ class Machine(Hooks, VirtioSlots, Closes):
         """
         if self.vm.closed:
             raise HostError("this machine has been closed; make another one to run")
+        if 0 not in self._started and self._at_reset():
+            raise UsageError("run() before load(): vCPU 0 is as after a reset, and nothing is at its reset vector")
         active = [r for r in self.runners[1:] if r.index in self._started or self.irqchip != "none"]
         limit = self.timeout if timeout is None else timeout
         limit = None if limit is None else limits.time_limit(limit)
         exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
         if self._watcher is not None:
             self._watcher.begin(active)
-        stop, by, wall = self._run(active, limit, None if until is None else self.address(until), exit_limit)
+        place = None if until is None else self.address(until)
+        if place is not None:
+            self._check_until(place)
+        stop, by, wall = self._run(active, limit, place, exit_limit)
+        if place is not None and stop.why is not Why.REACHED:
+            stop = self._why_not_reached(stop, place)
         counts = self.runners[0].counts
         for runner in self.runners[1:]:
             counts.update(runner.counts)
@@ -467,10 +485,37 @@ class Machine(Hooks, VirtioSlots, Closes):
             counts=counts,
             recent={runner.index: runner.recent for runner in self.runners},
             unclaimed=self.platform.unclaimed,
+            missed=self.platform.missed,
         )
         if self._watcher is not None:
             self._watcher.ended(result)
         return result
+
+    def _at_reset(self) -> bool:
+        """Whether vCPU 0 would begin at the reset vector, where this machine has no memory."""
+        runner = self.runners[0]
+        if runner.thread_id is not None or runner.vcpu.pending:
+            return False
+        regs, sregs = runner.vcpu.get_regs(), runner.vcpu.get_sregs()
+        vector = sregs.cs.base + regs.rip
+        return (regs.rip, sregs.cs.selector) == (0xFFF0, 0xF000) and self.memory.slot_at(vector) is None
+
+    def _check_until(self, place: int) -> None:
+        """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
+        if self.runners[0].thread_id is None and self.runners[0].vcpu.get_sregs().ss.dpl:
+            from vmm.machine.debug import require_ring3
+
+            require_ring3(self.kvm, f"running until {place:#x}: the vCPU is in ring 3")
+
+    def _why_not_reached(self, stop: Stop, place: int) -> Stop:
+        """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
+        from vmm.abi.record import replace
+        from vmm.machine.debug import NOT_IN_RING3, strikes_in_ring3
+        from vmm.machine.virtual import translate
+
+        if not translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user or strikes_in_ring3(self.kvm):
+            return stop
+        return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NOT_IN_RING3}")
 
     def _run(
         self, active: list[Runner], limit: float | None, until: int | None, exit_limit: int | None
@@ -491,6 +536,12 @@ class Machine(Hooks, VirtioSlots, Closes):
         debugger.until = until
         debugger.arm(self.runners)
         return self.conductor.run(active, limit, exit_limit)
+
+    def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
+        """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.call."""
+        from vmm.machine.call import call
+
+        return call(self, function, *args, timeout=timeout)
 
     def stop(self, text: str = "the host asked for it") -> None:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
@@ -527,3 +578,15 @@ class Machine(Hooks, VirtioSlots, Closes):
 
 def _placed(program: Program) -> str:
     return f"{program.name}: {len(program.code)} bytes at {program.base:#x}"
+
+
+def _apic_ids(cpus: int | Sequence[int]) -> list[int]:
+    """As many ids as there shall be vCPUs. UsageError for what is neither a number nor a list of numbers."""
+    count = integer(cpus)
+    if count is not None:
+        return list(range(count))
+    given = [] if isinstance(cpus, (str, bytes)) or not hasattr(cpus, "__iter__") else [integer(each) for each in cpus]
+    ids = [each for each in given if each is not None and each >= 0]
+    if not ids or len(ids) != len(given):
+        raise UsageError(f"cpus={cpus!r}: give the number of vCPUs, or a list of their APIC ids")
+    return ids

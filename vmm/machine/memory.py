@@ -17,11 +17,12 @@ from vmm.abi.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
+from vmm.machine.answers import integer
 from vmm.machine.layout import LARGE_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Protocol
+    from typing import Any, Protocol
 else:
     from vmm.abi.light import Protocol
 
@@ -217,6 +218,7 @@ class GuestMemory:
         Raises:
             GuestMemoryError: some byte lies in no memslot.
         """
+        gpa, size = whole("gpa", gpa), whole("size", size)
         doing = f"reading {size} bytes at {gpa:#x}"
         if size < 0:
             raise UsageError(f"{doing}: a negative size")
@@ -233,6 +235,8 @@ class GuestMemory:
         Raises:
             GuestMemoryError: some byte lies in no memslot; then none is written.
         """
+        if type(gpa) is not int or type(data) is not bytes:
+            gpa, data = whole("gpa", gpa), as_bytes(data)
         slot, size = self.slot_at(gpa), len(data)
         if slot is not None and gpa + size <= slot.end and not slot.mapping.bytes.closed:  # nearly always
             start = slot.offset + gpa - slot.gpa
@@ -291,3 +295,21 @@ class GuestMemory:
 
     def write_u64(self, gpa: int, value: int) -> None:
         self.pack("Q", gpa, value)
+
+
+def whole(what: str, value: int) -> int:
+    """`value` as a plain int. UsageError where it is none."""
+    number = integer(value)
+    if number is None:
+        raise UsageError(f"{what}={value!r} is no whole number")
+    return number
+
+
+def as_bytes(data: Any) -> bytes:
+    """What is made of bytes, as such. UsageError for text, a number, a list of too large ones."""
+    try:
+        if not isinstance(data, int):
+            return bytes(data)
+    except (TypeError, ValueError):
+        pass
+    raise UsageError(f"{str(data)[:40]!r} is not made of bytes")

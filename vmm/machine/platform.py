@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from vmm.machine.unclaimed import Missed
+
 HypercallHook: TypeAlias = "Callable[..., int]"
 DebugHook: TypeAlias = "Callable[[Debug], Step | None]"
 
@@ -48,6 +50,11 @@ class Platform:
         """Called when the dirty ring of a vCPU is nearly full; until somebody collects, that comes again and again."""
         self.collect: Callable[[], object] | None = None
         """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""
+
+    @property
+    def missed(self) -> tuple[Missed, ...]:
+        """Those accesses by address and direction, the first 64 of each bus."""
+        return tuple(each for bus in (self.ports, self.mmio) for each in bus.unclaimed.missed(bus.what))
 
     @property
     def unclaimed(self) -> int:

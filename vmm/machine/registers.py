@@ -11,6 +11,7 @@ from vmm.abi.names import unknown
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
+from vmm.machine.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from vmm.machine.runner import Runner
 else:
     from vmm.abi.light import NamedTuple, cache
-
-MASK64 = (1 << 64) - 1
 
 
 class Part(NamedTuple):
@@ -87,6 +86,10 @@ class Registers:
     def __setattr__(self, name: str, value: int) -> None:
         _known(name)
         self._still("set")
+        number = integer(value)
+        if number is None:
+            raise UsageError(f"{name} = {value!r}: give an integer")
+        value = number
         vcpu = self._runner.vcpu
         if self._in_hook and vcpu.awaits_reply:
             raise UsageError(f"setting {name}: the guest waits for this callback's value; set registers after the run")

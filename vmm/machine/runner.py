@@ -10,7 +10,7 @@ from __future__ import annotations
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.core import Core, Finish
-from vmm.kvm.exits import Exit, Interrupted
+from vmm.kvm.exits import Debug, Exit, Interrupted
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.fast import FastLane
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 else:
     from vmm.abi.light import Counter, Protocol, local
 
+WATCHED = 0xF
+"""DR6: which breakpoint or watchpoint struck (Intel SDM vol. 3B, 17.2.3)."""
 Watch: TypeAlias = "Callable[[Runner, Exit, Platform], Step]"
 
 
@@ -107,6 +109,9 @@ class Runner:
     def drive(self, control: Control) -> None:
         """Run until the control says stop or this vCPU ends the run. What a hook raises goes through."""
         vcpu, core = self.vcpu, self.core
+        if vcpu.trapped_at is not None and (ended := self._step_off(control)) is not None:
+            control.finish(self, ended)
+            return
         while not control.stopping:
             lane = control.lane
             try:
@@ -136,6 +141,40 @@ class Runner:
                 control.finish(self, step)
                 return
             control.served(self, exit)
+
+    def _step_off(self, control: Control) -> Stop | None:
+        """Off the breakpoint that the last run ended at, by one step: it strikes before its instruction, and would each
+        time. What the instruction asks for is served; why the run ends, if it does.
+        """
+        vcpu, at, debug = self.vcpu, self.vcpu.trapped_at, self.vcpu.debug
+        vcpu.trapped_at = None
+        cs, rip = vcpu.get_sregs().cs, vcpu.get_regs().rip
+        if at is None or at not in debug.breakpoints or debug.singlestep or at != (rip if cs.l else cs.base + rip):
+            return None
+        others = [each for each in debug.breakpoints if each != at]
+        vcpu.set_guest_debug(
+            singlestep=True, breakpoints=others, watchpoints=debug.watchpoints, software=debug.software
+        )
+        try:
+            while not control.stopping:
+                exit = self._take(control)
+                if type(exit) is Interrupted:
+                    control.tick(self)
+                    continue
+                if isinstance(exit, Debug) and not exit.dr6 & WATCHED:
+                    vcpu.trapped_at = None  # that was the step; a breakpoint there has not struck yet
+                    break
+                if not control.admit():
+                    vcpu.stored = exit
+                    break
+                self.core.note(exit)
+                step = self._serve(exit, control)
+                if isinstance(step, Stop):
+                    return step
+                control.served(self, exit)
+        finally:
+            vcpu.set_guest_debug(breakpoints=debug.breakpoints, watchpoints=debug.watchpoints, software=debug.software)
+        return None
 
     def _take(self, control: Control) -> Exit:
         """The plain way to the next exit, and to what KVM has collected before it."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from collections import Counter
     from enum import StrEnum
     from typing import TypeAlias
+
+    from vmm.machine.unclaimed import Missed
 else:
     from vmm.abi.light import StrEnum
 
@@ -86,6 +88,7 @@ class Result:
     """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
 
     `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
+    `unclaimed` is how often the machine's guest touched what no device claims, `missed` where, and with what value.
     """
 
     stop: Stop
@@ -95,6 +98,7 @@ class Result:
     counts: dict[str, int]
     recent: dict[int, tuple[Exit, ...]]
     unclaimed: int
+    missed: tuple[Missed, ...] = ()
 
     @property
     def exits(self) -> Counter[str]:

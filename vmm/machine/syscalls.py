@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from vmm.abi import ports
-from vmm.errors import GuestMemoryError
+from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine.folder import MAX_PATH, MAX_TRANSFER, Folder
 from vmm.machine.layout import PAGE
@@ -37,6 +37,11 @@ class SyscallService:
         self._text = text or machine.sink.write
         self.counts: Counter[str] = Counter()
         self.status: int | None = None
+        if (taken := machine.platform.ports.writer_at(ports.SYSCALL)) is not None:
+            raise UsageError(
+                f"system calls of this guest are served already, by {taken.name}: nobody would ask a second folder"
+                "\n  try: the payload without --folder"
+            )
         machine.on_port_write(ports.SYSCALL, self._serve)
 
     def _serve(self, value: int) -> None:

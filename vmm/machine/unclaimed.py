@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from vmm.abi.record import record
 from vmm.errors import EXIT_FAIL, VmmError
 
 TYPE_CHECKING = False
@@ -29,6 +30,25 @@ class UnclaimedAccess(VmmError):
         self.what, self.address, self.size, self.value = what, address, size, value
 
 
+@record
+class Missed:
+    """Accesses in one direction to one address that no device claims. `space` is "port" or "MMIO address"; `size` in
+    bytes and, of a write, `value` are those of the first of `count`.
+    """
+
+    space: str
+    address: int
+    direction: Direction
+    size: int
+    value: int | None
+    count: int
+
+    def __str__(self) -> str:
+        what = f"wrote {self.value:#x} to" if self.value is not None else "read"
+        times = "once" if self.count == 1 else f"{self.count} times"
+        return f"{what} {self.space} {self.address:#x} ({self.size} byte{'s' * (self.size != 1)}), {times}"
+
+
 class Unclaimed:
     """How often the guest touched what nobody claims. Bounded: a hostile guest may touch every address there is.
 
@@ -40,6 +60,8 @@ class Unclaimed:
 
     def __init__(self) -> None:
         self.counts: dict[tuple[int, Direction], int] = {}
+        self.first: dict[tuple[int, Direction], tuple[int, int | None]] = {}
+        """Of each in `counts` its first access: size in bytes, and the value that was written."""
         self.others = 0
         self._lock = Lock()
 
@@ -49,11 +71,20 @@ class Unclaimed:
         with self._lock:
             return sum(self.counts.values()) + self.others
 
-    def add(self, address: int, direction: Direction) -> None:
-        """Count one access."""
+    def missed(self, space: str) -> tuple[Missed, ...]:
+        """What is in `counts`, by address."""
+        with self._lock:
+            return tuple(
+                Missed(space, address, direction, *self.first[address, direction], count)
+                for (address, direction), count in sorted(self.counts.items())
+            )
+
+    def add(self, address: int, direction: Direction, size: int = 1, value: int | None = None) -> None:
+        """Count one access of `size` bytes; `value` is what a write was to put there."""
         key = (address, direction)
         with self._lock:
             if key in self.counts or len(self.counts) < self.KEEP:
                 self.counts[key] = self.counts.get(key, 0) + 1
+                self.first.setdefault(key, (size, value))
             else:
                 self.others += 1
