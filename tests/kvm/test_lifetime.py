@@ -278,21 +278,25 @@ def test_a_kick_that_is_dropped_is_closed():
         assert open_files() == before
 
 
-def test_machines_that_are_dropped_do_not_use_up_the_descriptors():
+@pytest.mark.parametrize("shared", [False, True])
+def test_machines_that_are_dropped_do_not_use_up_the_descriptors(shared):
     """Dropped inside cycles, which the collector has not come to when the last descriptor is taken."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kvm = Kvm.open() if shared else None
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 40, hard))
     gc.disable()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             for _ in range(40):
-                machine = Machine()
+                machine = Machine(kvm=kvm)
                 machine.on_port_write(0x80, lambda value, machine=machine: machine.stop())
     finally:
         gc.enable()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         machine.close()
+        if kvm is not None:
+            kvm.close()
 
 
 CLOSE = "try: m.close()\n            except Exception as error: assert 'a hook cannot close' in str(error)"

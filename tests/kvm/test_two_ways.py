@@ -252,3 +252,26 @@ def test_an_exit_limit_cuts_a_story_and_changes_nothing(code, given, words, limi
 def ending(told: list[Any]) -> Any:
     """The last calls, registers and memory."""
     return told[-2][2], told[-1]
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "in al, 0x80; in al, 0x80; hlt",
+        "mov edi, 0xa0000; mov ecx, 3; mov edx, 0x80; rep insb; hlt",
+        "mov ebx, 0xd0010006; mov eax, [rbx]; hlt",
+        "mov ecx, 0x1234; rdmsr; rdmsr; hlt",
+    ],
+    ids=["in", "rep ins", "across an edge", "rdmsr"],
+)
+def test_what_a_callback_raises_is_raised_as_it_is(text, fast):
+    with Machine(fast=fast) as machine:
+        answers = iter([1])
+        machine.on_port_read(PORT, lambda: next(answers))
+        machine.on_mmio_read(MMIO, lambda: next(answers))
+        machine.on_msr_read(MSR, lambda: next(answers))
+        machine.load(text)
+        with pytest.raises(StopIteration):
+            machine.run(PATIENCE)

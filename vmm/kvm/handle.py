@@ -120,8 +120,6 @@ class Handle(Closes):
             KvmCallError: the kernel refused; carries the call's name and the errno.
         """
         result: int = lib.vmm_ioctl(self.fd, getattr(lib, name), argument)
-        if result == -errno.EMFILE and gc.collect():  # machines that were dropped may still hold some
-            result = lib.vmm_ioctl(self.fd, getattr(lib, name), argument)
         if result < 0:
             raise self.refused(name, -result, doing or f"calling {self.what}")
         return result
@@ -135,7 +133,7 @@ class Handle(Closes):
         if not 0 <= argument < 1 << 64:
             raise UsageError(f"{doing or name}: {argument} is not an unsigned number of 64 bits")
         result: int = lib.vmm_ioctl_value(self.fd, getattr(lib, name), argument)
-        if result == -errno.EMFILE and gc.collect():
+        if result == -errno.EMFILE and gc.collect():  # machines that were dropped may still hold some
             result = lib.vmm_ioctl_value(self.fd, getattr(lib, name), argument)
         if result < 0:
             raise self.refused(name, -result, doing or f"calling {self.what}")
