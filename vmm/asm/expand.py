@@ -17,6 +17,8 @@ from vmm.asm.expression import Node, Parser, SourceError, Value, evaluate, token
 from vmm.asm.source import MAX_ROW_LENGTH, MAX_ROWS, Row
 
 MAX_MACRO_DEPTH = 50
+MAX_USES = 10_000  # of macros; the largest payload that comes with pyvmm has a hundred
+MAX_EXPANDED = 1 << 18  # characters that macros and .irp make, 25 times the most of those payloads
 
 _NAME = r"[A-Za-z_.$?][\w.$?]*"
 _LABEL = re.compile(rf"\s*({_NAME}|\d+)\s*:(?!:)")
@@ -115,20 +117,24 @@ class Expander:
     counts: dict[str, int] = field(default_factory=dict)
     uses: int = 0
     produced: int = 0
+    expanded: int = 0
 
     def run(self, rows: Iterable[Row], depth: int = 0) -> Iterator[Label | Statement]:
         """Labels and statements in order. Raises PayloadError at the row that is wrong."""
         source = iter(rows)
         for row in source:
-            self.produced += 1
-            if self.produced > MAX_ROWS:
-                raise row.error(f"more than {MAX_ROWS} lines after macros: does a macro use itself?")
+            self._count(row)
             if not row.text or row.text.isspace():
                 continue
             try:
                 yield from self._row(row, source, depth)
             except SourceError as e:
                 raise row.error(e.what, e.column) from None
+
+    def _count(self, row: Row) -> None:
+        self.produced += 1
+        if self.produced > MAX_ROWS:
+            raise row.error(f"more than {MAX_ROWS} lines after macros and repetition")
 
     def _row(self, row: Row, source: Iterator[Row], depth: int) -> Iterator[Label | Statement]:
         text, at = row.text, 0
@@ -221,7 +227,7 @@ class Expander:
         stack = [_OPENS[word]]
         found = []
         for row in source:
-            self.produced += 1
+            self._count(row)
             match = _WORD.match(row.text)
             inner = match[1].lower() if match else ""
             inner = ".endm" if inner == ".endmacro" else inner
@@ -250,12 +256,14 @@ class Expander:
             if not 0 <= count * max(len(body), 1) <= MAX_ROWS:
                 raise SourceError(f".rept {count}: out of range", column)
             for _ in range(count):
+                self._count(row)  # a turn costs, even of nothing
                 yield from self.run(body, depth)
         else:
             (name, _), *values = split_arguments(rest)
             if not re.fullmatch(_NAME, name):
                 raise SourceError(".irp wants a name, then values: .irp x, 1, 2", column)
             for value, _at in values:
+                self._count(row)
                 yield from self.run([self._substituted(inner, {name: value}, inner.uses) for inner in body], depth)
 
     def _chosen(self, word: str, rest: str, column: int, collected: list[tuple[Row, str, str, int]]) -> list[Row]:
@@ -329,6 +337,10 @@ class Expander:
             values[name] = values.get(name) or default or ""
         values["@"] = str(self.uses)
         self.uses += 1
+        if self.uses > MAX_USES:
+            raise SourceError(
+                f"macro {macro.name} is the {MAX_USES + 1}th use of a macro: does one use itself?", column
+            )
         uses = (*row.uses, (row.file, row.line, macro.name))
         return [self._substituted(inner, values, uses) for inner in macro.body]
 
@@ -341,4 +353,8 @@ class Expander:
         text = _USE.sub(value, row.text) if "\\" in row.text else row.text
         if len(text) > MAX_ROW_LENGTH:
             raise row.error(f"line longer than {MAX_ROW_LENGTH} characters after its parameters are put in")
+        self.expanded += len(text) + 1
+        if self.expanded > MAX_EXPANDED:
+            by = f"macro {uses[-1][2]}" if uses else ".irp"
+            raise row.error(f"{by}: more than {MAX_EXPANDED} characters come out of macros: does one use itself?")
         return Row(row.file, row.line, text, uses)

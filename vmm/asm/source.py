@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Source text as rows that know where they come from: comments cut, `%include` joined. It knows no instruction.
 
-`;` starts a comment outside quotes. `%include "name"` is replaced by that file's rows; `name` is looked for beside the
-including file, then in the include folders, as written and with `.inc` added.
+`;` starts a comment outside quotes, and `#` one at the start of a line, as compilers write them. `%include "name"` is
+replaced by that file's rows; `name` is looked for beside the including file, then in the include folders, as written
+and with `.inc` added.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAX_ROWS = 200_000  # after macros; a payload of a few hundred lines is large
 MAX_ROW_LENGTH = 4096
 MAX_INCLUDE_DEPTH = 32
+MAX_SHOWN = 200  # characters of a row in an error
+SHOWN_USES = 3  # macro uses that an error names from either end of a long chain
 
 INCLUDE = "%include"
 
@@ -37,13 +40,23 @@ class Row:
         """The error to raise about this row; `column` counts from 1, 0 means the whole row."""
         if not column:
             column = len(self.text) - len(self.text.lstrip()) + 1
-        trail = "; ".join(f"in {macro}, used at {file}:{line}" for file, line, macro in reversed(self.uses))
+        inner = [f"in {macro}, used at {file}:{line}" for file, line, macro in reversed(self.uses)]
+        if len(inner) > 2 * SHOWN_USES:
+            left = len(inner) - 2 * SHOWN_USES
+            inner[SHOWN_USES:-SHOWN_USES] = [f"{left} more"]
+        trail = "; ".join(inner)
         what = f"{what} ({trail})" if trail else what
-        return PayloadError(what, file=self.file, line=self.line, column=column, text=self.text)
+        text = self.text
+        if len(text) > MAX_SHOWN:
+            start = max(0, column - MAX_SHOWN // 2)
+            text, column = text[start : start + MAX_SHOWN], column - start
+        return PayloadError(what, file=self.file, line=self.line, column=column, text=text)
 
 
 def strip_comment(text: str) -> str:
-    """The text before the first `;` that is not inside quotes, without trailing blanks."""
+    """The text before the first `;` that is not inside quotes, without trailing blanks; nothing of a `#` line."""
+    if text.lstrip()[:1] == "#":
+        return ""
     quote = ""
     skip = False
     for at, char in enumerate(text):
@@ -79,6 +92,17 @@ def _find(name: str, including: str, folders: Sequence[str]) -> str | None:
     return None
 
 
+def _looked(including: str, folders: Sequence[str]) -> str:
+    """Where `_find` looked, in words."""
+    places = []
+    if including and not including.startswith("<"):
+        places.append(
+            f"in {os.path.dirname(including) or 'the current folder'}, where {os.path.basename(including)} is"
+        )
+    places += [f"in {folder}" for folder in folders if folder]
+    return f"looked {', '.join(places)}" if places else "a text without a file looks nowhere; pass include_dirs"
+
+
 def default_folders() -> tuple[str, ...]:
     """`guest_payloads/inc`, beside the package `vmm`."""
     return (os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(__file__))), "guest_payloads", "inc"),)
@@ -111,8 +135,7 @@ def rows(text: str, file: str, folders: Sequence[str], _open: tuple[str, ...] = 
             raise row.error('%include wants a name in quotes: %include "results"', column)
         found = _find(name, file, folders)
         if found is None:
-            looked = ", ".join(folders) or "no folder"
-            raise row.error(f"include file {name!r} not found (looked beside {file} and in {looked})", column)
+            raise row.error(f"include file {name!r} not found ({_looked(file, folders)})", column)
         key = os.path.realpath(found)
         if key in _open or len(_open) >= MAX_INCLUDE_DEPTH:
             raise row.error(f"{name!r} includes itself", column)
