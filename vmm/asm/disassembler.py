@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""capstone, behind two functions: bytes to instructions, and the instructions around an address.
+"""capstone, behind three functions: bytes to instructions, those around an address, and one taken to pieces.
 
 The only module that imports capstone. No byte is ever lost: what does not decode becomes a `.byte` row.
 """
@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from vmm.asm import newer
 from vmm.asm.program import Line, Program
 from vmm.errors import HostError
 
@@ -38,6 +39,80 @@ def _engine(bits: int) -> Any:
     return capstone.Cs(capstone.CS_ARCH_X86, modes[bits])
 
 
+class Part(NamedTuple):
+    """One operand as decoded. `kind` is reg, imm or mem; `size` in bytes; a memory operand has the last five fields."""
+
+    kind: str
+    size: int
+    register: str = ""
+    number: int = 0  # the immediate, or the displacement
+    segment: str = ""  # as overridden; "" where nothing is
+    base: str = ""
+    second: str = ""  # the index register
+    scale: int = 1
+
+
+class Decoded(NamedTuple):
+    """One instruction taken to pieces. `text` is all of it, `lock` an F0, F2 or F3 that is no part of the opcode."""
+
+    size: int
+    mnemonic: str
+    text: str
+    lock: int
+    address_bits: int
+    modrm: int
+    opcode: bytes
+    parts: tuple[Part, ...]
+
+
+@functools.cache
+def _detailed(bits: int) -> Any:
+    import capstone
+
+    _engine(bits)  # says what is missing
+    modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
+    engine = capstone.Cs(capstone.CS_ARCH_X86, modes[bits])
+    engine.detail = True
+    return engine
+
+
+def decode(code: bytes, address: int, bits: int) -> Decoded | None:
+    """The first instruction of `code`, in pieces; None when capstone does not know it. Raises HostError."""
+    found = next(iter(_detailed(bits).disasm(code, address, 1)), None)
+    if found is None:
+        return None
+    name = found.reg_name
+    parts = []
+    for operand in found.operands:
+        if operand.type == 1:  # X86_OP_REG, X86_OP_IMM, X86_OP_MEM: part of capstone's ABI
+            parts.append(Part("reg", operand.size, name(operand.reg)))
+        elif operand.type == 2:
+            parts.append(Part("imm", operand.size, number=operand.imm))
+        else:
+            memory = operand.mem
+            segment, base, second = (
+                name(each) or "" if each else "" for each in (memory.segment, memory.base, memory.index)
+            )
+            parts.append(Part("mem", operand.size, "", memory.disp, segment, base, second, memory.scale))
+    text = f"{found.mnemonic} {found.op_str}".rstrip()
+    mnemonic = found.mnemonic.split()[-1]
+    return Decoded(found.size, mnemonic, text, found.prefix[0], found.addr_size * 8, found.modrm,
+                   bytes(found.opcode), tuple(parts))  # fmt: skip
+
+
+def _newer(engine: Any, code: bytes, address: int, bits: int) -> Insn | None:
+    """The instruction at the start of `code` where capstone would not know it or would cut it."""
+    if code[:1] == b"\x0f" and code[1:2] and code[1] in newer.UNDEFINED:
+        like = next(engine.disasm_lite(newer.IMUL + code[2:], address, 1), None)
+        if like is None:  # it ends before its ModRM does
+            return Insn(address, code[:1], f".byte {code[0]:#04x}")
+        return Insn(address, code[: like[1]], f"{newer.UNDEFINED[code[1]]} {like[3]}")
+    found = newer.match(code)
+    if found is None or (found[1].startswith("senduipi") and bits != 64):
+        return None
+    return Insn(address, code[: found[0]], found[1])
+
+
 def disassemble(code: bytes, address: int, *, count: int | None = None, bits: int = 64) -> list[Insn]:
     """The instructions of `code`, which stands at `address`; at most `count`. `bits` is 16, 32 or 64.
 
@@ -52,11 +127,17 @@ def disassemble(code: bytes, address: int, *, count: int | None = None, bits: in
         left = 0 if count is None else count - len(rows)
         for where, size, mnemonic, operands in engine.disasm_lite(code[at:], address + at, left):
             start = where - address
+            if code[start] in newer.FIRST and (other := _newer(engine, code[start : start + MAX_LENGTH], where, bits)):
+                rows.append(other)
+                at = start + len(other.bytes)
+                break  # what follows is read anew
             rows.append(Insn(where, code[start : start + size], f"{mnemonic} {operands}".rstrip()))
             at = start + size
-        if at < len(code) and (count is None or len(rows) < count):
-            rows.append(Insn(address + at, code[at : at + 1], f".byte {code[at]:#04x}"))
-            at += 1
+        else:
+            if at < len(code) and (count is None or len(rows) < count):
+                other = _newer(engine, code[at : at + MAX_LENGTH], address + at, bits)
+                rows.append(other or Insn(address + at, code[at : at + 1], f".byte {code[at]:#04x}"))
+                at += len(rows[-1].bytes)
     return rows
 
 

@@ -9,8 +9,13 @@ PER_ROW = 8  # bytes shown in one row
 MAX_DATA_ROWS = 4  # rows of one statement; longer data is summed up
 
 
+def _short(path: str) -> str:
+    """The name without its folders; what is no path stays."""
+    return path.rpartition("/")[2]
+
+
 def render(program: Program, *, files: bool = True) -> str:
-    """The listing, ending in a newline. `files` adds `file:line` where it changes, which a review may not want."""
+    """The listing, ending in a newline. `files` adds `file:line`, without folders, which a review may not want."""
     labels: dict[int, list[str]] = {}
     for name, address in program.symbols.items():
         labels.setdefault(address, []).append(name)
@@ -19,9 +24,10 @@ def render(program: Program, *, files: bool = True) -> str:
         out += [f"{'':8}  {'':24}{name}:" for name in labels.pop(line.address, [])]
         data = program.code[line.address - program.base : line.address - program.base + line.size]
         rows = [data[at : at + PER_ROW] for at in range(0, len(data), PER_ROW)]
-        note = f"  ; {line.file}:{line.line}" if files else ""
+        note = f"  ; {_short(line.file)}:{line.line}" if files else ""
         if line.origin:
-            note += f" {line.origin}" if files else f"  ; {line.origin.split(' (')[0]}"
+            macros, _, where = line.origin.partition(" (")
+            note += f" {macros} ({_short(where)}" if files else f"  ; {macros}"
         out.append(f"{line.address:08x}  {rows[0].hex(' '):24}    {line.text:40}{note}".rstrip())
         for number, row in enumerate(rows[1:MAX_DATA_ROWS], 1):
             out.append(f"{line.address + number * PER_ROW:08x}  {row.hex(' ')}")
