@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -167,9 +168,9 @@ def test_include_mistakes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("mov %eax, %ebx", "AT&T"), ("movl $5, %eax", "AT&T"), ("section .text", "one section"), ("db 1", ".byte"),
-     ("bits 64", ".code64"), (".org 0x100", "host's"), ('.include "x"', "%include"), (".data", "one section"),
-     (".bytee 1", "did you mean .byte"), ("movv eax, 1", "did you mean mov"), ("endbr64", '%include "insns"'),
+    [("mov %eax, %ebx", "AT&T"), ("movl $5, %eax", "AT&T"), ("section .text", ".section NAME"), ("db 1", ".byte"),
+     ("bits 64", ".code64"), (".org 0x100", "host's"), ('.include "x"', "%include"), (".octa 1", "two .quad"),
+     (".bytee 1", "did you mean .byte"), ("movv eax, 1", "did you mean mov"), ("rdpid rax", '%include "insns"'),
      ("%define A 1", "NAME = value"), ("x" * 5000, "longer than"), ("eax: nop", "register"), (".: nop", "current"),
      ("a: nop\na: nop", "already at <text>:1"), (".ascii abc", "double quotes"), ('.ascii "abc', "does not end"),
      ('.byte "abc"', ".ascii"), (".byte", "takes"), (".byte 256", "8 bits"), (".word 65536", "16 bits"),
@@ -179,3 +180,67 @@ def test_include_mistakes(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_refusals(text: str, says: str) -> None:
     assert says in str(refused(text))
+
+
+# -- words that lead on -------------------------------------------------------------------------------------------
+
+
+def test_a_macro_without_its_include_is_named_with_the_file() -> None:
+    """`RESULT x` offered dx, cx and bx."""
+    error = refused("  RESULT answer")
+    assert 'there is a macro RESULT, but its file is not included: %include "results"' in str(error)
+    assert (error.line, error.column) == (1, 3)
+    assert '%include "apic"' in str(refused("X2APIC_SEND 1, 0x500"))
+    assert "unknown symbol 'answer'" in str(refused("mov eax, answer")), "a known instruction is not to blame"
+
+
+def test_an_undeclared_result_is_said_with_its_declaration() -> None:
+    error = refused('RESULTS_BASE = 0x1000\n%include "results"\nRESULT answer')
+    assert "; result: answer u64" in str(error)
+    assert "used at <text>:3" in str(error)
+    assert "; param: often = 1" in str(refused("mov eax, PARAM_often"))
+
+
+def test_a_missing_include_says_where_it_was_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.asm").write_text('%include "nowhere"')
+    with pytest.raises(PayloadError) as caught:
+        assemble_file("x.asm", constants={}, include_dirs=[""], cache=False)
+    assert "looked in the current folder, where x.asm is)" in str(caught.value)
+    with pytest.raises(PayloadError, match="looks nowhere"):
+        assemble('%include "nowhere"', constants={}, include_dirs=[], cache=False)
+
+
+# -- what a source may cost -----------------------------------------------------------------------------------------
+
+DOUBLING = ".macro A n\n .if \\n\n A \\n-1\n A \\n-1\n .endif\n.endm\nstart: A 40"
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "line"),
+    [
+        (DOUBLING, "macro A: more than", 0),
+        (".macro A n\n .if \\n\n A (\\n-1)\n A (\\n-1)\n.endif\n.endm\nA 30", "macro A", 0),
+        (".macro A\nB\nB\n.endm\n.macro B\nC\nC\n.endm\n.macro C\n.endm\n.rept 10000\nA\n.endr", "macro [ABC]", 0),
+        (".macro A x\nA \\x\\x\n.endm\nA 1", "nested|longer than", 2),
+        (".rept 100000\n.rept 100000\n.endr\n.endr", "more than 200000 lines", 0),
+        (".rept 1000\n.rept 1000\nnop\n.endr\n.endr", "more than 200000 lines", 0),
+        (".rept 1 << 60\n.endr", "out of range", 1),
+        (".rept 100000\n.irp x, 1, 2, 3\n.endr\n.endr", "more than 200000 lines", 0),
+        (".irp x, " + ", ".join(["1"] * 1000) + "\n.byte " + "\\x," * 800 + "1\n.endr", "more than 262144 char", 2),
+        (".space 1 << 40", "no sensible count", 1),
+        (".zero 16777217", "no sensible count", 1),
+        (".fill 1 << 30, 8", "no sensible count", 1),
+        (".rept 20\n.space 1 << 20\n.endr", "grows beyond", 2),
+        (".comm x, 1 << 60", "no sensible count", 1),
+        ("a: .p2align 40", "power of two", 1),
+        ("x = " + "(" * 200 + "1" + ")" * 200, "nested too deeply", 1),
+        (".if 1\n" * 3000 + ".endif\n" * 3000, "nested|more than", 0),
+    ],
+)  # fmt: skip
+def test_what_grows_without_end_is_refused(text: str, says: str, line: int) -> None:
+    """No bound is a time: each ends after as much work as a hundred of the largest payloads that come with pyvmm."""
+    error = refused(text)
+    assert re.search(says, str(error)), str(error)
+    assert error.line == line or not line
+    assert len(str(error)) < 1000, "a chain of macro uses is cut"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DEFAULT_BASE = 0x20000  # region `code` of vmm/machine/layout.py, which is above this floor
-VERSION = 1  # raise it when the same text gives other bytes, for whoever shares a cache between versions
+VERSION = 2  # raise it when the same text gives other bytes, for whoever shares a cache between versions
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 # What a result depends on: the floors below, and the guest map.

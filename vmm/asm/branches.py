@@ -11,12 +11,12 @@ from __future__ import annotations
 from vmm.asm.expression import Lookup, SourceError, evaluate
 from vmm.asm.operands import Operand
 
-_CONDITIONS = (
+CONDITIONS = (
     ("o",), ("no",), ("b", "c", "nae"), ("ae", "nb", "nc"), ("e", "z"), ("ne", "nz"), ("be", "na"), ("a", "nbe"),
     ("s",), ("ns",), ("p", "pe"), ("np", "po"), ("l", "nge"), ("ge", "nl"), ("le", "ng"), ("g", "nle"),
 )  # fmt: skip
-_SHORT = {f"j{name}": 0x70 + code for code, names in enumerate(_CONDITIONS) for name in names} | {"jmp": 0xEB}
-_NEAR = {f"j{name}": bytes((0x0F, 0x80 + code)) for code, names in enumerate(_CONDITIONS) for name in names}
+_SHORT = {f"j{name}": 0x70 + code for code, names in enumerate(CONDITIONS) for name in names} | {"jmp": 0xEB}
+_NEAR = {f"j{name}": bytes((0x0F, 0x80 + code)) for code, names in enumerate(CONDITIONS) for name in names}
 _NEAR |= {"jmp": b"\xe9", "call": b"\xe8", "xbegin": b"\xc7\xf8"}
 _LOOPS = {"loopne": 0xE0, "loopnz": 0xE0, "loope": 0xE1, "loopz": 0xE1, "loop": 0xE2}
 _COUNTED = {"jcxz": 16, "jecxz": 32, "jrcxz": 64}  # the width of the counter, which the address size chooses
@@ -33,8 +33,13 @@ def is_branch(mnemonic: str, operands: list[Operand]) -> bool:
     return (kind == "imm" and mnemonic in MNEMONICS) or (kind == "far" and mnemonic in _FAR)
 
 
-def encode(mnemonic: str, operand: Operand, mode: int, lookup: Lookup, address: int, old_size: int) -> bytes:
-    """The bytes at `address`; `old_size` is the size of the last pass, below which the instruction never shrinks."""
+def encode(
+    mnemonic: str, operand: Operand, mode: int, lookup: Lookup, address: int, old_size: int, other_width: bool = False
+) -> bytes:
+    """The bytes at `address`; `old_size` is the size of the last pass, below which the instruction never shrinks.
+
+    `other_width`: a size prefix before it swaps a distance of 16 and one of 32 bits.
+    """
     assert operand.node is not None
     target = evaluate(operand.node, lookup).number
     only_short = operand.distance == "short" or mnemonic in _LOOPS or mnemonic in _COUNTED
@@ -46,7 +51,7 @@ def encode(mnemonic: str, operand: Operand, mode: int, lookup: Lookup, address: 
         if only_short:
             raise SourceError(f"{mnemonic}: the target is {distance:#x} bytes away; 127 is the most", operand.column)
     opcode = _NEAR[mnemonic]
-    width = 2 if mode == 16 else 4
+    width = 2 if (mode == 16) != other_width else 4
     distance = target - (address + len(opcode) + width)
     if not -(1 << (8 * width - 1)) <= distance < 1 << (8 * width - 1):
         raise SourceError(f"{mnemonic}: the target is {distance:#x} bytes away, out of reach", operand.column)

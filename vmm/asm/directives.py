@@ -2,7 +2,7 @@
 """Directives to bytes: data, texts, filling and alignment. It knows no instruction but NOP.
 
 keystone never sees a directive: `.word 0x10000` gives nothing there, `.skip label - label` neither, `.fill` of labels
-never ends, `.quad` of 65 bits never ends, `.text` crashes and `.section` gives None.
+never ends, `.quad` of 65 bits never ends, `.text` crashes and `.section` gives None. Sections are sections.py's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from vmm.asm.expand import Statement, local_name, split_arguments
 from vmm.asm.expression import Lookup, Node, Parser, SourceError, evaluate, tokenize, unquote
+from vmm.asm.registers import words
 
 MAX_SIZE = 16 << 20  # of one directive and of a program, bytes
 
@@ -21,25 +22,25 @@ _WIDTHS = {
 }  # fmt: skip
 _TEXTS = {".ascii": b"", ".asciz": b"\0", ".string": b"\0"}
 MODES = {".code16": 16, ".code32": 32, ".code64": 64}
-# GNU as needs these; here they change nothing, because there is one section, one syntax and no linker.
-IGNORED = frozenset((".globl", ".global", ".text", ".intel_syntax", ".type", ".size", ".file", ".ident"))
+# GNU as and compilers need these; here they change nothing, because there is one syntax, no linker and no debugger.
+_IGNORED = frozenset(
+    words(
+        ".globl .global .intel_syntax .type .size .file .ident .loc .weak .local .hidden .internal .protected "
+        ".extern .version .symver .arch .addrsig .addrsig_sym .func .endfunc .att_mnemonic .intel_mnemonic"
+    )
+)
 _REFUSED = {
     ".org": "use .skip, .fill or .p2align: the load address is the host's",
-    ".section": "everything is one section: code and data follow each other as written",
-    ".data": "everything is one section: write data after the code",
-    ".rodata": "everything is one section: write data after the code",
-    ".bss": "everything is one section: reserve room with .skip",
     ".include": 'write %include "name"',
     ".att_syntax": "AT&T syntax is not supported, only Intel syntax",
     ".incbin": "put the bytes in .byte",
     ".float": "write the bits with .long",
     ".double": "write the bits with .quad",
     ".octa": "write two .quad, low half first",
-    ".endfunc": "remove it",
 }
 NAMES = (*_WIDTHS, *_TEXTS, *MODES, ".skip", ".zero", ".space", ".fill", ".p2align", ".align", ".balign", ".macro",
          ".endm", ".rept", ".irp", ".endr", ".if", ".else", ".elseif", ".endif", ".ifdef", ".ifndef", ".ifb", ".ifnb",
-         ".set", ".equ", ".error")  # fmt: skip
+         ".set", ".equ", ".error", ".section", ".text", ".data", ".bss", ".comm")  # fmt: skip
 
 # The recommended multi-byte NOPs (Intel SDM volume 2, NOP), for 32- and 64-bit code.
 _NOPS = tuple(
@@ -51,6 +52,11 @@ _NOPS = tuple(
 )  # fmt: skip
 
 Encode = Callable[[Lookup, int, int], bytes]  # (lookup, address, size in the last pass) -> bytes
+
+
+def ignored(word: str) -> bool:
+    """Whether a directive changes nothing here; `.cfi_*` is for unwinders."""
+    return word in _IGNORED or word.startswith(".cfi_")
 
 
 def nops(size: int, mode: int) -> bytes:
@@ -171,7 +177,8 @@ def _fill(statement: Statement) -> Encode:
 
 
 def _align(statement: Statement, mode: int) -> Encode:
-    numbers = _numbers(_without_limit(statement), 1, 2)
+    statement, limit = _limit(statement)
+    numbers = _numbers(statement, 1, 2)
 
     def encode(lookup: Lookup, address: int, old_size: int) -> bytes:
         value = numbers[0][1](lookup)
@@ -184,6 +191,8 @@ def _align(statement: Statement, mode: int) -> Encode:
             raise SourceError(f"{statement.word} {value}: the operand is a number of bytes, a power of two", column)
         lookup(".", column)  # this depends on the address
         size = -address % value
+        if limit is not None and size > limit:
+            return b""
         if len(numbers) == 1:
             return nops(size, mode)
         fill = numbers[1][1](lookup)
@@ -194,9 +203,11 @@ def _align(statement: Statement, mode: int) -> Encode:
     return encode
 
 
-def _without_limit(statement: Statement) -> Statement:
-    """`.p2align 4,,15`: GNU as' limit is dropped, since skipping the alignment is never what a payload wants."""
-    found = re.fullmatch(r"([^,]+),\s*,[^,]*", statement.rest)
+def _limit(statement: Statement) -> tuple[Statement, int | None]:
+    """`.p2align 4,,10`, as compilers write it: nothing is filled where more than ten bytes would be needed."""
+    found = re.fullmatch(r"([^,]+),([^,]*),\s*(\d+)\s*", statement.rest)
     if not found:
-        return statement
-    return Statement(statement.row, statement.word, statement.column, found[1], statement.rest_column, {})
+        return statement, None
+    rest = found[1] + (f",{found[2]}" if found[2].strip() else "")
+    column = statement.rest_column
+    return Statement(statement.row, statement.word, statement.column, rest, column, {}), int(found[3])

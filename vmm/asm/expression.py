@@ -24,7 +24,7 @@ _LIMIT = 1 << 80  # anything this large is a mistake; it also bounds the work
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
       | (?P<number>\d\w*)
-      | (?P<name>[A-Za-z_.$?][\w.$?]*)
+      | (?P<name>[A-Za-z_.$?][\w.$?]*(?:@\w+)?)
       | (?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
       | (?P<op><<|>>|<=|>=|==|!=|&&|\|\||[-+*/%&|^~!()<>=,:\[\]{}])""",
     re.VERBOSE,
@@ -221,6 +221,8 @@ class Parser:
         )
 
     def _name(self, token: Token) -> Node:
+        if "@" in token.text:
+            token = _relocated(token)
         lower = token.text.lower()
         if token.text in (".", "$"):
             return Node("here", token.column)
@@ -235,6 +237,14 @@ class Parser:
         if lower in REGISTERS:
             return Node("reg", token.column, text=lower)
         return Node("name", token.column, text=token.text)
+
+
+def _relocated(token: Token) -> Token:
+    """`memcpy@PLT` is memcpy, since everything is in reach; other ways through a table do not exist here."""
+    name, _, way = token.text.partition("@")
+    if way.upper() != "PLT":
+        raise SourceError(f"{token.text}: there is no linker, so no @{way}; compile with -fno-pic", token.column)
+    return Token(token.kind, name, token.column)
 
 
 def evaluate(node: Node, lookup: Lookup) -> Value:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One instruction to bytes: prefixes, quirks, branches, then keystone; what comes back is checked.
+"""One instruction to bytes: prefixes, quirks, branches, then keystone. vmm/asm/verify.py reads what comes out again.
 
-keystone cuts immediates without a word (`ret 0x10000`, `cmp al, 0x100`, `push 0x80000000`) and ends the whole process
-for `mov ah, r8b`: both are caught here.
+keystone cuts immediates without a word (`ret 0x10000`, `cmp al, 0x100`), which verify.py finds, and ends the whole
+process for `mov ah, r8b`, which is caught here.
 """
 
 from __future__ import annotations
@@ -11,16 +11,15 @@ import re
 from collections.abc import Callable, Iterable
 
 from vmm.abi.record import record, replace
-from vmm.asm import branches, keystone_engine, quirks, strings
+from vmm.asm import branches, keystone_engine, mend, quirks, strings, synonyms, verify
 from vmm.asm.expand import Statement, local_name
-from vmm.asm.expression import Lookup, SourceError, evaluate
+from vmm.asm.expression import Lookup, SourceError
 from vmm.asm.operands import Operand, parse, render
 from vmm.asm.registers import GPR32, GPR64
 from vmm.asm.source import default_folders, read_text
 
 _MNEMONIC = re.compile(r"[a-z][a-z0-9]*")
 _ATT = re.compile(r"%[a-z]{2,3}\b|\$(?:0x)?\d", re.IGNORECASE)
-_SHIFTS = frozenset(("shl", "shr", "sal", "sar", "rol", "ror", "rcl", "rcr"))
 
 
 @record
@@ -41,14 +40,51 @@ class Instruction:
 
     def encode(self, lookup: Lookup, address: int, old_size: int) -> bytes:
         """The bytes at `address`. Raises SourceError."""
+        try:
+            return self._encoded(lookup, address, old_size)
+        except SourceError:
+            # `RESULT answer` without its include: that the macro is missing comes before what its operand may mean.
+            if not self.relative and self._unknown():
+                raise self._no_such() from None
+            raise
+
+    def _unknown(self) -> bool:
+        """Whether nobody here has the mnemonic; asked only when something is wrong already."""
+        return not (
+            strings.is_string(self.mnemonic, self.operands)
+            or self.mnemonic in mend.STACK
+            or any(name.split()[0] == self.mnemonic for name, _ in quirks.FIXED)
+            or keystone_engine.knows(self.mnemonic, self.mode)
+        )
+
+    def _no_such(self) -> SourceError:
+        if found := _shared_macro(self.mnemonic):
+            return _not_included(*found, self.column)
+        near = ", ".join(self.suggest(self.mnemonic))
+        hint = f"; did you mean {near}?" if near else ""
+        return SourceError(f"unknown instruction {self.mnemonic!r}{hint}", self.column)
+
+    def _encoded(self, lookup: Lookup, address: int, old_size: int) -> bytes:
         if self.relative:
             if self.operands[0].kind == "far":
                 other = 0x66 in self.prefixes
                 return self.prefixes + branches.far(self.mnemonic, self.operands[0], self.mode, lookup, other)
             at = address + len(self.prefixes)
             size = old_size - len(self.prefixes)
-            return self.prefixes + branches.encode(self.mnemonic, self.operands[0], self.mode, lookup, at, size)
+            other = 0x66 in self.prefixes
+            code = branches.encode(
+                self.mnemonic, self.operands[0], self.mode, lookup, at, size, other and self.mode != 64
+            )
+            if other and self.mode == 64 and len(code) > 2:
+                raise SourceError(
+                    "data16 before a jump that is not short is read by some processors only: leave it out", self.column
+                )
+            return self.prefixes + code
         return self.prefixes + self._plain(lookup, address + len(self.prefixes))
+
+    def verify(self, code: bytes, lookup: Lookup, address: int) -> None:
+        """Raises SourceError where `code` is not what is written here; vmm/asm/layout.py asks once for each."""
+        verify.check(self, code, lookup, address)
 
     def _plain(self, lookup: Lookup, address: int) -> bytes:
         key = " ".join((self.mnemonic, *(operand.text for operand in self.operands if operand.kind == "reg")))
@@ -56,10 +92,8 @@ class Instruction:
             fixed = quirks.FIXED.get((key, self.mode))
             if fixed and all(operand.kind == "reg" for operand in self.operands):
                 return fixed
-        if self.mode == 16 and self.mnemonic in ("push", "ret", "retf") and len(self.operands) == 1:
-            operand = self.operands[0]
-            if operand.kind == "imm":
-                return self._word_immediate(lookup)
+        if self.mnemonic in mend.STACK and self.operands and all(operand.kind == "imm" for operand in self.operands):
+            return mend.stack(self.mnemonic, self.operands, self.mode, lookup, 0x66 in self.prefixes)
         if strings.is_string(self.mnemonic, self.operands):
             return strings.encode(self.mnemonic, self.column, self.operands, self.mode)
         mnemonic, wide = self._far_through_memory()
@@ -67,9 +101,8 @@ class Instruction:
         code = self._keystone(mnemonic, lookup, None, moffs)
         if any(operand.terms and operand.terms[0][0].kind == "ip" for operand in self.operands):
             code = self._keystone(mnemonic, lookup, address + len(code) + wide, moffs)
-        self._check_immediates(code, lookup)
-        if self.mode == 32 and mnemonic in quirks.NO_66_IN_32:
-            code = code.removeprefix(b"\x66")
+        code = mend.without_66(code, self.mnemonic, self.operands, self.mode)
+        code = mend.displacement(code, self.operands, lookup)
         if wide:  # REX.W, joined with a REX that is there already
             code = bytes((code[0] | 0x48,)) + code[1:] if code[0] & 0xF0 == 0x40 else b"\x48" + code
         return code
@@ -78,30 +111,16 @@ class Instruction:
         texts = [render(operand, self.mode, lookup, end, moffs) for operand in self.operands]
         if mnemonic in ("lar", "lsl") and len(texts) == 2:
             source = self.operands[1].register
-            if source and source.bits == 16 and source.kind == "gpr":
+            target = self.operands[0].register
+            if source and source.bits == 16 and source.kind == "gpr" and target and target.bits > 16:
                 # keystone wants the 32-bit name (LSL: the destination's width); the encoding is the same.
-                target = self.operands[0].register
-                wide = mnemonic == "lsl" and target is not None and target.bits == 64
+                wide = mnemonic == "lsl" and target.bits == 64
                 texts[1] = (GPR64 if wide else GPR32)[source.number]
         text = f"{mnemonic} {', '.join(texts)}".rstrip()
         try:
             return keystone_engine.encode(text, self.mode)
         except keystone_engine.Refused as e:
             raise self._explain(e, text) from None
-
-    def _word_immediate(self, lookup: Lookup) -> bytes:
-        """`push`, `ret` and `retf` with a number in 16-bit code: keystone makes them 32 bits wide."""
-        operand = self.operands[0]
-        assert operand.node is not None
-        value = evaluate(operand.node, lookup).number
-        low = -(1 << 15) if self.mnemonic == "push" else 0
-        if not low <= value < 1 << 16:
-            raise SourceError(f"{value:#x} does not fit in 16 bits", operand.column)
-        signed = value - (1 << 16) if value >= 1 << 15 else value
-        if self.mnemonic == "push" and -128 <= signed < 128:
-            return b"\x6a" + signed.to_bytes(1, "little", signed=True)
-        opcode = {"push": b"\x68", "ret": b"\xc2", "retf": b"\xca"}[self.mnemonic]
-        return opcode + (value & 0xFFFF).to_bytes(2, "little")
 
     def _far_through_memory(self) -> tuple[str, bool]:
         """`jmp far [m]`, `jmp fword ptr [m]` are keystone's ljmp; `tbyte` asks for the 64-bit offset."""
@@ -125,27 +144,16 @@ class Instruction:
         )
         return self.mnemonic if direct else ""
 
-    def _check_immediates(self, code: bytes, lookup: Lookup) -> None:
-        for operand in self.operands:
-            if operand.kind != "imm" or operand.node is None:
-                continue
-            value = evaluate(operand.node, lookup).number
-            if value == 1 and self.mnemonic in _SHIFTS:
-                continue
-            if not _contains(code, value):
-                raise SourceError(f"{value:#x} does not fit in this operand of {self.mnemonic}", operand.column)
-
     def _explain(self, refused: keystone_engine.Refused, text: str) -> SourceError:
         if refused.reason == "mnemonic":
-            near = ", ".join(self.suggest(self.mnemonic))
-            hint = f"; did you mean {near}?" if near else ""
-            if _is_shared_macro(self.mnemonic):
-                hint = ', but there is a macro for it: %include "insns"'
-            return SourceError(f"unknown instruction {self.mnemonic!r}{hint}", self.column)
+            return self._no_such()
         if sum(operand.kind == "mem" for operand in self.operands) > 1:
             return SourceError("two memory operands: load one into a register first", self.operands[1].column)
         memory = next((o for o in self.operands if o.kind == "mem"), None)
-        if memory and not memory.size and not any(o.kind == "reg" and o.text != "cl" for o in self.operands):
+        unsaid = self.mnemonic in synonyms.AMBIGUOUS or not any(
+            o.kind == "reg" and o.text != "cl" for o in self.operands
+        )
+        if memory and not memory.size and unsaid:
             return SourceError("the size of this memory is unknown: write dword ptr [...]", memory.column)
         if refused.reason == "feature":
             return SourceError(f"`{text}` does not exist in {self.mode}-bit code", self.column)
@@ -154,17 +162,6 @@ class Instruction:
             return SourceError(f"`{text}`: registers of different widths do not fit together", registers[-1].column)
         column = self.operands[-1].column if self.operands else self.column
         return SourceError(f"no such form: `{text}`", column)
-
-
-def _contains(code: bytes, value: int) -> bool:
-    """Whether the number stands in the bytes in a width that keeps it: cut immediates do not."""
-    candidates = {value, *(value - (1 << bits) for bits in (16, 32, 64) if value >> (bits - 1) == 1)}
-    return any(
-        (candidate & ((1 << 8 * width) - 1)).to_bytes(width, "little") in code[1:]
-        for candidate in candidates
-        for width in (1, 2, 4, 8)
-        if -(1 << (8 * width - 1)) <= candidate < (1 << (8 * width))
-    )
 
 
 def _high_byte_clash(operands: list[Operand], mode: int) -> int:
@@ -195,14 +192,17 @@ def build(statement: Statement, mode: int, suggest: Callable[[str], Iterable[str
         column = rest_column + len(rest) - len(stripped)
         if not stripped:
             raise SourceError(f"{word} needs an instruction after it, on the same line", statement.column)
-        word, _, rest = stripped.partition(" ")
-        rest_column = column + len(word) + 1
+        word = stripped.split(None, 1)[0]
+        rest = stripped[len(word) :]
+        rest_column = column + len(word)
         word = word.lower()
     if hint := quirks.NOT_INSTRUCTIONS.get(word):
         raise SourceError(f"{word!r} is not known here; write {hint}", column)
     if word.startswith("%"):
         raise SourceError(f"{word!r}: AT&T syntax and NASM directives are not supported; write Intel syntax", column)
     if not _MNEMONIC.fullmatch(word):
+        if found := _shared_macro(word):
+            raise _not_included(*found, column)
         raise SourceError(f"expected an instruction, found {word!r}", column)
     if _ATT.search(rest):
         raise SourceError("AT&T syntax is not supported: write `mov rax, rbx`, destination first", rest_column)
@@ -214,6 +214,10 @@ def build(statement: Statement, mode: int, suggest: Callable[[str], Iterable[str
     operands = parse(rest, rest_column, mode, local)
     if word in ("ljmp", "lcall") and len(operands) == 2 and operands[0].kind == operands[1].kind == "imm":
         operands = [replace(operands[1], kind="far", selector=operands[0].node)]  # `ljmp 0x8, label`, as GNU as has it
+    if word == "movsx" and len(operands) == 2 and _bits(operands[1]) == 32:
+        word = "movsxd"  # the manual's name for this width; compilers write movsx
+    if word == "xlatb" and operands:
+        raise SourceError("xlatb takes no operands: it reads [rbx + al]", operands[0].column)
     if word == "nop" and operands:
         raise SourceError("keystone encodes nop with operands wrongly: use .p2align or .byte", column)
     if clash := _high_byte_clash(operands, mode):
@@ -221,7 +225,14 @@ def build(statement: Statement, mode: int, suggest: Callable[[str], Iterable[str
     if operands and word in ("lgdtd", "lidtd") and mode == 16:
         prefixes.append(0x66)
         word = word[:-1]
+    elif word in ("lgdt", "lidt", "sgdt", "sidt") and mode == 16 and operands and operands[0].size == "fword":
+        prefixes.append(0x66)  # six bytes: all of the base counts, as GNU as has it
     return Instruction(word, column, mode, bytes(prefixes), operands, suggest)
+
+
+def _bits(operand: Operand) -> int:
+    """The width of a register or of memory that says it; 0 where it is unsaid."""
+    return operand.register.bits if operand.register else {"byte": 8, "word": 16, "dword": 32}.get(operand.size, 0)
 
 
 def _prefix(word: str, mode: int, column: int) -> int | None:
@@ -235,12 +246,19 @@ def _prefix(word: str, mode: int, column: int) -> int | None:
     return None
 
 
-def _is_shared_macro(word: str) -> bool:
-    """Whether `insns.inc` has a macro of this name; asked only when something is wrong already."""
+def _shared_macro(word: str) -> tuple[str, str] | None:
+    """A macro of this name in the files that come with pyvmm, and its file; asked only when something is wrong."""
     from pathlib import Path
 
-    files = [Path(folder, "insns.inc") for folder in default_folders()]
-    return any(re.search(rf"^\.macro {re.escape(word)}\b", read_text(file), re.M) for file in files if file.is_file())
+    for folder in default_folders():
+        for file in sorted(Path(folder).glob("*.inc")):
+            if found := re.search(rf"^\.macro ({re.escape(word)})\b", read_text(file), re.M | re.I):
+                return found[1], file.stem
+    return None
+
+
+def _not_included(name: str, file: str, column: int) -> SourceError:
+    return SourceError(f'there is a macro {name}, but its file is not included: %include "{file}"', column)
 
 
 def near(word: str, candidates: Iterable[str]) -> list[str]:

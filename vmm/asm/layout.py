@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from vmm.abi.record import field, record
-from vmm.asm import directives, instruction, quirks
+from vmm.asm import directives, instruction, quirks, sections
 from vmm.asm.directives import Encode
 from vmm.asm.expand import Constant, Label, Statement
-from vmm.asm.expression import SourceError, Value, evaluate
+from vmm.asm.expression import Lookup, SourceError, Value, evaluate
 from vmm.asm.instruction import near
 from vmm.asm.program import Line, Program
 from vmm.asm.registers import REGISTERS
@@ -21,19 +21,28 @@ from vmm.asm.source import Row
 from vmm.errors import PayloadError
 
 MAX_PASSES = 40
+# Names that a payload's header makes; what to write there.
+_FROM_HEADER = {
+    "R_": "result; write `; result: {} u64 WHAT IT IS`",
+    "PARAM_": "parameter; write `; param: {} = 1 WHAT IT IS`",
+}
 _SETTLE = 8  # from this pass on an instruction only grows, and NOPs fill the difference
 
 
 @record(frozen=False)
 class _Piece:
-    """One statement on its way: `code` of the last pass, `fixed` once it is known to depend on no address."""
+    """One statement on its way: `code` of the last pass, `fixed` once it is known to depend on no address.
+
+    `own` is how much of `code` is the statement's own: NOPs may follow. `verify` reads an instruction's bytes again.
+    """
 
     statement: Statement
     mode: int
     encode: Encode
     code: bytes = b""
     fixed: bool = False
-    pads: bool = False
+    verify: Callable[[bytes, Lookup, int], None] | None = None
+    own: int = 0
 
 
 @record(frozen=False, cached=True)
@@ -72,6 +81,9 @@ class _Names:
     def _unknown(self, name: str) -> str:
         if " " in name:
             return f"no local label {name.split()[0]}: after this line"
+        for prefix, what in _FROM_HEADER.items():
+            if name.startswith(prefix):
+                return f"unknown symbol {name!r}: the header declares no {what.format(name.removeprefix(prefix))}"
         known = [label for label in self.labels if " " not in label]
         found = ", ".join(near(name, (*known, *self.constants, *self.given, *REGISTERS)))
         return f"unknown symbol {name!r}" + (f"; did you mean {found}?" if found else "")
@@ -90,24 +102,48 @@ def lay_out(
     `items` is consumed before `constants` and `macros` are looked at, since reading it is what fills them.
     """
     names = _Names(given, constants)
-    ordered: list[Label | _Piece] = []
     where: dict[str, Row] = {}
-    mode = 64
-    for item in items:
-        if isinstance(item, Label):
-            _declare(item, names, where)
-            ordered.append(item)
-        elif item.word in directives.MODES:
-            mode = directives.MODES[item.word]
-        elif item.word not in directives.IGNORED:
-            ordered.append(_piece(item, mode, macros))
+    ordered = _in_order(items, names, where, macros)
     for label, row in where.items():
         if label in constants:
             other = constants[label].row
             raise row.error(f"{label} is both a label and a constant, defined at {other.file}:{other.line}")
     _check_constants(constants, names)
     _settle(ordered, names, base)
+    _verify(ordered, names, base)
     return _program(ordered, names, name, base)
+
+
+def _in_order(
+    items: Iterable[Label | Statement], names: _Names, where: dict[str, Row], macros: Mapping[str, object]
+) -> list[Label | _Piece]:
+    """Labels and pieces, section after section."""
+    section = sections.Sections()
+    found: dict[str, list[Label | _Piece]] = {}
+    mode = 64
+
+    def add(item: Label | Statement, name: str) -> None:
+        if isinstance(item, Label):
+            _declare(item, names, where)
+        found.setdefault(name, []).append(item if isinstance(item, Label) else _piece(item, mode, macros))
+
+    for item in items:
+        if isinstance(item, Statement) and item.word in sections.WORDS:
+            try:
+                if item.word not in (".comm", ".lcomm"):
+                    section.switch(item)
+                    continue
+                for each in sections.common(item):
+                    add(each, ".bss")
+            except SourceError as e:
+                raise item.row.error(e.what, e.column) from None
+        elif section.dropped:
+            continue
+        elif isinstance(item, Statement) and item.word in directives.MODES:
+            mode = directives.MODES[item.word]
+        elif isinstance(item, Label) or not directives.ignored(item.word):
+            add(item, section.current)
+    return [item for name in sorted(found, key=section.key) for item in found[name]]
 
 
 def _declare(label: Label, names: _Names, where: dict[str, Row]) -> None:
@@ -143,7 +179,7 @@ def _piece(statement: Statement, mode: int, macros: Mapping[str, object]) -> _Pi
         parsed = instruction.build(statement, mode, instructions)
     except SourceError as e:
         raise statement.row.error(e.what, e.column) from None
-    return _Piece(statement, mode, parsed.encode, pads=True)
+    return _Piece(statement, mode, parsed.encode, verify=parsed.verify)
 
 
 def _settle(ordered: list[Label | _Piece], names: _Names, base: int) -> None:
@@ -155,6 +191,24 @@ def _settle(ordered: list[Label | _Piece], names: _Names, base: int) -> None:
             return
     piece = next(item for item in ordered if isinstance(item, _Piece) and not item.fixed)
     raise piece.statement.row.error("the layout does not settle: sizes here depend on each other in a circle")
+
+
+def _verify(ordered: list[Label | _Piece], names: _Names, base: int) -> None:
+    """No instruction is believed before its bytes were decoded again: see vmm/asm/verify.py."""
+    address = base
+    believed: set[tuple[int, str, str, bytes]] = set()  # what stands in many places is read once
+    for item in ordered:
+        if isinstance(item, Label):
+            continue
+        key = (item.mode, item.statement.word, item.statement.rest, item.code[: item.own])
+        if item.verify and not (item.fixed and key in believed):
+            believed.add(key)
+            names.here = address
+            try:
+                item.verify(item.code[: item.own], names.lookup, address)
+            except SourceError as e:
+                raise item.statement.row.error(e.what, e.column) from None
+        address += len(item.code)
 
 
 @record(frozen=False)
@@ -195,7 +249,8 @@ def _encode(piece: _Piece, names: _Names, address: int, turn: int, moved: _Moved
     if error and piece.fixed:
         raise error
     moved.error = moved.error or error  # it may vanish when labels have their places
-    if turn >= _SETTLE and piece.pads and len(code) < len(piece.code):
+    piece.own = len(code)
+    if turn >= _SETTLE and piece.verify and len(code) < len(piece.code):
         code += directives.nops(len(piece.code) - len(code), piece.mode)
     moved.sizes = moved.sizes or len(code) != len(piece.code)
     piece.code = code
@@ -222,5 +277,8 @@ def _program(ordered: list[Label | _Piece], names: _Names, name: str, base: int)
             origin = f"{macro} ({row.file}:{row.line})"
         lines.append(Line(base + len(code), len(item.code), file, line, text, origin))
         code += item.code
-    symbols = {label: address for label, address in names.labels.items() if address is not None and " " not in label}
+    known = [(label, address) for label, address in names.labels.items() if address is not None and " " not in label]
+    symbols = dict(
+        sorted(known, key=lambda each: each[1])
+    )  # sections may have moved them; of equals the first stays so
     return Program(name, base, bytes(code), symbols, tuple(lines))

@@ -57,6 +57,13 @@ def _operand(tokens: list[Token], end: int, mode: int, local: Callable[[str, str
     tokens, suffix = _decorations(tokens)
     if not tokens:  # `{rn-sae}`, an operand of its own
         return Operand("reg", end - len(suffix), suffix=suffix)
+    if (
+        len(tokens) > 2
+        and tokens[0].text == "["
+        and tokens[1].text.lower() in SIZES
+        and tokens[2].text.lower() == "ptr"
+    ):
+        tokens, end = tokens[1:-1], tokens[-1].column  # gcc: jmp [QWORD PTR .L4[0+rax*8]]
     parser = Parser(tokens, end, local)
     column = parser.peek().column
     size = distance = segment = ""
@@ -69,11 +76,15 @@ def _operand(tokens: list[Token], end: int, mode: int, local: Callable[[str, str
         elif word in DISTANCES:
             distance = word
     token = parser.peek()
+    if token.text.lower() == "flat" and parser.peek(1).text == ":":  # gcc: OFFSET FLAT:x
+        parser.take()
+        parser.take()
     if token.text.lower() in SEGMENTS and parser.peek(1).text == ":":
         segment = parser.take().text.lower()
         parser.take()
-        if parser.peek().text != "[":
+        if parser.peek().text != "[" and not size:
             raise SourceError(f"write {segment}:[...] for memory in a segment", token.column)
+        token = parser.peek()
     if parser.peek().text == "[" and parser.peek().kind == "op":
         operand = _memory(parser, column, segment, mode)
         parser.finish()
@@ -92,11 +103,15 @@ def _operand(tokens: list[Token], end: int, mode: int, local: Callable[[str, str
         offset = parser.expression()
         parser.finish()
         return Operand("far", column, node=offset, selector=node)
-    if parser.peek().text == "[":
-        raise SourceError("write the sum inside one pair of brackets: [label + rax]", parser.peek().column)
+    if parser.peek().text == "[" or (
+        size and (segment or _has_name(node))
+    ):  # gcc: x[rip], DWORD PTR x, QWORD PTR fs:40
+        operand = _memory(parser, column, segment, mode, node)
+        parser.finish()
+        return replace(operand, size=size, distance=distance, suffix=suffix)
     parser.finish()
     if size:
-        raise SourceError(f"{size} ptr wants memory in brackets; a label alone is its address", column)
+        raise SourceError(f"{size} ptr wants memory in brackets: a number alone is itself", column)
     return Operand("imm", column, distance=distance, suffix=suffix, node=node)
 
 
@@ -132,13 +147,21 @@ def _check_mode(register: Register, mode: int, column: int) -> None:
         raise SourceError(f"{register.name} exists in 64-bit code only; this is .code{mode}", column)
 
 
-def _memory(parser: Parser, column: int, segment: str, mode: int) -> Operand:
-    parser.expect("[")
-    if parser.peek().text.lower() in SEGMENTS and parser.peek(1).text == ":":
-        segment = parser.take().text.lower()
-        parser.take()
-    node = parser.expression()
-    parser.expect("]")
+def _has_name(node: Node) -> bool:
+    return node.op == "name" or any(_has_name(arg) for arg in node.args)
+
+
+def _memory(parser: Parser, column: int, segment: str, mode: int, before: Node | None = None) -> Operand:
+    """One or more sums in brackets; `before` is what stands in front of them: `x[rip]` is `[rip + x]`."""
+    node = before
+    while node is None or parser.peek().text == "[":
+        parser.expect("[")
+        if parser.peek().text.lower() in SEGMENTS and parser.peek(1).text == ":":
+            segment = parser.take().text.lower()
+            parser.take()
+        inner = parser.expression()
+        parser.expect("]")
+        node = inner if node is None else Node("+", inner.column, (inner, node))
     terms: list[tuple[Register, int, int]] = []
     displacement = _split(node, 1, terms)
     for register, _, at in terms:

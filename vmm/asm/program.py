@@ -43,8 +43,8 @@ class Program:
 
     @property
     def entry(self) -> int:
-        """The symbol `start`, or the first byte."""
-        return self.symbols.get("start", self.base)
+        """The symbol `start`, else `_start`, the name that linkers know, else the first byte."""
+        return self.symbols.get("start", self.symbols.get("_start", self.base))
 
     @property
     def end(self) -> int:

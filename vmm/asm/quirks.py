@@ -33,6 +33,7 @@ FIXED = {
     ("ret", 16): b"\xc3", ("retf", 16): b"\xcb",  # keystone: 66 c3, which pops four bytes
     ("sysretq", 64): b"\x48\x0f\x07", ("sysretl", 64): b"\x0f\x07", ("sysretd", 64): b"\x0f\x07",
     ("sysexitq", 64): b"\x48\x0f\x35", ("sysexitl", 64): b"\x0f\x35", ("sysexitd", 64): b"\x0f\x35",
+    ("endbr64", 64): b"\xf3\x0f\x1e\xfa", ("endbr32", 32): b"\xf3\x0f\x1e\xfb",
     ("vmrun", 64): b"\x0f\x01\xd8", ("vmload", 64): b"\x0f\x01\xda", ("vmsave", 64): b"\x0f\x01\xdb",
 }  # fmt: skip
 for _name, _byte in (("es", 0x06), ("cs", 0x0E), ("ss", 0x16), ("ds", 0x1E)):
@@ -43,9 +44,6 @@ FIXED |= {
     ("push fs", 32): b"\x0f\xa0", ("pop fs", 32): b"\x0f\xa1",
     ("push gs", 32): b"\x0f\xa8", ("pop gs", 32): b"\x0f\xa9",
 }  # fmt: skip
-
-# keystone puts 66 before these in 32-bit code: with it the processor drops the top byte of the base.
-NO_66_IN_32 = frozenset(("lgdt", "lidt", "sgdt", "sidt"))
 
 REFUSED = {  # (mnemonic, mode) -> why, and what to write
     ("iret", 64): "iret pops 16-bit values here: write iretq",
@@ -60,7 +58,7 @@ REFUSED = {  # (mnemonic, mode) -> why, and what to write
 NOT_INSTRUCTIONS = {  # what other assemblers call things -> what to write here
     "db": ".byte", "dw": ".word", "dd": ".long", "dq": ".quad", "resb": ".skip", "resw": ".skip", "resd": ".skip",
     "resq": ".skip", "times": ".rept COUNT ... .endr, or .fill COUNT, SIZE, VALUE", "align": ".p2align",
-    "section": "nothing: everything is one section", "segment": "nothing: everything is one section",
+    "section": ".section NAME, or nothing: all are joined, code first", "segment": ".section NAME, or nothing",
     "global": "nothing: every label is visible", "extern": "nothing: there is no linker",
     "bits": ".code16, .code32 or .code64", "use16": ".code16", "use32": ".code32", "use64": ".code64",
     "org": "nothing: the host chooses the load address", "%define": "NAME = value", "%macro": ".macro NAME a, b",

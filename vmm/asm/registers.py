@@ -13,6 +13,11 @@ else:
     from vmm.abi.light import NamedTuple
 
 
+def words(text: str) -> list[str]:
+    """The words of a table."""
+    return text.split()
+
+
 class Register(NamedTuple):
     """`kind` is one of gpr, segment, control, debug, ip, fpu, mmx, vector, mask, bound; `bits` its width."""
 
