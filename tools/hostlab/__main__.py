@@ -21,6 +21,8 @@ EPILOG = """\
 exit status: 0 every verdict is the expected one (a host whose source the registry does not have today is skipped, by
              name), 1 one is not, or a host failed, 2 usage, or something is missing on this machine, 130 interrupted"""
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class Progress:
     """Lines with the seconds since the start and the host's name; on a terminal and in a log alike."""
@@ -52,7 +54,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
     parser.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
     args = parser.parse_args(words)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, _interrupt)
     try:
         named = [
@@ -72,6 +74,10 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    """End the emulators first: threads follow them, and hear of no signal. A second one changes nothing."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    emulator.end_all()
     raise KeyboardInterrupt
 
 
@@ -91,8 +97,6 @@ def _all(named: list[hosts.Host], out: Path, at_once: int) -> int:
         reports += [each.result() for each in runs]
     except KeyboardInterrupt:
         pool.shutdown(wait=False, cancel_futures=True)
-        # Before anything is waited for: each emulator is followed by a thread, which hears of no signal.
-        emulator.end_all()
         raise
     finally:
         pool.shutdown()
