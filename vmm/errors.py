@@ -112,9 +112,9 @@ def resource_hint(err: int, call: str = "") -> str:
     """Which resource an errno says is used up, its limit as it is now, and what to do; empty for another errno."""
     import resource
 
-    def limit(which: int, unit: int = 1) -> str:
+    def limit(which: int, unit: int = 1, name: str = "") -> str:
         soft = resource.getrlimit(which)[0]
-        return "unlimited" if soft == resource.RLIM_INFINITY else f"{soft // unit:,}"
+        return "unlimited" if soft == resource.RLIM_INFINITY else f"{soft // unit:,}{name}"
 
     if err == _errno.EMFILE:
         try:
@@ -130,7 +130,7 @@ def resource_hint(err: int, call: str = "") -> str:
         return "the host's open files are used up (fs.file-max); close some, here or in other processes"
     if err == _errno.ENOMEM:
         return (
-            f"memory is used up: the limit of this process' address space is {limit(resource.RLIMIT_AS, 1024)} KiB "
+            f"memory is used up: the limit of this process' address space is {limit(resource.RLIMIT_AS, 1024, ' KiB')} "
             "(`ulimit -v`), other limits are the host's own memory and that of a control group; use less of it "
             "(a smaller `memory`, fewer machines), or raise the limit"
         )

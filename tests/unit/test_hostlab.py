@@ -167,7 +167,7 @@ def test_nothing_runs_on_after_a_signal(tmp_path: Path, number: int) -> None:
         "import sys; from pathlib import Path; from tools.hostlab import __main__ as m, emulator, lab\n"
         "def say(line): print(line, flush=True)\n"
         "lab.prepare = lambda host, say: lab.Prepared(host, None)\n"
-        "m.lab.run = lambda each, out, say: emulator.run("
+        "m.lab.run = lambda each, out, _: emulator.run("
         f"[sys.executable, '-c', {inner!r}], out / each.host.name, limit=300, say=say)\n"
         f"sys.exit(m.main(['svm-6.1', 'vmx-6.1', '--out', {str(tmp_path)!r}]))\n"
     )
