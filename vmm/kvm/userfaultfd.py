@@ -252,10 +252,14 @@ class FaultHandler(Closes):
         try:
             self._serve(fault)
         except BaseException as error:
-            self.error = error
-            self._uffd.release()
+            self.fail(error)
             return False
         return True
+
+    def fail(self, error: BaseException) -> None:
+        """On the thread, before it ends: keep the error, and let go of who waits for a page."""
+        self.error = error
+        self._uffd.release()
 
     def close(self) -> None:
         """End the thread; faults from now on are read by nobody. Idempotent."""
@@ -272,8 +276,12 @@ class FaultHandler(Closes):
 
 def _live(uffd: Userfaultfd, end: int, who: weakref.ref[FaultHandler]) -> None:
     """The thread. While it waits it does not hold its handler, so that one that nobody else holds is closed."""
-    while end not in _readable(None, uffd.fd, end):
-        fault, handler = uffd.read(), who()
-        if handler is None or (fault is not None and not handler.serve(fault)):
-            return
-        del handler
+    try:
+        while end not in _readable(None, uffd.fd, end):
+            fault, handler = uffd.read(), who()
+            if handler is None or (fault is not None and not handler.serve(fault)):
+                return
+            del handler
+    except HostError as error:  # it cannot be read; or it was closed, while `serve` took longer than its patience
+        if (handler := who()) is not None:
+            handler.fail(error)
