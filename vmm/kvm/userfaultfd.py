@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from vmm.errors import KvmCallError, MissingCapability, UsageError, errno_name
+from vmm.errors import HostError, KvmCallError, MissingCapability, UsageError, errno_name
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Closes, Handle, new
 from vmm.kvm.memory import PAGE
