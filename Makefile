@@ -11,6 +11,13 @@ COVERAGE ?= --cov --cov-report=term
 BENCH_ARGS ?=
 HOSTS ?= svm-newest svm-6.1 vmx-6.1
 HOSTS_OUT ?= build/hosts
+HOSTS_CPUS ?= 2
+HOSTS_CPU ?=
+HOSTS_FLAVOUR ?= cloud-amd64
+HOSTS_RELEASE ?=
+HOSTS_STEPS ?=
+HOSTS_AT_ONCE ?= 2
+HOSTS_PATIENCE ?= 1
 HOSTS_ARGS ?=
 
 VENV := .venv
@@ -30,7 +37,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  BENCH_ARGS="$(BENCH_ARGS)"'
-	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  HOSTS_ARGS="$(HOSTS_ARGS)" (docs/hostlab.md)'
+	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  and more: docs/hostlab.md'
 
 run: build ## build, ask whether this host can run guests, run a few, prove every paravirtual feature
 	@$(PYVMM) doctor
@@ -78,7 +85,9 @@ bench/floor: bench/floor.c
 	@$(CC) -O2 -Wall -Wextra -o $@ $< -lpthread
 
 hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdicts with the expected ones
-	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' $(HOSTS_ARGS)
+	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
+	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --at-once '$(HOSTS_AT_ONCE)' \
+	    --patience '$(HOSTS_PATIENCE)' $(HOSTS_ARGS)
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
 	@rm -rf dist build/lib build/bdist.*

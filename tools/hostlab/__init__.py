@@ -2,10 +2,10 @@
 """Real SVM and VMX hosts without the hardware: `make hosts` (docs/hostlab.md).
 
 hosts.py      which host: emulator, kernel, CPUs
-store.py      what was made before is not made again
+store.py      what was made before is not made again; tools.py: commands of this machine, ended with the lab
 packages.py   Debian packages of another release than this machine's
 root.py       the hosts' file system; kernel.py: a kernel and the initramfs that mounts it
-parcel.py     the disk with the wheel, the tests and the steps; results.py: what comes back
+parcel.py     the disk with the wheel, the tests and the steps, and what comes back on it
 qemu.py, bochs.py   the emulators; emulator.py: a run of one, with limits
-judge.py      what was expected, and what came
+expected.py   what is expected of a host; judge.py: what came instead; draft.py: the start of a file
 """

@@ -4,118 +4,165 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import signal
 import sys
-import threading
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
 
-from . import emulator, hosts, lab, store
-from .errors import LabError, NotToBeHad
+from . import bochs, hosts, lab, parcel, qemu, store, tools
+from .errors import LabError, NotToBeHad, Stopped
+from .progress import Progress
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ALWAYS_NEEDED = ("apt-get", "apt-cache", "dpkg-deb", "mmdebstrap", "genext2fs", "depmod", "cpio", "tar")
 EPILOG = """\
 exit status: 0 every verdict is the expected one (a host whose source the registry does not have today is skipped, by
-             name), 1 one is not, or a host failed, 2 usage, or something is missing on this machine, 130 interrupted"""
+             name), 1 one is not, or a host failed, 2 usage, or something is missing on this machine, 128 and the
+             signal's number when it was ended by one"""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Progress:
-    """Lines with the seconds since the start and the host's name; on a terminal and in a log alike."""
+class Ended(BaseException):
+    """By this signal."""
 
-    def __init__(self) -> None:
-        self._begin = time.monotonic()
-        self._lock = threading.Lock()
-
-    def __call__(self, name: str, text: str) -> None:
-        with self._lock:
-            print(f"{time.monotonic() - self._begin:6.0f} s  {name:<12}{text}", file=sys.stderr, flush=True)
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
-def main(words: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options; `make hosts` gives them by its variables."""
+    made = argparse.ArgumentParser(
         prog="python -m tools.hostlab",
         description="Start emulated SVM and VMX hosts, run pyvmm there, compare its verdicts with the expected ones.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("hosts", nargs="*", metavar="HOST", help=f"svm-KERNEL or vmx-KERNEL: {' '.join(hosts.DEFAULT)}")
-    parser.add_argument("--out", type=Path, default=Path("build/hosts"), help="folder for what the hosts hand back")
-    parser.add_argument("--cpus", type=int, default=2, help="of each host (2)")
-    parser.add_argument("--model", default="", help="the emulator's name of a CPU, instead of the lab's choice")
-    parser.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
-    parser.add_argument(
-        "--release", default="", help="the Debian release of the kernel, for example bookworm-backports"
-    )
-    parser.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
-    parser.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
-    args = parser.parse_args(words)
+    made.add_argument("hosts", nargs="*", metavar="HOST", help=f"svm-KERNEL or vmx-KERNEL: {' '.join(hosts.DEFAULT)}")
+    made.add_argument("--out", type=Path, default=Path("build/hosts"), help="folder for what the hosts hand back")
+    made.add_argument("--cpus", type=int, default=2, help="of each host (2)")
+    made.add_argument("--model", default="", help="the emulator's name of a CPU, instead of the lab's choice")
+    made.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
+    made.add_argument("--release", default="", help="the Debian release of the kernel, for example bookworm-backports")
+    made.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
+    made.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
+    made.add_argument("--patience", type=float, default=1.0, help="factor of all time limits, for a slow machine (1)")
+    return made
+
+
+def main(words: list[str] | None = None) -> int:
+    args = parser().parse_args(words)
     for number in SIGNALS:
-        signal.signal(number, _interrupt)
+        signal.signal(number, _end)
     try:
         named = [
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
                 extra=tuple(args.steps),
             )
-            for word in args.hosts or hosts.DEFAULT
+            for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip
-        return _all(named, args.out, max(1, args.at_once))
+        hosts.one_emulator(named)
+        parcel.limits([step for host in named for step in host.steps])
+        _need(named)
+        with _alone(args.out):
+            return _all(named, args)
     except LabError as error:
         print(f"hosts: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("hosts: interrupted", file=sys.stderr)
-        return 130
+    except Ended as error:
+        print(f"hosts: ended by {signal.Signals(error.number).name}", file=sys.stderr)
+        return 128 + error.number
 
 
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    """End the emulators first: threads follow them, and hear of no signal. A second one changes nothing."""
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
-    emulator.end_all()
-    raise KeyboardInterrupt
+def _end(number: int, frame: FrameType | None) -> None:
+    for other in SIGNALS:
+        signal.signal(other, signal.SIG_IGN)  # putting things away is under way, and is short
+    raise Ended(number)
 
 
-def _all(named: list[hosts.Host], out: Path, at_once: int) -> int:
+def _need(named: list[hosts.Host]) -> None:
+    """Everything that is missing here is said before any work. Raises: LabError."""
+    kinds = {host.emulator for host in named}
+    commands = [*ALWAYS_NEEDED]
+    commands += qemu.COMMANDS if "qemu" in kinds else ()
+    commands += bochs.COMMANDS if "bochs" in kinds else ()
+    tools.need(*commands)
+    if "bochs" in kinds:
+        bochs.check()
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raises: LabError, while another run writes into this folder."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LabError(f"another run writes into {out}\n  try: HOSTS_OUT=FOLDER") from error
+        yield
+
+
+def _all(named: list[hosts.Host], args: argparse.Namespace) -> int:
     progress = Progress()
     store.prune()
-    reports: list[lab.Report] = []
-    ready: list[lab.Prepared] = []
-    for host in named:
+    seen: set[str] = set()
+
+    def one(host: hosts.Host) -> lab.Report | None:
+        say = partial(progress, host.name)
         try:
-            ready.append(lab.prepare(host, partial(progress, host.name)))
+            settled, archive, found = lab.settle(host, say)
+            if settled.name in seen:  # svm-newest is svm-7.2 today
+                return None
+            seen.add(settled.name)
+            say = partial(progress, settled.name)
+            host = settled
+            report = lab.run(lab.prepare(host, archive, found, say), args.out, args.patience, say)
         except NotToBeHad as error:
-            reports.append(lab.Report(host.name, "", skipped=str(error)))
-    pool = ThreadPoolExecutor(at_once)
+            report = lab.Report(host.name, "", skipped=str(error))
+        except (LabError, OSError) as error:
+            report = lab.Report(host.name, "failed", (str(error),))
+        say(last_line(report))
+        return report
+
+    pool = ThreadPoolExecutor(max(1, args.at_once))
     try:
-        runs = [pool.submit(lab.run, each, out, partial(progress, each.host.name)) for each in ready]
-        reports += [each.result() for each in runs]
-    except KeyboardInterrupt:
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+        runs = [pool.submit(one, host) for host in named]
+        reports = [each.result() for each in runs]
     finally:
-        pool.shutdown()
-    return _tell(reports, out)
+        tools.stop()
+        pool.shutdown(cancel_futures=True)
+    return tell([each for each in reports if each], args.out)
 
 
-def _tell(reports: list[lab.Report], out: Path) -> int:
+def last_line(report: lab.Report) -> str:
+    """How a host ended, without its name."""
+    if report.skipped:
+        return f"skipped: {' '.join(report.skipped.split())}"
+    ending = f"  {len(report.failed)} NOT as expected" if report.failed else ""
+    return f"{report.line}{ending}"
+
+
+def tell(reports: list[lab.Report], out: Path) -> int:
+    """What is not as expected, row by row; where the documents are; a line a host. The exit status."""
     for report in reports:
         for line in report.failed:
             print(f"{report.name}  {line}")
-    print(f"doctor.json, probe.json, junit.xml and console.txt of each host: {out}/")
+    print(f"doctor.json, probe.json, junit.xml and console.txt of each host: {out}/HOST/")
     for report in reports:
-        if report.skipped:
-            print(f"{report.name}  skipped: {' '.join(report.skipped.split())}")
-        else:
-            ending = f"  {len(report.failed)} NOT as expected" if report.failed else ""
-            print(f"{report.name}  {report.line}{ending}")
+        print(f"{report.name}  {last_line(report)}")
+    sys.stdout.flush()
     return 1 if any(report.failed for report in reports) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with contextlib.suppress(Stopped):
+        sys.exit(main())

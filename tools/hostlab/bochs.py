@@ -8,6 +8,7 @@ APICv (Bochs 3.0 refuses entry with it).
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from .errors import LabError
 from .hosts import Host
 from .kernel import Kernel
 from .packages import Archive
-from .tools import call, need
+from .progress import Say, silent
+from .tools import call
 
 RELEASE = "trixie"
 PACKAGE = "bochs"
@@ -29,6 +31,7 @@ CONFIGURE = (
     "--enable-evex", "--enable-pci", "--enable-all-optimizations", "--with-nogui", "--disable-debugger",
     "--disable-plugins", "--disable-show-ips", "--disable-docbook",
 )  # fmt: skip
+COMMANDS = ("g++", "make", "strip", "grub-mkrescue", "xorriso", "mformat")
 MODEL = "corei7_skylake_x"
 IPS = 500_000_000
 BIOS = Path("/usr/share/bochs/BIOS-bochs-latest")
@@ -37,7 +40,7 @@ GRUB = Path("/usr/lib/grub/i386-pc")
 APPEND = (
     "console=ttyS0,115200 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
     f"tsc=reliable tsc_early_khz={IPS // 1000} idle=nomwait nohz=off rcupdate.rcu_cpu_stall_suppress=1 panic=-1 "
-    "hostlab.kvm=enable_apicv=0"
+    "kvm_intel.enable_apicv=0"
 )
 RC = """\
 display_library: nogui
@@ -50,10 +53,9 @@ vgaromimage: file={vgabios}
 boot: cdrom
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
 ata1: enabled=1, ioaddr1=0x170, ioaddr2=0x370, irq=15
-ata0-master: type=disk, path={root}, mode=volatile
+ata0-master: type=disk, path={root}, mode=volatile, journal={journal}
 ata0-slave: type=disk, path={parcel}, mode=flat
-ata1-master: type=disk, path={results}, mode=flat
-ata1-slave: type=cdrom, path={iso}, status=inserted
+ata1-master: type=cdrom, path={iso}, status=inserted
 com1: enabled=1, mode=file, dev=/dev/stdout
 log: {log}
 panic: action=fatal
@@ -66,7 +68,6 @@ GRUB_CFG = "set timeout=0\nlinux /boot/vmlinuz {append}\ninitrd /boot/initramfs\
 
 def check() -> None:
     """Raises: LabError, with what is missing on this machine and its package."""
-    need("grub-mkrescue", "xorriso", "mformat")
     for path, package in ((BIOS, "bochsbios"), (VGABIOS, "vgabios"), (GRUB, "grub-pc-bin")):
         if not path.exists():
             raise LabError(
@@ -74,18 +75,17 @@ def check() -> None:
             )
 
 
-def binary() -> Path:
+def binary(say: Say = silent) -> Path:
     """The emulator, built when it is not there yet.
 
     Raises:
         NotToBeHad: the source is not in the registry today.
     """
     digest = store.key(SHA256, CONFIGURE)
-    return store.get("bochs", digest, _build) / "bochs"
+    return store.get("bochs", digest, _build, say, f"{VERSION} with VMX, of its source") / "bochs"
 
 
 def _build(work: Path) -> None:
-    need("g++", "make")
     archive = Archive(RELEASE)
     archive.refresh()
     tarball = archive.source_file(PACKAGE, TARBALL, SHA256, work)
@@ -94,7 +94,7 @@ def _build(work: Path) -> None:
     call(["tar", "-xf", tarball, "-C", tree, "--strip-components=1"], limit=120, what="unpacking Bochs")
     flags = {"CFLAGS": "-O3", "CXXFLAGS": "-O3"}
     call(["./configure", *CONFIGURE], limit=300, what="configuring Bochs", cwd=tree, env=flags)
-    call(["make", "-j2"], limit=1800, what="building Bochs", cwd=tree)
+    call(["make", f"-j{os.cpu_count() or 1}"], limit=3600, what="building Bochs", cwd=tree)
     call(["strip", tree / "bochs"], limit=60, what="building Bochs")
     shutil.copy(tree / "bochs", work / "bochs")
     shutil.rmtree(tree)
@@ -113,7 +113,7 @@ def _iso(kernel: Kernel, work: Path) -> Path:
         shutil.copy(kernel.initramfs, boot / "initramfs")
         (boot / "grub/grub.cfg").write_text(GRUB_CFG.format(append=APPEND))
         words = ["grub-mkrescue", "-d", str(GRUB), "-o", str(into / "boot.iso"), str(boot.parent)]
-        call(words, limit=120, what="making the CD that starts the kernel")
+        call(words, limit=300, what="making the CD that starts the kernel", env={"TMPDIR": str(work)})
 
     return store.get("iso", digest, make) / "boot.iso"
 
@@ -130,7 +130,7 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
             vgabios=VGABIOS,
             root=disks.root,
             parcel=disks.parcel,
-            results=disks.results,
+            journal=work / "root.redo",
             iso=_iso(kernel, work),
             log=work / "bochs.log",
         )

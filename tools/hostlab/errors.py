@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What can go wrong on the way to a host's verdicts, in three kinds that end differently."""
+"""What can go wrong on the way to a host's verdicts, in kinds that end differently."""
 
 from __future__ import annotations
 
@@ -14,3 +14,7 @@ class NotToBeHad(LabError):
 
 class HostFailed(LabError):
     """The host started, and did not come to its end: a panic, a hang, a step that failed."""
+
+
+class Stopped(Exception):
+    """The lab is being ended by a signal; every wait of its threads ends with this."""

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The hosts that there are: a name says which CPU (svm, vmx) and which kernel (6.1, 6.12, newest).
+"""The hosts that there are: a name says which CPU (svm, vmx) and which kernel (6.1, 6.12, newest), then what differs
+from the usual host of that name: `svm-6.1-amd64-1cpu`.
 
 A kernel is a Debian release: Debian's names of its packages tell the version. AMD SVM is QEMU's TCG; Intel VMX is
 Bochs, built with VMX, which no package of it has.
@@ -8,7 +9,8 @@ Bochs, built with VMX, which no package of it has.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from .errors import LabError
 
@@ -18,6 +20,12 @@ KINDS = {"svm": "qemu", "vmx": "bochs"}
 DEFAULT = ("svm-newest", "svm-6.1", "vmx-6.1")
 ROOT_RELEASE = "bookworm"  # Python 3.11, the oldest that pyvmm supports
 FLAVOUR = "cloud-amd64"
+NAME = re.compile(
+    r"(?P<kind>svm|vmx)-(?P<kernel>newest|\d+\.\d+)(?:-(?P<flavour>amd64|rt-amd64|cloud-amd64))?"
+    r"(?:-(?P<release>[a-z]+(?:-backports)?))?(?:-(?P<cpus>\d)cpu)?"
+)
+# What a host does beside the usual steps, whatever it is asked for: its name -> files of tools/hostlab/steps/.
+STEPS: dict[str, tuple[str, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -36,18 +44,23 @@ class Host:
     extra: tuple[str, ...] = ()
 
     @property
-    def name(self) -> str:
-        """`svm-6.1`; what differs from the usual is part of it: `svm-6.1-amd64-1cpu-EPYC`."""
-        parts = [self.kind, self.kernel]
+    def variant(self) -> tuple[str, ...]:
+        """What differs from the usual host: ("amd64", "bookworm-backports", "1cpu", "EPYC-Rome-svm")."""
+        parts = []
         if self.flavour != FLAVOUR:
             parts.append(self.flavour)
-        if self.release and self.release != RELEASES.get(self.kernel, RELEASES["newest"]):
+        if self.release and self.release != RELEASES.get(self.kernel, "sid"):
             parts.append(self.release)
         if self.cpus != 2:
             parts.append(f"{self.cpus}cpu")
         if self.model:
             parts.append(re.sub(r"[^A-Za-z0-9]+", "-", self.model).strip("-"))
-        return "-".join(parts)
+        return tuple(parts)
+
+    @property
+    def name(self) -> str:
+        """`svm-6.1`; what differs from the usual is part of it: `svm-6.1-amd64-1cpu-EPYC`."""
+        return "-".join((self.usual, *self.variant))
 
     @property
     def usual(self) -> str:
@@ -63,19 +76,49 @@ class Host:
         """The Debian release whose kernel runs there."""
         return self.release or RELEASES.get(self.kernel, "sid")
 
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """The further steps: its own, then those asked for."""
+        return tuple(dict.fromkeys((*STEPS.get(self.usual, ()), *self.extra)))
+
 
 def parse(
     word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "", extra: tuple[str, ...] = ()
 ) -> Host:
-    """`svm-6.12` -> Host. A kernel that no release is known for is looked for in sid: `svm-7.2`.
+    """`svm-6.12` -> Host. A kernel that no release is known for is looked for in sid: `svm-7.2`. What the word itself
+    says goes before what is given beside it.
 
     Raises:
-        LabError: it is not KIND-KERNEL.
+        LabError: it is no name of a host.
     """
-    kind, dash, kernel = word.partition("-")
-    if kind not in KINDS or not dash or not re.fullmatch(r"newest|\d+\.\d+", kernel):
+    found = NAME.fullmatch(word)
+    if found is None:
         known = " ".join(f"{kind}-{kernel}" for kind in KINDS for kernel in RELEASES)
-        raise LabError(f"{word}: no host of the lab\n  try: {known}, or another kernel version that Debian's sid has")
+        raise LabError(
+            f"{word}: no host of the lab\n  try: {known}, or another kernel version that Debian's sid has; "
+            "behind it -amd64, -bookworm-backports, -1cpu"
+        )
+    cpus = int(found["cpus"] or cpus)
     if not 1 <= cpus <= 8:
         raise LabError(f"HOSTS_CPUS={cpus}: give 1 to 8")
-    return Host(kind, kernel, cpus, model, flavour, release, extra)
+    flavour, release = found["flavour"] or flavour, found["release"] or release
+    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra)
+
+
+def one_emulator(hosts: Sequence[Host]) -> None:
+    """Raises: LabError, for a CPU model that two emulators would have to know."""
+    models = {host.model for host in hosts if host.model}
+    if models and len({host.kind for host in hosts}) > 1:
+        raise LabError(
+            f"HOSTS_CPU={models.pop()}: QEMU (svm) and Bochs (vmx) name CPUs differently\n"
+            "  try: svm hosts and vmx hosts in two runs"
+        )
+
+
+def settled(host: Host, version: str) -> Host:
+    """`newest` replaced by the series of the version that the registry has: 7.2.13-1 -> 7.2."""
+    if host.kernel != "newest":
+        return host
+    series = ".".join(re.findall(r"\d+", version)[:2])
+    # The release is said if it is not the one that a host of this series would be looked for in.
+    return replace(host, kernel=series, release=host.suite)

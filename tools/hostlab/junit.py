@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,11 +13,11 @@ from .errors import HostFailed
 
 @dataclass(frozen=True)
 class Tests:
-    """`failed`: `file::test: message` of each failure and error; `skipped` alike."""
+    """`failed`: failures and errors, `file::test` -> the message's first line; `skipped` alike."""
 
     passed: int
-    failed: tuple[str, ...]
-    skipped: tuple[str, ...]
+    failed: Mapping[str, str]
+    skipped: Mapping[str, str]
 
     @property
     def line(self) -> str:
@@ -28,19 +29,22 @@ class Tests:
 
 
 def read(path: Path) -> Tests:
-    """Raises: HostFailed, when there is none, or it is cut off."""
+    """Raises: HostFailed, when there is none, it is cut off, or no test ran: nothing would be shown then."""
     try:
         cases = list(ElementTree.parse(path).getroot().iter("testcase"))
     except (OSError, ElementTree.ParseError) as error:
         raise HostFailed(f"the tests left no report: {error}") from error
-    failed, skipped = [], []
+    failed, skipped, all_of_them = {}, {}, set()
     for case in cases:
         name = f"{case.get('classname', '')}::{case.get('name', '')}"
+        all_of_them.add(name)
         for each in case:
-            message = (each.get("message") or "").strip().splitlines()[:1]
+            message = ((each.get("message") or "").strip().splitlines() or [""])[0]
             if each.tag in ("failure", "error"):
-                failed.append(": ".join([name, *message]))
+                failed[name] = message
             elif each.tag == "skipped":
-                skipped.append(": ".join([name, *message]))
-    bad = {line.split(": ")[0] for line in (*failed, *skipped)}
-    return Tests(len(cases) - len(bad), tuple(failed), tuple(skipped))
+                skipped[name] = message
+    passed = len(all_of_them - failed.keys() - skipped.keys())
+    if not passed:
+        raise HostFailed(f"no test passed, of {len(cases)} that the report names")
+    return Tests(passed, failed, skipped)

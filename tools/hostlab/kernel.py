@@ -1,28 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A Debian kernel and its initramfs: busybox, the modules that find the root disk, and KVM's own, in the order in which
-they can be loaded. Nothing is installed: packages are unpacked, and depmod reads their modules.
+"""A Debian kernel and its initramfs: busybox, the modules that find the root disk, and KVM's own. Nothing is installed:
+packages are unpacked, and depmod reads their modules. One initramfs does for both emulators.
 """
 
 from __future__ import annotations
 
 import gzip
 import lzma
-import os
 import shutil
-import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import store
 from .errors import LabError, NotToBeHad
-from .hosts import Host
+from .hosts import ROOT_RELEASE, Host
 from .packages import Archive
-from .tools import call, need, path_of
+from .progress import Say, silent
+from .tools import call, need
 
-# What finds the root: QEMU's virtio disk, Bochs's ATA disk. A module that a kernel does not have is built into it.
-DISK = ("virtio_pci", "virtio_blk", "ata_piix", "sd_mod", "ext4", "crc32c_generic")
-KVM = {"svm": ("kvm_amd",), "vmx": ("kvm_intel",)}
+# What finds the root: QEMU's virtio disk, Bochs's ATA disk. Then KVM. Each is a module, or built in.
+MODULES = ("virtio_pci", "virtio_blk", "ata_piix", "sd_mod", "ext4", "kvm_amd", "kvm_intel")
+IF_THERE = ("crc32c_generic",)  # ext4 asks for it by the name of an algorithm; newer kernels have it elsewhere
+BUSYBOX = "busybox-static"
+RECIPE = 1  # counted up when the code below makes something else of the same inputs
 INIT = Path(__file__).parent / "guest" / "initramfs-init"
 
 
@@ -59,48 +60,95 @@ def source(host: Host, archive: Archive) -> Source:
     if image is None:
         raise NotToBeHad(f"{meta} of Debian's {host.suite} names no image")
     release = image.removeprefix("linux-image-")
-    split = [f"linux-{part}-{release}" for part in ("binary", "modules", "base")]
-    # Since 7.x an image is a package without files, and these three are the kernel.
-    packages = split if all(map(archive.has, split)) else [image]
+    # Since 7.x an image is a package without files, and those that it depends on are the kernel.
+    split = [each for each in archive.depends(image) if each.startswith("linux-") and each.endswith(f"-{release}")]
+    packages = split or [image]
     return Source(tuple(packages), version, release)
 
 
-def kernel(host: Host, archive: Archive, found: Source) -> Kernel:
-    """The kernel, fetched and packed once for each version."""
-    digest = store.key(found, DISK, KVM[host.kind], INIT)
-    folder = store.get(f"kernel-{host.kind}", digest, lambda work: _make(work, host, archive, found))
+def kernel(host: Host, archive: Archive, found: Source, say: Say = silent) -> Kernel:
+    """The kernel, fetched and packed once for each version.
+
+    Raises:
+        NotToBeHad: the archive lost a package.
+    """
+    tools_of = Archive(ROOT_RELEASE)
+    tools_of.refresh(say)
+    digest = store.key(RECIPE, found, tools_of.version(BUSYBOX), MODULES, IF_THERE, INIT)
+
+    def make(work: Path) -> None:
+        _make(work, archive, tools_of, found)
+
+    folder = store.get("kernel", digest, make, say, f"a kernel with its initramfs, Linux {found.version}")
     return Kernel(folder / "vmlinuz", folder / "initramfs", found.version, found.release)
 
 
-def _make(work: Path, host: Host, archive: Archive, found: Source) -> None:
-    need("depmod", "cpio", "busybox", "dpkg-deb")
-    tree = work / "tree"
+def _make(work: Path, archive: Archive, tools_of: Archive, found: Source) -> None:
+    need("depmod", "cpio", "dpkg-deb")
+    tree, room = work / "tree", work / "initramfs.d"
     for package in found.packages:
-        deb = archive.download(package, work)
-        call(["dpkg-deb", "-x", deb, tree], limit=300, what=f"unpacking {package}")
-        deb.unlink()
+        unpack(archive, package, tree)
+    unpack(tools_of, BUSYBOX, work / "busybox")
     modules = next((path for path in (tree / "usr/lib/modules", tree / "lib/modules") if path.is_dir()), None)
     vmlinuz = next(iter(sorted(tree.rglob("vmlinuz*"))), None)
     if modules is None or vmlinuz is None:
         raise LabError(f"the packages {', '.join(found.packages)} hold no kernel with modules")
-    _depmod(tree, found.release)
     shutil.copy(vmlinuz, work / "vmlinuz")
-    _initramfs(work, modules / found.release, (*DISK, *KVM[host.kind]))
-    shutil.rmtree(tree)
+    for name in ("bin", "proc", "sys", "dev", "new"):
+        (room / name).mkdir(parents=True)
+    shutil.copy(next(iter((work / "busybox").rglob("bin/busybox"))), room / "bin/busybox")
+    shutil.copy(INIT, room / "init")
+    (room / "init").chmod(0o755)
+    _few_modules(modules / found.release, room, found.release, work)
+    pack = 'cd "$0" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 --reproducible | gzip -1 >"$1"'
+    call(["sh", "-c", pack, room, work / "initramfs"], limit=300, what="packing the initramfs")
+    for rest in (tree, room, work / "busybox"):
+        shutil.rmtree(rest)
 
 
-def _depmod(base: Path, release: str) -> None:
-    """modules.dep of an unpacked package; depmod looks in lib/modules below its base."""
-    if not (base / "lib").exists():
-        (base / "lib").symlink_to("usr/lib")
-    call(["depmod", "-b", base, release], limit=120, what="reading the kernel's modules")
+def unpack(archive: Archive, package: str, into: Path) -> None:
+    """Fetch a package and unpack its files."""
+    with store.scratch("deb") as work:
+        deb = archive.download(package, work)
+        call(["dpkg-deb", "-x", deb, into], limit=300, what=f"unpacking {package}")
 
 
-def load_order(dependencies: dict[str, list[str]], wanted: Iterable[str]) -> list[str]:
+def _few_modules(whole: Path, room: Path, release: str, work: Path) -> None:
+    """Of all modules of a kernel those that a host needs, unpacked, with tables of their own: modprobe works there."""
+    _depmod(whole, release, work)
+    builtin = [module_name(line) for line in (whole / "modules.builtin").read_text().split()]
+    needed = load_order(parse_dependencies((whole / "modules.dep").read_text()), MODULES, IF_THERE, builtin)
+    few = room / "lib/modules" / release
+    for file in needed:
+        target = few / file.partition(".ko")[0]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.with_name(f"{target.name}.ko").write_bytes(_unpacked(whole / file))
+    for table in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        if (whole / table).exists():
+            shutil.copy(whole / table, few / table)
+    call(["depmod", "-b", room, release], limit=120, what="listing the modules of the initramfs")
+
+
+def _depmod(modules: Path, release: str, work: Path) -> None:
+    """modules.dep of an unpacked package. depmod looks in lib/modules below a base, wherever the package has them."""
+    base = work / "base"
+    (base / "lib/modules").mkdir(parents=True)
+    (base / "lib/modules" / release).symlink_to(modules)
+    call(["depmod", "-b", base, release], limit=300, what="reading the kernel's modules")
+    shutil.rmtree(base)
+
+
+def load_order(
+    dependencies: Mapping[str, list[str]], wanted: Iterable[str], optional: Iterable[str], builtin: Iterable[str]
+) -> list[str]:
     """Files of modules in an order in which each finds what it needs. `dependencies` is modules.dep: file -> files, the
-    direct ones first. A wanted module that is no file is taken to be built in.
+    direct ones first; `builtin` are names.
+
+    Raises:
+        LabError: a wanted module is neither a file nor built in.
     """
     by_name = {module_name(file): file for file in dependencies}
+    wanted, inside = tuple(wanted), set(builtin)
     order: dict[str, None] = {}
 
     def add(file: str) -> None:
@@ -108,9 +156,11 @@ def load_order(dependencies: dict[str, list[str]], wanted: Iterable[str]) -> lis
             add(needed)
         order[file] = None
 
-    for name in wanted:
+    for name in (*optional, *wanted):
         if name in by_name:
             add(by_name[name])
+        elif name in wanted and name not in inside:
+            raise LabError(f"this kernel has no module {name}, neither as a file nor built in")
     return list(order)
 
 
@@ -125,28 +175,6 @@ def parse_dependencies(text: str) -> dict[str, list[str]]:
     return {file.strip(): rest.split() for file, _, rest in pairs}
 
 
-def _initramfs(work: Path, modules: Path, wanted: Iterable[str]) -> None:
-    order = load_order(parse_dependencies((modules / "modules.dep").read_text()), wanted)
-    room = work / "initramfs.d"
-    for name in ("bin", "modules", "proc", "sys", "dev", "new"):
-        (room / name).mkdir(parents=True)
-    busybox = path_of("busybox")
-    assert busybox is not None
-    shutil.copy(busybox, room / "bin/busybox")
-    for file in order:
-        (room / "modules" / f"{module_name(file)}.ko").write_bytes(_unpacked(modules / file))
-    (room / "modules/order").write_text("".join(f"{module_name(file)}\n" for file in order))
-    shutil.copy(INIT, room / "init")
-    (room / "init").chmod(0o755)
-    names = "\n".join(sorted(str(path.relative_to(room)) for path in room.rglob("*")))
-    made = subprocess.run(
-        [path_of("cpio") or "cpio", "-o", "-H", "newc", "--quiet", "--owner=0:0"],
-        cwd=room, input=names.encode(), capture_output=True, timeout=60, check=True, env={**os.environ, "LC_ALL": "C"},
-    )  # fmt: skip
-    (work / "initramfs").write_bytes(gzip.compress(made.stdout, compresslevel=1, mtime=0))
-    shutil.rmtree(room)
-
-
 def _unpacked(file: Path) -> bytes:
     data = file.read_bytes()
     match file.suffix:
@@ -154,7 +182,7 @@ def _unpacked(file: Path) -> bytes:
             return lzma.decompress(data)
         case ".gz":
             return gzip.decompress(data)
-        case ".zst":
-            raise LabError(f"{file.name}: a module packed by zstd; the lab reads xz and gz")
-        case _:
+        case ".ko":
             return data
+        case other:
+            raise LabError(f"{file.name}: a module packed as {other}; the lab reads xz and gz")

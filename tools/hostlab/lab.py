@@ -6,26 +6,28 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from . import bochs, emulator, judge, junit, kernel, parcel, qemu, root, store
-from .errors import HostFailed, LabError, NotToBeHad
+from . import bochs, emulator, expected, hosts, judge, junit, kernel, parcel, qemu, root, store
+from .errors import HostFailed
 from .hosts import Host
 from .packages import Archive
+from .progress import Say
 
-Say = Callable[[str], object]
-# Seconds for a whole run. Ten times what it takes on two idle cores.
-LIMITS = {"qemu": 2400.0, "bochs": 3600.0}
+KVM = {"svm": "kvm_amd", "vmx": "kvm_intel"}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A host whose kernel is there."""
+    """A host of which everything is there that takes long to make."""
 
     host: Host
     kernel: kernel.Kernel
+    root: Path
 
 
 @dataclass(frozen=True)
@@ -38,89 +40,104 @@ class Report:
     skipped: str = ""
 
 
-def prepare(host: Host, say: Say) -> Prepared:
-    """Fetch and make what the host needs, one host at a time.
+def settle(host: Host, say: Say) -> tuple[Host, Archive, kernel.Source]:
+    """Which kernel it is.
+
+    Raises:
+        NotToBeHad: the registry does not have it today.
+    """
+    archive = Archive(host.suite)
+    archive.refresh(say)
+    found = kernel.source(host, archive)
+    return hosts.settled(host, found.version), archive, found
+
+
+def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Prepared:
+    """Fetch and make what the host needs; what is there is not made again.
 
     Raises:
         NotToBeHad: the registry does not have it today.
         LabError: something is missing here, or failed.
     """
-    archive = Archive(host.suite)
-    say(f"reading what Debian's {host.suite} has")
-    archive.refresh()
-    found = kernel.source(host, archive)
-    if host.kernel == "newest":
-        series = ".".join(found.version.split(".")[:2])
-        host = replace(host, kernel=series, release=host.suite)
-    say(f"Linux {found.version}: kernel and initramfs")
-    made = kernel.kernel(host, archive, found)
     if host.emulator == "bochs":
-        bochs.check()
-        say("Bochs with VMX (built once, some minutes)")
-        bochs.binary()
-    else:
-        qemu.version()
-    say("the hosts' file system (made once, a minute or two)")
-    root.image()
-    say("what pyvmm depends on")
-    parcel.dependencies()
-    return Prepared(host, made)
+        bochs.binary(say)
+    parcel.dependencies(say)
+    return Prepared(host, kernel.kernel(host, archive, found, say), root.image(say))
 
 
-def run(prepared: Prepared, out: Path, say: Say) -> Report:
-    """Start the host, run its steps, compare. It raises nothing of the host's."""
+def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
+    """Start the host, run its steps, compare. What goes wrong with the host is in the report.
+
+    Raises:
+        LabError: the lab itself failed.
+    """
     host = prepared.host
     room = out / host.name
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir(parents=True)
-    console = room / "console.txt"
-    begin = time.monotonic()
-    failed: list[str] = []
+    console, failed, begin = room / "console.txt", list[str](), time.monotonic()
+    steps = (*parcel.ALWAYS, *host.steps)
+    limits = emulator.Limits(parcel.limits(steps)).times(patience)
+
+    def heard(line: str) -> None:
+        say(line)
+        ended = emulator.END.match(line)
+        if ended and ended[1] != "0":
+            failed.append(f"{line}: see {console}")
+
+    with store.scratch("run") as work:
+        disk, at = parcel.build(work, steps, KVM[host.kind])
+        make = bochs.command if host.emulator == "bochs" else qemu.command
+        words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
+        say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
+        with _told(failed):
+            emulator.run(words, console, limits=limits, say=heard)
+        with _told(failed):  # after a failure too: what the steps before it left is there
+            parcel.unpack(disk, at, room)
+    return judged(host, room, failed, time.monotonic() - begin)
+
+
+@contextmanager
+def _told(failed: list[str]) -> Iterator[None]:
     try:
-        with store.scratch("run") as work:
-            image, results = parcel.build(work, (*parcel.ALWAYS, *host.extra))
-            disks = emulator.Disks(root.image(), image, results)
-            make = bochs.command if host.emulator == "bochs" else qemu.command
-
-            def heard(line: str) -> None:
-                say(line)
-                if " ended: status " in line and " status 0," not in line:
-                    failed.append(f"{line}: see {console}")
-
-            emulator.run(make(host, prepared.kernel, disks, work), console, limit=LIMITS[host.emulator], say=heard)
-            parcel.unpack(results, room)
-    except HostFailed as error:
-        return Report(host.name, "failed", (*failed, str(error)))
-    return _judged(host, room, failed, time.monotonic() - begin)
-
-
-def _judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
-    parts = []
-    try:
-        probe = json.loads((room / "probe.json").read_text())
-        parts.append(judge.counts(probe))
-        failed += _compared(host, probe)
-    except (OSError, ValueError) as error:
-        failed.append(f"no table came back: {error}")
-    try:
-        tests = junit.read(room / "junit.xml")
-        parts.append(tests.line)
-        failed += tests.failed
+        yield
     except HostFailed as error:
         failed.append(str(error))
-    return Report(host.name, "; ".join([*parts, f"{seconds:.0f} s"]), tuple(dict.fromkeys(failed)))
 
 
-def _compared(host: Host, probe: dict[str, object]) -> list[str]:
-    path = judge.EXPECTED / f"{host.name}.toml"
-    if not path.exists():
-        path = judge.EXPECTED / f"{host.usual}.toml"
-    if not path.exists():
-        return [f"no file of expected verdicts: {path.relative_to(parcel.PROJECT)}"]
+def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
+    """The report of what came back into a folder; `failed` is what is known to have gone wrong."""
+    path = expected.file_for(host)
+    wanted = expected.read(path, host.variant) if path else None
+    lines, parts = list(failed), []
+    if path is None:
+        lines.append(f"no file of expected verdicts for {host.kind}: {expected.FOLDER}")
+
+    with _missing(lines, "doctor.json"):
+        lines += judge.of_doctor(host.kind, _json(room / "doctor.json"))
+    with _missing(lines, "probe.json"):
+        probe = _json(room / "probe.json")
+        parts.append(judge.counts(probe))
+        lines += judge.differences(wanted, probe) if wanted else []
+    with _missing(lines, "junit.xml"):
+        tests = junit.read(room / "junit.xml")
+        parts.append(tests.line)
+        lines += judge.of_tests(wanted, tests) if wanted else []
+    parts.append(f"{seconds:.0f} s")
+    if path and path.stem != host.name:
+        parts.append(f"judged by {path.name}")
+    return Report(host.name, "; ".join(parts), tuple(dict.fromkeys(lines)))
+
+
+@contextmanager
+def _missing(lines: list[str], name: str) -> Iterator[None]:
     try:
-        return judge.differences(judge.read(path), probe)
-    except LabError as error:
-        return [str(error)]
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        lines.append(f"{name}: did not come back as it should: {error!r}")
+    except HostFailed as error:
+        lines.append(f"{name}: {error}")
 
 
-__all__ = ["NotToBeHad", "Prepared", "Report", "prepare", "run"]
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text())

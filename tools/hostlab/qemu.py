@@ -13,21 +13,15 @@ from pathlib import Path
 from .emulator import Disks
 from .hosts import Host
 from .kernel import Kernel
-from .tools import call, need, path_of
+from .tools import path_of
 
 MODEL = "max,+svm"
 MEMORY = "3G"
+COMMANDS = ("qemu-system-x86_64",)
 APPEND = (
     "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
     "tsc=reliable panic=-1"
 )
-
-
-def version() -> str:
-    """`QEMU 7.2.22`."""
-    need("qemu-system-x86_64")
-    first = call(["qemu-system-x86_64", "--version"], limit=30, what="asking QEMU").splitlines()[0]
-    return f"QEMU {first.split('version', 1)[1].split()[0]}"
 
 
 def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
@@ -39,6 +33,7 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
         "-smp", str(host.cpus), "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", APPEND,
     ]  # fmt: skip
-    for disk, options in ((disks.root, "snapshot=on"), (disks.parcel, "readonly=on"), (disks.results, "cache=unsafe")):
+    # What a run writes to the root is thrown away with its folder.
+    for disk, options in ((disks.root, "snapshot=on"), (disks.parcel, "cache=unsafe")):
         words += ["-drive", f"file={disk},if=virtio,format=raw,{options}"]
-    return words
+    return ["env", f"TMPDIR={work}", *words]

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The hosts' file system: a minimal Debian with Python and what the steps need, as an ext4 image. It holds no kernel,
-no module and nothing of pyvmm, so that one serves every host.
+"""The hosts' file system: a minimal Debian with Python and what the steps need, as an image that no run changes. It
+holds no kernel, no module and nothing of pyvmm, so that one serves every host.
 
-mmdebstrap makes it as root or, in a user namespace, as anybody; mkfs.ext4 fills the image from the folder, so nothing
-is mounted.
+mmdebstrap makes a tar of it as root or, in a user namespace, as anybody; genext2fs makes an image of the tar. Nothing
+is mounted, and files keep owners that the user who runs this could not give them.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ from pathlib import Path
 
 from . import store
 from .hosts import ROOT_RELEASE
-from .packages import mirror
+from .packages import proxies, source_line
+from .progress import Say, silent
 from .tools import call, need
 
+# gdb and what follows are for steps: a debugger that reads guests, a user who is not root, udev that sets a mode.
 PACKAGES = (
-    "python3", "python3-venv", "kmod", "procps", "iproute2", "udev", "sudo", "acl", "gdb-minimal",
+    "python3", "python3-venv", "kmod", "procps", "iproute2", "gdb-minimal", "udev", "sudo", "acl", "passwd",
 )  # fmt: skip
-SIZE = "1500M"
+PYTHON = "3.11"  # ROOT_RELEASE's
+OPTIONS = (
+    "--mode=auto", "--variant=minbase", "--format=tar", '--aptopt=Acquire::Languages "none"',
+    "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/locale/*",
+)  # fmt: skip
+BLOCK = 4096  # bytes
+SPARE = 512 << 20  # bytes for what a run writes
+FILES = 80_000
 IMAGE = "root.img"
-INIT = Path(__file__).parent / "guest" / "init"
 
 
-def image() -> Path:
-    """The image; made once for each content, in a minute or two."""
-    digest = store.key(ROOT_RELEASE, PACKAGES, SIZE, INIT)
-    return store.get("root", digest, _make) / IMAGE
+def image(say: Say = silent) -> Path:
+    """The image; made anew when what is asked of it changes, not when Debian does."""
+    digest = store.key(ROOT_RELEASE, PACKAGES, OPTIONS, BLOCK, SPARE, FILES)
+    return store.get("root", digest, _make, say, f"the hosts' file system, Debian {ROOT_RELEASE}") / IMAGE
 
 
 def _make(work: Path) -> None:
-    need("mmdebstrap", "mkfs.ext4")
-    work.chmod(0o777)  # in a user namespace mmdebstrap's root is another user here
-    image = work / IMAGE
-    # /proc and the like are mounted below the folder while hooks run: the image gets a copy of what is on the disk.
-    copy = 'mkdir "$1.copy" && tar --one-file-system -C "$1" -cf - . | tar -C "$1.copy" -xf -'
-    fill = f'mkfs.ext4 -q -F -O ^has_journal -E root_owner=0:0 -d "$1.copy" {image} {SIZE} && rm -r "$1.copy"'
-    call(
-        [
-            "mmdebstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}",
-            "--dpkgopt=path-exclude=/usr/share/doc/*", "--dpkgopt=path-exclude=/usr/share/man/*",
-            "--dpkgopt=path-exclude=/usr/share/locale/*",
-            f"--customize-hook=upload {INIT} /init-lab", "--customize-hook=chmod 755 \"$1/init-lab\"",
-            f"--customize-hook={copy} && {fill}",
-            ROOT_RELEASE, "/dev/null", mirror(),
-        ],
-        limit=1200,
-        what="making the hosts' file system",
-    )  # fmt: skip
+    need("mmdebstrap", "genext2fs")
+    tar, image = work / "root.tar", work / IMAGE
+    words = ["mmdebstrap", *OPTIONS, *(f"--aptopt={line}" for line in proxies()), f"--include={','.join(PACKAGES)}"]
+    words += [ROOT_RELEASE, "-", source_line(ROOT_RELEASE)]
+    call(words, limit=1800, what="making the hosts' file system", into=tar)
+    blocks = (tar.stat().st_size * 5 // 4 + SPARE) // BLOCK
+    words = ["genext2fs", "-B", str(BLOCK), "-b", str(blocks), "-N", str(FILES), "-m", "0", "-a", str(tar), str(image)]
+    call(words, limit=600, what="making an image of the hosts' file system")
+    tar.unlink()
