@@ -19,7 +19,6 @@ from . import bochs, hosts, lab, parcel, qemu, store, tools
 from .errors import LabError, NotToBeHad, Stopped
 from .progress import Progress
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ALWAYS_NEEDED = ("apt-get", "apt-cache", "dpkg-deb", "mmdebstrap", "genext2fs", "depmod", "cpio", "tar")
 EPILOG = """\
 exit status: 0 every verdict is the expected one (a host whose source the registry does not have today is skipped, by
