@@ -187,7 +187,9 @@ def judge_clock(evidence: Evidence) -> Finding:
             text = f"realtime is {n['realtime']}, read between {n['wall_before']} and {n['wall_after']}"
         elif n["host_tsc_later"] <= n["host_tsc"]:
             text = f"the host's TSC went from {n['host_tsc']:#x} to {n['host_tsc_later']:#x}"
-        elif not SET_TO + PAST <= n["set_past"] <= SET_TO + PAST + _about(n["past_took"]):
+        # KVM takes the clock's reference first and the realtime after it (kvm_vm_ioctl_set_clock): what passes between
+        # the two is in the clock twice, and on a busy host that is most of the call.
+        elif not SET_TO + PAST <= n["set_past"] <= SET_TO + PAST + 2 * _about(n["past_took"]):
             text = f"set with a realtime of {PAST} ns ago it reads {n['set_past']}, not {SET_TO + PAST} and little more"
     if text:
         return Finding(Verdict.BROKEN, text, n)

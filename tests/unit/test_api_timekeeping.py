@@ -59,6 +59,13 @@ def test_a_clock_without_realtime_is_one_too() -> None:
     assert "without realtime" in judge_clock(numbers(has_realtime=0)).summary
 
 
+def test_what_passes_between_the_clocks_reference_and_the_realtime_counts_twice() -> None:
+    """Recorded on SVM, Linux 6.12, under load."""
+    late = {"set_past": SET_TO + PAST + 1_499_301}
+    assert judge_clock(numbers(**late, past_took=1_207_293)).verdict is Verdict.WORKS
+    assert judge_clock(numbers(**late, past_took=700_000)).verdict is Verdict.BROKEN
+
+
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
