@@ -8,6 +8,7 @@ where the list must be empty, and to a small project made to break it, where it 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import statistics
 import sys
@@ -58,18 +59,41 @@ class Import(NamedTuple):
         return f"{self.file}:{self.line}: imports {self.name}"
 
 
-def python_files(root: Path, *parts: str) -> list[Path]:
+# No rule changes a project, and no two broken ones share a folder: what was read once holds for all rules.
+@functools.cache
+def python_files(root: Path, *parts: str) -> tuple[Path, ...]:
     """The Python files below these folders (or these files themselves), as paths relative to `root`."""
     found = [root / part for part in parts if (root / part).is_file()]
     found += [path for part in parts for path in (root / part).rglob("*.py")]
-    return sorted(path.relative_to(root) for path in found if "__pycache__" not in path.parts)
+    return tuple(sorted(path.relative_to(root) for path in found if "__pycache__" not in path.parts))
 
 
-def imports(root: Path, file: Path) -> Iterator[Import]:
+@functools.cache
+def source(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+@functools.cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(source(path), str(path))
+
+
+@functools.cache
+def modules(root: Path) -> tuple[frozenset[tuple[str, ...]], frozenset[tuple[str, ...]]]:
+    """(modules, folders of them), each as the parts of its name."""
+    known = frozenset(path.with_suffix("").parts for path in python_files(root, "vmm", "guest_payloads"))
+    return known, frozenset(parts[:i] for parts in known for i in range(1, len(parts)))
+
+
+@functools.cache
+def imports(root: Path, file: Path) -> tuple[Import, ...]:
     """Every import of a file, those inside functions too; imports under `if TYPE_CHECKING` count as not executed."""
+    return tuple(_imports(root, file))
+
+
+def _imports(root: Path, file: Path) -> Iterator[Import]:
     package = file.parent.parts
-    known = {path.with_suffix("").parts for path in python_files(root, "vmm", "guest_payloads")}
-    folders = {parts[:i] for parts in known for i in range(1, len(parts))}
+    known, folders = modules(root)
 
     def visit(node: ast.AST, executed: bool) -> Iterator[Import]:
         if isinstance(node, ast.Import):
@@ -90,7 +114,7 @@ def imports(root: Path, file: Path) -> Iterator[Import]:
             for child in ast.iter_child_nodes(node):
                 yield from visit(child, executed and not inert)
 
-    yield from visit(ast.parse((root / file).read_text(encoding="utf-8"), str(file)), True)
+    yield from visit(tree(root / file), True)
 
 
 def all_imports(root: Path, *parts: str) -> Iterator[Import]:
@@ -153,7 +177,7 @@ def slow_imports_are_lazy(root: Path) -> list[str]:
 def median_module_is_short(root: Path) -> list[str]:
     """`__init__.py` is not counted: a row of empty ones would hide any size."""
     files = [file for file in python_files(root, "vmm") if file.stem not in FACES]
-    sizes = [len((root / file).read_text(encoding="utf-8").splitlines()) for file in files]
+    sizes = [len(source(root / file).splitlines()) for file in files]
     median = statistics.median(sizes) if sizes else 0
     return [f"median module of vmm has {median} lines"] if median >= MEDIAN_LINES else []
 
@@ -164,7 +188,7 @@ OURS = ("vmm", "guest_payloads", "tests", "bench", "tools", "cffi_build.py", "se
 def licence_comes_first(root: Path) -> list[str]:
     wrong = []
     for file in python_files(root, *OURS):
-        lines = (root / file).read_text(encoding="utf-8").splitlines()
+        lines = source(root / file).splitlines()
         first = next((line for line in lines if not line.startswith("#!")), "")
         if first != LICENCE:
             wrong.append(f"{file}: first line is not `{LICENCE}`")
@@ -172,8 +196,8 @@ def licence_comes_first(root: Path) -> list[str]:
 
 
 def docstring_opens_the_module(root: Path) -> list[str]:
-    trees = ((file, ast.parse((root / file).read_text(encoding="utf-8"))) for file in python_files(root, *OURS))
-    return [f"{file}: no module docstring" for file, tree in trees if not ast.get_docstring(tree)]
+    files = python_files(root, *OURS)
+    return [f"{file}: no module docstring" for file in files if not ast.get_docstring(tree(root / file))]
 
 
 # What a stranger does not have. Put together here, so that this file does not trip over itself.
