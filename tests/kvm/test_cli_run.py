@@ -641,3 +641,43 @@ def test_the_process_ends_early_only_where_nobody_waits_for_its_end() -> None:
     assert "early" not in ran("import threading; command()")
     assert "at exit" in ran("import atexit; atexit.register(print, 'at exit'); command()")
     assert "function calls" in ran("import cProfile; cProfile.run('command()')")
+
+
+def test_a_panic_is_no_pass(source: Any, run: Any) -> None:
+    text = '%include "results.inc"\nstart: {}\n  cli\n  hlt\nok: PASS\n'
+    status, out, _ = run(source(text.format("jmp panic\npanic:")))
+    assert status == 1
+    assert "the guest halted, and it was to end by PASS, FAIL or SKIP" in out
+    assert run(source(text.format("jmp ok")))[0] == 0
+    assert run(source("; ends: halt\n" + text.format("")))[0] == 0
+
+
+def test_a_request_without_effect_is_said(source: Any, run: Any) -> None:
+    path = source("; reslut: a u64 x\nstart: mov al, 7\n out 0x99, al\n in al, 0x98\n in al, 0x98\n hlt\n")
+    status, out, _ = run(path)
+    assert status == 0
+    assert ":1: `; reslut: a u64 x` is a comment: did you mean `result`?" in out
+    assert "wrote 0x7 to port 0x99 (1 byte), once" in out
+    document = json.loads(run(path, "--json")[1])
+    assert [each.partition(": ")[2] for each in document["notes"]] == [
+        "`; reslut: a u64 x` is a comment: did you mean `result`?"
+    ]
+    assert document["unclaimed"] == 3
+    assert document["missed"] == [
+        {"space": "port", "address": 0x98, "direction": "read", "size": 1, "value": None, "count": 2},
+        {"space": "port", "address": 0x99, "direction": "write", "size": 1, "value": 7, "count": 1},
+    ]
+
+
+def test_console_bytes_that_are_no_text(source: Any, run: Any) -> None:
+    path = source("start: mov al, 0xff\n out 0xe9, al\n mov al, 'x'\n out 0xe9, al\n hlt\n")
+    document = json.loads(run(path, "--json")[1])
+    assert (document["console"], document["console_bytes"]) == ("\ufffdx", "/3g=")
+    assert json.loads(run("hello", "--json")[1])["console_bytes"] is None
+
+
+def test_a_trace_too_small_for_its_head_is_refused(tmp_path: Path, run: Any) -> None:
+    status, _, err = run("hello", "--trace", str(tmp_path / "t.jsonl"), "--trace-limit", "100")
+    assert status == 2
+    assert "its head, which has the source, takes" in err
+    assert not list(tmp_path.iterdir())

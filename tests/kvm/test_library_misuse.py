@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import enum
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -185,3 +186,22 @@ def test_a_place_open_to_ring_3_that_was_not_reached_says_what_the_host_lacks(mo
         stop = machine.run(PATIENCE, until="here").stop
         assert stop.why is Why.HALT
         assert ("is open to ring 3, where breakpoints do not strike" in stop.text) is not strikes
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [(Path("prog.asm"), r"neither assembly text, nor bytes, nor a Program\n  try: its text \(`path.read_text"),
+     (5, "loading 5: it is neither"), (None, "loading None"), ([0x90], "try: bytes"), (b"\x7fELF" + bytes(60), "ELF")],
+)  # fmt: skip
+def test_what_is_no_program_is_not_loaded(what: Any, said: str):
+    with Machine() as m:
+        with pytest.raises(UsageError, match=said):
+            m.load(what)
+        for code in (b"\xf4", bytearray(b"\xf4"), memoryview(b"\xf4")):
+            m.load(code)
+            assert m.run(timeout=5).stop.why is Why.HALT
+
+
+def test_a_path_is_not_made_of_bytes():
+    with Machine() as m, pytest.raises(UsageError, match=r"'prog\.bin' is not made of bytes"):
+        m.memory.write(0xA0000, Path("prog.bin"))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -152,7 +153,6 @@ def test_wrong_header_names_file_and_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("a.out", b"\x7fELF\x02\x01\x01", "is an ELF file, not raw code\n  try: `objcopy -O binary"),
         ("empty.bin", b"", "is empty"),
         ("boot.s", b"hlt", "looks like assembly"),
         ("boot.S", b"hlt", "looks like assembly"),
@@ -171,3 +171,48 @@ def test_assembly_without_an_instruction(text: str, tmp_path: Path) -> None:
     path.write_text(text)
     with pytest.raises(PayloadError, match=r"nothing.asm: no instruction in it"):
         assemble(find(str(path)))
+
+
+def elf(*, bits: int = 64, kind: int = 2, machine: int = 62, base: int = 0x20000, entry: int = 0x20000) -> bytes:
+    """An ELF header with one PT_LOAD."""
+    head = b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9) + struct.pack("<HHI", kind, machine, 1)
+    if bits == 32:
+        head += struct.pack("<IIIIHHHHHH", entry, 52, 0, 0, 52, 32, 1, 0, 0, 0)
+        return head + struct.pack("<III", 1, 0, base) + bytes(20)
+    head += struct.pack("<QQQIHHHHHH", entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
+    return head + struct.pack("<IIQQ", 1, 5, 0, base) + bytes(32)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(elf(), r"linked for 0x20000, not raw code.*\n  try: `objcopy -O binary .*kernel(\.bin)? (raw-)?kernel\.bin`"),
+     (elf(base=0x100000, entry=0x100000), r"with its entry at 0x100000.*\n  try: link .*-Ttext=0x20000"),
+     (elf(entry=0x20100), r"with its entry at 0x20100"), (elf(kind=3, base=0), "position-independent"),
+     (elf(kind=1), r"object file, not linked.*\n  try: `ld -Ttext=0x20000 .* --oformat binary -o (raw-)?kernel\.bin "),
+     (elf(bits=32, machine=3), "32-bit ELF file"), (elf(machine=183), r"another CPU \(e_machine 183\)"),
+     (elf()[:70], "cut off"), (b"\x7fELF", "cut off"), (b"#!/bin/sh\n\xff", "is a script"), (b"\x1f\x8b\x08\0", "gzip"),
+     (b"MZ" + bytes(0x200) + b"HdrS" + bytes(500000), "a Linux kernel"), (b"!<arch>\nx\xff", "an archive"),
+     (b"MZ" + bytes(0x3A) + b"\x40\0\0\0PE\0\0", "a PE file")],
+)  # fmt: skip
+def test_files_that_are_no_raw_code(data: bytes, said: str, tmp_path: Path) -> None:
+    for name in ("kernel", "kernel.bin"):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UsageError, match=said):
+            find(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["start: mov al, 1\nhlt\n", "int main(void) { return 0; }", "; caf\xe9\n\thlt\r\n"])
+def test_text_without_a_suffix_is_no_machine_code(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"is text, and without the suffix \.asm .* machine code\n  try: `cp "):
+        find(str(path))
+    path.rename(tmp_path / "mine.bin")
+    assert find(str(tmp_path / "mine.bin")).code == text.encode()  # whoever says so
+
+
+def test_a_boot_sector_runs_and_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "boot.bin"
+    path.write_bytes(b"\xf4" + bytes(509) + b"\x55\xaa")
+    (note,) = find(str(path)).header.notes
+    assert note.endswith("16-bit code for 0x7c00: it runs from its first byte, at 0x20000, in 64-bit mode")

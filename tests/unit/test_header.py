@@ -58,10 +58,48 @@ def test_every_key() -> None:
         ("worded", 4, "u64", "it says what must hold"),
     ]
     assert header.ends is Why.SHUTDOWN
+    assert header.notes == (
+        "x.asm:20: `; summary: too late to be a header` is a comment: "
+        "the header ends at the first line of code, line 19",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("; reslut: a u64", "did you mean `result`?"), ("; results: a", "did you mean `result`?"),
+     ("; need: irqchip", "did you mean `needs`?"), ("; machin: cpus=2", "did you mean `machine`?"),
+     ("; parameter: n = 1", "did you mean `param`?"), ("; result a u64 it is", "write `; result: ...`, with a colon"),
+     ("; machine cpus=2", "write `; machine: ...`, with a colon"),
+     ("; ends halt", "write `; ends: ...`, with a colon")],
+)  # fmt: skip
+def test_a_comment_that_was_meant_as_a_header_line_is_said(line: str, said: str) -> None:
+    header = parse(f"{line}\nstart: hlt\n", "x.asm")
+    assert header.notes == (f"x.asm:1: `{line}` is a comment: {said}",)
+    assert not header.results
+
+
+@pytest.mark.parametrize("line", ["; result: a u64 x", "; reslut: a u64 x", "    ;; Result : a", "; machine: cpus=2"])
+def test_a_header_line_below_the_first_line_of_code_is_said(line: str) -> None:
+    (note,) = parse(f'; summary: x\n%include "results.inc"\n{line}\n', "x.asm").notes
+    assert note.startswith("x.asm:3: ")
+    assert note.endswith("is a comment: the header ends at the first line of code, line 2")
+
+
+@pytest.mark.parametrize(
+    "line", ["; note: this", "; see also: that", "; result of it all", "; needs no irqchip", "; ports of call",
+             "; usage: x", "; user space goes here", "; 1: one", ";", "; machine dependent: yes", "; reset: now", "; ends here"],
+)  # fmt: skip
+def test_words_are_words(line: str) -> None:
+    assert parse(f"{line}\nstart: hlt\n{line}\n", "x.asm") == Header()
+
+
+@pytest.mark.parametrize("line", [";; result: a u64 x", "; result : a u64 x", ";\tRESULT: a u64 x"])
+def test_spaces_and_semicolons_do_not_make_a_comment(line: str) -> None:
+    assert list(parse(line, "x.asm").results) == ["a"]
 
 
 def test_no_header_is_the_defaults() -> None:
-    assert parse("start: hlt\n; summary: no", "x.asm") == parse("", "x.asm") == Header()
+    assert parse("start: hlt\n; a comment: yes", "x.asm") == parse("", "x.asm") == Header()
 
 
 def test_blank_lines_and_indents_belong_to_the_header() -> None:
@@ -152,6 +190,7 @@ def test_any_text_is_a_header_or_a_payload_error(text: str, line: str) -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_shipped_headers(name: str) -> None:
+    assert find(name).header.notes == ()
     header = find(name).header
     assert header.summary, f"{name} says nothing in `pyvmm list`"
     assert len(header.summary) <= 120

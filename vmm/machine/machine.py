@@ -291,7 +291,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         elif isinstance(what, Program):
             program = what
         else:
-            program = Program("<bytes>", base, bytes(what), {}, ())
+            program = Program("<bytes>", base, _code(what), {}, ())
         start = program.entry if entry is None else entry
         self._check_room(program)
         self._check_entry(program, start)
@@ -574,6 +574,19 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _close_kvm(self) -> None:
         if self._owns_kvm:
             self.kvm.close()
+
+
+def _code(what: object) -> bytes:
+    """Machine code. UsageError for what would only become bytes: a path its name, a number so many zeros."""
+    if isinstance(what, (bytes, bytearray, memoryview)):
+        code = bytes(what)
+        if code.startswith(b"\x7fELF"):
+            from vmm.machine.raw import refusal
+
+            raise UsageError(refusal(code, "<bytes>"))
+        return code
+    hint = "its text (`path.read_text()`) or code (`path.read_bytes()`)" if hasattr(what, "__fspath__") else "bytes"
+    raise UsageError(f"loading {what!r:.80}: it is neither assembly text, nor bytes, nor a Program\n  try: {hint}")
 
 
 def _placed(program: Program) -> str:

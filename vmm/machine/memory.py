@@ -306,9 +306,11 @@ def whole(what: str, value: int) -> int:
 
 
 def as_bytes(data: Any) -> bytes:
-    """What is made of bytes, as such. UsageError for text, a number, a list of too large ones."""
+    """What is made of bytes, as such. UsageError for text, a number, a list of too large ones, and a path, which would
+    give the bytes of its name.
+    """
     try:
-        if not isinstance(data, int):
+        if not isinstance(data, int) and not hasattr(data, "__fspath__"):
             return bytes(data)
     except (TypeError, ValueError):
         pass

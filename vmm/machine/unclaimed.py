@@ -43,6 +43,9 @@ class Missed:
     value: int | None
     count: int
 
+    def as_json(self) -> dict[str, str | int | None]:
+        return {name: getattr(self, name) for name in ("space", "address", "direction", "size", "value", "count")}
+
     def __str__(self) -> str:
         what = f"wrote {self.value:#x} to" if self.value is not None else "read"
         times = "once" if self.count == 1 else f"{self.count} times"

@@ -167,6 +167,9 @@ class Writer:
     """Appends sealed lines. Beyond `limit` bytes only the End is written: an endless guest makes no endless file.
 
     A file that can no longer be written is given up, and the run goes on: `error` then says why.
+
+    Raises:
+        UsageError: by the first record, which does not fit: nobody could read the file.
     """
 
     def __init__(self, file: BinaryIO, limit: int) -> None:
@@ -175,7 +178,7 @@ class Writer:
         self._sum = hashlib.blake2b(digest_size=DIGEST)
         self.recorded = self.dropped = 0  # exits
         self.error: OSError | None = None
-        self._full = False
+        self._full = self._begun = False
 
     def write(self, record: Record) -> None:
         """One line, unless the file is full or given up. Exits get their numbers here: one that ^C kept from being told
@@ -196,9 +199,15 @@ class Writer:
             record = replace(record, seq=self.recorded + 1)
         body = json.dumps(encode(record), separators=(",", ":"), allow_nan=False).encode()[:-1]
         if not last and len(body) > self._left:
+            if not self._begun:
+                raise UsageError(
+                    f"a trace of at most {self._left} bytes: its head, which has the source, takes {len(body)} alone"
+                    "\n  try: a larger --trace-limit"
+                )
             self._full = True
             self.dropped += isinstance(record, Exited)
             return
+        self._begun = True
         self._left -= len(body)
         self.recorded += isinstance(record, Exited)
         self._sum.update(body)

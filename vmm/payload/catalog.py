@@ -14,6 +14,7 @@ from vmm.payload.header import Header, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from functools import cache
     from pathlib import Path
     from types import ModuleType
@@ -71,7 +72,8 @@ def find(name: str) -> Payload:
     if kind.lower() == ".asm":
         return _source(stem, name, "")
     if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
-        return Payload(base, name, "", Header(), code=_raw(name))
+        code = _raw(name)
+        return Payload(base, name, "", _header_of(code, name), code=code)
     from vmm.abi.names import unknown
 
     raise UsageError(f"{unknown('payload', name, shipped())}\n  try: `pyvmm list`, or the path of an .asm or .bin file")
@@ -94,21 +96,42 @@ def _source(name: str, file: str, group: str) -> Payload:
     return Payload(name, file, group, parse(text, file), text=text)
 
 
+def _header_of(code: bytes, file: str) -> Header:
+    """Raw code has none; what is to be said of it is there all the same."""
+    from vmm.machine.raw import note
+
+    said = note(code, file)
+    return Header(notes=(said,)) if said else Header()
+
+
 def _raw(file: str) -> bytes:
     """Machine code from a file; what is plainly something else is refused, for as code it would only crash."""
     if os.path.splitext(file)[1].lower() in (".s", ".nasm", ".inc"):
         raise UsageError(f"{file} looks like assembly, which pyvmm knows by the suffix .asm (Intel syntax)")
-    code = _read(file, REGIONS["code"].size, "a raw payload")
+    code = _read(file, REGIONS["code"].size, "a raw payload", known=_refuse)
     if not code:
         raise UsageError(f"{file} is empty: there is nothing to run")
-    if code.startswith(b"\x7fELF"):
-        raise UsageError(
-            f"{file} is an ELF file, not raw code\n  try: `objcopy -O binary {file} {os.path.basename(file)}.bin`"
-        )
+    if not file.lower().endswith(".bin"):
+        from vmm.machine.raw import is_text
+
+        if is_text(code):
+            copy = f"cp {file} {os.path.basename(file)}"
+            raise UsageError(
+                f"{file} is text, and without the suffix .asm it would run as machine code"
+                f"\n  try: `{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code"
+            )
     return code
 
 
-def _read(file: str, limit: int, what: str) -> bytes:
+def _refuse(data: bytes, file: str) -> None:
+    """UsageError for what is plainly no code, however large."""
+    from vmm.machine.raw import refusal
+
+    if why := refusal(data, file):
+        raise UsageError(why)
+
+
+def _read(file: str, limit: int, what: str, *, known: Callable[[bytes, str], None] | None = None) -> bytes:
     """The bytes of a regular file; never more than `limit` are read, so a huge one is refused early.
 
     Nothing else is opened: a pipe that nobody writes to would be waited for without end.
@@ -124,6 +147,8 @@ def _read(file: str, limit: int, what: str) -> bytes:
             data = source.read(limit + 1)
     except (OSError, ValueError) as error:
         raise UsageError(f"reading {file}: {getattr(error, 'strerror', None) or error}") from error
+    if known:
+        known(data, file)
     if len(data) > limit:
         raise UsageError(f"{file} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
     return data

@@ -10,7 +10,8 @@
     ; result:  ticks   u64    what must hold   -> slot constant R_ticks, stored with `RESULT ticks`
     ; ends:    shutdown                        how the run is meant to end, where that is no exit port
 
-A line whose first word is no known key is a comment. Keys may repeat.
+A line whose first word is no known key is a comment. Keys may repeat. A comment that was plainly meant as a header line
+(a key misspelt, without its colon, or below the first line of code) is no error, and `notes` says so.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ from vmm.machine.machine import IRQCHIPS, Irqchip
 from vmm.machine.steps import Why
 from vmm.payload.options import check_timeout, fits_64_bits
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
 TYPES = ("u8", "u16", "u32", "u64", "i64", "bool")
+PROSE = ("summary", "user")  # keys that begin a sentence as well: without a colon they are none
+ALIKE = 0.75  # of difflib's ratio, from where a word is a key misspelt: `reslut` has 0.83, `note` and `needs` 0.44
 MAX_PORT = 0xFFFF
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
@@ -79,6 +86,7 @@ class Header:
     params: dict[str, Param] = field(default_factory=dict)
     results: dict[str, ResultSlot] = field(default_factory=dict)
     ends: Why | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def asks(self) -> bool:
@@ -97,18 +105,78 @@ def parse(text: str, file: str) -> Header:
     Raises:
         PayloadError: a line is wrong; names file, line and what was expected.
     """
-    header = Header()
-    for number, line in enumerate(text.splitlines(), 1):
+    header, notes = Header(), []
+    lines = text.splitlines()
+    code = len(lines)  # index of the first line that is no comment
+    for number, line in enumerate(lines, 1):
         stripped = line.strip()
         if stripped and not stripped.startswith(";"):
+            code = number - 1
             break
-        key, colon, value = stripped.removeprefix(";").lstrip().partition(":")
-        if colon and key.lower() in KEYS:
+        key, colon, value = stripped.lstrip("; \t").partition(":")
+        name = key.strip().lower()
+        if colon and name in KEYS:
             try:
-                header = _READERS[key.lower()](header, value.strip())
+                header = _READERS[name](header, value.strip())
             except (ValueError, UsageError) as error:
                 raise PayloadError(str(error), file=file, line=number, text=line.rstrip()) from error
-    return header
+        elif stripped and (meant := _meant(key, colon)):
+            notes.append(f"{file}:{number}: `{stripped}` is a comment: {meant}")
+    for number, stripped in _below(lines, code):
+        notes.append(
+            f"{file}:{number}: `{stripped}` is a comment: the header ends at the first line of code, line {code + 1}"
+        )
+    return replace(header, notes=tuple(notes)) if notes else header
+
+
+def _meant(words: str, colon: str) -> str:
+    """Why a comment of the header is none of its lines, where one was meant; `words` are those before its colon."""
+    if not colon:
+        key, _, value = words.partition(" ")
+        name = key.lower()
+        if name in KEYS and name not in PROSE and _reads(name, value) and (name != "result" or _typed(value)):
+            return f"write `; {name}: ...`, with a colon"
+        return ""
+    near = _near(words.strip().lower())
+    return f"did you mean `{near}`?" if near else ""
+
+
+def _near(word: str) -> str:
+    """The key that this is, misspelt; empty for a word of its own."""
+    if not word.replace("_", "a").isalnum():
+        return ""
+    from difflib import get_close_matches  # only an unknown word before a colon pays for it
+
+    return "param" if word.startswith("param") else next(iter(get_close_matches(word, KEYS, 1, ALIKE)), "")
+
+
+def _below(lines: list[str], code: int) -> Iterator[tuple[int, str]]:
+    """(number, text) of the comments below the first line of code that could have been header lines."""
+    for number, line in enumerate(lines[code:], code + 1):
+        if ":" not in line or ";" not in line:
+            continue
+        stripped = line.strip()
+        key, _, value = stripped.lstrip("; \t").partition(":")
+        name = key.strip().lower()
+        if stripped.startswith(";") and name not in KEYS:
+            name = _near(name)
+        if stripped.startswith(";") and name in KEYS and _reads(name, value.strip()):
+            yield number, stripped
+
+
+def _reads(name: str, value: str) -> bool:
+    """Would it be a header line of that key?"""
+    try:
+        _READERS[name](Header(), value)
+    except (ValueError, UsageError):
+        return False
+    return True
+
+
+def _typed(value: str) -> bool:
+    """`ticks u64 ...` and no sentence."""
+    words = value.split(None, 2)
+    return len(words) > 1 and words[1] in TYPES
 
 
 def _number(text: str, what: str) -> int:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+    from vmm.machine.unclaimed import Missed
     from vmm.observe.postmortem import PostMortem  # only a run that went wrong pays for it
 
 SCHEMA = 1
@@ -43,9 +44,24 @@ def plain(value: Any) -> Any:
             return str(value)
 
 
+def _base64(data: bytes) -> str | None:
+    """Of what is no UTF-8."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        import base64
+
+        return base64.b64encode(data).decode("ascii")
+    return None
+
+
 @record
 class Outcome:
-    """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone."""
+    """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone.
+
+    What was asked for and did not take effect: `missed` has where the `unclaimed` accesses went, `not_taken` what KVM
+    did not take of an edited CPUID, `notes` what else is to be said (a header line that is a comment).
+    """
 
     payload: str
     outcome: str
@@ -59,13 +75,23 @@ class Outcome:
     wall_ms: float = 0.0
     postmortem: PostMortem | None = None
     stats: tuple[Mapping[str, Any], ...] | None = None
+    missed: tuple[Missed, ...] = ()
+    not_taken: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def console_bytes(self) -> bytes:
+        """The console as the guest wrote it; `text` of a Result is a reading of it."""
+        return self.console
 
     @property
     def exit_code(self) -> int:
         return EXIT_CODES[self.outcome]
 
     def as_json(self) -> dict[str, Any]:
-        """The document of `pyvmm run --json`; bytes of the console that are no UTF-8 become U+FFFD."""
+        """The document of `pyvmm run --json`. Bytes of the console that are no UTF-8 become U+FFFD in `console`; then
+        `console_bytes` has them all, in base64, and is null otherwise.
+        """
         return {
             "schema": SCHEMA,
             "payload": self.payload,
@@ -73,11 +99,15 @@ class Outcome:
             "exit_code": self.exit_code,
             "reason": self.reason,
             "console": self.console.decode("utf-8", "replace"),
+            "console_bytes": _base64(self.console),
             "results": self.results,
             "failures": list(self.failures),
             "evidence": plain(self.evidence),
             "exits": self.exits,
             "unclaimed": self.unclaimed,
+            "missed": [each.as_json() for each in self.missed],
+            "not_taken": list(self.not_taken),
+            "notes": list(self.notes),
             "wall_ms": round(self.wall_ms, 3),
             "postmortem": self.postmortem.as_json() if self.postmortem else None,
             **({} if self.stats is None else {"stats": plain(self.stats)}),

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
+from vmm.abi.ports import EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
+from vmm.abi.record import replace
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
 from vmm.machine.steps import Result, Stop, Why
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
 
+    from vmm.asm.program import Program
+
+EXIT_PORTS = ("exit_port", hex(EXIT), str(EXIT))
+
 
 def run_payload(
     payload: Payload, options: Options | None = None, *, live: Callable[[bytes], object] | None = None
@@ -26,7 +31,11 @@ def run_payload(
     Raises:
         HostError, UsageError, PayloadError: it could not be run at all. What the guest does is never raised.
     """
-    options = options or Options()
+    outcome = _run(payload, options or Options(), live)
+    return replace(outcome, notes=payload.header.notes + outcome.notes) if payload.header.notes else outcome
+
+
+def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | None) -> Outcome:
     if payload.header.asks:
         from vmm.payload.needs import check_needs
 
@@ -55,9 +64,23 @@ def run_payload(
 def conclude(guest: Guest, result: Result, module: ModuleType | None) -> tuple[str, str]:
     """(outcome, reason): how the run ended, what the host half finds, and whether every result was stored."""
     kind, reason = judge(result, guest.header.ends)
+    if result.stop.why is Why.HALT and guest.header.ends is None and _has_verdict(guest.program):
+        return (
+            "fail",
+            f"{result.stop.text}, and it was to end by PASS, FAIL or SKIP: its text has an OUT to the exit port",
+        )
     if kind == "pass" and module and hasattr(module, "check"):
         kind, reason = _check(module.check, guest)
     return _all_stored(guest, reason) if kind == "pass" else (kind, reason)
+
+
+def _has_verdict(program: Program) -> bool:
+    """Can the guest say how it went? Then a HLT is no pass: a panic ends in one, too."""
+    for line in program.lines:
+        name, _, operands = line.text.partition(" ")
+        if name == "out" and operands.split(",")[0].strip().lower() in EXIT_PORTS:
+            return True
+    return False
 
 
 def judge(result: Result, meant: Why | None = None) -> tuple[str, str]:
@@ -136,6 +159,8 @@ def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
         evidence=guest.evidence,
         exits=dict(sorted(result.counts.items())),
         unclaimed=result.unclaimed,
+        missed=result.missed,
+        not_taken=guest.machine.cpuid_not_taken,
         wall_ms=result.wall * 1e3,
         postmortem=postmortem,
     )

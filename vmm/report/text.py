@@ -19,6 +19,7 @@ REGISTER_ROWS = (
     ("r12", "r13", "r14", "r15"),
 )
 INDENT = "  "
+MISSED = 5  # places of unclaimed accesses that are shown
 
 
 def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
@@ -42,6 +43,10 @@ def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
         lines.append(
             f"{INDENT}{_count(outcome.unclaimed, 'access')} that no device claims: a read gives all ones (see --strict)"
         )
+        lines += [f"{INDENT}{INDENT}{each}" for each in outcome.missed[:MISSED]]
+        if len(outcome.missed) > MISSED:
+            lines.append(f"{INDENT}{INDENT}and {len(outcome.missed) - MISSED} more places (--json lists them)")
+    lines += [f"{INDENT}{style('warn', 'note')}  {printable(note)}" for note in outcome.notes]
     lines.append(closing_line(outcome, style))
     return lines
 
