@@ -19,10 +19,13 @@ from xml.etree import ElementTree
 import pytest
 
 from vmm.cli import main
-from vmm.errors import HostError
+from vmm.errors import HostError, MissingCapability
 from vmm.kvm.exits import Debug, PortOut
+from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
+from vmm.machine.stepping import in_ring3
+from vmm.machine.steps import Why
 from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
 from vmm.payload.catalog import find, shipped
@@ -168,7 +171,7 @@ def test_every_instruction_of_ring_0_is_stepped() -> None:
     records, outcome = record("hello", step=True)
     assert outcome.outcome == "pass"
     steps = [each.insn for each in exited(records) if isinstance(each.exit, Debug)]
-    assert steps[0] == "call print"
+    assert steps[0].startswith("lea rsi")
     assert steps.count("lodsb al, byte ptr [rsi]") == 41
 
 
@@ -179,6 +182,58 @@ def test_where_single_step_is_lost_is_said() -> None:
     lost = [each for each in records if isinstance(each, Note)]
     in_ring3 = [each for each in steps if each.at.startswith("user_begin")]
     assert in_ring3 or any("single-step was lost at `iretq`" in each.text for each in lost)
+
+
+SAYS_B = "mov al, 0x42\nout 0xe9, al\nhlt"  # not reached
+STEPPED = {
+    "the HLT that ends it": (f"mov al, 0x41\nout 0xe9, al\nnop\nhlt\n{SAYS_B}", "", "mov out nop hlt"),
+    "HLT first": (f"hlt\n{SAYS_B}", "", "hlt"),
+    "HLT after a port": (f"out 0x80, al\nhlt\n{SAYS_B}", "", "out hlt"),
+    "HLT after a read": (f"in al, 0x80\nhlt\n{SAYS_B}", "", "in hlt"),
+    "a byte that looks like HLT": (f"mov al, 0xf4\nout 0xe9, al\nmov bl, 0xf4\nnop\nhlt\n{SAYS_B}", "",
+                                   "mov out mov nop hlt"),
+    "a read of MMIO": (f"mov ebx, 0xd0001000\nmov eax, [rbx]\nhlt\n{SAYS_B}", "", "mov mov hlt"),
+    "a string": (f"mov edi, DATA_BASE\nmov ecx, 3\nmov edx, 0x80\nrep insb\nhlt\n{SAYS_B}", "", "mov mov mov rep hlt"),
+    "ring 3": ("mov eax, 1\nmov ebx, 2\nadd eax, ebx\nout 0x80, al\nmov eax, 0\nout 0xf4, al\n.align 4096\nb:",
+               "; machine: ring=3\n; user: start b\n; ports: 0x80 0xf4\n", "mov mov add out mov out"),
+    "a LAPIC": ("mov al, 42\nout 0x80, al\nmov al, 0\nout 0xf4, al", "; machine: irqchip=split\n", "mov out mov out"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_stepping_changes_nothing_and_shows_each_instruction_once(name: str, tmp_path: Path) -> None:
+    text, header, ran = STEPPED[name]
+    file = tmp_path / "own.asm"
+    file.write_text(f"{header}start:\n{text}\n", encoding="utf-8")
+    _, plain = record(str(file))
+    records, stepped = record(str(file), step=True)
+    assert (stepped.outcome, stepped.reason, stepped.console) == (plain.outcome, plain.reason, plain.console)
+    untold = any("ring 3 is not stepped" in each.text for each in records if isinstance(each, Note))
+    told = [each.insn.split(" ")[0] for each in exited(records)]
+    if "rep" in ran:  # each of its turns may be an exit
+        told = [word for word, _ in itertools.groupby(told)]
+        ran = " ".join(word for word, _ in itertools.groupby(ran.split()))
+    assert told == (["out", "out"] if untold else ran.split())
+
+
+def test_a_guest_that_sleeps_and_wakes_is_stepped_as_it_is() -> None:
+    records, outcome = record("serial", Options(timeout=300.0), step=True)
+    assert outcome.outcome == "pass"
+    assert any("is not stepped" in each.text for each in records if isinstance(each, Note))
+
+
+def test_a_script_is_told_where_it_cannot_step() -> None:
+    with Machine() as machine:
+        base = REGIONS["code"].base
+        machine.load("nop\nnop\nout 0xf4, al\n", ring=3, user=[(base, base + 0x1000)], allowed_ports=[0xF4])
+        machine.debugger.stepping = True
+        if in_ring3(machine.kvm):
+            assert machine.run(timeout=10).exits["Debug"] == 2
+        else:
+            with pytest.raises(MissingCapability, match="single-step: ring 3 is not stepped"):
+                machine.run(timeout=10)
+            machine.debugger.stepping = False
+            assert machine.run(timeout=10).stop.why is Why.EXIT_PORT
 
 
 # -- what it costs

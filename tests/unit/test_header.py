@@ -87,7 +87,8 @@ def test_a_header_line_below_the_first_line_of_code_is_said(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line", ["; note: this", "; see also: that", "; result of it all", "; needs no irqchip", "; ports of call",
-             "; usage: x", "; user space goes here", "; 1: one", ";", "; machine dependent: yes", "; reset: now", "; ends here"],
+             "; usage: x", "; user space goes here", "; 1: one", ";", "; machine dependent: yes",
+             "; reset: now", "; ends here"],
 )  # fmt: skip
 def test_words_are_words(line: str) -> None:
     assert parse(f"{line}\nstart: hlt\n{line}\n", "x.asm") == Header()

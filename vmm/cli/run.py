@@ -91,7 +91,11 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="record no more exits than fit in so many bytes (64M)",
     )
-    group.add_argument("--step", action="store_true", help="trace every guest instruction, by KVM's single-step; slow")
+    group.add_argument(
+        "--step",
+        action="store_true",
+        help="trace every guest instruction, by KVM's single-step; slow: 30 times the time limit, if none is given",
+    )
     group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
 
 

@@ -15,6 +15,8 @@ from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
 from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
 from vmm.machine.layout import parse_size
+from vmm.machine.limits import MAX_TIMEOUT
+from vmm.machine.machine import DEFAULT_TIMEOUT
 from vmm.observe.trace import Record, Writer
 from vmm.payload.catalog import Payload
 from vmm.payload.options import Options, both
@@ -23,6 +25,8 @@ from vmm.payload.record import Recording
 from vmm.payload.run import run_payload
 from vmm.report.timeline import Timeline
 from vmm.report.trace import TraceText
+
+SLOWNESS = 30  # of a guest whose every instruction is an exit: so many times the time limit, where none is given
 
 
 def run_traced(
@@ -43,6 +47,9 @@ def run_traced(
         raise UsageError(f"--trace {files[0]} and --trace {files[1]}: one file is written")
     printing = "-" in args.trace or (args.step and not files)
     limit = parse_size(args.trace_limit)
+    if args.step and options.timeout is None:
+        given = payload.header.timeout or DEFAULT_TIMEOUT
+        options = replace(options, timeout=min(given * SLOWNESS, MAX_TIMEOUT))
     with ExitStack() as stack:
         sinks: list[Callable[[Record], object]] = []
         written = _reserve(files[0], stack) if files else None

@@ -41,6 +41,8 @@ class Conductor:
         self.runners: list[Runner] = []
         self._on_exit: Callable[[Runner, Exit], object] | None = None
         self.watch: Watch | None = None
+        self.after: Callable[[Runner, Exit], object] | None = None
+        """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the fast way."""
         self._workers: list[Worker] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
@@ -217,7 +219,12 @@ class Conductor:
     @property
     def lane(self) -> FastLane | None:
         """The fast way, unless somebody wants to see every exit."""
-        seen = self._on_exit is not None or self.watch is not None or self._exit_limit is not None
+        seen = (
+            self._on_exit is not None
+            or self.watch is not None
+            or self._exit_limit is not None
+            or self.after is not None
+        )
         return None if seen else self._lane
 
     @property
@@ -251,6 +258,8 @@ class Conductor:
             self._on_exit(runner, exit)
 
     def served(self, runner: Runner, exit: Exit) -> None:
+        if self.after is not None:
+            self.after(runner, exit)
         if self._exit_limit is not None and self._taken >= self._exit_limit:
             self.end(runner, exit_limit_reached(self._exit_limit, exit))
 

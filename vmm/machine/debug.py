@@ -8,16 +8,17 @@ are faults: the instruction has not run).
 from __future__ import annotations
 
 from vmm.errors import MissingCapability
-from vmm.kvm.exits import Debug
-from vmm.machine.platform import Platform
+from vmm.kvm.exits import Debug, Exit
 from vmm.machine.runner import Runner
 from vmm.machine.steps import GO_ON, Step, Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmm.kvm.system import Kvm
+    from vmm.machine.machine import Machine
+    from vmm.machine.stepping import Stepping
 
 NOT_IN_RING3 = "breakpoints do not strike on this host"
 _found: list[bool] = []
@@ -26,12 +27,22 @@ _found: list[bool] = []
 class Debugger:
     """`stepping`: every instruction exits, and the run goes on. `until`: the linear address at which the run ends."""
 
-    def __init__(self, platform: Platform) -> None:
-        self._platform = platform
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self.stepping = False
         self.until: int | None = None
+        self.steps: Stepping | None = None
+        """Where each vCPU is, while `stepping`; with it, who is told where nothing is stepped."""
         self._one = False
         self._armed: tuple[bool, int | None] = (False, None)
+
+    def begin_stepping(self, say: Callable[[str], object] | None = None) -> None:
+        """`stepping`, and somebody to tell where this host cannot step."""
+        from vmm.machine.stepping import Stepping
+
+        self.stepping = True
+        self.steps = Stepping(self._machine)
+        self.steps.say = say
 
     def arm(self, runners: Sequence[Runner]) -> None:
         """Tell KVM, where something changed; no vCPU may be running."""
@@ -42,7 +53,15 @@ class Debugger:
                     singlestep=wanted[0], breakpoints=() if self.until is None else (self.until,)
                 )
             self._armed = wanted
-        self._platform.on_debug = self._serve if any((wanted[0], self.until is not None)) else None
+        self._machine.platform.on_debug = self._serve if any((wanted[0], self.until is not None)) else None
+        self._machine.conductor.after = self._steps_of(runners) if self.stepping and not self._one else None
+
+    def _steps_of(self, runners: Sequence[Runner]) -> Callable[[Runner, Exit], object]:
+        if self.steps is None:
+            self.begin_stepping()
+        assert self.steps is not None
+        self.steps.begin(list(runners))
+        return self.steps.served
 
     def one(self, on: bool) -> None:
         """The next instruction exits and ends the run."""

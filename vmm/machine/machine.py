@@ -177,7 +177,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         if self._debugger is None:
             from vmm.machine.debug import Debugger
 
-            self._debugger = Debugger(self.platform)
+            self._debugger = Debugger(self)
         return self._debugger
 
     def _com1_irq(self, level: bool) -> None:

@@ -55,6 +55,13 @@ class Sites:
                 rip, here, text = rip - len(before), start, past
         return rip, where(machine, here), self._with_target(text)
 
+    def at(self, runner: Runner, address: int) -> tuple[int, str, str]:
+        """(address, symbol+offset, text) of the instruction at this linear address."""
+        machine = self._machine
+        sregs = runner.vcpu.get_sregs()
+        text = _text(readable(machine, sregs, address, MAX_LENGTH), address, code_bits(sregs))
+        return address, where(machine, address), self._with_target(text)
+
     def _is_past(self, exit: Exit, here: str, past: str) -> bool:
         """Is it the instruction before RIP?"""
         kind = type(exit).__name__

@@ -84,7 +84,8 @@ class Tracer:
             symbols=dict(machine.program.symbols) if machine.program else {},
         )
         self.emit(made)
-        machine.debugger.stepping = self.step
+        if self.step:
+            machine.debugger.begin_stepping(machine.note)
         machine.watcher = _Watch(self, machine, number, results)
 
     def serve(self, watch: _Watch, runner: Runner, exit: Exit, platform: Platform) -> Step:
@@ -94,7 +95,9 @@ class Tracer:
             self._serving = True
             t = self.now()
             rip, at, insn = watch.sites.of(runner, exit)
-            watch.check_stepping(runner, exit, insn, t)
+            if self.step:
+                watch.check_stepping(runner, exit, insn, t)
+                rip, at, insn = watch.stepped(runner, exit) or (rip, at, insn)
             printed = watch.machine.sink.length
             step = handle(exit, platform)
             told = replace(step, exit=None) if isinstance(step, Stop) else step
@@ -156,14 +159,18 @@ class _Watch:
 
     def check_stepping(self, runner: Runner, exit: Exit, insn: str, t: int) -> None:
         """Say where single-step got lost: KVM steps by RFLAGS.TF, which some instructions load anew."""
-        if not self._tracer.step:
-            return
         before, target = self._stepped.pop(runner.index, ("", None))
         if before and not (isinstance(exit, Debug) and target in (None, exit.pc)):
             text = f"vCPU {runner.index}: single-step was lost at `{before}`, which loads RFLAGS"
             self._tracer.emit(Note(self.number, t, f"{text}; what ran from there until here is not traced"))
         if isinstance(exit, Debug) and insn.split(" ")[0] in LOADS_RFLAGS:
             self._stepped[runner.index] = insn, self._returns_to(runner, insn)
+
+    def stepped(self, runner: Runner, exit: Exit) -> tuple[int, str, str] | None:
+        """The instruction that a step ran, where it is known; the exit itself tells the next one."""
+        steps = self.machine.debugger.steps
+        at = steps.at.get(runner.index) if steps is not None else None
+        return self.sites.at(runner, at) if isinstance(exit, Debug) and at is not None else None
 
     def _returns_to(self, runner: Runner, insn: str) -> int | None:
         """Where an IRETQ goes; None where that is not known."""

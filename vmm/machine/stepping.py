@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Single-step for all vCPUs of a machine, without a change of what the guest does. It decides where KVM may step.
+
+KVM steps by RFLAGS.TF. Two places lie on some hosts, and are left alone on all: HLT, which KVM's emulator steps over
+(the exit of the step takes the place of KVM_EXIT_HLT: x86_emulate_instruction calls kvm_vcpu_do_singlestep last), and
+ring 3 where the guest takes the trap itself, which is measured. KVM has no step for an OUT that it emulates ("FIXME:
+return into emulator if single-stepping"), and one for an OUT that it does not: where another exit has shown an
+instruction, its step is left out, and what runs next is looked up. So each instruction is one exit, and each is known.
+"""
+
+from __future__ import annotations
+
+from vmm.errors import MissingCapability, VmmError
+from vmm.kvm.exits import Debug, Exit
+from vmm.machine.runner import WATCHED, Runner
+from vmm.machine.virtual import read_virtual
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmm.kvm.state import Sregs
+    from vmm.kvm.system import Kvm
+    from vmm.machine.machine import Machine
+
+HLT = 0xF4
+PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
+REX = range(0x40, 0x50)
+MAX_LENGTH = 15
+RING3 = "ring 3 is not stepped: on this host the guest would take the trap of each step itself"
+
+
+class Stepping:
+    """`at` is where each vCPU goes on, by index, where that is known: the instruction that the next step shows."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.at: dict[int, int] = {}
+        self.say: Callable[[str], object] | None = None
+        """Told where nothing is stepped; without anybody to tell, a run that begins there is refused."""
+        self._said: set[tuple[int, str]] = set()
+
+    def begin(self, runners: list[Runner]) -> None:
+        """Before a run; none of them is running.
+
+        Raises:
+            MissingCapability: vCPU 0 is in ring 3, which this host cannot step, and there is nobody to tell.
+        """
+        self._said.clear()
+        in_ring3(self._machine.kvm)  # measured now, and not on a vCPU's thread
+        for runner in runners:
+            runner.vcpu.complete()
+            if runner.index == 0 and self.say is None and self._untold(runner.vcpu.get_sregs()):
+                raise MissingCapability(f"single-step: {RING3}\n  try: run it without, its exits are seen all the same")
+            self._look(runner)
+
+    def served(self, runner: Runner, exit: Exit) -> None:
+        """An exit was handled, and the guest goes on: where?"""
+        vcpu = runner.vcpu
+        if isinstance(exit, Debug):
+            self._arm(runner, exit.pc)
+            return
+        vcpu.complete()
+        if isinstance(vcpu.stored, Debug) and not vcpu.stored.dr6 & WATCHED:
+            vcpu.stored = vcpu.trapped_at = None  # the step of the very instruction: its exit has shown it
+        if vcpu.stored is None:
+            self._look(runner)
+
+    def _look(self, runner: Runner) -> None:
+        sregs = runner.vcpu.get_sregs()
+        rip = runner.vcpu.get_regs().rip
+        self._arm(runner, rip if sregs.cs.l else sregs.cs.base + rip, sregs)
+
+    def _arm(self, runner: Runner, address: int, sregs: Sregs | None = None) -> None:
+        """Step the instruction at this address, or not."""
+        self.at[runner.index] = address
+        known = sregs or runner.vcpu.get_sregs()
+        why = ""
+        if self._untold(known):
+            why = RING3
+        elif self._halts(known, address):
+            why = f"HLT at {address:#x} is not stepped, which could step over it" if self._sleeps else "HLT"
+        wanted, debug = not why, runner.vcpu.debug
+        if wanted or wanted != debug.singlestep:  # again each time: what loads RFLAGS ends it
+            runner.vcpu.set_guest_debug(singlestep=wanted, breakpoints=debug.breakpoints)
+        if why and why != "HLT" and (runner.index, why) not in self._said and self.say:
+            self._said.add((runner.index, why))
+            self.say(f"vCPU {runner.index}: {why}; nothing is, until its next exit")
+
+    def _untold(self, sregs: Sregs) -> bool:
+        """In ring 3, where the host keeps no step from the guest?"""
+        return bool(sregs.ss.dpl) and not in_ring3(self._machine.kvm)
+
+    @property
+    def _sleeps(self) -> bool:
+        """Is HLT no exit here?"""
+        return self._machine.irqchip != "none"
+
+    def _halts(self, sregs: Sregs, address: int) -> bool:
+        for at in range(address, address + MAX_LENGTH):
+            try:
+                (byte,) = read_virtual(self._machine.memory, sregs, at, 1)
+            except VmmError:
+                return False
+            if byte not in PREFIXES and not (byte in REX and sregs.cs.l):
+                return byte == HLT
+        return False
+
+
+_found: list[bool] = []
+
+
+def in_ring3(kvm: Kvm) -> bool:
+    """Whether single-step exits in ring 3 on this host: measured once per process, on a machine of its own."""
+    if not _found:
+        from vmm.abi.ports import EXIT
+        from vmm.asm.program import Program
+        from vmm.machine.layout import PAGE, REGIONS
+        from vmm.machine.machine import Machine
+        from vmm.machine.steps import Why
+
+        base = REGIONS["code"].base
+        code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
+        with Machine(kvm=kvm) as machine:
+            program = Program("<step in ring 3>", base, code, {}, ())
+            machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
+            machine.runners[0].vcpu.set_guest_debug(singlestep=True)
+            stop = machine.run(timeout=10).stop
+            _found.append(stop.why is Why.DEBUG and isinstance(stop.exit, Debug) and stop.exit.pc == base + 1)
+    return _found[0]
