@@ -4,6 +4,7 @@
 ; param:   control = 15        its flags: 1 on, 2 in ring 0 too, 4 as #PF exit, 8 readiness by interrupt
 ; param:   vector = 0xf3       the interrupt that tells of a page that is ready
 ; param:   page = 0x40000000   the page that the host holds back: a guest-physical address
+; param:   window = 0          1: the VMM asks for the interrupt window while L2 runs
 ; result:  hypervisor u64   1: by SVM, 2: by VMX
 ; result:  broadcast  u32   the first token after switching on: 0xffffffff, "wake every waiter"
 ; result:  exit       u64   why L2 was left at its load: exit code of SVM, exit reason of VMX
@@ -28,6 +29,11 @@
 ;   host                                                 fetches the page
 ;
 ; Without bit 2, or without bit 1 for a guest in ring 0, the vCPU waits in the load, and L1 never hears of it.
+;
+; Some kernels queue the exit and do not look at what is queued before they enter L2 again, so that it is lost. With
+; `window` they do: while a VMM without a PIC in KVM asks for the interrupt window (request_interrupt_window), KVM looks at
+; each entry, provided that LINT0 takes interrupts from a PIC. L2 has its interrupts off then: an open window is an exit
+; too, and would come before L2's first instruction each time.
 
 %include "results.inc"
 %include "apic.inc"
@@ -40,7 +46,8 @@ OTHERS   = READIES + 16                   ; exits for interrupts
 
 BY_SVM = 1
 BY_VMX = 2
-PAGE_IS_MISSING = 1                       ; what the host is told by DELAY_PORT
+PAGE_IS_MISSING = 1                       ; what the host is told by DELAY_PORT,
+ASK_FOR_WINDOW  = 2
 L2_PAGE  = 0x1ff000                       ; the page's address in L2
 
 TIMER_VECTOR = 0x30                       ; of a lower priority than a page-ready interrupt
@@ -110,6 +117,12 @@ switch_on:
     mov   qword ptr [READY], 0            ; from now on they are L2's page's
     mov   qword ptr [READIES], 0
 
+.if PARAM_window
+    call  l2_interrupts_off
+    WRITE_MSR X2APIC_LVT0, APIC_DM_EXTINT
+    mov   al, ASK_FOR_WINDOW
+    out   DELAY_PORT, al
+.endif
     call  l2_run                          ; to the load, and if nobody tells us, on to its end
     RESULT exit
     call  describe_exit
@@ -166,6 +179,15 @@ describe_vmx_exit:
     RESULT token
     VMCS_GET GUEST_RIP
     RESULT rip
+    ret
+
+l2_interrupts_off:
+    cmp   byte ptr [rip + hypervisor], BY_SVM
+    jne   vmx_interrupts_off
+    mov   qword ptr [SVM_VMCB + VMCB_rflags], X86_EFLAGS_FIXED
+    ret
+vmx_interrupts_off:
+    VMCS_SET GUEST_RFLAGS, X86_EFLAGS_FIXED
     ret
 
 ; L2 runs until it is left for anything but an interrupt of L1's; RAX = exit code or reason.

@@ -35,8 +35,9 @@ def test_the_bit_is_gated_and_the_rest_needs_nesting() -> None:
         assert made.verdict is Verdict.INERT, made.finding.reason
         assert len(made.refusals) == 4
         return
-    lost = "never left the nested guest with a #PF exit" in made.finding.reason  # some kernels lose it: docs/hosts.md
-    assert made.verdict is (Verdict.BROKEN if lost else Verdict.WORKS), made.finding.reason
+    assert made.verdict is Verdict.WORKS, made.finding.reason
+    if made.finding.deviations:  # this kernel looks at what it queued while the window is asked for: docs/hosts.md
+        assert set(made.finding.evidence["exits"]) != set(made.finding.evidence["window.exits"])
     assert len(made.refusals) == 6
 
 

@@ -66,6 +66,26 @@ def test_one_exit_that_was_lost_is_broken(good: Seen) -> None:
 
 
 @BOTH
+def test_exits_that_come_with_the_interrupt_window_alone_are_a_deviation(good: Seen) -> None:
+    lost = LOST[good.hypervisor]
+    finding = judge(SHOWN, HIDDEN, [lost] * 3, [good] * 3)
+    assert finding.verdict is Verdict.WORKS, finding.reason
+    assert "alone, 3 of 3 were lost" in finding.summary
+    (deviation,) = finding.of("ASYNC_PF_VMEXIT").deviations
+    assert "Request event processing" in deviation.commit
+    assert finding.evidence["exits"] != finding.evidence["window.exits"]
+
+
+@BOTH
+def test_exits_that_are_lost_with_the_window_too_are_broken(good: Seen) -> None:
+    lost = LOST[good.hypervisor]
+    for helped in ([lost] * 3, [good, good, lost], [WAITED[good.hypervisor], good], [replace(good, ready=0x2000)]):
+        finding = judge(SHOWN, HIDDEN, [lost] * 3, helped)
+        assert finding.verdict is Verdict.BROKEN
+        assert "3 times of 3" in finding.reason
+
+
+@BOTH
 def test_no_exit_at_all_is_broken(good: Seen) -> None:
     finding = seen(*[WAITED[good.hypervisor]] * 3)
     assert finding.verdict is Verdict.BROKEN

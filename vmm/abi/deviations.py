@@ -32,6 +32,14 @@ KNOWN = (
         "KVM: x86: Use actual kvm_cpuid.base for clearing KVM_FEATURE_PV_UNHALT",
         "__kvm_update_cpuid_runtime looks for the feature leaf before its base is known",
     ),
+    Known(
+        "ASYNC_PF_VMEXIT",
+        "a missing page of the nested guest, and nothing else to deliver",
+        "flags 1 in the shared page, and no exit",
+        "Linux 6.1.192 and 7.2.13 at least; not 6.12.117",
+        "KVM: x86: Request event processing for exception VM-Exits",
+        "kvm_inject_page_fault queues the exit and makes no KVM_REQ_EVENT",
+    ),
 )
 
 

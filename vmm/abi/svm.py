@@ -25,7 +25,7 @@ VMCB = Struct(
         Field("tsc_offset", 0x050, 8, "added to the TSC that the guest reads"),
         Field("asid", 0x058, 4, "address-space tag of the TLB; 0 is the host's"),
         Field("tlb_ctl", 0x05C, 1, "1: flush the whole TLB at VMRUN"),
-        Field("int_ctl", 0x060, 4, "virtual interrupts; bit 24: RFLAGS.IF of the host masks interrupts"),
+        Field("int_ctl", 0x060, 4, "virtual interrupts, and V_INTR_MASKING_MASK"),
         Field("exit_code", 0x070, 8, "why the guest was left"),
         Field("exit_info_1", 0x078, 8, "error code of an exception; port and size of an I/O; 1 for a WRMSR"),
         Field("exit_info_2", 0x080, 8, "address of a page fault; RIP after an I/O instruction"),
@@ -95,6 +95,7 @@ EXITS = (
     Named(0xFFFF_FFFF_FFFF_FFFF, "SVM_EXIT_ERR", "VMRUN refused the VMCB (VMEXIT_INVALID)", None, None),
 )
 CONSTANTS = (
+    Named(1 << 24, "V_INTR_MASKING_MASK", "int_ctl: RFLAGS.IF of the host masks interrupts", None, None),
     Named(1 << 4, "SVM_VM_CR_SVM_DISABLE", "MSR_VM_CR: EFER.SVME cannot be set", None, None),
     Named(1 << 0, "SVM_IOIO_TYPE_MASK", "exit_info_1 of an I/O: 1 for IN, 0 for OUT", None, None),
     Named(1 << 4, "SVM_IOIO_SIZE8_MASK", "exit_info_1 of an I/O: one byte (SVM_IOIO_SIZE_SHIFT is 4)", None, None),
