@@ -681,3 +681,56 @@ def test_a_trace_too_small_for_its_head_is_refused(tmp_path: Path, run: Any) -> 
     assert status == 2
     assert "its head, which has the source, takes" in err
     assert not list(tmp_path.iterdir())
+
+
+OWN = """
+; machine: irqchip=split
+; devices: ioapic, virtio_rng, virtio_blk=disk.img
+; result: magic u64 of virtio-mmio
+; result: poll u64 a hypercall's answer
+%include "results.inc"
+start:
+    call  hypercall_init
+    mov   eax, KVM_HC_VAPIC_POLL_IRQ
+    call  hypercall
+    RESULT poll
+    in    al, 0x80
+    PASS
+%include "hypercall.inc"
+%include "idt.inc"
+"""
+
+
+def test_ones_own_payload_can_do_what_a_shipped_one_can(source: Any, run: Any, tmp_path: Path) -> None:
+    path = source(OWN.replace("; result: magic u64 of virtio-mmio\n", ""))
+    (tmp_path / "disk.img").write_bytes(bytes(512))
+    (tmp_path / "own.py").write_text(
+        "def setup(guest):\n    guest.machine.on_port_read(0x80, lambda: 42)\n"
+        "def check(guest):\n    guest.equal('poll', guest['poll'], guest.params.get('want', 0))\n"
+        "    guest.evidence['devices'] = sorted(guest.devices)\n"
+    )
+    trace = str(tmp_path / "t.jsonl")
+    status, out, err = run(path, "--trace", trace)
+    assert (status, err) == (0, "")
+    assert "['hypercalls', 'ioapic', 'virtio_blk', 'virtio_rng']" in out
+    assert main(["replay", trace, "--quiet"]) == 0
+    (tmp_path / "own.py").write_text("def check(guest):\n    guest.expect(False, 'never')\n")
+    assert "fail  own" in run(path)[1]
+    (tmp_path / "own.py").write_text("def check(guest):\n    return 1 / 0\n")
+    status, _, err = run(path)
+    assert status == 2
+    assert "own.py:2: check(): ZeroDivisionError: division by zero" in err
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("quirks: NO_SUCH", "no quirk is called"), ("enable: KVM_CAP_NO_SUCH", "no capability is called"),
+     ("enable: KVM_CAP_NR_VCPUS", "is nothing to enable"), ("enable: SPLIT_IRQCHIP=x", "is not a number"),
+     ("devices: toaster", "is none of ioapic, hypercalls"), ("devices: virtio_blk", "write virtio_blk=FILE"),
+     ("devices: virtio_rng virtio_rng", "is there already"), ("devices: ioapic", "goes with irqchip=split"),
+     ("devices: virtio_blk=no.img", "no.img")],
+)  # fmt: skip
+def test_equipment_that_cannot_be(line: str, said: str, source: Any, run: Any) -> None:
+    status, _, err = run(source(f"; {line}\nstart: hlt\n"))
+    assert status == 2
+    assert said in err

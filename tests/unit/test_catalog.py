@@ -64,11 +64,42 @@ def test_assembly_by_path(tmp_path: Path) -> None:
         assert assemble(mine).code == b"\xf4"
 
 
-def test_a_person_own_file_gets_no_host_half_by_its_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "script",
+    ["raise SystemExit", "", "def check():\n    pass\nraise SystemExit", "class A:\n    def check(self): pass\n1 / 0",
+     "def test_check(machine): ...\n1 / 0"],
+)  # fmt: skip
+def test_a_script_that_has_the_name_is_no_host_half_and_is_not_run(script: str, tmp_path: Path) -> None:
     path = tmp_path / "pio.asm"
     path.write_text("start: hlt")
-    (tmp_path / "pio.py").write_text("raise SystemExit")
+    (tmp_path / "pio.py").write_text(script)
     assert find(str(path)).host_half() is None
+
+
+def test_the_host_half_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.asm"
+    path.write_text("start: hlt")
+    (tmp_path / "mine.py").write_text("def check(guest):\n    return guest + 1\n")
+    module = find(str(path)).host_half()
+    assert module is not None
+    assert module.check(1) == 2
+    with pytest.raises(PayloadError, match=r"mine.py:2: check\(\): TypeError: .*\n  return guest \+ 1"):
+        module.check("x")
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("def check(guest) 1/0", r"mine.py:1: the host half is no Python: .*\n  def check"),
+     ("def check(guest): ...\n1 / 0\n", r"mine.py:2: importing the host half: ZeroDivisionError: .*\n  1 / 0"),
+     ("def check(guest): ...\nraise SystemExit(3)\n", "mine.py:2: importing the host half: SystemExit: 3"),
+     ("def check(guest): ...\nimport nobody_has_this", "ModuleNotFoundError"), ("\0", "no Python|null bytes")],
+)  # fmt: skip
+def test_a_host_half_that_cannot_be_imported_is_its_authors_error(script: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.asm"
+    path.write_text("start: hlt")
+    (tmp_path / "mine.py").write_text(script)
+    with pytest.raises(PayloadError, match=said):
+        find(str(path)).host_half()
 
 
 def test_raw_by_path_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,9 @@ WHOLE = """\
 ; result:  flag    bool  it is set
 ; result:  plain
 ; result:  worded  it says what must hold
+; quirks:  FIX_HYPERCALL_INSN, KVM_X86_QUIRK_LAPIC_MMIO_HOLE
+; enable:  KVM_CAP_X86_DISABLE_EXITS=0x2, ENFORCE_PV_FEATURE_CPUID=1
+; devices: ioapic, virtio_blk=disk.img
 ; ends:    shutdown
 
 start:
@@ -57,10 +60,13 @@ def test_every_key() -> None:
         ("plain", 3, "u64", ""),
         ("worded", 4, "u64", "it says what must hold"),
     ]
+    assert header.quirks == ("FIX_HYPERCALL_INSN", "KVM_X86_QUIRK_LAPIC_MMIO_HOLE")
+    assert header.enable == (("X86_DISABLE_EXITS", (2,)), ("ENFORCE_PV_FEATURE_CPUID", (1,)))
+    assert header.devices == (("ioapic", ""), ("virtio_blk", "disk.img"))
     assert header.ends is Why.SHUTDOWN
     assert header.notes == (
-        "x.asm:20: `; summary: too late to be a header` is a comment: "
-        "the header ends at the first line of code, line 19",
+        "x.asm:23: `; summary: too late to be a header` is a comment: "
+        "the header ends at the first line of code, line 22",
     )
 
 

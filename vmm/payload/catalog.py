@@ -39,9 +39,17 @@ class Payload:
     code: bytes | None = None
 
     def host_half(self) -> ModuleType | None:
-        """The Python module beside a shipped .asm, where there is one."""
-        if not self.group or not os.path.exists(os.path.splitext(self.file)[0] + ".py"):
+        """The Python module beside the .asm, where there is one. Of a person's own, see vmm.payload.own.
+
+        Raises:
+            PayloadError: a person's own cannot be imported.
+        """
+        if self.text is None or not os.path.exists(os.path.splitext(self.file)[0] + ".py"):
             return None
+        if not self.group:
+            from vmm.payload.own import load
+
+            return load(self.file)
         import importlib
 
         return importlib.import_module(f"guest_payloads.{self.group}.{self.name}")

@@ -44,7 +44,11 @@ class Guest(Closes):
         before_vcpus: Callable[[Machine], object] | None = None,
         cpus: int | Sequence[int] | None = None,
         irqchip: Irqchip | None = None,
+        hypercalls: bool = True,
     ) -> None:
+        """`hypercalls`: what includes hypercall.inc is served by pyvmm where this host never hands a call to KVM; who
+        sees to it otherwise says False.
+        """
         options = options or Options()
         header = payload.header
         self.payload, self.header, self.options = payload, header, options
@@ -52,10 +56,12 @@ class Guest(Closes):
         self.program = assemble(payload, self.params)
         self.result: Result | None = None
         self.hypercalls: HypercallService | None = None
+        self.devices: dict[str, Any] = {}  # of the header, by name
         self.failures: list[str] = []
         self.evidence: dict[str, Any] = {}  # numbers and text for the report
         self.on_close: list[Callable[[], object]] = []  # called before the machine is closed
         self.kept: dict[str, Any] = {}  # objects that one part of the host half leaves for another
+        self._equip: Callable[[], object] = lambda: None
         _check_memory(payload, options)
 
         def edit(model: CpuidModel) -> None:
@@ -72,15 +78,40 @@ class Guest(Closes):
             console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
             live=live,
             cpuid=edit if options.mask or options.expose or cpuid else None,
-            before_vcpus=before_vcpus,
+            before_vcpus=self._equipped(before_vcpus, hypercalls),
         )
         try:
             self._load()
+            self._equip()
             if options.watch:
                 options.watch(self)
         except BaseException:
             self.machine.close()
             raise
+
+    def _equipped(
+        self, before_vcpus: Callable[[Machine], object] | None, hypercalls: bool
+    ) -> Callable[[Machine], object] | None:
+        """What is done before the vCPUs are made; `_equip` then is what is done after the program is loaded."""
+        header, serve = self.header, hypercalls and "hypercall_undefined" in self.program.symbols
+        if not (serve or header.quirks or header.enable or header.devices):
+            return before_vcpus
+        from vmm.payload import equipment
+
+        def prepare(machine: Machine) -> None:
+            equipment.before_vcpus(machine, header, serve=serve)
+            if before_vcpus:
+                before_vcpus(machine)
+
+        def equip() -> None:
+            from pathlib import Path
+
+            folder = Path(self.payload.file).parent
+            self.devices = equipment.attach(self.machine, header, folder, serve=serve)
+            self.hypercalls = self.devices.get(equipment.HYPERCALLS)
+
+        self._equip = equip
+        return prepare
 
     def _load(self) -> None:
         machine, header = self.machine, self.header

@@ -8,6 +8,9 @@
     ; ports:   0x80 0x3f8                      ports that ring 3 may use (the TSS's I/O bitmap)
     ; param:   count = 100    what it is       -> assembler constant PARAM_count
     ; result:  ticks   u64    what must hold   -> slot constant R_ticks, stored with `RESULT ticks`
+    ; quirks:  FIX_HYPERCALL_INSN              quirks of KVM that are switched off
+    ; enable:  KVM_CAP_X86_DISABLE_EXITS=0x2   capabilities that are enabled, with their arguments
+    ; devices: ioapic, virtio_rng, virtio_blk=disk.img    devices that are there
     ; ends:    shutdown                        how the run is meant to end, where that is no exit port
 
 A line whose first word is no known key is a comment. Keys may repeat. A comment that was plainly meant as a header line
@@ -27,11 +30,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "ends")
+KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "quirks", "enable", "devices", "ends")
 TYPES = ("u8", "u16", "u32", "u64", "i64", "bool")
 PROSE = ("summary", "user")  # keys that begin a sentence as well: without a colon they are none
 ALIKE = 0.75  # of difflib's ratio, from where a word is a key misspelt: `reslut` has 0.83, `note` and `needs` 0.44
 MAX_PORT = 0xFFFF
+CAP_ARGUMENTS = 4
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
     "halt": Why.HALT,
@@ -85,6 +89,9 @@ class Header:
     ports: tuple[int, ...] = ()
     params: dict[str, Param] = field(default_factory=dict)
     results: dict[str, ResultSlot] = field(default_factory=dict)
+    quirks: tuple[str, ...] = ()
+    enable: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    devices: tuple[tuple[str, str], ...] = ()
     ends: Why | None = None
     notes: tuple[str, ...] = ()
 
@@ -318,6 +325,51 @@ def _like_a_type(word: str) -> bool:
     )
 
 
+def _quirks(header: Header, value: str) -> Header:
+    from vmm.abi import quirks
+
+    names = value.replace(",", " ").split()
+    for name in names:
+        if quirks.find(name) is None:
+            raise ValueError(f"quirks: {quirks.unknown(name)}")
+    return replace(header, quirks=(*header.quirks, *names))
+
+
+def _enable(header: Header, value: str) -> Header:
+    """`KVM_CAP_A=1,2 KVM_CAP_B`: names with up to four numbers."""
+    from vmm.abi import caps
+
+    given = []
+    for item in value.split():
+        name, equals, arguments = item.rstrip(",").partition("=")
+        row = caps.find(name)
+        if row is None:
+            raise ValueError(f"enable: {caps.unknown(name)}")
+        if not row.enable:
+            raise ValueError(f"enable: {row.kernel_name} says what KVM can, and is nothing to enable")
+        numbers = tuple(_number(each, f"enable: {name}") for each in arguments.split(",")) if equals else ()
+        if len(numbers) > CAP_ARGUMENTS or not all(0 <= each < 1 << 64 for each in numbers):
+            raise ValueError(f"enable: {name} takes up to {CAP_ARGUMENTS} numbers of 64 bits")
+        given.append((row.name, numbers))
+    return replace(header, enable=(*header.enable, *given))
+
+
+def _devices(header: Header, value: str) -> Header:
+    from vmm.payload.equipment import DEVICES
+
+    given: list[tuple[str, str]] = []
+    for item in value.replace(",", " ").split():
+        name, equals, file = item.partition("=")
+        if name not in DEVICES:
+            raise ValueError(f"devices: {name!r} is none of {', '.join(DEVICES)}")
+        if bool(equals and file) != (name == "virtio_blk"):
+            raise ValueError("devices: write virtio_blk=FILE; no other takes one")
+        if name in dict(header.devices) or name in dict(given):
+            raise ValueError(f"devices: {name} is there already")
+        given.append((name, file))
+    return replace(header, devices=(*header.devices, *given))
+
+
 def _ends(header: Header, value: str) -> Header:
     if value not in ENDS:
         raise ValueError(f"ends: {value!r} is none of {', '.join(ENDS)}")
@@ -332,5 +384,8 @@ _READERS = {
     "ports": _ports,
     "param": _param,
     "result": _result,
+    "quirks": _quirks,
+    "enable": _enable,
+    "devices": _devices,
     "ends": _ends,
 }

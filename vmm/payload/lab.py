@@ -76,7 +76,7 @@ class Lab:
             if before_vcpus:
                 before_vcpus(machine)
 
-        guest = Guest(what, options, cpus=cpus, irqchip=irqchip, cpuid=cpuid, before_vcpus=prepare)
+        guest = Guest(what, options, cpus=cpus, irqchip=irqchip, cpuid=cpuid, before_vcpus=prepare, hypercalls=False)
         try:
             if enforce:
                 for runner in guest.machine.runners:

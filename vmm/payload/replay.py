@@ -207,6 +207,9 @@ class Player:
         if self._module is not None and hasattr(self._module, "prove"):
             self._notes.append("the outcome is the record's: a proof measures guest memory and time")
             return False
+        if self._module is None and (end.failures or end.evidence):
+            self._notes.append("the outcome is the record's: the check of its host half is not in the trace")
+            return False
         seat = self._guests[-1] if self._guests else None
         if seat is None or seat.result is None or end.outcome in (INTERRUPTED, "error"):
             self._notes.append("the outcome is the record's: no run came to its end")

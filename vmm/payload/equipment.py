@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a header asks of the machine beyond its shape: quirks off, capabilities on, devices. It reads no header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vmm.abi import caps, quirks
+from vmm.errors import MissingCapability
+
+if TYPE_CHECKING:
+    from vmm.machine.machine import Machine
+    from vmm.payload.header import Header
+
+PATCHING = "FIX_HYPERCALL_INSN"
+HYPERCALLS = "hypercalls"
+DEVICES = ("ioapic", HYPERCALLS, "virtio_rng", "virtio_console", "virtio_blk")
+
+
+def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:
+    """Quirks and capabilities of the VM. `serve`: a hypercall instruction must be #UD where it is the other vendor's.
+
+    Raises:
+        MissingCapability: this KVM cannot, and the header asks for it.
+    """
+    off, offered = 0, machine.vm.check_extension("DISABLE_QUIRKS2") if header.quirks or serve else 0
+    for name in header.quirks:
+        row = quirks.find(name)
+        assert row is not None  # the header's reader saw to it
+        if not offered & row.value:
+            raise MissingCapability(f"switching off {row.name}: this KVM cannot (KVM_CAP_DISABLE_QUIRKS2)")
+        off |= row.value
+    patching = quirks.find(PATCHING)
+    if serve and patching is not None:
+        off |= offered & patching.value
+    if off:
+        machine.vm.enable_cap("DISABLE_QUIRKS2", off)
+    for name, arguments in header.enable:
+        if _of_vm(name):
+            machine.vm.require(name, f"enabling KVM_CAP_{name}")
+            machine.vm.enable_cap(name, *arguments)
+
+
+def attach(machine: Machine, header: Header, folder: Path, *, serve: bool) -> dict[str, Any]:
+    """Capabilities of the vCPUs, and the devices by name; files are looked for in `folder`.
+
+    Raises:
+        MissingCapability, UsageError: this KVM has not, the machine cannot.
+    """
+    for name, arguments in header.enable:
+        if not _of_vm(name):
+            machine.kvm.require(name, f"enabling KVM_CAP_{name}")
+            for runner in machine.runners:
+                runner.vcpu.enable_cap(name, *arguments)
+    made: dict[str, Any] = {}
+    for name, file in header.devices:
+        made[name] = _device(machine, header, name, str(folder / file))
+    if serve and HYPERCALLS not in made:
+        made[HYPERCALLS] = _device(machine, header, HYPERCALLS, "")
+    return made
+
+
+def _of_vm(name: str) -> bool:
+    row = caps.find(name)
+    return row is not None and row.enable == "vm"
+
+
+def _device(machine: Machine, header: Header, name: str, file: str) -> Any:
+    match name:
+        case "ioapic":
+            from vmm.machine.split_irqchip import add_ioapic
+
+            return add_ioapic(machine)
+        case "hypercalls":
+            from vmm.machine.hypercalls import HypercallService
+
+            return HypercallService(machine, enforce="ENFORCE_PV_FEATURE_CPUID" in dict(header.enable))
+        case "virtio_rng":
+            return machine.add_virtio_rng()
+        case "virtio_console":
+            return machine.add_virtio_console()
+        case _:
+            return machine.add_virtio_blk(file, readonly=True)

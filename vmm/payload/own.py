@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The host half of a person's own payload: NAME.py beside NAME.asm. Its errors are its author's, with file and line.
+
+A file of that name may be anything, such as the script that runs the payload. It is a host half, and is imported, only
+if its text defines one of the functions that a host half has, at its outermost level.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from vmm.errors import PayloadError, VmmError
+
+HOOKS = ("setup", "drive", "check")
+MAX_SOURCE = 1 << 20
+
+
+def load(asm: str) -> ModuleType | None:
+    """The host half beside this .asm, where there is one.
+
+    Raises:
+        PayloadError: it cannot be read, is no Python, or its import fails.
+    """
+    path = Path(asm).with_suffix(".py")
+    file = str(path)
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as source:
+            text = source.read(MAX_SOURCE)
+        tree = ast.parse(text, file)
+    except SyntaxError as error:
+        line, shown = error.lineno or 0, (error.text or "").rstrip()
+        raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, text=shown) from error
+    except (OSError, ValueError) as error:
+        raise PayloadError(f"reading the host half: {getattr(error, 'strerror', None) or error}", file=file) from error
+    if not any(isinstance(each, ast.FunctionDef) and each.name in HOOKS and each.args.args for each in tree.body):
+        return None
+    name = f"host_half_of_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass in it looks itself up
+    with Blamed(file, "importing the host half"):
+        spec.loader.exec_module(module)
+    for hook in HOOKS:
+        if hasattr(module, hook):
+            setattr(module, hook, _blamed(getattr(module, hook), file, hook))
+    return module
+
+
+def _blamed(function: Callable[[Any], Any], file: str, hook: str) -> Callable[[Any], Any]:
+    def call(guest: Any) -> Any:
+        with Blamed(file, f"{hook}()"):
+            return function(guest)
+
+    return call
+
+
+class Blamed:
+    """What is raised inside is a PayloadError at the last line of `file` that it came through; ours go through."""
+
+    def __init__(self, file: str, doing: str) -> None:
+        self._file, self._doing = file, doing
+        self._path = Path(file).absolute()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        from vmm.payload.guest import MissingResult
+
+        if error is None or isinstance(error, (VmmError, MissingResult)):
+            return
+        if not isinstance(error, (Exception, SystemExit)):
+            return
+        lines = [each for each in traceback.extract_tb(trace) if Path(each.filename).absolute() == self._path]
+        line, text = (lines[-1].lineno or 0, lines[-1].line or "") if lines else (0, "")
+        said = f"{self._doing}: {type(error).__name__}: {error}"
+        raise PayloadError(said, file=self._file, line=line, text=text) from error
