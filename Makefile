@@ -19,6 +19,7 @@ HOSTS_STEPS ?=
 HOSTS_AT_ONCE ?= 2
 HOSTS_PATIENCE ?= 1
 HOSTS_ARGS ?=
+SELFTESTS ?=
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -87,7 +88,7 @@ bench/floor: bench/floor.c
 hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdicts with the expected ones
 	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
 	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --at-once '$(HOSTS_AT_ONCE)' \
-	    --patience '$(HOSTS_PATIENCE)' $(HOSTS_ARGS)
+	    --patience '$(HOSTS_PATIENCE)' $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
 	@rm -rf dist build/lib build/bdist.*

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import bochs, hosts, lab, parcel, qemu, store, tools
+from . import bochs, hosts, lab, parcel, qemu, selftests, store, tools
 from .errors import LabError, NotToBeHad, Stopped
 from .progress import Progress
 
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
     made.add_argument("--release", default="", help="the Debian release of the kernel, for example bookworm-backports")
     made.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
+    made.add_argument("--selftests", action="store_true", help="run the kernel's own selftests of KVM as well")
     made.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
     made.add_argument("--patience", type=float, default=1.0, help="factor of all time limits, for a slow machine (1)")
     return made
@@ -64,7 +65,7 @@ def main(words: list[str] | None = None) -> int:
         named = [
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
-                extra=tuple(args.steps),
+                extra=(*args.steps, *([selftests.STEP] if args.selftests else [])),
             )
             for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip
@@ -93,6 +94,7 @@ def _need(named: list[hosts.Host]) -> None:
     commands = [*ALWAYS_NEEDED]
     commands += qemu.COMMANDS if "qemu" in kinds else ()
     commands += bochs.COMMANDS if "bochs" in kinds else ()
+    commands += selftests.COMMANDS if any(selftests.STEP in host.steps for host in named) else ()
     tools.need(*commands)
     if "bochs" in kinds:
         bochs.check()

@@ -15,6 +15,7 @@ from typing import Any
 
 from . import junit
 from .expected import PLAIN
+from .selftests import RESULTS
 
 
 def row(found: Mapping[str, Any]) -> str:
@@ -36,6 +37,13 @@ def draft(folder: Path) -> str:
     failed = junit.read(folder / "junit.xml").failed
     lines += ["", "[tests]"] if failed else []
     lines += [f'# {message}\n"{name}" = {{ verdict = "failed", why = "" }}' for name, message in failed.items()]
+    path = folder / RESULTS
+    told = json.loads(path.read_text())["selftests"] if path.exists() else []
+    bad = [each for each in told if each["status"] not in ("pass", "skip")]
+    lines += ["", "[selftests]"] if bad else []
+    for each in bad:
+        lines += [f"# {line.strip()}" for line in each["output"][-2:]]
+        lines.append(f'{each["name"]} = {{ verdict = "{each["status"]}", why = "" }}')
     return "\n".join(lines) + "\n"
 
 

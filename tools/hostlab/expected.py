@@ -12,6 +12,10 @@
     [tests]                                     # those that do not pass
     "tests.kvm.test_x::test_y" = { verdict = "failed", fault = "qemu-ring3-io" }
 
+    [selftests]                                 # of the kernel; one that is not here passes, or skips itself
+    debug_regs = { verdict = "fail", fault = "qemu-int3" }
+    steal_time = { verdict = "pass", why = "..." }      # also where it passes, and rows of pyvmm's are not good
+
     [variant.1cpu.features]                     # what differs on a host whose name has -1cpu
     PV_SCHED_YIELD = { verdict = "unproven", why = "..." }
 
@@ -33,9 +37,9 @@ from .hosts import Host
 
 FOLDER = Path(__file__).parent / "expected"
 FAULTS = "faults.toml"
-PLAIN = frozenset({"works", "advertised"})  # verdicts that need no reason
+PLAIN = frozenset({"works", "advertised", "pass"})  # verdicts that need no reason
 KEYS = frozenset({"verdict", "verdicts", "why", "deviations", "fault"})
-KINDS = ("features", "topics", "tests")
+KINDS = ("features", "topics", "tests", "selftests")
 FAULT_KEYS = frozenset({"emulator", "what", "told", "shows"})
 
 
@@ -64,11 +68,14 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one host: each feature and topic, and the tests that do not pass. `file` says where it is from."""
+    """Of one host: each feature and topic, the tests that do not pass, the selftests that there is something to say of.
+    `file` says where it is from.
+    """
 
     features: Mapping[str, Wanted]
     topics: Mapping[str, Wanted]
     tests: Mapping[str, Wanted]
+    selftests: Mapping[str, Wanted]
     file: Path
 
 
@@ -101,7 +108,7 @@ def read(path: Path, variant: tuple[str, ...] = ()) -> Expected:
             found = {row: _wanted(path, row, value, faults) for row, value in layer.get(kind, {}).items()}
             if not name or name in variant:
                 rows[kind] |= found
-    return Expected(rows["features"], rows["topics"], rows["tests"], path)
+    return Expected(rows["features"], rows["topics"], rows["tests"], rows["selftests"], path)
 
 
 def read_faults(path: Path) -> dict[str, Fault]:

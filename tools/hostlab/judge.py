@@ -12,6 +12,8 @@ from typing import Any
 from .expected import Expected, Wanted
 from .junit import Tests
 
+UNLISTED = Wanted(("pass", "skip"))
+
 
 def differences(expected: Expected, probe: Mapping[str, Any]) -> list[str]:
     """Of features and topics; also for a row that only one side has."""
@@ -79,6 +81,24 @@ def of_tests(expected: Expected, tests: Tests) -> list[str]:
     return lines
 
 
+def of_selftests(expected: Expected, document: Mapping[str, Any]) -> list[str]:
+    """Of the kernel's selftests: one that the file does not have is expected to pass, or to skip itself."""
+    found = {each["name"]: each for each in document["selftests"]}
+    lines = []
+    for name, each in found.items():
+        wanted = expected.selftests.get(name, UNLISTED)
+        allowed = {*wanted.verdicts, "pass"} if wanted.fault else set(wanted.verdicts)
+        should, said = " or ".join(wanted.verdicts), " / ".join(each["output"][-2:])
+        if each["status"] not in allowed:
+            lines.append(f"selftest {name}: expected {should}, was {each['status']}: {said}")
+        elif wanted.fault and each["status"] != "pass" and not re.search(wanted.fault.shows, "\n".join(each["output"])):
+            lines.append(f"selftest {name}: {should}, but not as the fault {wanted.fault.name} shows itself: {said}")
+    for name, wanted in expected.selftests.items():
+        if name not in found:
+            lines.append(f"selftest {name}: expected {' or '.join(wanted.verdicts)}, was not run")
+    return lines
+
+
 def of_doctor(kind: str, doctor: Mapping[str, Any]) -> list[str]:
     """Whether KVM is usable there, by the CPU that the host has."""
     backend = doctor.get("backend") or {}
@@ -102,3 +122,9 @@ def _counted(kind: str, rows: list[dict[str, Any]]) -> str:
     if deviations:
         parts.append(f"{deviations} deviation{'s' * (deviations != 1)}")
     return f"{len(rows)} {kind}: {', '.join(parts)}"
+
+
+def counts_of_selftests(document: Mapping[str, Any]) -> str:
+    """`selftests: 14 pass, 2 skip, 1 fail`."""
+    found = Counter(each["status"] for each in document["selftests"])
+    return f"selftests: {', '.join(f'{number} {status}' for status, number in found.most_common()) or 'none'}"

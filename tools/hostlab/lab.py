@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import bochs, emulator, expected, hosts, judge, junit, kernel, parcel, qemu, root, store
+from . import bochs, emulator, expected, hosts, judge, junit, kernel, parcel, qemu, root, selftests, store
 from .errors import HostFailed
 from .hosts import Host
 from .packages import Archive
@@ -28,6 +28,7 @@ class Prepared:
     host: Host
     kernel: kernel.Kernel
     root: Path
+    programs: Path | None = None  # KVM's selftests, where that step was asked for
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
     if host.emulator == "bochs":
         bochs.binary(say)
     parcel.dependencies(say)
-    return Prepared(host, kernel.kernel(host, archive, found, say), root.image(say))
+    programs = selftests.programs(archive, found, say) if selftests.STEP in host.steps else None
+    return Prepared(host, kernel.kernel(host, archive, found, say), root.image(say), programs)
 
 
 def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
@@ -86,7 +88,7 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
             failed.append(f"{line}: see {console}")
 
     with store.scratch("run") as work:
-        disk, at = parcel.build(work, steps, KVM[host.kind])
+        disk, at = parcel.build(work, steps, KVM[host.kind], prepared.programs)
         make = bochs.command if host.emulator == "bochs" else qemu.command
         words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
         say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
@@ -123,6 +125,11 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
         tests = junit.read(room / "junit.xml")
         parts.append(tests.line)
         lines += judge.of_tests(wanted, tests) if wanted else []
+    if selftests.STEP in host.steps:
+        with _missing(lines, selftests.RESULTS):
+            told = _json(room / selftests.RESULTS)
+            parts.append(judge.counts_of_selftests(told))
+            lines += judge.of_selftests(wanted, told) if wanted else []
     parts.append(f"{seconds:.0f} s")
     if path and path.stem != host.name:
         parts.append(f"judged by {path.name}")

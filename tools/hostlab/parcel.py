@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a host gets on its second disk, a tar that is laid over its root: the wheel, installed, and what it depends on;
-the tests with what they read of the sources; the steps. Behind it is room for the tar that the host hands back.
+the tests with what they read of the sources; the steps; KVM's selftests, where they are asked for. Behind it is room
+for the tar that the host hands back.
 """
 
 from __future__ import annotations
@@ -90,13 +91,13 @@ def limits(steps: Sequence[str]) -> dict[str, float]:
     return found
 
 
-def build(work: Path, steps: Sequence[str], module: str) -> tuple[Path, int]:
-    """(disk, MiB from its start at which results begin). `module` is KVM's."""
+def build(work: Path, steps: Sequence[str], module: str, programs: Path | None = None) -> tuple[Path, int]:
+    """(disk, MiB from its start at which results begin). `module` is KVM's, `programs` a folder of selftests."""
     installed = work / "installed"
     call(_pip(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
     disk = work / "parcel.img"
-    _write(disk, (dependencies(), installed))
+    _write(disk, (dependencies(), installed), programs)
     at = disk.stat().st_size // MIB + 2  # what is added says it, and is less than a MiB
     with tarfile.open(disk, "a", format=tarfile.GNU_FORMAT) as tar:
         _text(tar, "lab/parameters", f'KVM={module}\nSTEPS="{" ".join(steps)}"\nRESULTS_AT={at}\n', 0o644)
@@ -105,7 +106,7 @@ def build(work: Path, steps: Sequence[str], module: str) -> tuple[Path, int]:
     return disk, at
 
 
-def _write(disk: Path, packages: Sequence[Path]) -> None:
+def _write(disk: Path, packages: Sequence[Path], programs: Path | None) -> None:
     with tarfile.open(disk, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in packages:
             for path in sorted(folder.iterdir()):
@@ -113,6 +114,8 @@ def _write(disk: Path, packages: Sequence[Path]) -> None:
         for name in TREE:
             tar.add(PROJECT / name, f"lab/tree/{name}", filter=_plain)
         tar.add(STEPS, "lab/steps", filter=_plain)
+        if programs:
+            tar.add(programs, "lab/selftests", filter=_plain)
         _text(tar, "lab/init", (HERE / "guest" / "init").read_text(), 0o755)
         for name, line in SCRIPTS.items():
             _text(

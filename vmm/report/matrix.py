@@ -140,10 +140,10 @@ def _marked(state: str, mark: str) -> str:
     return f"{shown} <sup>{mark.strip('[]')}</sup>" if mark else shown
 
 
-def placed(page: str, table: str) -> str | None:
+def placed(page: str, table: str, first: str = BEGIN, last: str = END) -> str | None:
     """The page with the table between its two marks in place of what was there; None if it has not one pair of them."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in rest or END in before or END in after:
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end or first in rest or last in before or last in after:
         return None
-    return f"{before}{BEGIN}\n\n{table}\n{END}{after}"
+    return f"{before}{first}\n\n{table}\n{last}{after}"
