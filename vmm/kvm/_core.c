@@ -4,61 +4,8 @@
  * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
  * vmm/machine/loop.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
-#define VMM_FINISHED (-1)
-#define VMM_DECODE 0
-#define VMM_PORT_OUT 1
-#define VMM_PORT_IN 2
-#define VMM_MMIO_WRITE 3
-#define VMM_MMIO_READ 4
-#define VMM_INTERRUPTED 5
-#define VMM_OUTPUT 6
-#define VMM_MSR_READ 7
-#define VMM_MSR_WRITE 8
-#define VMM_CODES 9
-
-#define VMM_NO_PORT 0x10000
-#define VMM_SLOTS 64
-#define VMM_MMIO_SLOTS 16
-#define VMM_MSR_SLOTS 16
-#define VMM_RECENT 10
-#define VMM_STAGING 16384
+#define VMM_FINISHED (-1) /* done here: none of the codes of _core.h, for Python hears nothing of it */
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
-
-struct vmm_slot {
-    __u64 reads, writes, value, address;
-};
-
-struct vmm_finish {
-    __u32 sink_port, port_count, mmio_count, msr_count;
-    __u32 sink_length, sink_room;
-    struct kvm_coalesced_mmio_ring *ring;
-    __u8 ring_shared;
-    __u8 lock;
-    struct vmm_slot ports[VMM_SLOTS];
-    struct vmm_slot mmio[VMM_MMIO_SLOTS];
-    struct vmm_slot *msrs;
-    __u8 sink[VMM_STAGING];
-};
-
-struct vmm_seen {
-    __u64 sequence, address;
-    __u32 kind;
-    __u32 size, count, reason;
-    __u8 data[4096];
-};
-
-struct vmm_core {
-    int fd;
-    struct kvm_run *run;
-    struct vmm_finish *finish;
-    int error;
-    long long held;
-    __u64 value, reply[1];
-    __u64 *answer;
-    __u64 sequence, kept; /* exits so far; those of them in `recent` */
-    __u64 counts[VMM_CODES];
-    struct vmm_seen recent[VMM_RECENT];
-};
 
 static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 address, __u32 size, __u32 count)
 {

@@ -1,59 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What Python sees of the C core of the exit loop (_core.c). These structures are ours, so they are complete here.
+ * What Python calls of the C core of the exit loop (_core.c), beside what _core.h shares with it.
  */
-/* vmm_core_run gives a key: address << 8 | size << 4 | one of these. Size and address only where they say so. */
-#define VMM_DECODE 0      /* an exit (or a failed KVM_RUN: `error`) for Python to decode from kvm_run */
-#define VMM_PORT_OUT 1    /* one element: address, size, and its value in `value` */
-#define VMM_PORT_IN 2     /* one element: address, size; the answer goes to `reply` */
-#define VMM_MMIO_WRITE 3  /* as VMM_PORT_OUT */
-#define VMM_MMIO_READ 4   /* as VMM_PORT_IN */
-#define VMM_INTERRUPTED 5 /* EINTR or EAGAIN, in `error` */
-#define VMM_OUTPUT 6      /* console output waits; ask again for what else there is */
-#define VMM_MSR_READ 7    /* the index as address; the answer goes to `reply`, a refusal to kvm_run */
-#define VMM_MSR_WRITE 8   /* the index as address, its value in `value` */
-#define VMM_CODES 9
-
-#define VMM_NO_PORT 0x10000
-#define VMM_SLOTS 64
-#define VMM_MMIO_SLOTS 16
-#define VMM_MSR_SLOTS 16
-#define VMM_RECENT 10
 #define VMM_RING ... /* places in the kernel's ring of coalesced writes */
-#define VMM_STAGING 16384 /* bytes of console output that wait for Python at most */
-
-struct vmm_slot { __u64 reads, writes, value, address; };
-
-/* One per machine, shared by its vCPUs. */
-struct vmm_finish {
-    __u32 sink_port, port_count, mmio_count, msr_count;
-    __u32 sink_length, sink_room;
-    struct kvm_coalesced_mmio_ring *ring; /* of the VM, or NULL: nothing is coalesced */
-    __u8 ring_shared; /* others than the console's bytes come there too, and wait for Python */
-    __u8 lock;
-    struct vmm_slot ports[64];
-    struct vmm_slot mmio[16];
-    struct vmm_slot *msrs; /* made with the first of them: a machine has none as a rule */
-    __u8 sink[16384];
-};
-
-/* One exit, as much of it as a post-mortem shows. `kind` is a VMM_* code above, `reason` that of an MSR exit. */
-struct vmm_seen { __u64 sequence, address; __u32 kind, size, count, reason; __u8 data[4096]; };
-
-/* One per vCPU. */
-struct vmm_core {
-    int fd;
-    struct kvm_run *run;
-    struct vmm_finish *finish;
-    int error;
-    long long held; /* the key that VMM_OUTPUT came before, or -1 */
-    __u64 value;
-    __u64 reply[1];
-    __u64 *answer; /* where `reply` goes with the next vmm_core_run; NULL: nowhere */
-    __u64 sequence, kept;
-    __u64 counts[9]; /* by code; not those that Python decodes */
-    struct vmm_seen recent[10];
-};
 
 /* Both structures come uncleared: their large arrays hold nothing beyond what a count says, and stay untouched. */
 void vmm_finish_init(struct vmm_finish *finish);

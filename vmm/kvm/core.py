@@ -39,7 +39,7 @@ NOTHING_HELD = -1  # VMM_FINISHED of _core.c
 
 
 class Handlers(Protocol):
-    """Who serves single accesses, by key (see _core.cdef.h). Filled as asked for, emptied when claims change."""
+    """Who serves single accesses, by key (see _core.h). Filled as asked for, emptied when claims change."""
 
     writers: dict[int, Write]
     readers: dict[int, Served]
