@@ -11,6 +11,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "halt.inc"
 
 TIMER = 0x40                              ; a vector
 
@@ -47,6 +48,7 @@ asleep:                                   ; until its own interrupt has come: an
     PASS
 
 tick:
+    LEAVE_HLT
     inc   ebp
     push  rax
     push  rcx

@@ -107,6 +107,7 @@ more:                                     ; for as long again, to see that no se
     PASS
 
 count_IRQ0:
+    LEAVE_HLT
     push  rax
     push  rdx
     READ_TSC

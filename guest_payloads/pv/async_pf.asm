@@ -40,6 +40,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "halt.inc"
 
 SHARED   = DATA_BASE                      ; kvm_vcpu_pv_apf_data
 FAULTS   = DATA_BASE + 0x1000             ; u64 each: asynchronous #PFs,
@@ -254,6 +255,7 @@ finish:
 ; ---- interrupts
 
 page_ready:                               ; the token is noted and left where it is: `consume` frees the field
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx
@@ -269,6 +271,7 @@ page_ready:                               ; the token is noted and left where it
     iretq
 
 timer:
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx

@@ -37,6 +37,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "halt.inc"
 %include "vmcs.inc"
 
 SHARED   = DATA_BASE                      ; kvm_vcpu_pv_apf_data
@@ -213,6 +214,7 @@ l2_interrupted:
 ; ---- interrupts
 
 page_ready:                               ; the token is noted and left where it is: `consume` frees the field
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx
@@ -221,6 +223,7 @@ page_ready:                               ; the token is noted and left where it
     inc   qword ptr [READIES]
     jmp   end_interrupt
 timer:
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx

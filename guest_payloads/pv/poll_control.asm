@@ -25,6 +25,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "halt.inc"
 
 TIMER_VECTOR = 0x40
 HALTED_PORT = DELAY_PORT + 1
@@ -115,6 +116,7 @@ read_feature_msr:
     ret
 
 timer:
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx

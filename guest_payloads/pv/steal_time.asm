@@ -34,6 +34,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "halt.inc"
 
 AREA    = DATA_BASE                       ; the kvm_steal_time of vCPU 0
 PHASE   = DATA_BASE + 0x1000              ; u8: 0 wait, 1 sample, 2 done
@@ -251,6 +252,7 @@ start_timer:
     ret
 
 timer:
+    LEAVE_HLT
     push  rax
     push  rcx
     push  rdx
