@@ -23,7 +23,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <pthread.h>
-#include <spawn.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -31,6 +31,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -40,8 +41,6 @@
 #define MAX_CPUID 256
 #define MAX_CPUS 2
 #define MAGIC 0x33726f6f6c66 /* "floor3" */
-
-extern char **environ;
 
 /* What a vCPU starts with; its APIC id is its place. */
 struct cpu {
@@ -465,15 +464,31 @@ static void wakes(int use_irqfd)
 }
 
 /* Started from here, a process has no large parent whose memory would count as its peak. */
+static volatile int failed; /* the errno of a child that could not be started */
+
+static pid_t launch(char **argv, int null)
+{
+    pid_t child = vfork();
+
+    if (!child) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL); /* it does not outlive this program */
+        dup2(null, 0);
+        dup2(null, 1);
+        dup2(null, 2);
+        execvp(argv[0], argv);
+        failed = errno;
+        _exit(127);
+    }
+    return child;
+}
+
 static void spawns(char **argv)
 {
-    posix_spawn_file_actions_t actions;
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
     long count;
 
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+    if (null < 0)
+        die("/dev/null");
     while ((count = next_rounds())) {
         for (long i = 0; i < count; i++) {
             struct rusage usage;
@@ -481,8 +496,10 @@ static void spawns(char **argv)
             pid_t child;
             int status;
 
-            errno = posix_spawnp(&child, argv[0], &actions, NULL, argv, environ);
-            if (errno || wait4(child, &status, 0, &usage) < 0)
+            child = launch(argv, null);
+            if (child < 0 || wait4(child, &status, 0, &usage) < 0)
+                die(argv[0]);
+            if ((errno = failed))
                 die(argv[0]);
             printf("%lld %ld %d ", (long long)(now() - begin), usage.ru_maxrss,
                    WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
@@ -494,6 +511,8 @@ static void spawns(char **argv)
 int main(int argc, char **argv)
 {
     const char *mode = argc > 2 ? argv[1] : "";
+
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nor does this one outlive who asks it */
 
     if (!strcmp(mode, "spawn")) {
         spawns(argv + 2);

@@ -8,6 +8,11 @@ import io
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
 
 import jsonschema
@@ -15,7 +20,7 @@ import pytest
 
 import vmm.report
 from vmm import cli
-from vmm.bench import compare, floor, guests, processes, sides, table
+from vmm.bench import compare, ending, floor, guests, processes, sides, table
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError, MissingCapability, UsageError
 from vmm.machine.machine import Machine
@@ -260,6 +265,80 @@ def test_without_qemu_the_row_says_so(monkeypatch):
     assert row.why == "no-such-qemu is not installed"
     assert row.median is not None
     assert row.met is None
+
+
+@pytest.mark.parametrize(
+    ("script", "why"),
+    [("echo other", "printed b'other\\n', and not b'Hello"),
+     ("echo no machine >&2; exit 3", "status 3, and not 1: no machine"), ("kill -9 $$", "ended with status -9")],
+)  # fmt: skip
+def test_a_peer_that_fails_is_no_ratio(script, why, compiler, monkeypatch, tmp_path):
+    peer = tmp_path / "qemu-fake"
+    peer.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo "QEMU emulator version 99.1" && exit\n{script}\nexit 1\n')
+    peer.chmod(0o755)
+    monkeypatch.setattr(processes, "QEMU", str(peer))
+    row = table.measure(table.select(["hello"])[0], table.QUICK)
+    assert why in row.why
+    assert row.median is not None
+    assert (row.ratio, row.floor, row.met) == (None, None, None)
+
+
+def test_a_peer_is_named_with_its_version(compiler, monkeypatch, tmp_path):
+    peer = tmp_path / "qemu-fake"
+    line = processes.TEXT.decode().rstrip()
+    peer.write_text(
+        f"#!/bin/sh\n[ $1 = --version ] && echo QEMU emulator version 99.1 && exit\necho '{line}'\nexit 1\n"
+    )
+    peer.chmod(0o755)
+    monkeypatch.setattr(processes, "QEMU", str(peer))
+    row = table.measure(table.select(["hello"])[0], table.QUICK)
+    assert (row.peer, row.why) == ("QEMU 99.1", "")
+    assert row.ratio is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_nothing_is_left_behind_on_a_signal(number, compiler, monkeypatch, tmp_path):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    program = "import sys; from vmm.cli import main; sys.exit(main(['bench', 'hello', 'idle_vm', '--json']))"
+    bench = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (mine := family(bench.pid)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert mine
+    bench.send_signal(number)
+    assert bench.wait(60) == (130 if number is signal.SIGINT else -number)
+    deadline = time.monotonic() + 10  # the kernel ends the children of who was killed
+    while any(map(alive, mine)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, mine))
+    if number is signal.SIGKILL:
+        ending.sweep()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        ending.sweep()
+    assert not list(tmp_path.iterdir())
+
+
+def family(pid: int) -> list[int]:
+    """Its children, if they are a floor and the program that it has started."""
+    try:
+        children = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children + [
+            int(each) for child in children for each in Path(f"/proc/{child}/task/{child}/children").read_text().split()
+        ]
+    except OSError:
+        return []
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def test_what_has_no_end_is_no_earlier_document(capsys):
+    assert cli.main(["bench", "--quick", "pio_out_c", "--against", "/dev/zero"]) == 2
+    assert "too large for a document" in capsys.readouterr().err
 
 
 def test_the_multiboot_guest_is_one():

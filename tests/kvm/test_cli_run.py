@@ -636,6 +636,7 @@ def test_the_process_ends_early_only_where_nobody_waits_for_its_end() -> None:
         assert done.stdout.startswith("Hello")
         return done.stdout
 
+    ran("command()")  # the first assembles, and so imports what others do not
     assert "early" in ran("command()")
     assert "early" not in ran("sys.setprofile(lambda *_: None); command()")
     assert "early" not in ran("import threading; command()")
@@ -734,3 +735,54 @@ def test_equipment_that_cannot_be(line: str, said: str, source: Any, run: Any) -
     status, _, err = run(source(f"; {line}\nstart: hlt\n"))
     assert status == 2
     assert said in err
+
+
+@pytest.mark.parametrize("option", ["--trace", "--timeline", "--console"])
+def test_no_output_overwrites_a_source(option: str, source: Any, run: Any, tmp_path: Path) -> None:
+    path = Path(source("start: hlt\n"))
+    code = tmp_path / "code.bin"
+    code.write_bytes(b"\xf4")
+    other = tmp_path / "other.asm"
+    other.write_text("; mine\n")
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(path)
+    before = {each: each.read_bytes() for each in (path, code, other)}
+    for input_, output in ((path, path), (code, code), (path, other), (path, link)):
+        status, _, err = run(str(input_), option, str(output))
+        assert status == 2
+        assert f"{option} {output}: " in err
+        assert "would be overwritten" in err
+    assert {each: each.read_bytes() for each in before} == before
+
+
+def test_two_outputs_are_two_files(source: Any, run: Any, tmp_path: Path) -> None:
+    both = str(tmp_path / "both.svg")
+    status, _, err = run(source("start: hlt"), "--timeline", both, "--console", f"{tmp_path}/./both.svg")
+    assert status == 2
+    assert "that is the file of --timeline, too" in err
+    status, _, err = run("hello", "--timeline", str(tmp_path / "x.png"))
+    assert status == 2
+    assert "the drawing is SVG, and not .png" in err
+
+
+@pytest.mark.parametrize("more", [[], ["--json"], ["--trace"], ["--timeout", "2", "--stats"]])
+def test_console_to_a_file_byte_for_byte(more: list[str], source: Any, run: Any, tmp_path: Path) -> None:
+    path, kept = source("start: mov al, 0xff\n out 0xe9, al\n mov al, 'x'\n out 0xe9, al\n hlt\n"), tmp_path / "console"
+    assert run(path, "--console", str(kept), *more)[0] == 0
+    assert kept.read_bytes() == b"\xffx"
+    limit = [] if "--timeout" in more else ["--timeout", "0.2"]
+    endless = source("x: mov al, 'y'\n out 0xe9, al\n y: jmp y")
+    assert run(endless, "--console", str(kept), *more, *limit)[0] == 124
+    assert kept.read_bytes() == b"y"
+    assert run(source("no such thing"), "--console", str(kept))[0] == 2
+    assert kept.read_bytes() == b"y"  # what could not run has no console
+
+
+def test_an_option_without_effect_is_said(run: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, _, err = run("hello", "--trace-limit", "1M")
+    assert (status, err) == (
+        0,
+        "pyvmm: --trace-limit has no effect: nothing is recorded without `--trace FILE.jsonl`\n",
+    )
+    assert main(["disasm", "hello", "--bits", "16"]) == 0
+    assert "--bits has no effect" in capsys.readouterr().err

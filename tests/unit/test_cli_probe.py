@@ -280,7 +280,7 @@ def test_junit_file_beside_the_table(pyvmm: Callable[..., tuple[int, str, str]],
         ("", "Is a directory"),
     ],
 )
-def test_a_file_that_cannot_be_written_loses_no_table(
+def test_a_file_that_cannot_be_written_is_said_before_anything_is_probed(
     pyvmm: Callable[..., tuple[int, str, str]],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
@@ -290,11 +290,11 @@ def test_a_file_that_cannot_be_written_loses_no_table(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     status, out, err = pyvmm([*GOOD, BROKEN], "--junit", file)
-    assert status == 2
-    assert "STEAL_TIME" in out
+    assert (status, out) == (2, "")
     assert err.count("\n") == 1
     assert err.startswith("pyvmm: writing ")
     assert reason in err
+    assert pyvmm([*GOOD, BROKEN], "--save", file)[:2] == (2, "")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -423,3 +423,18 @@ def test_a_closed_pipe_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == ""
     assert process.returncode == 99
+
+
+def test_probe_overwrites_no_source_and_says_what_has_no_effect(
+    pyvmm: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.asm"
+    mine.write_text("; mine")
+    for option in ("--save", "--junit"):
+        status, out, err = pyvmm([*GOOD], option, str(mine))
+        assert (status, out) == (2, "")
+        assert "a source of that name exists, and would be overwritten" in err
+    assert mine.read_text() == "; mine"
+    both = str(tmp_path / "out")
+    assert pyvmm([*GOOD], "--save", both, "--junit", both)[0] == 2
+    assert "-v has no effect" in pyvmm([*GOOD], "--json", "-v")[2]

@@ -47,7 +47,8 @@ class Goal:
 class Row:
     """A measurement in `unit` ("ns", "bytes", "1/s"). `floor` is the peer's figure, and `peer` who that is.
 
-    `cost` says how far an operation goes: kernel, C core, Python, process. `why` is set where nothing was measured.
+    `cost` says how far an operation goes: kernel, C core, Python, process. `disturbed` says what else was on its CPUs;
+    `why` is set where nothing was measured, or there was no peer.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Row:
     turns_needed: int | None = None
     goal: Goal | None = None
     noisy: bool = False
+    disturbed: str = ""
     why: str = ""
     more: dict[str, Any] = field(default_factory=dict)
 

@@ -7,7 +7,6 @@ import os
 import select
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -61,15 +60,20 @@ class Floor(Closes):
 
     def __init__(self, mode: str, *arguments: str, guest: bytes | None = None) -> None:
         program = build()
-        self._folder = tempfile.TemporaryDirectory(prefix="pyvmm-bench-")
-        if guest is not None:
-            path = Path(self._folder.name) / "guest"
-            path.write_bytes(guest)
-            arguments = (str(path), *arguments)
-        self._process = subprocess.Popen(
-            [str(program), mode, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        shared = -1
+        try:
+            if guest is not None:  # in memory: a file would stay behind where nobody can remove it
+                shared = os.memfd_create("guest", 0)
+                with open(shared, "wb", closefd=False) as file:
+                    file.write(guest)
+                arguments = (f"/proc/self/fd/{shared}", *arguments)
+            self._process = subprocess.Popen(
+                [str(program), mode, *arguments], pass_fds=() if guest is None else (shared,),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        finally:
+            if shared >= 0:
+                os.close(shared)
 
     def measure(self, rounds: int) -> list[float]:
         """One number for each round, in ns (mode spawn: three for each).
@@ -103,7 +107,6 @@ class Floor(Closes):
             assert pipe is not None
             with suppress(BrokenPipeError):
                 pipe.close()
-        self._folder.cleanup()
 
 
 def spawner(command: Sequence[str]) -> Floor:

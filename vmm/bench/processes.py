@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
+import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from vmm.abi import ports
+from vmm.bench import ending
 from vmm.bench.compare import Budget, Goal, Row, row_of
 from vmm.bench.floor import spawner
 from vmm.bench.spec import Spec
@@ -24,6 +26,7 @@ QEMU = "qemu-system-x86_64"
 TEXT = b"Hello from ring 0 of a virtual machine.\n"
 LOAD = 0x10_0000
 FEWEST, MOST = 5, 60  # turns
+PATIENCE = 60.0  # seconds for one run of the peer
 
 
 def multiboot() -> bytes:
@@ -65,7 +68,9 @@ class Process:
     def measure(self, rounds: int) -> list[float]:
         numbers = self._floor.measure(rounds)
         if any(status != self._status for status in numbers[2::3]):
-            raise HostError(f"{self._command[0]} ended with status {numbers[2]:.0f} here, and not {self._status}")
+            bad = next(status for status in numbers[2::3] if status != self._status)
+            said = f"{self._command[0]} ended with status {bad:.0f}, and not {self._status}"
+            raise NoPeer(said) if self._command[0] == QEMU else HostError(said)
         self.kib += numbers[1::3]
         return numbers[0::3]
 
@@ -73,10 +78,52 @@ class Process:
         self._floor.close()
 
 
-def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | None]:
-    """`pyvmm run hello` and QEMU, taking turns; no QEMU, None."""
+class NoPeer(HostError):
+    """There is no other program to compare with, or it does not do what it is asked for."""
+
+
+def peer_name(program: str) -> str:
+    """`QEMU 7.2.22`, by what it says of itself.
+
+    Raises:
+        NoPeer: it is not installed, or does not run.
+    """
+    if not shutil.which(program):
+        raise NoPeer(f"{program} is not installed")
+    done = _asked([program, "--version"])
+    found = re.search(r"version (\d[\w.]*)", done.stdout.decode("utf-8", "replace"))
+    return f"QEMU {found[1]}" if found else "QEMU"
+
+
+def check_peer(command: list[str], status: int) -> None:
+    """Run it once, and look at what it printed.
+
+    Raises:
+        NoPeer: that is not the line, or it ended otherwise.
+    """
+    done = _asked(command)
+    said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
+    if done.returncode != status:
+        raise NoPeer(
+            f"{command[0]} ended with status {done.returncode}, and not {status}{''.join(f': {s}' for s in said)}"
+        )
+    if done.stdout != TEXT:
+        raise NoPeer(f"{command[0]} printed {done.stdout[:60]!r}, and not {TEXT!r}")
+
+
+def _asked(command: list[str]) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise NoPeer(f"{command[0]} did not end within {PATIENCE:g} s") from error
+    except OSError as error:
+        raise NoPeer(f"{command[0]}: {error.strerror or error}") from error
+
+
+def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | None, str]:
+    """`pyvmm run hello` and QEMU, taking turns. Without a QEMU that does it: None, and why; else its name."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvmm-bench-")))
+        folder = stack.enter_context(ending.folder())
         cache = str(folder / "cache")
         command = [*_pyvmm(), "run", "hello"]
         stack.enter_context(_environment("PYVMM_CACHE", cache))
@@ -86,16 +133,19 @@ def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | Non
         stack.enter_context(_environment("PYTHONPATH", os.pathsep.join(here)))  # this pyvmm, from any folder
         ours = Process(command, 0)
         stack.callback(ours.close)
-        peer = None
-        if shutil.which(QEMU):
-            kernel = folder / "guest"
-            kernel.write_bytes(multiboot())
+        kernel = folder / "guest"
+        kernel.write_bytes(multiboot())
+        peer: Process | None = None
+        try:
+            name = peer_name(QEMU)
+            check_peer(qemu_command(kernel), QEMU_STATUS)
             peer = Process(qemu_command(kernel), QEMU_STATUS)
             stack.callback(peer.close)
+            peer.measure(1)
+        except NoPeer as error:
+            name = str(error)
         pair = Pair()
         ours.measure(2)
-        if peer is not None:
-            peer.measure(1)
         ours.kib.clear()
         turns = FEWEST if budget.quick else MOST
         for turn in range(turns):
@@ -103,10 +153,14 @@ def _compare(budget: Budget, cached: bool) -> tuple[Pair, Process, Process | Non
                 shutil.rmtree(cache, ignore_errors=True)
             pair.ours.append(ours.measure(1))
             if peer is not None:
-                pair.floor.append(peer.measure(1))
+                try:
+                    pair.floor.append(peer.measure(1))
+                except NoPeer as error:
+                    peer, name = None, str(error)
+                    pair.floor.clear()  # a ratio against half of it would be none
             if turn >= 2 * FEWEST and pair.settled:
                 break
-        return pair, ours, peer
+        return pair, ours, peer, name
 
 
 def _pyvmm() -> list[str]:
@@ -133,14 +187,14 @@ def _row(name: str, what: str, goal: Goal, cached: bool, memory: bool = False) -
     row = Row(name, "goals", what, "process", "bytes" if memory else "ns", peer="QEMU", goal=goal)
 
     def measure(budget: Budget) -> Row:
-        pair, ours, peer = _compare(budget, cached)
+        pair, ours, peer, name = _compare(budget, cached)
         if memory:
             floor = [[kib * 1024] for kib in peer.kib[1:]] if peer is not None else []
             pair = Pair([[kib * 1024] for kib in ours.kib], floor)
         made = row_of(pair, row)
         if peer is None:
-            return replace(made, why=f"{QEMU} is not installed")
-        return made
+            return replace(made, why=name)
+        return replace(made, peer=name)
 
     return row, measure
 

@@ -9,11 +9,12 @@ import os
 import platform
 import sys
 import time
-from contextlib import nullcontext
-from pathlib import Path
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from typing import Any, TextIO
 
 from vmm.cli.colour import can_colour, style_for
+from vmm.cli.files import OutputFile, check_outputs, read_json
 from vmm.errors import EXIT_FAIL, UsageError
 
 EPILOG = """\
@@ -35,7 +36,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
-    from vmm.bench import table
+    from vmm.bench.ending import in_order
+
+    with in_order(), ExitStack() as stack:
+        return _run(args, out, stack)
+    raise AssertionError("the signal that ended it has ended the process")
+
+
+def _run(args: argparse.Namespace, out: TextIO, stack: ExitStack) -> int:
+    from vmm.bench import quiet, table
     from vmm.bench.stats import noise_verdict
     from vmm.kvm.system import Kvm
     from vmm.report import bench as report
@@ -46,6 +55,9 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.report import bench_plot
 
         bench_plot.check(args.plot)
+        check_outputs({"--plot": args.plot}, [args.against] if args.against is not None else [])
+        picture = OutputFile(args.plot)
+        stack.callback(picture.discard)
     with Kvm.open():
         pass  # said once, and not by every row
     style = style_for(args, out)
@@ -53,6 +65,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     budget = table.QUICK if args.quick else table.Budget()
     rows, group, begin = [], "", time.monotonic()
     bar: Any = nullcontext()
+    watch = quiet.Watch()
     if not args.json and can_colour(args, out):
         from vmm.cli.live import Bar
 
@@ -65,7 +78,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         for done, spec in enumerate(chosen):
             if progress is not None:
                 progress.at(done, f"{spec.row.name}: {spec.row.what}")
-            row = table.measure(spec, budget)
+            with watch.row():
+                row = table.measure(spec, budget)
+            if row.median is not None and row.unit != "bytes":
+                row = replace(row, disturbed=watch.said)
             rows.append(row)
             if args.json:
                 continue
@@ -87,7 +103,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         for line in report.closing(doc):
             print(line, file=out)
     if args.plot is not None:
-        bench_plot.draw(doc, args.plot)
+        bench_plot.draw(doc, args.plot, picture.file)
+        picture.keep()
     if before is None:
         return 0
     lines, worse = report.against(doc, before)
@@ -103,9 +120,9 @@ def _earlier(name: str) -> dict[str, Any]:
         UsageError: it cannot be read, or is none.
     """
     try:
-        found = json.loads(Path(name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--against {name}: {getattr(error, 'strerror', None) or error}") from error
+        found = read_json(name)
+    except UsageError as error:
+        raise UsageError(f"--against {name}: {error}") from error
     if not isinstance(found, dict) or found.get("schema") != 1 or not isinstance(found.get("rows"), list):
         raise UsageError(f"--against {name}: no document of `pyvmm bench --json`")
     for row in found["rows"]:

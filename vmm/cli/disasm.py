@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TextIO
 
+from vmm.cli import warn
 from vmm.payload.catalog import find
 from vmm.payload.guest import assemble
 from vmm.report.style import printable
@@ -15,11 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
     )
-    parser.add_argument("--bits", type=int, choices=(16, 32, 64), default=64, help="how to decode a raw binary")
+    parser.add_argument("--bits", type=int, choices=(16, 32, 64), help="how to decode a raw binary (64)")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(args.payload)
+    if args.bits is not None and payload.text is not None:
+        warn.ignored("--bits", "the source says it (.code16, .code32, .code64)")
     program = assemble(payload)
     if payload.text is not None:
         from vmm.asm.listing import render
@@ -28,6 +31,6 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         return 0
     from vmm.asm.disassembler import disassemble
 
-    for row in disassemble(program.code, program.base, bits=args.bits):
+    for row in disassemble(program.code, program.base, bits=args.bits or 64):
         print(f"{row.address:#8x}  {row.bytes.hex(' ').ljust(30)}  {row.text}", file=out)
     return 0

@@ -12,11 +12,16 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 from vmm.errors import UsageError
 
+SOURCES = frozenset(
+    (".asm", ".inc", ".s", ".nasm", ".c", ".h", ".cc", ".cpp", ".rs", ".py", ".md", ".rst", ".toml", ".sh")
+)
+USUAL = {"--trace": ".jsonl", "--timeline": ".svg", "--save": ".json", "--junit": ".xml", "--console": ".txt"}
 MAX_JSON = 16 << 20  # bytes; a full probe is 70 KiB
 
 
@@ -76,6 +81,44 @@ class OutputFile:
     def _unwritable(self, error: Exception) -> UsageError:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         return UsageError(f"writing {self.name!r}: {reason}")
+
+
+def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str] = ()) -> None:
+    """Refuse to write over what somebody wrote by hand: before anything is run or opened. `outputs` is option -> file.
+
+    Raises:
+        UsageError: an output is one of `inputs`, or of another output's, or is an existing source; names the options.
+    """
+    taken = dict.fromkeys(inputs, "the input")
+    for option, name in outputs.items():
+        if name is None or not _same_kind(name):
+            continue
+        for other, what in taken.items():
+            if _same(name, other):
+                raise UsageError(f"{option} {name}: that is {what}, and would be overwritten\n  try: another name")
+        if Path(name).suffix.lower() in SOURCES and Path(name).exists():
+            raise UsageError(
+                f"{option} {name}: a source of that name exists, and would be overwritten"
+                f"\n  try: another name, such as {Path(name).with_suffix(USUAL.get(option, '.out')).name}"
+            )
+        taken[name] = f"the file of {option}, too"
+
+
+def _same_kind(name: str) -> bool:
+    """A file that a write replaces; a pipe or a terminal is not."""
+    try:
+        return Path(name).is_file() or not Path(name).exists()
+    except (OSError, ValueError):
+        return False  # whoever opens it says why
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            return Path(one).resolve() == Path(other).resolve()
+        return False
 
 
 def write_file(name: str, text: str) -> None:

@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from vmm.abi import pv
+from vmm.cli import warn
 from vmm.cli.colour import can_colour
+from vmm.cli.files import OutputFile, check_outputs
 from vmm.errors import HostError, UsageError
 from vmm.payload.options import Options
 
 if TYPE_CHECKING:
     from vmm.observe.host import HostFacts
-    from vmm.payload.probe import Probe, Table
+    from vmm.payload.probe import Probe, Table, Target
     from vmm.payload.prove import Row
 
 
@@ -70,11 +72,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Show the table; what came before ^C is shown too."""
-    from vmm.kvm.system import Kvm
-    from vmm.observe import host
-    from vmm.payload.probe import Probe, select
+    from vmm.payload.probe import select
 
     chosen = select(args.features, api=args.api)
+    check_outputs({"--junit": args.junit, "--save": args.save})
+    form = next((each for each in ("json", "markdown", "tap") if getattr(args, each)), None)
+    if args.verbose and form:
+        warn.ignored("-v", f"--{form} has all that it would add" if form == "json" else f"--{form} has no room for it")
+    if args.mask:
+        warn.tell()
+    with ExitStack() as stack:
+        written = {name: _reserve(name, stack) for name in (args.junit, args.save) if name is not None}
+        return _probe(args, chosen, written, out)
+
+
+def _reserve(name: str, stack: ExitStack) -> OutputFile:
+    """A file that can be written, found out before anything is measured; gone again unless it is kept."""
+    output = OutputFile(name)
+    stack.callback(output.discard)
+    return output
+
+
+def _probe(args: argparse.Namespace, chosen: Sequence[Target], written: dict[str, OutputFile], out: TextIO) -> int:
+    from vmm.kvm.system import Kvm
+    from vmm.observe import host
+    from vmm.payload.probe import Probe
+
     options = Options(mask=tuple(_feature(name) for name in args.mask))
     try:
         with Kvm.open() as kvm:
@@ -98,14 +121,11 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     _end(args, table, out)
     out.flush()
     if args.junit is not None:
-        from vmm.cli.files import write_file
         from vmm.report import junit
 
-        write_file(args.junit, junit.render(table))
+        _write(written[args.junit], junit.render(table))
     if args.save is not None:
-        from vmm.cli.files import write_file
-
-        write_file(args.save, _json(table))
+        _write(written[args.save], _json(table))
     if args.ci:
         from vmm.cli.ci import annotate
 
@@ -113,6 +133,15 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if interrupted:
         raise KeyboardInterrupt
     return table.exit_code
+
+
+def _write(output: OutputFile, text: str) -> None:
+    """The whole file; UsageError as OutputFile has it, where the disk is full by now."""
+    try:
+        output.file.write(text.encode())
+    except OSError as error:
+        raise UsageError(f"writing {output.name!r}: {error.strerror or error}") from error
+    output.keep()
 
 
 def _json(found: Table) -> str:

@@ -7,7 +7,7 @@ import argparse
 from typing import TextIO
 
 from vmm.cli.colour import style_for
-from vmm.cli.files import write_file
+from vmm.cli.files import check_outputs, write_file
 from vmm.cli.tracing import printer
 from vmm.observe.trace import read
 from vmm.payload.record import INTERRUPTED
@@ -25,6 +25,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.report.text import outcome_lines
     from vmm.report.timeline import Timeline
 
+    if args.timeline:
+        check_outputs({"--timeline": args.timeline}, [args.file])
     found = replay(args.file)  # the whole of it before the first line is shown
     style = style_for(args, out)
     if not args.quiet:

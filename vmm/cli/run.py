@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 
 from vmm.cli.colour import style_for
-from vmm.errors import UsageError
+from vmm.errors import UsageError, VmmError
 from vmm.payload.catalog import find
 from vmm.payload.options import Options, both, check_timeout, parse_param
 from vmm.payload.run import run_payload
@@ -15,10 +15,15 @@ from vmm.report.style import printable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from typing import Any, TextIO
+
+    from vmm.cli.files import OutputFile
+    from vmm.payload.catalog import Payload
 
 
 TRACE_LIMIT = "64M"
+PICTURES = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,6 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
     )
     parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
+    parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
@@ -70,7 +76,7 @@ def plain(payload: str) -> Any:
     return namespace(
         payload=payload, cpus=None, memory=None, timeout=None, exit_limit=None, output_limit=None, mask=[], expose=[],
         param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, trace=[], trace_limit=TRACE_LIMIT,
-        step=False, timeline=None, no_color=False,
+        step=False, timeline=None, console=None, no_color=False,
     )  # fmt: skip
 
 
@@ -154,8 +160,62 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.cli import warn
 
         warn.tell()
+    if args.console or traced(args) or args.trace_limit != TRACE_LIMIT:
+        _check_files(args, payload.file)
     console = Console(out)
     live = None if args.json else console.write
+    if args.console:
+        from vmm.cli.files import OutputFile
+
+        kept = OutputFile(args.console)
+        try:
+            return _run(args, payload, options, out, console, Both(kept, live))
+        except VmmError:
+            kept.discard()
+            raise
+        finally:  # also after ^C: what came is there
+            kept.keep()
+    return _run(args, payload, options, out, console, live)
+
+
+def _check_files(args: argparse.Namespace, source: str) -> None:
+    """UsageError: an output would overwrite a source, or another; nothing is run."""
+    from vmm.cli.files import check_outputs
+
+    traces = [name for name in args.trace if name != "-"]
+    trace = traces[0] if len(traces) == 1 else None
+    check_outputs({"--trace": trace, "--timeline": args.timeline, "--console": args.console}, [source])
+    if args.timeline is not None:
+        other = next((each for each in PICTURES if args.timeline.lower().endswith(each)), "")
+        if other:
+            raise UsageError(f"--timeline {args.timeline}: the drawing is SVG, and not {other}\n  try: the suffix .svg")
+    if args.trace_limit != TRACE_LIMIT and not traces:
+        from vmm.cli.warn import ignored
+
+        ignored("--trace-limit", "nothing is recorded without `--trace FILE.jsonl`")
+
+
+class Both:
+    """The console goes into a file, and to whoever shows it."""
+
+    def __init__(self, file: OutputFile, live: Callable[[bytes], object] | None) -> None:
+        self.keep: Callable[[bytes], object] = file.file.write
+        self._live = live
+
+    def __call__(self, data: bytes) -> None:
+        self.keep(data)
+        if self._live is not None:
+            self._live(data)
+
+
+def _run(
+    args: argparse.Namespace,
+    payload: Payload,
+    options: Options,
+    out: TextIO,
+    console: Console,
+    live: Callable[[bytes], object] | None,
+) -> int:
     statistics = None
     if args.stats or args.folder or args.folder_rw:
         from dataclasses import replace
@@ -175,7 +235,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if traced(args):
         from vmm.cli.tracing import run_traced
 
-        outcome = run_traced(payload, options, args, out, live)
+        outcome = run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None)
     else:
         outcome = run_payload(payload, options, live=live)
     if statistics is not None:

@@ -35,8 +35,10 @@ def run_traced(
     args: argparse.Namespace,
     out: TextIO,
     live: Callable[[bytes], object] | None,
+    keep: Callable[[bytes], object] | None = None,
 ) -> Outcome:
-    """Run the payload; `live` shows its console, where the trace is not printed and so shows it itself.
+    """Run the payload; `live` shows its console, where the trace is not printed and so shows it itself, and `keep` gets
+    it then.
 
     Raises:
         UsageError: an output file cannot be written; nothing was run.
@@ -71,7 +73,7 @@ def run_traced(
         ended, status = None, EXIT_INTERRUPTED
         try:
             ended = outcome = run_payload(
-                payload, replace(options, watch=both(options.watch, recording.watch)), live=None if printing else live
+                payload, replace(options, watch=both(options.watch, recording.watch)), live=keep if printing else live
             )
             status = outcome.exit_code
         except VmmError as error:

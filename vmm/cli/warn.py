@@ -16,6 +16,12 @@ def tell() -> None:
     warnings.showwarning = _show
 
 
+def ignored(option: str, why: str) -> None:
+    """Say that an option has no effect here; what is asked for is done all the same."""
+    if sys.stderr is not None:
+        print(f"pyvmm: {option} has no effect: {why}", file=sys.stderr)
+
+
 def _show(
     message: Warning | str,
     category: type[Warning],

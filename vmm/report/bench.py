@@ -18,6 +18,7 @@ from vmm.report.style import Style
 SCHEMA = 1
 WORSE = 1.10  # against an earlier document: a ratio (a median, without a floor) that grew by more than this
 PLOT_WIDTH = 48
+NAMED = 4  # rows that a note names
 HEAD = ("row", "cost", "pyvmm", "+-", "floor", "ratio", "goal", "")
 GROUPS = {
     "goals": "Goals; the floor is a C program with the same guest, for hello QEMU, for two_vcpus one vCPU",
@@ -56,6 +57,7 @@ def row_document(row: Row) -> Document:
         "better": goal.better if goal else "lower",
         "met": row.met,
         "noisy": row.noisy,
+        "disturbed": row.disturbed,
         "why": row.why,
         "points": row.more.get("points", []),
     }
@@ -104,6 +106,8 @@ def cells(row: Document) -> tuple[str, ...]:
     remarks = [met] if met else []
     if row["noisy"]:
         remarks.append("(noisy)")
+    if row.get("disturbed"):
+        remarks.append(f"({row['disturbed']})")
     if row["why"]:
         remarks.append(one_line(row["why"]))
     spread = number(row["mad"], row["unit"])
@@ -152,13 +156,22 @@ def plot(row: Document) -> Iterator[str]:
 
 def closing(doc: Document) -> Iterator[str]:
     """What is met, what is not, and what to think of the figures."""
+    disturbed = [row for row in doc["rows"] if row.get("disturbed")]
+    if disturbed:
+        yield (
+            f"note: {len(disturbed)} of {len(doc['rows'])} rows had their CPUs not for themselves, as each says; "
+            "neither times nor ratios of theirs are to be quoted"
+        )
     if doc["noise"]:
         yield f"note: {doc['noise']}"
     elif noisy := [row["name"] for row in doc["rows"] if row["noisy"]]:
         yield f"note: {', '.join(noisy)}: the times scatter by more than {SPREAD:.0%}; the ratio is the better part"
     unsettled = [row for row in doc["rows"] if (row.get("turns_needed") or 0) > row.get("turns", 0)]
     if unsettled:
-        named = ", ".join(f"{row['name']} ({row['turns']} of {row['turns_needed']} turns)" for row in unsettled)
+        unsettled.sort(key=lambda row: row["turns"] / row["turns_needed"])
+        named = ", ".join(f"{row['name']} ({row['turns']} of {row['turns_needed']} turns)" for row in unsettled[:NAMED])
+        if len(unsettled) > NAMED:
+            named += f", and {len(unsettled) - NAMED} more (--json has them)"
         yield f"note: ratios not yet stable to {SETTLED:.1%}, with the turns that were taken and needed: {named}"
     goals = doc["met"] + len(doc["missed"])
     if goals:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from vmm.errors import UsageError
 
@@ -25,8 +25,8 @@ def check(name: str) -> None:
         raise UsageError("--plot needs matplotlib\n  try: `pip install 'pyvmm[plot]'`")
 
 
-def draw(document: dict[str, Any], name: str) -> None:
-    """Write the picture of a bench document.
+def draw(document: dict[str, Any], name: str, file: BinaryIO) -> None:
+    """Write the picture of a bench document; its kind is by the name.
 
     Raises:
         UsageError: the file cannot be written.
@@ -64,6 +64,10 @@ def draw(document: dict[str, Any], name: str) -> None:
         axes.set_xlabel("pyvmm over its floor; a short black line is the goal")
     try:  # letters as letters, and the same file for the same rows
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pyvmm"}):
-            figure.savefig(name, metadata={"CreationDate" if Path(name).suffix.lower() == ".pdf" else "Date": None})
+            figure.savefig(
+                file,
+                format=Path(name).suffix.lower()[1:],
+                metadata={"CreationDate" if Path(name).suffix.lower() == ".pdf" else "Date": None},
+            )
     except OSError as error:
         raise UsageError(f"writing {name!r}: {error.strerror or error}") from error
