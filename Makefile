@@ -5,7 +5,7 @@
 
 PYTHON ?= python3
 EXTRAS ?= test,dev,plot
-PAYLOADS ?= hello cpuid ring3 smp
+PAYLOADS ?= hello
 PYTEST_ARGS ?=
 COVERAGE ?= --cov --cov-report=term
 BENCH_ARGS ?=
@@ -40,7 +40,7 @@ help: ## this list
 	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  BENCH_ARGS="$(BENCH_ARGS)"'
 	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  and more: docs/hostlab.md'
 
-run: build ## build, ask whether this host can run guests, run a few, prove every paravirtual feature
+run: build ## build, what this host is, one guest, every paravirtual feature proven, what to do next
 	@$(PYVMM) doctor
 	@for payload in $(PAYLOADS); do \
 	    echo; echo "== pyvmm run $$payload"; \
@@ -48,6 +48,11 @@ run: build ## build, ask whether this host can run guests, run a few, prove ever
 	done
 	@echo; echo '== pyvmm probe'
 	@$(PYVMM) probe
+	@echo
+	@echo 'next:  $(PYVMM) run ring3          another guest of `$(PYVMM) list`; --trace shows its exits'
+	@echo '       $(PYVMM) run mine.asm       your own, of a few lines: README.md'
+	@echo '       $(PYVMM) explain STEAL_TIME what a row of the table is, and how it is proven'
+	@echo '       $(PYVMM) doctor --all       all that this KVM offers;  make test: everything that must hold'
 
 test: check ## build, check, then every test with branch coverage
 	@$(PY) -m pytest $(COVERAGE) $(PYTEST_ARGS)
@@ -69,8 +74,10 @@ ifneq (,$(wildcard $(VENV)/built.stamp))
 endif
 	@if [ -n '$(filter pyproject.toml setup.py,$?)' ]; then \
 	    echo 'make: installing pyvmm and its tools into $(VENV) (about a minute)'; \
-	    '$(PYTHON)' -m venv --clear $(VENV) && { $(PIP) install --upgrade pip 2>/dev/null || :; } && \
-	    $(PIP) install --editable '.[$(EXTRAS)]'; \
+	    tools/with-progress 'make: a new $(VENV)' '$(PYTHON)' -m venv --clear $(VENV) && \
+	    { $(PIP) install --upgrade pip 2>/dev/null || :; } && \
+	    tools/with-progress 'make: installing' $(PY) -m pip --disable-pip-version-check --no-input \
+	        install --editable '.[$(EXTRAS)]'; \
 	else \
 	    $(PY) cffi_build.py >/dev/null; \
 	fi

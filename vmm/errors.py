@@ -90,7 +90,7 @@ HINTS: dict[tuple[str, int], str] = {
     **{("open", err): LOOK for err in (_errno.ENOENT, _errno.EACCES, _errno.EPERM, _errno.ENODEV, _errno.ENXIO)},
     ("KVM_CREATE_VM", _errno.EBUSY): "another hypervisor (VirtualBox, VMware) holds the CPU's virtualization; stop it",
     ("KVM_CREATE_VCPU", _errno.EEXIST): "this APIC id is in use; give each vCPU its own",
-    ("KVM_CREATE_VCPU", _errno.EINVAL): "the id is beyond KVM_CAP_MAX_VCPU_ID; `pyvmm doctor` shows it",
+    ("KVM_CREATE_VCPU", _errno.EINVAL): "the id is beyond KVM_CAP_MAX_VCPU_ID; `pyvmm doctor --all` shows it",
     ("KVM_SET_USER_MEMORY_REGION", _errno.EEXIST): "the memslot overlaps another; give it its own guest-physical range",
     (
         "KVM_SET_USER_MEMORY_REGION",

@@ -163,8 +163,7 @@ def test_the_picture(doc: dict[str, Any], kind: str, tmp_path: Path) -> None:
     assert target.read_bytes() == first  # no date, no chance: a picture under review changes when its rows do
     if kind == ".svg":
         assert b">pio</text>" in first
-    full = Path("/dev/full").open("wb", buffering=0)
-    with full, pytest.raises(UsageError, match=r"writing .*No space left"):
+    with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(UsageError, match=r"writing .*No space left"):
         bench_plot.draw(doc, target.name, full)
 
 

@@ -22,7 +22,7 @@ HELP = "is KVM usable here, why not, and what does it do: measured by running gu
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON document instead of text")
-    parser.add_argument("--all", action="store_true", help="list absent capabilities and features too (text)")
+    parser.add_argument("--all", action="store_true", help="all that was found, every capability and feature (text)")
     parser.add_argument(
         "--ci",
         action="store_true",

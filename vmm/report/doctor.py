@@ -99,8 +99,12 @@ def _setting(setting: Setting, api_version: int | None) -> Document:
 
 
 def text(doc: Document, *, everything: bool = False) -> str:
-    """The document for a person: the verdict, what to try, then sections. `everything` lists what is absent too."""
+    """The document for a person: the verdict, what to try, then a few lines on the host; with `everything`, and where
+    KVM is not usable, sections with all that was found.
+    """
     lines = [f"KVM is {'usable' if doc['usable'] else 'not usable'}: {doc['reason']}"]
+    if doc["usable"] and not everything:
+        return "\n".join([*lines, *aligned(_short(doc))]) + "\n"
     lines += [f"  try: {hint}" for hint in doc["hints"]]
     lines += ["", "Host", *aligned(_host_rows(doc))]
     if doc["usable"]:
@@ -111,9 +115,28 @@ def text(doc: Document, *, everything: bool = False) -> str:
         lines += aligned((name, one["outcome"], one["evidence"]) for name, one in tried)
         if not hypercall["quirk_off"]:
             lines += ["  (this KVM cannot be kept from rewriting the instruction of the other vendor)"]
-        lines += _pv_lines(doc["pv_features"], everything)
-        lines += _capability_lines(doc["capabilities"], everything)
+        lines += _pv_lines(doc["pv_features"])
+        lines += _capability_lines(doc["capabilities"])
     return "\n".join(lines) + "\n"
+
+
+def _short(doc: Document) -> Iterator[tuple[str, str]]:
+    """What somebody who starts has to know of this host."""
+    kernel, host, ring0, hypercall = doc["kernel"], doc["host"], doc["ring0"], doc["hypercall"]
+    cpus = f"{host['cpus']} CPU{'s' * (host['cpus'] != 1)}"
+    yield "kernel", f"{kernel['release']} {kernel['machine']}, {cpus}, clocksource {host['clocksource'] or 'not known'}"
+    how = {
+        "native": "as fast as on the host",
+        "emulated": "each instruction by KVM's emulator: slow, and not all of them; ring 3 is native",
+        "mixed": "some instructions by KVM's emulator",
+    }
+    yield "ring 0", f"{ring0['kind']}{': ' if ring0['kind'] in how else ''}{how.get(ring0['kind'], '')}"
+    reaches = {"none": "none reaches KVM: pyvmm answers those of hypercall.inc"}
+    yield "hypercalls", reaches.get(hypercall["transport"], f"by {hypercall['transport']}")
+    features, found = doc["pv_features"]["features"], doc["capabilities"]
+    offers = f"{sum(features.values())} of {len(features)} paravirtual features"
+    yield "offers", f"{offers}, {sum(map(bool, found.values()))} of {len(found)} capabilities"
+    yield "more", "`pyvmm doctor --all` lists them, with the evidence; `pyvmm probe` proves the features"
 
 
 def _host_rows(doc: Document) -> Iterator[tuple[str, str]]:
@@ -139,27 +162,25 @@ def _host_rows(doc: Document) -> Iterator[tuple[str, str]]:
         yield name, f"{value}  ({meanings[name]})" if name in meanings else value
 
 
-def _pv_lines(offer: Document, everything: bool) -> Iterator[str]:
+def _pv_lines(offer: Document) -> Iterator[str]:
     names = [name for name, offered in offer["features"].items() if offered]
     yield ""
     yield f"Paravirtual features offered (EAX {offer['eax']:#010x}, EDX {offer['edx']:#x}): {len(names)}"
     yield from _fold("  " + ", ".join(names), 2)
     if offer["unknown"]:
         yield f"  and bits without a name: {offer['unknown']}"
-    if everything:
-        absent = [row for row in pv.FEATURES if not offer["features"].get(row.name)]
-        yield "  not offered:"
-        by = {"kvm": "this KVM lacks it", "vmm": "the VMM may offer it itself", "": "no KVM has it any more"}
-        yield from aligned(((row.name, by[row.offered_by]) for row in absent), indent="    ")
+    absent = [row for row in pv.FEATURES if not offer["features"].get(row.name)]
+    yield "  not offered:"
+    by = {"kvm": "this KVM lacks it", "vmm": "the VMM may offer it itself", "": "no KVM has it any more"}
+    yield from aligned(((row.name, by[row.offered_by]) for row in absent), indent="    ")
 
 
-def _capability_lines(values: dict[str, int], everything: bool) -> Iterator[str]:
-    present = {name: value for name, value in values.items() if value}
+def _capability_lines(values: dict[str, int]) -> Iterator[str]:
+    present = sum(map(bool, values.values()))
     yield ""
-    yield f"Capabilities (KVM_CAP_...): {len(present)} of {len(values)}"
+    yield f"Capabilities (KVM_CAP_...): {present} of {len(values)}"
     meanings = {row.name: row.what for row in caps.CAPS}
-    shown = values if everything else present
-    yield from aligned((name, str(value) if value else "-", meanings.get(name, "")) for name, value in shown.items())
+    yield from aligned((name, str(value) if value else "-", meanings.get(name, "")) for name, value in values.items())
 
 
 def _fold(line: str, indent: int) -> list[str]:
