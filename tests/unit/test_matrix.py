@@ -117,6 +117,16 @@ def test_columns_are_named(pyvmm: Callable[..., tuple[int, str, str]], follows: 
     assert pyvmm("old.json", "new.json")[1].startswith("old  Linux 6.1.0")
 
 
+def test_without_notes_the_table_and_the_hosts_stay(pyvmm: Callable[..., tuple[int, str, str]]) -> None:
+    for form in ("--markdown", "--no-color"):
+        whole, brief = (pyvmm("old.json", "new.json", form, *more)[1] for more in ((), ("--no-notes",)))
+        assert "deviates" in whole
+        assert "deviates" not in brief
+        assert "[1]" not in brief
+        assert "<sup>" not in brief
+        assert brief.count("Linux") == 2
+
+
 def test_into_a_page(pyvmm: Callable[..., tuple[int, str, str]]) -> None:
     page = Path("page.md")
     page.write_text(f"before\n{matrix.BEGIN}\nold text\n{matrix.END}\nafter\n", encoding="utf-8")

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PAGE.md",
         help="write the Markdown between the two marks of these pages",
     )
+    parser.add_argument("--no-notes", action="store_true", help="the table without the reasons below it")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
     parser.epilog = "exit status: 0, or 2 usage, a file that is none of `pyvmm probe --json`, a page without the marks"
 
@@ -42,13 +43,15 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.cli.colour import style_for
     from vmm.report import matrix
 
-    doc = matrix.matrix(_named(args.files), api=args.api)
+    doc, noted = matrix.matrix(_named(args.files), api=args.api), not args.no_notes
     if args.json:
         print(json.dumps(doc, indent=2), file=out)
     elif args.into:
-        _write(args.into, matrix.markdown(doc), out)
+        _write(args.into, matrix.markdown(doc, noted=noted), out)
+    elif args.markdown:
+        out.write(matrix.markdown(doc, noted=noted))
     else:
-        out.write(matrix.markdown(doc) if args.markdown else matrix.text(doc, style_for(args, out)))
+        out.write(matrix.text(doc, style_for(args, out), noted=noted))
     return EXIT_PASS
 
 

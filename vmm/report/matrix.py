@@ -57,10 +57,16 @@ def _cell(entry: Entry | None) -> Document:
 
 
 class _Notes:
-    """Notes in the order of their first mention, each with the hosts that share it."""
+    """Notes in the order of their first mention, each with the hosts that share it; none if they are not wanted."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, wanted: bool) -> None:
+        self.wanted = wanted
         self.hosts: dict[str, list[str]] = {}
+
+    def mark(self, host: str, texts: Iterator[str]) -> str:
+        """The mark in a cell: `[2,3]`, or nothing."""
+        numbers = [str(self.number(host, text)) for text in texts] if self.wanted else []
+        return f"[{','.join(numbers)}]" if numbers else ""
 
     def number(self, host: str, text: str) -> int:
         self.hosts.setdefault(text, [])
@@ -85,11 +91,8 @@ def _cells(doc: Document, notes: _Notes) -> Iterator[tuple[Document, list[tuple[
     """Each row with its cells: (verdict, numbers of notes)."""
     names = [host["name"] for host in doc["hosts"]]
     for row in doc["rows"]:
-        found = []
-        for host, cell in zip(names, row["cells"], strict=True):
-            numbers = [str(notes.number(host, text)) for text in _texts(row, cell)]
-            found.append((cell["state"], f"[{','.join(numbers)}]" if numbers else ""))
-        yield row, found
+        pairs = zip(names, row["cells"], strict=True)
+        yield row, [(cell["state"], notes.mark(host, _texts(row, cell))) for host, cell in pairs]
 
 
 def _sections(doc: Document) -> Iterator[tuple[str, Document]]:
@@ -104,10 +107,10 @@ def _host_lines(doc: Document) -> Iterator[tuple[str, str]]:
         yield host["name"], one_line("; ".join([f"Linux {host['kernel']}", host["text"], *host["notes"]]))
 
 
-def text(doc: Document, style: Style) -> str:
-    """The hosts, the table, the notes."""
+def text(doc: Document, style: Style, *, noted: bool = True) -> str:
+    """The hosts, the table, the notes if they are wanted."""
     lines = list(aligned(_host_lines(doc), indent=""))
-    notes = _Notes()
+    notes = _Notes(wanted=noted)
     for heading, part in _sections(doc):
         head = (heading, *(host["name"] for host in doc["hosts"]))
         rows = [
@@ -119,10 +122,10 @@ def text(doc: Document, style: Style) -> str:
     return "\n".join([*lines, *([""] if numbered else []), *numbered]) + "\n"
 
 
-def markdown(doc: Document, _style: Style | None = None) -> str:
+def markdown(doc: Document, *, noted: bool = True) -> str:
     """The same as GitHub-flavoured Markdown."""
     lines: list[str] = []
-    notes = _Notes()
+    notes = _Notes(wanted=noted)
     for heading, part in _sections(doc):
         lines += [*gfm.head((heading, *(gfm.escape(host["name"]) for host in doc["hosts"]))), *_lines(part, notes), ""]
     lines += [f"- **{gfm.escape(name)}**: {gfm.escape(told)}" for name, told in _host_lines(doc)]
