@@ -36,9 +36,11 @@ def load(path: Path = ROOT / "action.yml") -> dict[str, Any]:
     return action
 
 
-def command(script: str) -> list[str]:
-    """How `shell: bash` starts a step."""
-    return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", script]
+def command(script: str, folder: Path) -> list[str]:
+    """How `shell: bash` starts a step, from a file in the folder."""
+    file = folder / "step.sh"
+    file.write_text(script, encoding="utf-8")
+    return ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", str(file)]
 
 
 def files(folder: Path) -> dict[str, str]:
@@ -140,7 +142,7 @@ def run(
             continue
         before = len(lines(folder / "output"))
         environment = {name: filled(str(text), names) for name, text in step.get("env", {}).items()}
-        done[step["id"]] = start(step["id"], command(step["run"]), environment | files(folder))
+        done[step["id"]] = start(step["id"], command(step["run"], folder), environment | files(folder))
         if done[step["id"]].returncode:
             break
         written = dict(line.split("=", 1) for line in lines(folder / "output")[before:])

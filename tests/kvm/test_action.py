@@ -99,7 +99,7 @@ def test_installing_for_real(wheel: Wheel, tmp_path: Path) -> None:
         "RUNNER_TEMP": str(tmp_path), "GITHUB_PATH": str(tmp_path / "path"), "PYTHON": sys.executable,
         "WHAT": str(wheel.file), "PIP_NO_DEPS": "1",
     }  # fmt: skip
-    command = runner.command(step["run"])
+    command = runner.command(step["run"], tmp_path)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode == 0, done.stderr
     pyvmm = Path((tmp_path / "path").read_text(encoding="utf-8").strip()) / "pyvmm"

@@ -34,7 +34,7 @@ def run(step: str, folder: Path, **environment: str) -> subprocess.CompletedProc
         "RUNNER_TEMP": str(folder),
     }
     return subprocess.run(
-        runner.command(STEPS[step]["run"]),
+        runner.command(STEPS[step]["run"], folder),
         cwd=folder,
         env=plain | runner.files(folder) | environment,
         capture_output=True,

@@ -45,6 +45,12 @@ def test_an_unknown_name_is_an_error() -> None:
     assert runner.filled("x ${{ inputs.a }}-${{inputs.empty}}.", NAMES) == "x yes-."
 
 
+def test_a_step_is_a_file_with_its_text(tmp_path: Path) -> None:
+    *options, file = runner.command("echo x\n", tmp_path)
+    assert options == ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail"]
+    assert Path(file).read_text(encoding="utf-8") == "echo x\n"
+
+
 def job(folder: Path, *steps: dict[str, Any], **inputs: str) -> dict[str, subprocess.CompletedProcess[str]]:
     action = {"inputs": {"n": {"default": "7"}}, "runs": {"steps": list(steps)}}
 
