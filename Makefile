@@ -16,6 +16,7 @@ HOSTS_CPU ?=
 HOSTS_FLAVOUR ?= cloud-amd64
 HOSTS_RELEASE ?=
 HOSTS_STEPS ?=
+HOSTS_ONLY ?=
 HOSTS_AT_ONCE ?= 2
 HOSTS_PATIENCE ?= 1
 HOSTS_ARGS ?=
@@ -94,8 +95,9 @@ bench/floor: bench/floor.c
 
 hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdicts with the expected ones
 	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
-	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --at-once '$(HOSTS_AT_ONCE)' \
-	    --patience '$(HOSTS_PATIENCE)' $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
+	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --only $(HOSTS_ONLY) \
+	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
+	    $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
 	@rm -rf dist build/lib build/bdist.*

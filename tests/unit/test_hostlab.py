@@ -87,6 +87,18 @@ def test_newest_is_named_by_what_there_is() -> None:
     assert hosts.settled(hosts.parse("svm-newest"), "6.12.9-1").name == "svm-6.12-sid"
 
 
+def test_a_host_has_the_usual_steps_and_its_own_or_those_alone_that_were_asked_for() -> None:
+    assert hosts.parse("vmx-6.1").steps == hosts.ALWAYS
+    assert hosts.parse("svm-6.1", extra=("repeat", "user")).steps == (*hosts.ALWAYS, "user", "action", "repeat")
+    assert hosts.parse("svm-6.1", extra=("repeat",), only=("user", "probe")).steps == ("user", "probe", "repeat")
+
+
+def test_the_command_says_what_is_wrong_with_a_step(capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--only", "--steps"):
+        assert command.main(["svm-6.1", option, "jump"]) == 2
+        assert capsys.readouterr().err.startswith("hosts: jump: no step of the lab; there are action, ")
+
+
 def test_the_command_says_what_is_wrong_with_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["sparc-6.1"]) == 2
     assert capsys.readouterr().err.startswith("hosts: sparc-6.1: no host of the lab\n  try: svm-6.1")
@@ -314,10 +326,29 @@ def test_results_come_back_from_behind_the_parcel(tmp_path: Path) -> None:
 
 
 def test_each_step_has_a_limit_and_a_wrong_one_is_named() -> None:
-    assert all(limit >= 60 for limit in parcel.limits(parcel.ALWAYS).values())
+    assert all(limit >= 60 for limit in parcel.limits(hosts.ALWAYS).values())
     for wrong in ("no-such-step", "../steps/doctor", ""):
         with pytest.raises(LabError, match=r"no step of the lab; there are .*doctor"):
             parcel.limits([wrong])
+
+
+def test_a_step_says_which_file_of_checks_it_leaves() -> None:
+    assert parcel.checks((*hosts.ALWAYS, "user", "action")) == {"user": "user.json", "action": "action.json"}
+
+
+def test_a_host_can_install_pyvmm_without_a_network(tmp_path: Path) -> None:
+    file = tmp_path / "pyvmm-1-any.whl"
+    file.write_text("wheel")
+    (tmp_path / "site").mkdir()
+    parcel._write(tmp_path / "disk", [tmp_path / "site"], [file], None)
+    with tarfile.open(tmp_path / "disk") as tar:
+        assert tar.getmember("lab/wheels/pyvmm-1-any.whl").size == 5
+    runs, tests = parcel.requirements(), parcel.requirements("test")
+    assert "cffi" in runs[0]
+    assert tests[: len(runs)] == runs
+    assert any(line.startswith("pytest") for line in tests)
+    assert not any(line.startswith(("pytest", *parcel.NOT_THERE)) for line in runs)
+    assert not any(line.startswith(parcel.NOT_THERE) for line in tests)
 
 
 def test_the_scripts_of_a_host_are_sh() -> None:
@@ -558,9 +589,43 @@ def test_what_did_not_come_back_is_told(folder: Path, monkeypatch: pytest.Monkey
     (folder / "doctor.json").write_text('{"usable": true')
     report = lab.judged(hosts.parse("svm-6.1"), folder, ["it hung"], 9.0)
     assert report.failed[0] == "it hung"
-    assert [line.split(":")[0] for line in report.failed[1:]] == ["doctor.json", "probe.json", "junit.xml"]
+    assert [line.split(":")[0] for line in report.failed[1:4]] == ["doctor.json", "probe.json", "junit.xml"]
     report = lab.judged(hosts.parse("vmx-6.1"), folder, [], 9.0)
     assert report.failed[0].startswith("no file of expected verdicts for vmx")
+
+
+def checked(*good: bool) -> dict[str, Any]:
+    return {"checks": [{"what": f"thing {at}", "ok": ok, "seen": f"status {at}"} for at, ok in enumerate(good)]}
+
+
+def test_each_check_that_is_not_ok_is_a_line() -> None:
+    assert judge.of_checks("user", checked(True, True)) == []
+    assert judge.of_checks("user", checked(True, False)) == ["user: thing 1: status 1"]
+    assert judge.of_checks("user", checked()) == ["user: nothing was checked"]
+    assert judge.counted_checks("user", checked(True, True)) == "user 2 checks ok"
+    assert judge.counted_checks("user", checked(True, False)) == "user 1 checks ok, 1 not"
+
+
+def test_only_what_was_asked_for_is_judged_and_the_line_says_so(tmp_path: Path) -> None:
+    for name in ("svm-6.1", "svm-4.9"):
+        host = hosts.parse(name, only=("user",), extra=("action",))
+        report = lab.judged(host, tmp_path, [], 9.0)
+        assert [line.split(":")[0] for line in report.failed] == ["user.json", "action.json"]
+        (tmp_path / "user.json").write_text(json.dumps(checked(True, True)))
+        (tmp_path / "action.json").write_text(json.dumps(checked(False)))
+        report = lab.judged(host, tmp_path, [], 9.0)
+        assert report.failed == ("action: thing 0: status 0",)
+        assert report.line == "only user, action; user 2 checks ok; action 0 checks ok, 1 not; 9 s"
+        for file in tmp_path.iterdir():
+            file.unlink()
+
+
+def test_the_usual_steps_are_judged_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expected, "FOLDER", folder)
+    report = lab.judged(hosts.parse("svm-6.1"), folder, [], 9.0)
+    files = [line.split(":")[0] for line in report.failed]
+    assert files == ["doctor.json", "probe.json", "junit.xml", "user.json", "action.json"]
+    assert "only" not in report.line
 
 
 def test_the_last_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from __future__ import annotations
 import errno
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tools.hostlab.inside import host, user
+from tools.hostlab.inside import action, host, user
 from vmm.errors import KvmCallError
 from vmm.observe import unusable
 from vmm.observe.hostfiles import Backend, Nested
@@ -104,11 +105,9 @@ def test_a_row_that_is_not_there_is_worse() -> None:
 
 def test_checks_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seen = host.Seen()
-    assert seen.end(tmp_path / "none.json") == 1  # nothing was looked at
-    seen("one", True, "x")
-    assert seen.end(tmp_path / "one.json") == 0
-    seen("two", False, "status 3: why")
-    assert seen.end(tmp_path / "two.json") == 1
+    assert seen.tell(lambda: None, tmp_path / "none.json") == 1  # nothing was looked at
+    assert seen.tell(lambda: seen("one", True, "x"), tmp_path / "one.json") == 0
+    assert seen.tell(lambda: seen("two", False, "status 3: why"), tmp_path / "two.json") == 1
     assert json.loads((tmp_path / "two.json").read_text())["checks"][1] == {
         "what": "two",
         "ok": False,
@@ -117,10 +116,98 @@ def test_checks_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "NOT OK  two\n    seen: status 3: why\n1 of 2 as they should be\n" in capsys.readouterr().out
 
 
-def test_it_does_nothing_on_any_other_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_seen_before_an_error_is_kept_and_the_error_is_seen(tmp_path: Path) -> None:
+    seen = host.Seen()
+
+    def story() -> None:
+        seen("one", True, "x")
+        raise RuntimeError("no udev")
+
+    assert seen.tell(story, tmp_path / "x.json") == 1
+    last = {"what": "it comes to its end", "ok": False, "seen": "RuntimeError: no udev"}
+    assert json.loads((tmp_path / "x.json").read_text())["checks"] == [
+        {"what": "one", "ok": True, "seen": "x"},
+        last,
+    ]
+
+
+SUMMARY = """\
+### KVM paravirtual features
+
+| feature | bit | offered | verdict | evidence |
+|---|---|---|---|---|
+| NOP\\_IO\\_DELAY | 1 | yes | advertised | the bit |
+| PV\\_EOI | 6 | yes | works | |
+
+1 of 2 work
+"""
+
+
+def test_the_rows_of_a_summary() -> None:
+    assert action.rows_of(SUMMARY) == ["NOP_IO_DELAY", "PV_EOI"]
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> dict[str, host.Done]:
+    """What the steps of the next job end with; nothing is started, and no file changes its owner."""
+    done: dict[str, host.Done] = {}
+    monkeypatch.setattr(action.runner, "run", lambda *words, **options: done)
+    monkeypatch.setattr(action.shutil, "chown", lambda *words: None)
+    return done
+
+
+def test_each_step_of_a_job_is_a_check_and_one_too_many_is_not_as_it_should_be(
+    tmp_path: Path, ended: dict[str, host.Done]
+) -> None:
+    def bad() -> list[object]:
+        seen = host.Seen()
+        home = tmp_path / str(len(list(tmp_path.iterdir())))
+        home.mkdir()
+        action.Story(seen, home, tmp_path).job("x", {}, doctor=0, gate=1)
+        return [check["what"] for check in seen.checks if not check["ok"]]
+
+    ended["doctor"] = host.Done(0, "", "")
+    assert bad() == ["x: gate ends with 1", "x: doctor, gate run, and nothing else"]
+    ended["gate"] = host.Done(1, "", "")
+    assert bad() == []
+    ended["doctor"] = host.Done(77, "", "")
+    assert bad() == ["x: doctor ends with 0"]
+    ended["more"] = ended["doctor"]
+    assert bad() == ["x: doctor ends with 0", "x: doctor, gate run, and nothing else"]
+
+
+def test_a_step_of_the_action_starts_as_the_user_with_what_it_is_given_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+
+    def call_as(name: str, words: list[str], env: dict[str, str], cwd: Path) -> host.Done:
+        started.append((name, words[0], env))
+        if "PYVMM_REQUIRE_KVM" in env:
+            (cwd / "output").write_text("usable=true\n", encoding="utf-8")
+        return host.Done(0, "", "")
+
+    monkeypatch.setattr(action.host, "call_as", call_as)
+    monkeypatch.setattr(action.shutil, "chown", lambda *words: None)
+    monkeypatch.setenv("PYVMM_REQUIRE_KVM", "1")
+    (tmp_path / "whl").mkdir()
+    job = action.Job(tmp_path, "x", tmp_path / "whl", {"features": "PV_EOI"}, ())
+    assert list(job.done) == ["device", "install", "doctor", "probe"]
+    assert {(name, word) for name, word, _ in started} == {("runner", "bash")}
+    device, _, _, probe = (env for _, _, env in started)
+    assert "PYVMM_REQUIRE_KVM" not in device
+    assert (probe["FEATURES"], probe["PIP_NO_INDEX"]) == ("PV_EOI", "1")
+    assert probe["PIP_FIND_LINKS"] == str(tmp_path / "whl")
+    assert job.output == "usable=true"
+
+
+@pytest.mark.parametrize("main", [user.main, lambda out: action.main(out, out)], ids=["user", "action"])
+def test_it_does_nothing_on_any_other_machine(
+    main: Callable[[Path], int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def never(*words: object, **options: object) -> None:
         raise AssertionError(f"called: {words}")
 
     monkeypatch.setattr(subprocess, "run", never)
-    assert user.main(tmp_path) == 2
+    assert main(tmp_path) == 2
     assert not list(tmp_path.iterdir())

@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
     made.add_argument("--release", default="", help="the Debian release of the kernel, for example bookworm-backports")
     made.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
+    made.add_argument("--only", nargs="*", default=[], metavar="STEP", help="these steps instead of the usual ones")
     made.add_argument("--selftests", action="store_true", help="run the kernel's own selftests of KVM as well")
     made.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
     made.add_argument("--patience", type=float, default=1.0, help="factor of all time limits, for a slow machine (1)")
@@ -65,7 +66,7 @@ def main(words: list[str] | None = None) -> int:
         named = [
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
-                extra=(*args.steps, *([selftests.STEP] if args.selftests else [])),
+                extra=(*args.steps, *([selftests.STEP] if args.selftests else [])), only=tuple(args.only),
             )
             for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip

@@ -24,15 +24,16 @@ NAME = re.compile(
     r"(?P<kind>svm|vmx)-(?P<kernel>newest|\d+\.\d+)(?:-(?P<flavour>amd64|rt-amd64|cloud-amd64))?"
     r"(?:-(?P<release>[a-z]+(?:-backports)?))?(?:-(?P<cpus>\d)cpu)?"
 )
-# What a host does beside the usual steps, whatever it is asked for: its name -> files of tools/hostlab/steps/.
-STEPS: dict[str, tuple[str, ...]] = {}
+# Files of tools/hostlab/steps/: those of every host, and what one host does beside them, by its name.
+ALWAYS = ("doctor", "probe", "tests")
+STEPS: dict[str, tuple[str, ...]] = {"svm-6.1": ("user", "action")}
 
 
 @dataclass(frozen=True)
 class Host:
     """One emulated host. `model` is the emulator's name of a CPU, "" for the lab's own choice.
 
-    `extra` names further steps, files of tools/hostlab/steps/.
+    `extra` names further steps, files of tools/hostlab/steps/; `only` those that run in place of the usual ones.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Host:
     flavour: str = FLAVOUR
     release: str = ""
     extra: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -78,13 +80,15 @@ class Host:
 
     @property
     def steps(self) -> tuple[str, ...]:
-        """The further steps: its own, then those asked for."""
-        return tuple(dict.fromkeys((*STEPS.get(self.usual, ()), *self.extra)))
+        """What runs there, in order: the usual steps, its own, then those asked for."""
+        usual = self.only or (*ALWAYS, *STEPS.get(self.usual, ()))
+        return tuple(dict.fromkeys((*usual, *self.extra)))
 
 
 def parse(
-    word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "", extra: tuple[str, ...] = ()
-) -> Host:
+    word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "",
+    extra: tuple[str, ...] = (), only: tuple[str, ...] = (),
+) -> Host:  # fmt: skip
     """`svm-6.12` -> Host. A kernel that no release is known for is looked for in sid: `svm-7.2`. What the word itself
     says goes before what is given beside it.
 
@@ -102,7 +106,7 @@ def parse(
     if not 1 <= cpus <= 8:
         raise LabError(f"HOSTS_CPUS={cpus}: give 1 to 8")
     flavour, release = found["flavour"] or flavour, found["release"] or release
-    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra)
+    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra, only)
 
 
 def one_emulator(hosts: Sequence[Host]) -> None:

@@ -109,6 +109,19 @@ def of_doctor(kind: str, doctor: Mapping[str, Any]) -> list[str]:
     return []
 
 
+def of_checks(step: str, found: Mapping[str, Any]) -> list[str]:
+    """Of a step's own list: each that is not as it should be. An empty list shows nothing, and is a line too."""
+    lines = [f"{step}: {each['what']}: {each['seen']}" for each in found["checks"] if each["ok"] is not True]
+    return lines if found["checks"] else [f"{step}: nothing was checked"]
+
+
+def counted_checks(step: str, found: Mapping[str, Any]) -> str:
+    """`user 30 checks ok`, `user 29 checks ok, 1 not`."""
+    good = sum(each["ok"] is True for each in found["checks"])
+    bad = len(found["checks"]) - good
+    return f"{step} {good} checks ok" + (f", {bad} not" if bad else "")
+
+
 def counts(probe: Mapping[str, Any]) -> str:
     """`25 features: 22 works, 2 advertised, 1 absent, 0 broken, 1 deviation; 84 topics: ...`."""
     return "; ".join(_counted(kind, probe[kind]) for kind in ("features", "topics") if probe.get(kind))

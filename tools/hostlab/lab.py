@@ -63,6 +63,7 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
     if host.emulator == "bochs":
         bochs.binary(say)
     parcel.dependencies(say)
+    parcel.wheels(say)
     programs = selftests.programs(archive, found, say) if selftests.STEP in host.steps else None
     return Prepared(host, kernel.kernel(host, archive, found, say), root.image(say), programs)
 
@@ -78,8 +79,7 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir(parents=True)
     console, failed, begin = room / "console.txt", list[str](), time.monotonic()
-    steps = (*parcel.ALWAYS, *host.steps)
-    limits = emulator.Limits(parcel.limits(steps)).times(patience)
+    limits = emulator.Limits(parcel.limits(host.steps)).times(patience)
 
     def heard(line: str) -> None:
         say(line)
@@ -88,7 +88,7 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
             failed.append(f"{line}: see {console}")
 
     with store.scratch("run") as work:
-        disk, at = parcel.build(work, steps, KVM[host.kind], prepared.programs)
+        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.programs)
         make = bochs.command if host.emulator == "bochs" else qemu.command
         words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
         say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
@@ -108,28 +108,41 @@ def _told(failed: list[str]) -> Iterator[None]:
 
 
 def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
-    """The report of what came back into a folder; `failed` is what is known to have gone wrong."""
-    path = expected.file_for(host)
+    """The report of what came back into a folder, as far as its steps leave it; `failed` is what is known to have gone
+    wrong.
+    """
+    by_verdict = {"probe", "tests", selftests.STEP} & {*host.steps}
+    path = expected.file_for(host) if by_verdict else None
     wanted = expected.read(path, host.variant) if path else None
     lines, parts = list(failed), []
-    if path is None:
+    if by_verdict and path is None:
         lines.append(f"no file of expected verdicts for {host.kind}: {expected.FOLDER}")
 
-    with _missing(lines, "doctor.json"):
-        lines += judge.of_doctor(host.kind, _json(room / "doctor.json"))
-    with _missing(lines, "probe.json"):
-        probe = _json(room / "probe.json")
-        parts.append(judge.counts(probe))
-        lines += judge.differences(wanted, probe) if wanted else []
-    with _missing(lines, "junit.xml"):
-        tests = junit.read(room / "junit.xml")
-        parts.append(tests.line)
-        lines += judge.of_tests(wanted, tests) if wanted else []
+    if host.only:
+        parts.append(f"only {', '.join(host.steps)}")
+    if "doctor" in host.steps:
+        with _missing(lines, "doctor.json"):
+            lines += judge.of_doctor(host.kind, _json(room / "doctor.json"))
+    if "probe" in host.steps:
+        with _missing(lines, "probe.json"):
+            probe = _json(room / "probe.json")
+            parts.append(judge.counts(probe))
+            lines += judge.differences(wanted, probe) if wanted else []
+    if "tests" in host.steps:
+        with _missing(lines, "junit.xml"):
+            tests = junit.read(room / "junit.xml")
+            parts.append(tests.line)
+            lines += judge.of_tests(wanted, tests) if wanted else []
     if selftests.STEP in host.steps:
         with _missing(lines, selftests.RESULTS):
             told = _json(room / selftests.RESULTS)
             parts.append(judge.counts_of_selftests(told))
             lines += judge.of_selftests(wanted, told) if wanted else []
+    for step, file in parcel.checks(host.steps).items():
+        with _missing(lines, file):
+            found = _json(room / file)
+            parts.append(judge.counted_checks(step, found))
+            lines += judge.of_checks(step, found)
     parts.append(f"{seconds:.0f} s")
     if path and path.stem != host.name:
         parts.append(f"judged by {path.name}")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a host gets on its second disk, a tar that is laid over its root: the wheel, installed, and what it depends on;
-the tests with what they read of the sources; the steps; KVM's selftests, where they are asked for. Behind it is room
-for the tar that the host hands back.
+the tests with what they read of the sources; the steps; a folder of wheels, for a host has no network; KVM's selftests,
+where they are asked for. Behind it is room for the tar that the host hands back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from .tools import call
 PROJECT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 STEPS = HERE / "steps"
-ALWAYS = ("doctor", "probe", "tests")
 LIMIT = 1200.0  # seconds for a step that does not say its own
 NOT_THERE = ("pytest-cov", "coverage", "pytest-xdist")  # of what tests need: a host measures no coverage
 # Wheels are chosen for the root's Python, whatever Python runs the lab.
@@ -37,29 +36,43 @@ MIB = 1 << 20
 ROOM = 64 * MIB
 
 
-def requirements() -> list[str]:
-    """What pyproject.toml asks for to run pyvmm and those of its tests that a host runs."""
+def requirements(*extras: str) -> list[str]:
+    """What pyproject.toml asks for to run pyvmm, and what these extras of it do for a host."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    wanted = [*project["dependencies"], *(each for name in extras for each in project["optional-dependencies"][name])]
     return [line for line in wanted if not line.startswith(NOT_THERE)]
 
 
-def _pip(target: Path, *words: str | Path) -> list[str | Path]:
+def _pip(command: str, *words: str | Path) -> list[str | Path]:
     tags = [f"--platform={each}_x86_64" for each in PLATFORMS]
     python = ["--implementation=cp", f"--python-version={PYTHON}"]
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--no-compile", "--only-binary=:all:"]
-    return [sys.executable, "-m", "pip", "install", *quiet, *python, *tags, "--target", target, *words]
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-input", "--only-binary=:all:"]
+    return [sys.executable, "-m", "pip", command, *quiet, *python, *tags, *words]
+
+
+def _install(target: Path, *words: str | Path) -> list[str | Path]:
+    return _pip("install", "--no-compile", "--target", target, *words)
 
 
 def dependencies(say: Say = silent) -> Path:
     """A folder with everything that pyvmm and its tests import; made anew when pyproject.toml names something else."""
-    wanted = requirements()
+    wanted = requirements("test")
 
     def make(work: Path) -> None:
-        call(_pip(work / "packages", *wanted), limit=900, what="fetching what pyvmm depends on")
+        call(_install(work / "packages", *wanted), limit=900, what="fetching what pyvmm depends on")
 
     digest = store.key(PYTHON, PLATFORMS, *wanted)
     return store.get("site", digest, make, say, "a folder of what pyvmm depends on") / "packages"
+
+
+def wheels(say: Say = silent) -> Path:
+    """A folder with the wheels of what pyvmm needs to run, from which pip can install in a host."""
+    wanted = requirements()
+
+    def make(work: Path) -> None:
+        call(_pip("download", "--dest", work, *wanted), limit=900, what="fetching the wheels that pyvmm depends on")
+
+    return store.get("wheels", store.key(PYTHON, PLATFORMS, *wanted), make, say, "a folder of wheels")
 
 
 def wheel() -> Path:
@@ -80,24 +93,34 @@ def limits(steps: Sequence[str]) -> dict[str, float]:
     Raises:
         LabError: there is no such step.
     """
-    found = {}
-    for step in steps:
-        script = STEPS / f"{step}.sh"
-        if not re.fullmatch(r"[\w-]+", step) or not script.exists():
-            known = ", ".join(sorted(path.stem for path in STEPS.glob("*.sh")))
-            raise LabError(f"{step}: no step of the lab; there are {known}")
-        told = re.search(r"^# limit: (\d+)$", script.read_text(), re.M)
-        found[step] = float(told[1]) if told else LIMIT
-    return found
+    return {step: float(_said(step, "limit") or LIMIT) for step in steps}
+
+
+def checks(steps: Sequence[str]) -> dict[str, str]:
+    """The steps that leave a list of checks, and its file, by their line `# checks: FILE`.
+
+    Raises:
+        LabError: there is no such step.
+    """
+    return {step: file for step in steps if (file := _said(step, "checks"))}
+
+
+def _said(step: str, what: str) -> str:
+    script = STEPS / f"{step}.sh"
+    if not re.fullmatch(r"[\w-]+", step) or not script.exists():
+        known = ", ".join(sorted(path.stem for path in STEPS.glob("*.sh")))
+        raise LabError(f"{step}: no step of the lab; there are {known}")
+    told = re.search(rf"^# {what}: (\S+)$", script.read_text(), re.M)
+    return told[1] if told else ""
 
 
 def build(work: Path, steps: Sequence[str], module: str, programs: Path | None = None) -> tuple[Path, int]:
     """(disk, MiB from its start at which results begin). `module` is KVM's, `programs` a folder of selftests."""
     installed = work / "installed"
-    call(_pip(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
+    call(_install(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
     disk = work / "parcel.img"
-    _write(disk, (dependencies(), installed), programs)
+    _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], programs)
     at = disk.stat().st_size // MIB + 2  # what is added says it, and is less than a MiB
     with tarfile.open(disk, "a", format=tarfile.GNU_FORMAT) as tar:
         _text(tar, "lab/parameters", f'KVM={module}\nSTEPS="{" ".join(steps)}"\nRESULTS_AT={at}\n', 0o644)
@@ -106,11 +129,13 @@ def build(work: Path, steps: Sequence[str], module: str, programs: Path | None =
     return disk, at
 
 
-def _write(disk: Path, packages: Sequence[Path], programs: Path | None) -> None:
+def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], programs: Path | None) -> None:
     with tarfile.open(disk, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in packages:
             for path in sorted(folder.iterdir()):
                 tar.add(path, f"{SITE}/{path.name}", filter=_plain)
+        for path in sorted(files):
+            tar.add(path, f"lab/wheels/{path.name}", filter=_plain)
         for name in TREE:
             tar.add(PROJECT / name, f"lab/tree/{name}", filter=_plain)
         tar.add(STEPS, "lab/steps", filter=_plain)

@@ -12,7 +12,9 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +42,15 @@ class Seen:
         self.checks.append({"what": what, "ok": ok, "seen": seen})
         print(f"{'ok' if ok else 'NOT OK'}  {what}" + ("" if ok else f"\n    seen: {seen}"), flush=True)
 
-    def end(self, file: Path) -> int:
-        """Write them down; the exit status: 0 if there is at least one, and all are as they should be."""
+    def tell(self, story: Callable[[], object], file: Path) -> int:
+        """Let it look, and write down what was seen, also when it did not come to its end, which is a check then; the
+        exit status: 0 if there is at least one, and all are as they should be.
+        """
+        try:
+            story()
+        except Exception as error:
+            traceback.print_exc()
+            self("it comes to its end", False, f"{type(error).__name__}: {error}")
         file.write_text(json.dumps({"checks": self.checks}, indent=1) + "\n", encoding="utf-8")
         bad = sum(not check["ok"] for check in self.checks)
         print(f"{len(self.checks) - bad} of {len(self.checks)} as they should be")
@@ -78,6 +87,11 @@ def must(*words: str) -> str:
 def login(user: str, command: str) -> Done:
     """A new session of a user, in its home, with nothing of this process's environment, that runs one shell command."""
     return call(["su", "--login", user, "--command", command])
+
+
+def call_as(user: str, words: Sequence[str], env: Mapping[str, str], cwd: Path) -> Done:
+    """A command of a user with its groups and this environment alone, as a service would start it."""
+    return call(["setpriv", f"--reuid={user}", f"--regid={user}", "--init-groups", *words], env, str(cwd))
 
 
 def add_user(name: str, *, sudo: bool = False) -> Path:
@@ -129,9 +143,19 @@ def reload_rules() -> None:
 
 def make_anew() -> None:
     """The node as the kernel makes it when KVM is loaded: root's alone, without an ACL."""
+    with without_node():
+        pass
+
+
+@contextmanager
+def without_node() -> Iterator[None]:
+    """No device, though KVM is loaded; afterwards it is as after make_anew."""
     device = KVM.stat().st_rdev
     KVM.unlink()
-    os.mknod(KVM, stat.S_IFCHR | 0o600, device)
+    try:
+        yield
+    finally:
+        os.mknod(KVM, stat.S_IFCHR | 0o600, device)
 
 
 def node() -> str:
