@@ -197,7 +197,7 @@ def alive(pid: int) -> bool:
 
 def test_what_a_program_says_is_kept_in_part_and_what_it_started_ends(tmp_path: Path) -> None:
     script = f"i=0; while [ $i -lt 50 ]; do i=$((i+1)); echo line $i; done; sleep 60 & echo $! >{tmp_path}/pid"
-    found = inside.run(program(tmp_path, "x", script))
+    found = inside.run(program(tmp_path, "x", script), limit=60.0)
     assert found["output"] == [f"line {number}" for number in range(43, 51)]
     pid = int((tmp_path / "pid").read_text())
     until = time.monotonic() + 30
@@ -207,17 +207,28 @@ def test_what_a_program_says_is_kept_in_part_and_what_it_started_ends(tmp_path: 
 
 
 def test_each_result_is_written_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program(tmp_path, "first", "true")
-    program(tmp_path, "second", f"cp {tmp_path}/selftests.json {tmp_path}/before.json; echo why; exit 1")
+    folder = tmp_path / "selftests"
+    folder.mkdir()
+    (tmp_path / "parameters").write_text("KVM=kvm_amd\n")
+    program(folder, "first", "true")
+    program(folder, "second", f"cp {tmp_path}/selftests.json {tmp_path}/before.json; echo why; exit 1")
     listed = {"source": "7.2.13-1", "programs": ["first", "second"], "unbuilt": ["third"]}
-    (tmp_path / "programs.json").write_text(json.dumps(listed))
-    assert inside.main(tmp_path, tmp_path) == 0
+    (folder / "programs.json").write_text(json.dumps(listed))
+    assert inside.main(folder, tmp_path) == 0
     document = json.loads((tmp_path / "selftests.json").read_text())
     assert document["source"] == "7.2.13-1"
     assert [each["status"] for each in document["selftests"]] == ["pass", "fail", "unbuilt"]
     before = json.loads((tmp_path / "before.json").read_text())
     assert [each["name"] for each in before["selftests"]] == ["first"]
     assert "    why\n" in capsys.readouterr().out
+
+
+def test_the_limit_is_of_the_emulators_clock() -> None:
+    from tools.hostlab import lab
+
+    assert set(inside.LIMITS) == set(lab.KVM.values())
+    assert inside.limit_in('KVM=kvm_intel\nSTEPS="selftests"\n') < inside.limit_in("KVM=kvm_amd\n")
+    assert inside.limit_in("") == min(inside.LIMITS.values())
 
 
 def test_a_host_without_them_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
