@@ -223,12 +223,19 @@ def test_each_result_is_written_at_once(tmp_path: Path, capsys: pytest.CaptureFi
     assert "    why\n" in capsys.readouterr().out
 
 
-def test_the_limit_is_of_the_emulators_clock() -> None:
+def test_limits_are_of_the_emulators_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tools.hostlab import lab
 
-    assert set(inside.LIMITS) == set(lab.KVM.values())
-    assert inside.limit_in('KVM=kvm_intel\nSTEPS="selftests"\n') < inside.limit_in("KVM=kvm_amd\n")
-    assert inside.limit_in("") == min(inside.LIMITS.values())
+    assert set(inside.LIMITS) == set(lab.KVM.values()) >= set(inside.TOO_LONG)
+    names = {program.name for program in selftests.PROGRAMS}
+    assert names >= {name for names in inside.TOO_LONG.values() for name in names}
+    assert inside.module_in('KVM=kvm_amd\nSTEPS="selftests"\n') == "kvm_amd"
+    assert inside.LIMITS[inside.module_in("")] == min(inside.LIMITS.values())
+    listed = {"programs": ["steal_time", "tsc_scaling_sync"], "unbuilt": []}
+    (tmp_path / "programs.json").write_text(json.dumps(listed))
+    monkeypatch.setattr(inside, "run", lambda path, limit: {"name": path.name, "status": limit, "output": []})
+    assert [each["status"] for each in inside.results(tmp_path, "kvm_amd")] == [600.0, 600.0]
+    assert [each["status"] for each in inside.results(tmp_path, "kvm_intel")] == [40.0, "skip"]
 
 
 def test_a_host_without_them_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
