@@ -14,6 +14,9 @@ from vmm.kvm.state import put
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from threading import RLock
+else:
+    from vmm.abi.light import RLock
 
 
 @record
@@ -52,6 +55,7 @@ class VmEvents(Handle):
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self.routes: tuple[Route, ...] = ()
+        self._changing = RLock()  # of what KVM replaces as a whole, and several vCPUs may change
 
     def ioeventfd(
         self, fd: int, address: int, size: int, *, datamatch: int | None = None, pio: bool = False,
@@ -102,7 +106,8 @@ class VmEvents(Handle):
         `remove`, and the routes of all others as they were set.
         """
         gone = {route.gsi for route in add} | set(remove)
-        self.set_gsi_routing([*(route for route in self.routes if route.gsi not in gone), *add])
+        with self._changing:
+            self.set_gsi_routing([*(route for route in self.routes if route.gsi not in gone), *add])
 
     def register_coalesced_mmio(self, address: int, size: int, *, pio: bool = False) -> None:
         """KVM_REGISTER_COALESCED_MMIO: writes to these addresses (or ports, KVM_CAP_COALESCED_PIO) wait in a ring.

@@ -18,6 +18,7 @@ from vmm.kvm.vcpu import Vcpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from vmm.kvm.stats import Stats
@@ -62,6 +63,9 @@ class Vm(VmEvents):
         self._vcpus: list[Vcpu] = []
         self._mappings: list[Mapping] = []
         self.enabled: dict[str, tuple[int, ...]] = {}
+        self._bits: dict[str, int] = {}  # of a mask of capabilities, what `enable_bits` gave
+        self._filter: tuple[tuple[MsrRange, ...], bool] = ((), False)
+        self._denied: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # reads, writes
         self.has_pit = False
 
     def close(self) -> None:
@@ -86,11 +90,27 @@ class Vm(VmEvents):
         return require(self, capability, needed_by)
 
     def enable_cap(self, capability: str, *args: int) -> None:
-        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments. `enabled` keeps what was accepted."""
+        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments. `enabled` keeps what was accepted.
+
+        Bits that `enable_bits` has given stay.
+        """
         from vmm.abi.names import strip_prefix
 
+        name = strip_prefix(capability, "KVM_CAP_")
+        if bits := self._bits.get(name):
+            args = (bits | (args[0] if args else 0), *args[1:])
         enable_cap(self, capability, args)
-        self.enabled[strip_prefix(capability, "KVM_CAP_")] = args
+        self.enabled[name] = args
+
+    def enable_bits(self, capability: str, bits: int) -> None:
+        """KVM_ENABLE_CAP for one of several users of a mask, which KVM replaces as a whole (X86_USER_SPACE_MSR,
+        EXIT_HYPERCALL): these bits for good, beside those of others.
+        """
+        with self._changing:
+            on = self.enabled.get(capability, (0,))[0]
+            if bits & ~on:
+                self.enable_cap(capability, on | bits)
+            self._bits[capability] = self._bits.get(capability, 0) | bits
 
     # -- memory
 
@@ -211,14 +231,47 @@ class Vm(VmEvents):
     # -- MSRs, statistics, vCPUs
 
     def set_msr_filter(self, ranges: list[MsrRange], *, default_deny: bool = False) -> None:
-        """KVM_X86_SET_MSR_FILTER: at most 16 ranges; x2APIC MSRs are never filtered.
+        """KVM_X86_SET_MSR_FILTER: these ranges in place of those that there were, at most 16; x2APIC MSRs are never
+        filtered. What `deny_msrs` denies stays denied.
 
         Raises:
             UsageError: too many ranges.
         """
+        self._set_filter((tuple(ranges), default_deny), self._denied)
+
+    def deny_msrs(self, reads: Iterable[int] = (), writes: Iterable[int] = ()) -> None:
+        """KVM_X86_SET_MSR_FILTER for one of several users: these MSRs are denied for good, others are as before.
+
+        Raises:
+            UsageError: too many ranges; nothing was changed.
+        """
+        with self._changing:
+            self._set_filter(self._filter, (self._denied[0].union(reads), self._denied[1].union(writes)))
+
+    def _set_filter(
+        self, rest: tuple[tuple[MsrRange, ...], bool], denied: tuple[frozenset[int], frozenset[int]]
+    ) -> None:
+        """One filter of both: what is denied stands first, where it decides."""
+        given, default_deny = rest
+        ranges = [*given]
+        if any(denied):
+            from vmm.kvm.msr_filter import denying
+
+            def allowed(index: int, read: bool) -> bool:
+                rows = (each for each in given if (each.read if read else each.write))
+                held = (each.allowed[index - each.base] for each in rows if 0 <= index - each.base < len(each.allowed))
+                return next(held, not default_deny)
+
+            for read in (False, True):
+                rows = denying(denied[not read], lambda index, read=read: allowed(index, read))  # type: ignore[misc]
+                ranges[:0] = [MsrRange(base, bits, read=read, write=not read) for base, bits in rows]
+        self._write_filter(ranges, default_deny)
+        self._filter, self._denied = rest, denied
+
+    def _write_filter(self, ranges: list[MsrRange], default_deny: bool) -> None:
         if len(ranges) > lib.KVM_MSR_FILTER_MAX_RANGES:
             raise UsageError(
-                f"an MSR filter takes {lib.KVM_MSR_FILTER_MAX_RANGES} ranges, and {len(ranges)} were given"
+                f"an MSR filter takes {lib.KVM_MSR_FILTER_MAX_RANGES} ranges, and {len(ranges)} are needed"
             )
         raw = ffi.new("struct kvm_msr_filter *")
         raw.flags = lib.KVM_MSR_FILTER_DEFAULT_DENY if default_deny else lib.KVM_MSR_FILTER_DEFAULT_ALLOW

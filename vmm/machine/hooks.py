@@ -13,6 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmm.kvm.vm import Vm
+
 
 class Hooks:
     """Part of a machine. A callback runs on the thread of the vCPU that caused it; what it raises ends the run.
@@ -21,8 +23,9 @@ class Hooks:
     the place of the first; so does a word for an MSR, and a callback that of a word.
     """
 
-    platform: Platform
-    lane: FastLane
+    def __init__(self, platform: Platform, lane: FastLane, told: Vm | None) -> None:
+        """`told` is the VM whose KVM has to hand MSRs and hypercalls over; None in a replay, which has none."""
+        self.platform, self.lane, self._told = platform, lane, told
 
     def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:
         """Call f(value) when the guest writes one of `size` ports from `port`.
@@ -106,9 +109,17 @@ class Hooks:
 
     def _pass_msr(self, index: int, *, read: bool) -> None:
         """Have KVM hand accesses of this MSR over."""
+        if self._told is not None:
+            from vmm.machine.passing import pass_msr  # loaded by the first who asks for something
+
+            pass_msr(self._told, index, read=read)
 
     def _pass_hypercall(self, nr: int) -> None:
         """Have KVM hand this hypercall over."""
+        if self._told is not None:
+            from vmm.machine.passing import pass_hypercall
+
+            pass_hypercall(self._told, nr)
 
 
 def _check_size(size: int) -> None:

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
-    from vmm.machine.passing import Passing
     from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
 
@@ -112,11 +111,10 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.reach = Reach(self)
             self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
             self.memory.check = self.reach.slot
-            self.lane = FastLane(self.platform, self.sink)
+            Hooks.__init__(self, self.platform, FastLane(self.platform, self.sink), self.vm)
             self.conductor = Conductor(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
             self._debugger: Debugger | None = None
-            self._passing: Passing | None = None
             if before_vcpus:
                 before_vcpus(self)
             self._create_vcpus(ids, cpuid)
@@ -185,20 +183,6 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.vm.irq_line(COM1_GSI, level)
         elif self.ioapic is not None:
             self.ioapic.set_line(COM1_GSI, level)
-
-    def _pass_msr(self, index: int, *, read: bool) -> None:
-        self._passed().msr(index, read=read)
-
-    def _pass_hypercall(self, nr: int) -> None:
-        self._passed().hypercall(nr)
-
-    def _passed(self) -> Passing:
-        """What KVM hands over; loaded by the first who asks for something."""
-        if self._passing is None:
-            from vmm.machine.passing import Passing
-
-            self._passing = Passing(self.vm)
-        return self._passing
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
         lapic = self.irqchip != "none"

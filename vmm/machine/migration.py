@@ -11,7 +11,7 @@ from __future__ import annotations
 from vmm.abi import msrs
 from vmm.abi.exits import MSR_EXIT_REASONS
 from vmm.abi.rows import value_of
-from vmm.kvm.vm import MsrRange, Vm
+from vmm.kvm.vm import Vm
 from vmm.machine.platform import Platform
 
 READY = 1 << 0  # KVM_MIGRATION_READY
@@ -47,10 +47,10 @@ def number() -> int:
 
 def exit_by_filter(vm: Vm) -> None:
     """Let accesses leave KVM because a filter denies them; every other MSR stays as it was."""
-    vm.enable_cap("X86_USER_SPACE_MSR", FILTER)
-    vm.set_msr_filter([MsrRange(number(), (False,))])
+    vm.enable_bits("X86_USER_SPACE_MSR", FILTER)
+    vm.deny_msrs([number()], [number()])
 
 
 def exit_as_unknown(vm: Vm) -> None:
     """Let accesses leave KVM because it does not know the MSR; so does every other that it does not know."""
-    vm.enable_cap("X86_USER_SPACE_MSR", UNKNOWN)
+    vm.enable_bits("X86_USER_SPACE_MSR", UNKNOWN)

@@ -41,8 +41,8 @@ class ReplayMachine(Hooks):
         self.sink = Sink(made.console_limit)
         irq = (lambda level: None) if made.irqchip == "kernel" else None
         board = Board(self.sink, end, strict=made.strict, com1_irq=irq)
-        self.platform, self.uart, self.scratch = board.platform, board.uart, board.scratch
-        self.lane = FastLane(self.platform, self.sink)
+        super().__init__(board.platform, FastLane(board.platform, self.sink), None)
+        self.uart, self.scratch = board.uart, board.scratch
         self.irqchip = made.irqchip
         self.program = Program(made.payload, REGIONS["code"].base, b"", made.symbols, ())
 
