@@ -277,7 +277,7 @@ def test_nothing_runs_on_after_a_signal(tmp_path: Path, number: int) -> None:
     inner = "import os,time; print('hostlab: pid', os.getpid(), flush=True); time.sleep(300)"
     program = (
         "import sys; from tools.hostlab import __main__ as m, emulator, store\n"
-        "def say(line): print(line, flush=True)\n"
+        "def say(line): sys.stdout.write(line + chr(10)); sys.stdout.flush()  # whole: two threads say\n"
         "m.lab.settle = lambda host, say: (host, None, None)\n"
         "m.lab.prepare = lambda host, archive, found, _: host\n"
         "m._need = lambda named: None\n"
