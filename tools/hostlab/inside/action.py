@@ -21,7 +21,7 @@ from tools import runner
 from tools.hostlab.inside import host
 
 USER = "runner"
-TWO, ONE, LOST = "NOP_IO_DELAY POLL_CONTROL", "NOP_IO_DELAY", "POLL_CONTROL"
+TWO = "NOP_IO_DELAY POLL_CONTROL"
 RULES = Path("/etc/udev/rules.d/99-kvm4all.rules")
 # `venv DIR` as the action calls it; a wheel can be imported as it is.
 PYTHON = """\
@@ -114,15 +114,6 @@ class Story:
         self.seen(f"{scene}: the summary has the table", rows_of(job.summary)[:2] == TWO.split(), job.summary)
         self.seen(f"{scene}: the summary has the gate's verdict", job.summary.count("###") == 2, job.summary)
 
-    def a_regression(self) -> None:
-        scene = "a regression"
-        inputs = {"features": ONE, "compare-with": str(self._home / "a new runner/pyvmm.json")}
-        job = self.job(scene, inputs, device=0, doctor=0, probe=0, gate=1)
-        opens, errors = job.done["device"].stdout, job.done["gate"].stderr
-        self.seen(f"{scene}: a device that opens is left alone", "can be opened as it is" in opens, opens)
-        self.seen(f"{scene}: an annotation", f"::error title=KVM feature {LOST}::" in errors, errors)
-        self.seen(f"{scene}: the summary names it", "**regression**" in job.summary, job.summary)
-
     def no_device(self) -> None:
         for scene, required, status, level in (
             ("no device", "false", 0, "warning"),
@@ -149,7 +140,6 @@ def main(out: Path, lab: Path) -> int:
         story = Story(seen, home, lab / "wheels")
         with host.Udev():
             story.a_new_runner()
-            story.a_regression()
             story.no_device()
             RULES.unlink()
             host.reload_rules()
