@@ -26,7 +26,7 @@ LIMITS = {"kvm_amd": 600.0, "kvm_intel": 40.0}
 TOO_LONG = {
     "kvm_intel": {"tsc_scaling_sync": "twenty vCPUs that spin for seconds of TSC are more than ten minutes here"}
 }
-LAST = 8  # lines of output that are kept
+LAST = 16  # lines of output that are kept
 NOISE = "addr2line: not found"  # a failed one asks for the names of its functions, and these hosts have no binutils
 WIDE = 300  # characters of each
 
