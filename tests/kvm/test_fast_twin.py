@@ -20,6 +20,8 @@ from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine import layout
+from vmm.machine.bus import Bus
+from vmm.machine.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.machine import Machine
 from vmm.machine.steps import Result, Stop, Why
@@ -507,6 +509,43 @@ def test_a_wrong_answer_to_an_msr_is_the_same_error(booted, answer, fast):
     with pytest.raises(UsageError, match=r"reading MSR 0x1234: .*read answered .* not an unsigned integer of 8 bytes"):
         machine.run()
     assert asked == [1]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_both_ways_ask_the_bus_whose_an_access_is(booted, fast, monkeypatch):
+    machine = booted(MOV_EDI_MMIO + HEX("e580 e780 8b07 8907") + HLT, fast=fast)
+    for bus, at in ((machine.platform.ports, DELAY), (machine.platform.mmio, MMIO)):
+        bus.claim(at, 8, Device())
+    monkeypatch.setattr(Bus, "route", lambda bus, address, size, write: None)
+    monkeypatch.setattr(Claims, "last_in", lambda claims, base, stop: None)
+    assert machine.run().unclaimed == 4
+
+
+CHANGES: dict[str, Callable[[Any, Any], object]] = {
+    "set": lambda table, f: table.__setitem__(MSR, f),
+    "update": lambda table, f: table.update({MSR: f}),
+    "or": lambda table, f: table.__ior__({MSR: f}),
+    "del, setdefault": lambda table, f: (table.__delitem__(MSR), table.setdefault(MSR, f)),
+    "pop": lambda table, f: table.pop(MSR),
+    "popitem": lambda table, f: table.popitem(),
+    "clear": lambda table, f: table.clear(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_very_next_access_sees_a_change_of_who_serves_an_msr(booted, change, fast):
+    machine = booted(MOV_ECX_MSR + HEX("31d2") + WRMSR + WRMSR + out(DEBUG_CONSOLE, 0x41) + ENDS, fast=fast)
+    seen = []
+
+    def first(value: int) -> None:
+        seen.append("first")
+        CHANGES[change](machine.platform.msr_writes, lambda value: seen.append("second"))
+
+    machine.on_msr_write(MSR, first)
+    result = machine.run()
+    gone = change in ("pop", "popitem", "clear")
+    assert (seen, result.console) == ((["first"], b"") if gone else (["first", "second"], b"A"))
 
 
 def test_a_machine_has_so_many_msr_words_and_says_so(booted):

@@ -16,14 +16,14 @@ from vmm.kvm.vcpu import Vcpu
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter, deque
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from typing import Any, Protocol, TypeAlias
 else:
     from vmm.abi.light import Counter, Protocol, deque
 
 Read: TypeAlias = "Callable[[], int]"
 Write: TypeAlias = "Callable[[int], object]"
-Served: TypeAlias = "tuple[Read, int]"  # and the first number that is too large an answer
+Served: TypeAlias = "tuple[Read | MsrRead, int]"  # and the first number that is too large an answer
 MsrRead: TypeAlias = "Callable[[], int | None]"
 MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 
@@ -31,6 +31,7 @@ MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
+READS, WRITES = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ), (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
 KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
          (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"))  # fmt: skip
@@ -39,32 +40,30 @@ NOTHING_HELD = -1  # VMM_FINISHED of _core.c
 
 
 class Handlers(Protocol):
-    """Who serves single accesses, by key (see _core.h). Filled as asked for, emptied when claims change."""
+    """Who serves single accesses, by key (see _core.h). Filled as asked for, emptied when who serves what changes."""
 
-    writers: dict[int, Write]
-    readers: dict[int, Served]
-    msr_reads: Mapping[int, MsrRead]  # by index; None refuses
-    msr_writes: Mapping[int, MsrWrite]  # by index; False refuses
+    writers: dict[int, Write]  # of ports and MMIO: what they return is nobody's
+    refusing: dict[int, Write]  # of MSRs: False refuses
+    readers: dict[int, Served]  # None refuses an MSR
 
     def find_writer(self, key: int) -> Write | None:
-        """Who takes this write, also put into `writers`; None where the slow way must (nobody, or several)."""
+        """Who takes this write, also put into its table; None where the plain way must (nobody, or several)."""
 
     def find_reader(self, key: int) -> Served | None:
         """As `find_writer`, for a read."""
 
-    def checked(self, key: int, value: object) -> int:
-        """What a reader answered, where that is not plainly an int in range: the int it stands for, or an error."""
-
-    def checked_msr(self, index: int, who: object, value: object) -> int | None:
-        """As `checked`, for what `who` answered to RDMSR; None refuses it."""
+    def checked(self, key: int, read: Read | MsrRead, value: object) -> int | None:
+        """What `read` answered, where that is not plainly an int in range: the int it stands for, None to refuse an
+        MSR, or an error.
+        """
 
     def output(self) -> None:
         """The core has collected console output: take it, before anything else is served."""
 
 
-def access(key: int) -> tuple[bool, int, int]:
-    """A key taken apart: is it a port, its address, the size in bytes."""
-    return key & 0xF in (lib.VMM_PORT_OUT, lib.VMM_PORT_IN), key >> 8, key >> 4 & 0xF
+def access(key: int) -> tuple[int, int, int]:
+    """A key taken apart: its code (VMM_*), its address, the size in bytes."""
+    return key & 0xF, key >> 8, key >> 4 & 0xF
 
 
 class Word:
@@ -271,55 +270,35 @@ class Core:
         This is the path that is measured: an access that is served costs one call into C, one look-up and the handler.
         """
         vcpu, c, run, reply = self._vcpu, self.c, lib.vmm_core_run, self.c.reply
-        writers, readers = handlers.writers, handlers.readers
-        msr_writes, msr_reads = handlers.msr_writes, handlers.msr_reads
+        writer, refusing, reader = handlers.writers.get, handlers.refusing.get, handlers.readers.get
         vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
         try:
             while not vcpu.attention:
                 key = run(c)
-                write = writers.get(key)
+                write = writer(key)
                 if write is not None:
                     write(c.value)
                     continue
-                served = readers.get(key)
+                served = reader(key)
                 if served is None:
                     code = key & 0xF
-                    if code == VMM_MSR_WRITE:
-                        write = msr_writes.get(key >> 8)  # each time: an MSR has no claim whose change one could follow
-                        if write is None:
-                            return self._as_exit(key)
-                        if write(c.value) is False:
+                    if code in WRITES and (write := refusing(key) or handlers.find_writer(key)) is not None:
+                        if write(c.value) is False and code == VMM_MSR_WRITE:
                             c.run.msr.error = 1
-                        continue
-                    if code == VMM_MSR_READ:
-                        answer = msr_reads.get(key >> 8)
-                        if answer is None:
-                            return self._as_exit(key)
-                        given = answer()
-                        if type(given) is not int or not 0 <= given <= U64:
-                            given = handlers.checked_msr(key >> 8, answer, given)
-                        if given is None:
-                            c.run.msr.error = 1
-                        else:
-                            reply[0] = given
                         continue
                     if code == VMM_OUTPUT:
                         handlers.output()
                         continue
-                    if code in (VMM_PORT_OUT, VMM_MMIO_WRITE):
-                        write = handlers.find_writer(key)
-                        if write is None:
-                            return self._as_exit(key)
-                        write(c.value)
-                        continue
-                    if code in (VMM_PORT_IN, VMM_MMIO_READ):
-                        served = handlers.find_reader(key)
+                    served = handlers.find_reader(key) if code in READS else None
                     if served is None:
                         return self._as_exit(key)
                 read, limit = served
                 value = read()
                 if type(value) is not int or not 0 <= value < limit:
-                    value = handlers.checked(key, value)
+                    value = handlers.checked(key, read, value)
+                    if value is None:
+                        c.run.msr.error = 1
+                        continue
                 reply[0] = value
         except BaseException:
             self._unanswered()

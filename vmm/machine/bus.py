@@ -186,13 +186,23 @@ class Bus:
             raise UsageError(f"claiming {self.what} {first:#x}: {call!r} cannot be called")
         return first, first + count
 
+    def route(self, address: int, size: int, *, write: bool) -> Claim[Any] | None:
+        """The claim that an access belongs to as a whole; None: nobody's, or that of several, byte by byte.
+
+        The one place that knows the rules above: whoever serves an access asks it, whichever way the access came.
+        """
+        if self._furnish is not None:
+            self.furnish()
+        claim = (self._writes if write else self._reads).at(address)
+        return claim if claim is not None and (self._whole or address + size <= claim.stop) else None
+
     def reader_at(self, address: int) -> Claim[ReadCall] | None:
-        """The claim that answers reads of this address; for those who call it themselves (fast.py)."""
-        return self._readers.at(address)
+        """The claim that answers reads of this address."""
+        return self.route(address, 1, write=False)
 
     def writer_at(self, address: int) -> Claim[WriteCall] | None:
         """The claim that takes writes to this address."""
-        return self._writers.at(address)
+        return self.route(address, 1, write=True)
 
     @property
     def readers(self) -> tuple[Claim[ReadCall], ...]:
@@ -225,8 +235,8 @@ class Bus:
 
         Raises UnclaimedAccess on a strict bus, UsageError when a device answers with no integer of that size.
         """
-        claim = self._readers.at(address)
-        if claim is not None and (self._whole or address + size <= claim.stop):
+        claim = self.route(address, size, write=False)
+        if claim is not None:
             value = claim.call(address - claim.base, size)
             return self.checked(address, size, claim.name, value).to_bytes(size, "little")
         if self._whole or self._readers.last_in(address, address + size) is None:
@@ -242,8 +252,8 @@ class Bus:
     def write(self, address: int, data: bytes) -> None:
         """One write of `len(data)` bytes (1 to 8), lowest first. Raises UnclaimedAccess on a strict bus."""
         size = len(data)
-        claim = self._writers.at(address)
-        if claim is not None and (self._whole or address + size <= claim.stop):
+        claim = self.route(address, size, write=True)
+        if claim is not None:
             claim.call(address - claim.base, size, int.from_bytes(data, "little"))
         elif self._whole or self._writers.last_in(address, address + size) is None:
             self._miss(address, size, int.from_bytes(data, "little"))

@@ -1,14 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who serves what on the fast way (vmm/kvm/core.py): the buses' claims, each looked up once, and the console's bytes.
 
-It decides nothing: what it does not hand out, `loop.handle` serves. So both ways end at the same devices.
+It decides nothing: whose an access is, it asks where `loop.handle` asks (`Bus.route`, the tables of MSRs), and what it does
+not hand out, `loop.handle` serves. So both ways end at the same devices.
 """
 
 from __future__ import annotations
 
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import UsageError
-from vmm.kvm.core import Finish, MsrRead, MsrWrite, Served, Word, Write, access
+from vmm.kvm.core import (
+    VMM_MSR_READ,
+    VMM_MSR_WRITE,
+    VMM_PORT_IN,
+    VMM_PORT_OUT,
+    Finish,
+    MsrRead,
+    Read,
+    Served,
+    Word,
+    Write,
+    access,
+)
 from vmm.machine import answers
 from vmm.machine.bus import Bus
 from vmm.machine.devices.console import DebugConsole
@@ -18,7 +31,7 @@ from vmm.machine.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from functools import partial
     from threading import RLock
     from typing import Any, TypeVar
@@ -44,22 +57,28 @@ class FastLane:
         self._platform, self._sink = platform, sink
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
+        self.refusing: dict[int, Write] = {}
         self.readers: dict[int, Served] = {}
-        self.msr_reads: Mapping[int, MsrRead] = platform.msr_reads
-        self.msr_writes: Mapping[int, MsrWrite] = platform.msr_writes
         self._changes = 0
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
         platform.mmio.listeners.append(self._claims_changed)
+        platform.msr_reads.listeners.append(self._forget)
+        platform.msr_writes.listeners.append(self._forget)
         self._look_at_room()
         sink.told = self._look_at_room
         if self._ports.furnished:  # else the first look at the claims brings the console, and calls us
             self._claims_changed()
 
-    def _claims_changed(self) -> None:
+    def _forget(self) -> None:
+        """Who serves what has changed."""
         self._changes += 1
         self.writers.clear()
+        self.refusing.clear()
         self.readers.clear()
+
+    def _claims_changed(self) -> None:
+        self._forget()
         if self._words:
             self._drop_words()
         claim = self._ports.writer_at(DEBUG_CONSOLE) if self._ports.furnished else None
@@ -79,35 +98,40 @@ class FastLane:
     # -- vmm.kvm.core.Handlers
 
     def find_writer(self, key: int) -> Write | None:
-        changes = self._changes
-        port, address, size = access(key)
-        claim = (self._ports if port else self._mmio).writer_at(address)
-        if claim is None or not (port or address + size <= claim.stop):
-            return None
-        write: Write = claim.hook or partial(claim.call, address - claim.base, size)
-        self._keep(self.writers, key, write, changes)
+        changes, (code, address, size) = self._changes, access(key)
+        write: Write | None
+        if code == VMM_MSR_WRITE:
+            write = self._platform.msr_writes.get(address)
+        else:
+            claim = (self._ports if code == VMM_PORT_OUT else self._mmio).route(address, size, write=True)
+            write = claim and (claim.hook or partial(claim.call, address - claim.base, size))
+        if write is not None:
+            self._keep(self.refusing if code == VMM_MSR_WRITE else self.writers, key, write, changes)
         return write
 
     def find_reader(self, key: int) -> Served | None:
-        changes = self._changes
-        port, address, size = access(key)
-        claim = (self._ports if port else self._mmio).reader_at(address)
-        if claim is None or not (port or address + size <= claim.stop):
-            return None
-        served: Served = claim.hook or partial(claim.call, address - claim.base, size), 1 << 8 * size
-        self._keep(self.readers, key, served, changes)
+        changes, (code, address, size) = self._changes, access(key)
+        if code == VMM_MSR_READ:
+            read = self._platform.msr_reads.get(address)
+            served: Served | None = read and (read, 1 << 64)
+        else:
+            claim = (self._ports if code == VMM_PORT_IN else self._mmio).route(address, size, write=False)
+            served = claim and (claim.hook or partial(claim.call, address - claim.base, size), 1 << 8 * size)
+        if served is not None:
+            self._keep(self.readers, key, served, changes)
         return served
 
-    def checked(self, key: int, value: object) -> int:
-        """An answer that is not plainly an int in range, by the bus's rule. UsageError as `Bus.read`."""
-        port, address, size = access(key)
-        bus = self._ports if port else self._mmio
-        claim = bus.reader_at(address)
-        return bus.checked(address, size, claim.name if claim else "a callback", value)
-
-    def checked_msr(self, index: int, who: object, value: object) -> int | None:
-        """Likewise of an MSR, by the rule of `loop.handle`; None refuses."""
-        return answers.msr(value, index, answers.name_of(who))
+    def checked(self, key: int, read: Read | MsrRead, value: object) -> int | None:
+        """An answer that is not plainly an int in range, by the rule of whom the plain way asks: `Bus.checked` for a
+        port or an address, `answers.msr` for an MSR.
+        """
+        code, address, size = access(key)
+        if code == VMM_MSR_READ:
+            return answers.msr(value, address, answers.name_of(read))
+        bus = self._ports if code == VMM_PORT_IN else self._mmio
+        claim = bus.route(address, size, write=False)
+        who = answers.name_of(read) if claim is None or claim.hook else claim.name
+        return bus.checked(address, size, who, value)
 
     def _keep(self, table: dict[int, _T], key: int, value: _T, changes: int) -> None:
         """Remember who serves a key, unless claims have changed while we looked."""

@@ -14,12 +14,43 @@ from vmm.machine.steps import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeAlias
+    from typing import Any, TypeAlias, TypeVar
 
     from vmm.machine.unclaimed import Missed
 
+    CallT = TypeVar("CallT")
+else:
+    from vmm.abi.light import TypeVar
+
+    CallT = TypeVar("CallT")
+
 HypercallHook: TypeAlias = "Callable[..., int]"
 DebugHook: TypeAlias = "Callable[[Debug], Step | None]"
+
+
+class MsrCalls(dict[int, CallT]):
+    """Callbacks by MSR. `listeners` are called after every change, as those of a bus."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.listeners: list[Callable[[], object]] = []
+
+
+def _told(name: str) -> Callable[..., Any]:
+    change = getattr(dict, name)
+
+    def call(self: MsrCalls[Any], *args: Any, **kwargs: Any) -> Any:
+        try:
+            return change(self, *args, **kwargs)
+        finally:
+            for listener in self.listeners:
+                listener()
+
+    return call
+
+
+for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
+    setattr(MsrCalls, _name, _told(_name))
 
 
 class Platform:
@@ -40,8 +71,8 @@ class Platform:
     ) -> None:
         self.ports: Bus = port_bus(strict=strict, furnish=ports)
         self.mmio: Bus = mmio_bus(strict=strict, furnish=mmio)
-        self.msr_reads: dict[int, MsrRead] = {}
-        self.msr_writes: dict[int, MsrWrite] = {}
+        self.msr_reads: MsrCalls[MsrRead] = MsrCalls()
+        self.msr_writes: MsrCalls[MsrWrite] = MsrCalls()
         self.hypercalls: dict[int, HypercallHook] = {}
         self.on_debug: DebugHook | None = None
         self.on_eoi: list[Callable[[int], object]] = []
