@@ -56,6 +56,12 @@ def _cell(entry: Entry | None) -> Document:
     return {"state": entry.state, "reason": entry.reason, "deviations": deviations}
 
 
+def _state(cell: Document, notes: _Notes) -> str:
+    """The verdict; where no note says so, with the word that it deviates."""
+    deviates = cell["deviations"] and not notes.wanted
+    return f"{cell['state']}, deviates" if deviates else str(cell["state"])
+
+
 class _Notes:
     """Notes in the order of their first mention, each with the hosts that share it; none if they are not wanted."""
 
@@ -92,7 +98,7 @@ def _cells(doc: Document, notes: _Notes) -> Iterator[tuple[Document, list[tuple[
     names = [host["name"] for host in doc["hosts"]]
     for row in doc["rows"]:
         pairs = zip(names, row["cells"], strict=True)
-        yield row, [(cell["state"], notes.mark(host, _texts(row, cell))) for host, cell in pairs]
+        yield row, [(_state(cell, notes), notes.mark(host, _texts(row, cell))) for host, cell in pairs]
 
 
 def _sections(doc: Document) -> Iterator[tuple[str, Document]]:
