@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from guest_payloads.api import irqchip_kernel
@@ -173,6 +175,46 @@ def test_the_injector_delivers_in_order_and_sleeps_between():
         assert (injector.injected, injector.pending) == ([0x51, 0x51], ())
         with pytest.raises(UsageError, match="8 bits"):
             injector.interrupt(0x100)
+
+
+@pytest.mark.parametrize("chained", [True, False])
+def test_an_assignment_of_on_exit_unhooks_no_injector(chained):
+    with Machine() as machine:
+        got, seen = [], []
+        taking_0x51(machine, "nop\nout 0x81, al\nnop\nout 0x82, al\nout 0x82, al\nout 0x82, al")
+        injector = Injector(machine)
+        assert machine.on_exit is None
+        machine.on_exit = lambda runner, exit: seen.append(exit)
+        if not chained:
+            machine.on_exit = None
+        machine.on_port_write(0x80, got.append)
+        machine.on_port_write(0x81, lambda value: [injector.interrupt(0x51) for _ in range(2)])
+        assert injector.run(lambda: None).stop.why is Why.HALT
+        assert (len(got), injector.pending, bool(seen)) == (2, (), chained)
+
+
+def test_an_injector_with_nothing_to_deliver_leaves_the_lean_way_open():
+    with Machine() as machine:
+        lanes = []
+        taking_0x51(machine, "out 0x82, al\nout 0x81, al\nout 0x82, al\nnop\nout 0x82, al\nout 0x82, al")
+        injector = Injector(machine)
+        machine.on_port_write(0x80, lambda value: None)
+        machine.on_port_write(0x81, lambda value: [injector.interrupt(0x51) for _ in range(2)])
+        machine.on_port_write(0x82, lambda value: lanes.append(machine.conductor.lane is not None))
+        injector.run(lambda: None)
+        assert len(injector.injected) == 2
+        assert (lanes[0], lanes[-1]) == (True, True)
+
+
+def test_a_vector_from_another_thread_comes_though_the_guest_never_exits():
+    with Machine() as machine:
+        taking_0x51(machine, "out 0x81, al\nagain: jmp again")
+        injector = Injector(machine)
+        machine.on_port_write(0x80, lambda value: machine.stop("taken"))
+        timer = threading.Timer(0.1, injector.interrupt, (0x51,))
+        machine.on_port_write(0x81, lambda value: timer.start())
+        assert machine.run(timeout=10).stop.text == "taken"
+        timer.join()
 
 
 def test_the_injector_needs_a_machine_without_a_controller():

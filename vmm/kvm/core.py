@@ -35,6 +35,14 @@ READS, WRITES = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ), (VMM_PORT_OUT, VMM_M
 KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
          (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"))  # fmt: skip
+ACCESSES = (
+    PortIn,
+    PortOut,
+    MmioRead,
+    MmioWrite,
+    ReadMsr,
+    WriteMsr,
+)  # what may be served without a value being made of it
 U64 = (1 << 64) - 1
 NOTHING_HELD = -1  # VMM_FINISHED of _core.c
 

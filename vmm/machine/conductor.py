@@ -13,6 +13,7 @@ import time
 
 from vmm.errors import UsageError, exhausted
 from vmm.kvm import kick
+from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
 from vmm.machine.fast import FastLane
 from vmm.machine.platform import Platform
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from functools import partial
     from threading import Lock, RLock
+    from typing import TypeAlias
 
     from vmm.machine.worker import Worker
 else:
@@ -31,6 +33,7 @@ else:
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
 HEARTBEAT = 0.02
+Observer: TypeAlias = "Callable[[Runner, Exit], object]"
 
 
 class Conductor:
@@ -39,7 +42,9 @@ class Conductor:
     def __init__(self, platform: Platform, fast: FastLane | None) -> None:
         self.platform, self._lane = platform, fast
         self.runners: list[Runner] = []
-        self._on_exit: Callable[[Runner, Exit], object] | None = None
+        self._observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...] = ()
+        self._assigned: Observer | None = None  # that of them which is `on_exit`
+        self._sees_accesses = False
         self.watch: Watch | None = None
         self.after: Callable[[Runner, Exit], object] | None = None
         """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the fast way."""
@@ -218,13 +223,8 @@ class Conductor:
 
     @property
     def lane(self) -> FastLane | None:
-        """The fast way, unless somebody wants to see every exit."""
-        seen = (
-            self._on_exit is not None
-            or self.watch is not None
-            or self._exit_limit is not None
-            or self.after is not None
-        )
+        """The fast way, unless somebody wants to see what it serves."""
+        seen = self._sees_accesses or self.watch is not None or self._exit_limit is not None or self.after is not None
         return None if seen else self._lane
 
     @property
@@ -254,8 +254,9 @@ class Conductor:
         return False
 
     def observe(self, runner: Runner, exit: Exit) -> None:
-        if self._on_exit is not None:
-            self._on_exit(runner, exit)
+        for f, kinds in self._observers:
+            if not kinds or isinstance(exit, kinds):
+                f(runner, exit)
 
     def served(self, runner: Runner, exit: Exit) -> None:
         if self.after is not None:
@@ -263,16 +264,46 @@ class Conductor:
         if self._exit_limit is not None and self._taken >= self._exit_limit:
             self.end(runner, exit_limit_reached(self._exit_limit, exit))
 
+    # -- who sees exits
+
+    def add_observer(self, f: Observer, kinds: tuple[type[Exit], ...]) -> None:
+        """Call f(runner, exit) with each exit of these kinds, or each of all, before it is handled."""
+        with self._lock:
+            self._see((*self._observers, (f, kinds)))
+
+    def remove_observer(self, f: Observer) -> None:
+        """UsageError: it is none."""
+        with self._lock:
+            rows = [row for row in self._observers if row[0] == f]
+            if not rows:
+                raise UsageError(f"{f!r} observes no exits of this machine")
+            self._see(tuple(row for row in self._observers if row is not rows[0]))
+
+    def _see(self, observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...]) -> None:
+        self._observers = observers
+        self._sees_accesses = any(not kinds or issubclass(each, kinds) for _, kinds in observers for each in ACCESSES)
+        for runner in self.runners:
+            runner.core.stopped = True  # perhaps the other way from here on; taken back where that is seen
+
     @property
-    def on_exit(self) -> Callable[[Runner, Exit], object] | None:
-        """Called with each exit before it is handled. Set by a hook, it sees the very next one."""
-        return self._on_exit
+    def on_exit(self) -> Observer | None:
+        """One observer of every exit, by assignment; it takes the place of the one that was assigned before, alone."""
+        return self._assigned
 
     @on_exit.setter
-    def on_exit(self, f: Callable[[Runner, Exit], object] | None) -> None:
-        self._on_exit = f
-        for runner in self.runners:
-            runner.core.stopped = True  # the other way from here on; taken back where that is seen
+    def on_exit(self, f: Observer | None) -> None:
+        if self._assigned is not None:
+            self.remove_observer(self._assigned)
+        self._assigned = f
+        if f is not None:
+            self.add_observer(f, ())
+
+    def open_window(self, runner: Runner) -> None:
+        """Have KVM say when a vCPU that runs can take an interrupt (IrqWindowOpen); from any thread."""
+        with self._lock:  # close() unmaps what this writes
+            if not runner.vcpu.closed:
+                runner.vcpu.request_interrupt_window(True)
+                runner.interrupt()
 
 
 def exit_limit_reached(limit: int, exit: Exit | None) -> Stop:

@@ -35,6 +35,7 @@ class Debugger:
         """Where each vCPU is, while `stepping`; with it, who is told where nothing is stepped."""
         self._one = False
         self._armed: tuple[bool, int | None] = (False, None)
+        machine.platform.on_debug.append(self._serve)
 
     def begin_stepping(self, say: Callable[[str], object] | None = None) -> None:
         """`stepping`, and somebody to tell where this host cannot step."""
@@ -53,7 +54,6 @@ class Debugger:
                     singlestep=wanted[0], breakpoints=() if self.until is None else (self.until,)
                 )
             self._armed = wanted
-        self._machine.platform.on_debug = self._serve if any((wanted[0], self.until is not None)) else None
         self._machine.conductor.after = self._steps_of(runners) if self.stepping and not self._one else None
 
     def _steps_of(self, runners: Sequence[Runner]) -> Callable[[Runner, Exit], object]:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from vmm.errors import UsageError
+from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
@@ -23,8 +24,9 @@ from vmm.machine.steps import Result, Why
 class Injector:
     """Delivers vectors to one vCPU, in order, each when the guest can take it.
 
-    It takes `machine.on_exit`, and hands every exit on to who had it before. Vectors raised in a hook of the vCPU are
-    there at its next entry; those raised from elsewhere at its next exit.
+    Vectors raised in a hook of the vCPU are there at its next entry, if it can take one then. For others KVM is asked
+    to say when (Platform.on_irq_window); while one waits, accesses are looked at too, for some hosts open the window
+    late. With nothing to deliver, the lean way stays open.
 
     Raises:
         UsageError: the machine has an interrupt controller in the kernel.
@@ -36,10 +38,9 @@ class Injector:
         self._machine, self._runner = machine, machine.runners[index]
         self._queue: deque[int] = deque()
         self._lock = threading.Lock()
-        self._before = machine.on_exit
-        self._given = False  # since the last exit; what kvm_run says is of before that
+        self._observing = False
         self.injected: list[int] = []
-        machine.on_exit = self._on_exit
+        machine.platform.on_irq_window.append(self._on_window)
 
     @property
     def pending(self) -> tuple[int, ...]:
@@ -57,8 +58,11 @@ class Injector:
             raise UsageError(f"vector {vector:#x} does not fit in 8 bits")
         with self._lock:
             self._queue.append(vector)
+            self._observe()
         if self._runner.thread_id is None or self._machine.current is self._runner:
             self._hand_over()
+        else:
+            self._machine.conductor.open_window(self._runner)
 
     def run(self, idle: Callable[[], int | None], timeout: float | None = None) -> Result:
         """Run the machine; each time the guest halts, `idle()` gives the vector that wakes it, or None to end.
@@ -69,28 +73,43 @@ class Injector:
             result = self._machine.run(timeout)
             if result.stop.why is not Why.HALT or not self._runner.vcpu.ready_for_interrupt:
                 return result
-            if self._given:  # it was halting when one came
+            self._hand_over()
+            if self._given:  # one came while it was halting
                 continue
             vector = idle()
             if vector is None:
                 return result
             self.interrupt(vector)
 
-    def _on_exit(self, runner: Runner, exit: Exit) -> None:
-        if runner is self._runner:
-            self._given = False
-        if self._before is not None:
-            self._before(runner, exit)
+    def _on_window(self) -> None:
+        if self._machine.current is self._runner:
+            self._hand_over()
+
+    def _on_access(self, runner: Runner, exit: Exit) -> None:
         if runner is self._runner:
             self._hand_over()
 
+    def _observe(self) -> None:
+        """See accesses while something waits, and no longer. Under the lock."""
+        if bool(self._queue) != self._observing:
+            self._observing = not self._observing
+            if self._observing:
+                self._machine.observe(self._on_access, *ACCESSES)
+            else:
+                self._machine.unobserve(self._on_access)
+
+    @property
+    def _given(self) -> bool:
+        """One was handed over and not taken yet: what kvm_run says is of before that, and KVM holds one at a time."""
+        return bool(self._runner.vcpu.get_vcpu_events().interrupt_injected)
+
     def _hand_over(self) -> None:
-        """What can be given is given; for the rest KVM is asked to say when. KVM takes one vector at a time."""
+        """What can be given is given; for the rest KVM is asked to say when."""
         vcpu = self._runner.vcpu
         with self._lock:
             if self._queue and vcpu.ready_for_interrupt and not self._given:
                 vector = self._queue.popleft()
                 vcpu.interrupt_vector(vector)
-                self._given = True
                 self.injected.append(vector)
             vcpu.request_interrupt_window(bool(self._queue))
+            self._observe()

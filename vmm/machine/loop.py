@@ -116,18 +116,22 @@ def _serve(exit: Exit, platform: Platform) -> Step:
             for ended in platform.on_eoi:
                 ended(vector)
             return GO_ON
-        case Simple(reason):
-            if reason == DIRTY_RING_FULL:
-                for full in platform.on_ring_full:
-                    full()
+        case IrqWindowOpen():
+            for opened in platform.on_irq_window:
+                opened()
             return GO_ON
-        case Interrupted() | IrqWindowOpen() | TprAccess():
+        case Simple(reason) if reason == DIRTY_RING_FULL:
+            for full in platform.on_ring_full:
+                full()
+            return GO_ON
+        case Interrupted() | Simple() | TprAccess():
             return GO_ON
         case Halt():
             return Stop(Why.HALT, "the guest halted", exit)
         case Debug():
-            step = platform.on_debug(exit) if platform.on_debug else None
-            return step or Stop(Why.DEBUG, f"debug event: vector {exit.exception} at {exit.pc:#x}", exit)
+            steps = (ask(exit) for ask in platform.on_debug)
+            end = Stop(Why.DEBUG, f"debug event: vector {exit.exception} at {exit.pc:#x}", exit)
+            return next((step for step in steps if step is not None), end)
         case SystemEvent(kind):
             return Stop(Why.SYSTEM_EVENT, f"the guest raised {_event_name(kind)}", exit)
         case Shutdown():

@@ -17,7 +17,7 @@ from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout, limits
 from vmm.machine.answers import integer
-from vmm.machine.conductor import Conductor
+from vmm.machine.conductor import Conductor, Observer
 from vmm.machine.devices.sink import Sink
 from vmm.machine.exposed import exposed, unedited
 from vmm.machine.fast import FastLane
@@ -402,13 +402,26 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     # -- running
 
+    def observe(self, f: Observer, *kinds: type[Exit]) -> None:
+        """Call f(runner, exit) with each exit of these kinds (vmm.kvm.exits), or with every one, before it is handled.
+        Several may observe. Whoever wants to see accesses to ports, MMIO or MSRs, or all, turns the lean way off: each
+        of those becomes a value then, and costs several times as much.
+        """
+        self.conductor.add_observer(f, kinds)
+
+    def unobserve(self, f: Observer) -> None:
+        """Undo `observe`. UsageError: f observes nothing."""
+        self.conductor.remove_observer(f)
+
     @property
-    def on_exit(self) -> Callable[[Runner, Exit], object] | None:
-        """Called with (runner, exit) for every exit before it is handled; set it to see them all."""
+    def on_exit(self) -> Observer | None:
+        """`m.on_exit = f` observes every exit with f(runner, exit), in place of the f that was assigned before; None
+        takes it back. Other observers, and devices, stay. While one is assigned, the lean way is off: see `observe`.
+        """
         return self.conductor.on_exit
 
     @on_exit.setter
-    def on_exit(self, f: Callable[[Runner, Exit], object] | None) -> None:
+    def on_exit(self, f: Observer | None) -> None:
         self.conductor.on_exit = f
 
     @property

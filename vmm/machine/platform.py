@@ -57,9 +57,8 @@ class Platform:
     """Ports, MMIO, MSRs and hypercalls of one machine.
 
     An MSR read hook returns the value, or None to refuse (the guest takes #GP); a write hook refuses by returning
-    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold.
-    The debug hook says how to go on; None leaves the event to end the run. `ports` and `mmio` furnish the buses
-    (bus.py).
+    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold. `ports` and `mmio` furnish
+    the buses (bus.py). Lists hold whoever wants to know: a device adds itself, and nobody takes another's place.
     """
 
     def __init__(
@@ -74,11 +73,14 @@ class Platform:
         self.msr_reads: MsrCalls[MsrRead] = MsrCalls()
         self.msr_writes: MsrCalls[MsrWrite] = MsrCalls()
         self.hypercalls: dict[int, HypercallHook] = {}
-        self.on_debug: DebugHook | None = None
+        self.on_debug: list[DebugHook] = []
+        """Asked in order about a debug event, until one says how to go on; nobody, and it ends the run."""
         self.on_eoi: list[Callable[[int], object]] = []
         """Called with the vector of each EOI that KVM hands over (IoapicEoi)."""
         self.on_ring_full: list[Callable[[], object]] = []
         """Called when the dirty ring of a vCPU is nearly full; until somebody collects, that comes again and again."""
+        self.on_irq_window: list[Callable[[], object]] = []
+        """Called when a vCPU can take an interrupt, where that was asked for (Vcpu.request_interrupt_window)."""
         self.collect: Callable[[], object] | None = None
         """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""
 

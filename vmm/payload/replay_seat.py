@@ -83,7 +83,7 @@ class Seat:
         self._answer = b""
         self._said: Resume | Stop = GO_ON
         if step:
-            self.machine.platform.on_debug = lambda exit: GO_ON
+            self.machine.platform.on_debug.append(lambda exit: GO_ON)
 
     # -- a run
 
