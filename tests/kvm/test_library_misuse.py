@@ -170,7 +170,7 @@ def test_until_in_ring_3_strikes_or_says_that_it_cannot():
         machine.load("start: mov eax, 1\nhere: mov eax, 2\nout 0x80, al\nl: jmp l\n", ring=3, user=[(0x20000, 0x21000)],
                      allowed_ports=[0x80])  # fmt: skip
         machine.on_port_write(0x80, lambda value: machine.stop())
-        if debug.strikes_in_ring3(machine.kvm):
+        if debug.strikes_in_ring3(machine.kvm, Machine):
             assert machine.run(PATIENCE, until="here").stop.why is Why.REACHED
         else:
             with pytest.raises(MissingCapability, match="in ring 3, and there breakpoints do not strike on this host"):

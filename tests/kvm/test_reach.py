@@ -111,6 +111,15 @@ def test_what_can_be_reached_is_taken_and_called():
         machine.memory.add(9 * GIB, PAGE)
 
 
+def test_a_large_machine_reaches_to_the_end_of_its_ram():
+    with Machine(memory="5G") as machine:
+        assert machine.reach.mapped_end == 6 * GIB
+        machine.on_mmio_read(0xD001_0000, lambda: 7)
+        machine.load("mov ebx, 0xd0010000; mov eax, [rbx]; mov ebx, 1; shl rbx, 32; mov [rbx], eax; hlt")
+        assert machine.run(PATIENCE).stop.why is Why.HALT
+        assert machine.memory.read(4 * GIB, 1) == b"\7"
+
+
 # -- where a program may lie
 
 

@@ -227,7 +227,7 @@ def test_a_script_is_told_where_it_cannot_step() -> None:
         base = REGIONS["code"].base
         machine.load("nop\nnop\nout 0xf4, al\n", ring=3, user=[(base, base + 0x1000)], allowed_ports=[0xF4])
         machine.debugger.stepping = True
-        if in_ring3(machine.kvm):
+        if in_ring3(machine.kvm, Machine):
             assert machine.run(timeout=10).exits["Debug"] == 2
         else:
             with pytest.raises(MissingCapability, match="single-step: ring 3 is not stepped"):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 
 from vmm.abi.record import record, replace
-from vmm.asm import branches, keystone_engine, mend, quirks, strings, synonyms, verify
+from vmm.asm import branches, keystone_engine, mend, quirks, strings, synonyms
 from vmm.asm.expand import Statement, local_name
 from vmm.asm.expression import Lookup, SourceError
 from vmm.asm.operands import Operand, parse, render
@@ -81,10 +81,6 @@ class Instruction:
                 )
             return self.prefixes + code
         return self.prefixes + self._plain(lookup, address + len(self.prefixes))
-
-    def verify(self, code: bytes, lookup: Lookup, address: int) -> None:
-        """Raises SourceError where `code` is not what is written here; vmm/asm/layout.py asks once for each."""
-        verify.check(self, code, lookup, address)
 
     def _plain(self, lookup: Lookup, address: int) -> bytes:
         key = " ".join((self.mnemonic, *(operand.text for operand in self.operands if operand.kind == "reg")))

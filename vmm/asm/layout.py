@@ -8,6 +8,7 @@ address are encoded again until every label stays where it was. All others are e
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from vmm.abi.record import field, record
 from vmm.asm import directives, instruction, quirks, sections
@@ -18,6 +19,7 @@ from vmm.asm.instruction import near
 from vmm.asm.program import Line, Program
 from vmm.asm.registers import REGISTERS
 from vmm.asm.source import Row
+from vmm.asm.verify import check
 from vmm.errors import PayloadError
 
 MAX_PASSES = 40
@@ -179,7 +181,7 @@ def _piece(statement: Statement, mode: int, macros: Mapping[str, object]) -> _Pi
         parsed = instruction.build(statement, mode, instructions)
     except SourceError as e:
         raise statement.row.error(e.what, e.column) from None
-    return _Piece(statement, mode, parsed.encode, verify=parsed.verify)
+    return _Piece(statement, mode, parsed.encode, verify=partial(check, parsed))
 
 
 def _settle(ordered: list[Label | _Piece], names: _Names, base: int) -> None:

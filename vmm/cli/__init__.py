@@ -22,16 +22,6 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # how writing fails but for EPIPE
 
 
-def pyvmm_version() -> str:
-    """The installed version; the metadata of a package is slow to read, so only --version asks for it."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("pyvmm")
-    except PackageNotFoundError:
-        return "(not installed)"
-
-
 def command() -> NoReturn:
     """The process `pyvmm`: runs the command of sys.argv and ends with its status."""
     # Most of what is made while it starts stays to its end, so the collector looks rarely, and at the end not at all.
@@ -119,6 +109,8 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
         raise UsageError(f"{unknown('command', command, COMMANDS)}\n  try: `pyvmm --help`")
     args = parser(command).parse_args(arguments)
     if args.version:
+        from vmm.cli.version import pyvmm_version
+
         print(f"pyvmm {pyvmm_version()}", file=out)
         return 0
     if args.command is None:

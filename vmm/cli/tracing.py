@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import TextIO
 
 from vmm.abi.record import replace
-from vmm.cli import pyvmm_version
 from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
+from vmm.cli.version import pyvmm_version
 from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
 from vmm.machine.layout import parse_size
 from vmm.machine.limits import MAX_TIMEOUT

@@ -10,8 +10,11 @@ from __future__ import annotations
 from vmm.abi.ports import EXIT
 from vmm.errors import GuestError, UsageError
 from vmm.machine.layout import REGIONS
-from vmm.machine.machine import Machine
 from vmm.machine.steps import Why
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from vmm.machine.whole import Whole
 
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 LANDING = bytes((0xE6, EXIT, 0xF4))  # out EXIT, al; hlt
@@ -19,7 +22,7 @@ LANDING_AT = REGIONS["code"].end - 16
 MASK = (1 << 64) - 1
 
 
-def call(machine: Machine, function: str | int, *args: int, timeout: float | None = None) -> int:
+def call(machine: Whole, function: str | int, *args: int, timeout: float | None = None) -> int:
     """Call `function` (a symbol of the loaded program, or an address) on vCPU 0 in ring 0; RAX as it returned.
 
     Each call starts with fresh registers and an empty stack; memory stays as it is. A negative argument is passed in

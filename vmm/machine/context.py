@@ -24,7 +24,7 @@ from vmm.kvm.vcpu import Vcpu
 from vmm.machine import device_state
 
 if TYPE_CHECKING:
-    from vmm.machine.machine import Machine
+    from vmm.machine.whole import Whole
 
 XSAVE_BYTES = 4096
 
@@ -80,7 +80,7 @@ def _unpickled(version: int, fields: bytes) -> Context:
     return Context(*pickle.loads(fields))
 
 
-def save(machine: Machine, started: Iterable[int]) -> Context:
+def save(machine: Whole, started: Iterable[int]) -> Context:
     """The present state; no vCPU may be running. A vCPU that is inside of an instruction finishes it first, and what
     that still wants of a device or a callback is asked for now.
 
@@ -102,7 +102,7 @@ def save(machine: Machine, started: Iterable[int]) -> Context:
     )
 
 
-def restore(context: Context, machine: Machine) -> None:
+def restore(context: Context, machine: Whole) -> None:
     """Make the machine what it was. MSRs that KVM does not let the host write stay as they are, and so do devices of
     which the context has no state.
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vmm.kvm.system import Kvm
-    from vmm.machine.machine import Machine
     from vmm.machine.stepping import Stepping
+    from vmm.machine.whole import Make, Whole
 
 NOT_IN_RING3 = "breakpoints do not strike on this host"
 _found: list[bool] = []
@@ -27,8 +27,9 @@ _found: list[bool] = []
 class Debugger:
     """`stepping`: every instruction exits, and the run goes on. `until`: the linear address at which the run ends."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Whole, make: Make) -> None:
+        """`make` makes a machine of its own, where this host has to be measured."""
+        self._machine, self._make = machine, make
         self.stepping = False
         self.until: int | None = None
         self.steps: Stepping | None = None
@@ -42,7 +43,7 @@ class Debugger:
         from vmm.machine.stepping import Stepping
 
         self.stepping = True
-        self.steps = Stepping(self._machine)
+        self.steps = Stepping(self._machine, self._make)
         self.steps.say = say
 
     def arm(self, runners: Sequence[Runner]) -> None:
@@ -75,17 +76,16 @@ class Debugger:
         return GO_ON if self.stepping else None
 
 
-def strikes_in_ring3(kvm: Kvm) -> bool:
+def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:
     """Whether a hardware breakpoint strikes in ring 3 on this host: measured once per process, on its own machine."""
     if not _found:
         from vmm.abi.ports import EXIT
         from vmm.asm.program import Program
         from vmm.machine.layout import PAGE, REGIONS
-        from vmm.machine.machine import Machine
 
         base = REGIONS["code"].base
         code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
-        with Machine(kvm=kvm) as machine:
+        with make(kvm=kvm) as machine:
             program = Program("<breakpoint in ring 3>", base, code, {}, ())
             machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
             machine.runners[0].vcpu.set_guest_debug(breakpoints=[base + 1])
@@ -93,9 +93,9 @@ def strikes_in_ring3(kvm: Kvm) -> bool:
     return _found[0]
 
 
-def require_ring3(kvm: Kvm, doing: str) -> None:
+def require_ring3(kvm: Kvm, make: Make, doing: str) -> None:
     """Raises MissingCapability: breakpoints do not strike in ring 3."""
-    if not strikes_in_ring3(kvm):
+    if not strikes_in_ring3(kvm, make):
         raise MissingCapability(
             f"{doing}, and there {NOT_IN_RING3}\n  try: an OUT in the program, and a callback that calls stop()"
         )

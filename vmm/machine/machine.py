@@ -108,7 +108,7 @@ class Machine(Hooks, VirtioSlots, Closes):
                 self.memory.add(base, length)
             self._create_irqchip()
             self._wire(strict, Sink(console_limit, live))
-            self.reach = Reach(self)
+            self.reach = Reach(self.vm, self.memory, self.platform, irqchip=self.irqchip, ram=self.ram)
             self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
             self.memory.check = self.reach.slot
             Hooks.__init__(self, self.platform, FastLane(self.platform, self.sink), self.vm)
@@ -175,7 +175,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         if self._debugger is None:
             from vmm.machine.debug import Debugger
 
-            self._debugger = Debugger(self)
+            self._debugger = Debugger(self, Machine)
         return self._debugger
 
     def _com1_irq(self, level: bool) -> None:
@@ -502,7 +502,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         if self.runners[0].thread_id is None and self.runners[0].vcpu.get_sregs().ss.dpl:
             from vmm.machine.debug import require_ring3
 
-            require_ring3(self.kvm, f"running until {place:#x}: the vCPU is in ring 3")
+            require_ring3(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
 
     def _why_not_reached(self, stop: Stop, place: int) -> Stop:
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
@@ -510,7 +510,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         from vmm.machine.debug import NOT_IN_RING3, strikes_in_ring3
         from vmm.machine.virtual import translate
 
-        if not translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user or strikes_in_ring3(self.kvm):
+        user = translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user
+        if not user or strikes_in_ring3(self.kvm, Machine):
             return stop
         return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NOT_IN_RING3}")
 

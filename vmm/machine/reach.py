@@ -15,16 +15,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmm.kvm.vm import Vm
     from vmm.machine.claims import Claim
-    from vmm.machine.machine import Machine
-    from vmm.machine.memory import Memslot
+    from vmm.machine.memory import GuestMemory, Memslot
+    from vmm.machine.platform import Platform
 
 
 class Reach:
     """The rules of one machine. `anywhere`: the guest makes page tables of its own, beyond what those of boot reach."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(
+        self, vm: Vm, memory: GuestMemory, platform: Platform, *, irqchip: str, ram: tuple[tuple[int, int], ...]
+    ) -> None:
+        """`ram` are (base, size) of each stretch of the machine's own RAM."""
+        self._vm, self._memory, self._platform, self._irqchip, self._ram = vm, memory, platform, irqchip, ram
         self.anywhere = False
 
     def port(self, base: int, stop: int, name: str, *, reads: bool, writes: bool) -> None:
@@ -33,13 +37,13 @@ class Reach:
         Raises:
             UsageError: with the reason.
         """
-        taken = list(ports.PICS) if self._machine.irqchip == "kernel" else []
-        taken += ports.PIT if self._machine.vm.has_pit else []
+        taken = list(ports.PICS) if self._irqchip == "kernel" else []
+        taken += ports.PIT if self._vm.has_pit else []
         for first, count, what in taken:
             if base < first + count and first < stop:
                 raise UsageError(
                     f"claiming ports {base:#x}..{stop - 1:#x} for {name}: KVM's own {what} answers at {first:#x} with "
-                    f"irqchip={self._machine.irqchip}, and this would never be called"
+                    f"irqchip={self._irqchip}, and this would never be called"
                 )
 
     def mmio(self, base: int, stop: int, name: str, *, reads: bool, writes: bool) -> None:
@@ -49,7 +53,7 @@ class Reach:
             UsageError: with the reason.
         """
         span = f"claiming MMIO addresses {base:#x}..{stop - 1:#x} for {name}"
-        slots = [(slot.gpa, slot.end) for slot in self._machine.memory.slots if reads or not slot.readonly]
+        slots = [(slot.gpa, slot.end) for slot in self._memory.slots if reads or not slot.readonly]
         if _covered(base, stop, slots):
             raise UsageError(
                 f"{span}: all of it is memory, so no access would come here"
@@ -57,9 +61,9 @@ class Reach:
             )
         for region, kinds in (("lapic", ("kernel", "split")), ("ioapic", ("kernel",))):
             row = REGIONS[region]
-            if self._machine.irqchip in kinds and base < row.end and row.base < stop:
+            if self._irqchip in kinds and base < row.end and row.base < stop:
                 raise UsageError(
-                    f"{span}: KVM's own {region} answers there with irqchip={self._machine.irqchip}, "
+                    f"{span}: KVM's own {region} answers there with irqchip={self._irqchip}, "
                     "and this would never be called"
                 )
         self._mapped(stop, span)
@@ -71,12 +75,12 @@ class Reach:
         Raises:
             UsageError: with the reason.
         """
-        bus, stop = self._machine.platform.mmio, gpa + size
+        bus, stop = self._platform.mmio, gpa + size
         span = f"a memslot at {gpa:#x}..{stop - 1:#x}"
         claims: list[Claim[Any]] = [*bus.readers, *(() if readonly else bus.writers)]
         for claim in claims:
             if gpa < claim.stop and claim.base < stop:
-                slots = [(slot.gpa, slot.end) for slot in self._machine.memory.slots if slot is not but]
+                slots = [(slot.gpa, slot.end) for slot in self._memory.slots if slot is not but]
                 if _covered(claim.base, claim.stop, [*slots, (gpa, stop)]):
                     raise UsageError(
                         f"{span}: {claim.name} has {claim.base:#x}..{claim.stop - 1:#x}, and would never be called"
@@ -94,7 +98,7 @@ class Reach:
     @property
     def mapped_end(self) -> int:
         """The first address that the boot page tables do not map: whole GiB above 4 GiB, for the RAM there."""
-        high = max((end for base, end in self._machine.ram if base >= FOUR_GIB), default=FOUR_GIB)
+        high = max(FOUR_GIB, *(base + size for base, size in self._ram))
         return -(-high // GIB) * GIB
 
 

@@ -16,11 +16,18 @@ from vmm.machine.answers import integer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from functools import cache
-    from typing import NamedTuple
+    from typing import NamedTuple, Protocol
 
-    from vmm.machine.runner import Runner
+    from vmm.kvm.vcpu import Vcpu
 else:
-    from vmm.abi.light import NamedTuple, cache
+    from vmm.abi.light import NamedTuple, Protocol, cache
+
+
+class Driven(Protocol):
+    """A vCPU, and the thread that is in a run with it, if one is."""
+
+    vcpu: Vcpu
+    thread_id: int | None
 
 
 class Part(NamedTuple):
@@ -61,9 +68,9 @@ class Registers:
     """
 
     __slots__ = ("_runner",)
-    _runner: Runner
+    _runner: Driven
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Driven) -> None:
         object.__setattr__(self, "_runner", runner)
 
     def __dir__(self) -> list[str]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vmm.kvm.state import Sregs
     from vmm.kvm.system import Kvm
-    from vmm.machine.machine import Machine
+    from vmm.machine.whole import Make, Whole
 
 HLT = 0xF4
 PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
@@ -33,8 +33,8 @@ RING3 = "ring 3 is not stepped: on this host the guest would take the trap of ea
 class Stepping:
     """`at` is where each vCPU goes on, by index, where that is known: the instruction that the next step shows."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
+    def __init__(self, machine: Whole, make: Make) -> None:
+        self._machine, self._make = machine, make
         self.at: dict[int, int] = {}
         self.say: Callable[[str], object] | None = None
         """Told where nothing is stepped; without anybody to tell, a run that begins there is refused."""
@@ -47,7 +47,7 @@ class Stepping:
             MissingCapability: vCPU 0 is in ring 3, which this host cannot step, and there is nobody to tell.
         """
         self._said.clear()
-        in_ring3(self._machine.kvm)  # measured now, and not on a vCPU's thread
+        in_ring3(self._machine.kvm, self._make)  # measured now, and not on a vCPU's thread
         for runner in runners:
             runner.vcpu.complete()
             if runner.index == 0 and self.say is None and self._untold(runner.vcpu.get_sregs()):
@@ -89,7 +89,7 @@ class Stepping:
 
     def _untold(self, sregs: Sregs) -> bool:
         """In ring 3, where the host keeps no step from the guest?"""
-        return bool(sregs.ss.dpl) and not in_ring3(self._machine.kvm)
+        return bool(sregs.ss.dpl) and not in_ring3(self._machine.kvm, self._make)
 
     @property
     def _sleeps(self) -> bool:
@@ -110,18 +110,17 @@ class Stepping:
 _found: list[bool] = []
 
 
-def in_ring3(kvm: Kvm) -> bool:
+def in_ring3(kvm: Kvm, make: Make) -> bool:
     """Whether single-step exits in ring 3 on this host: measured once per process, on a machine of its own."""
     if not _found:
         from vmm.abi.ports import EXIT
         from vmm.asm.program import Program
         from vmm.machine.layout import PAGE, REGIONS
-        from vmm.machine.machine import Machine
         from vmm.machine.steps import Why
 
         base = REGIONS["code"].base
         code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
-        with Machine(kvm=kvm) as machine:
+        with make(kvm=kvm) as machine:
             program = Program("<step in ring 3>", base, code, {}, ())
             machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
             machine.runners[0].vcpu.set_guest_debug(singlestep=True)

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine as its parts see it: what the debugger, a call, a saved state may ask of the whole. A shape alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Protocol, Self
+
+from vmm.asm.program import Program
+from vmm.kvm.system import Kvm
+from vmm.kvm.vm import Vm
+from vmm.machine.conductor import Conductor
+from vmm.machine.fast import FastLane
+from vmm.machine.memory import GuestMemory
+from vmm.machine.platform import Platform
+from vmm.machine.runner import Runner
+from vmm.machine.steps import Result
+
+
+class Whole(Protocol):
+    """See vmm.machine.machine.Machine."""
+
+    kvm: Kvm
+    vm: Vm
+    memory: GuestMemory
+    platform: Platform
+    lane: FastLane
+    conductor: Conductor
+    program: Program | None
+
+    @property
+    def irqchip(self) -> str: ...
+
+    @property
+    def runners(self) -> list[Runner]: ...
+
+    def load(
+        self, what: Program, *, ring: int, user: Iterable[tuple[int, int]], allowed_ports: Iterable[int]
+    ) -> Program: ...
+
+    def start(self, index: int, entry: int | str) -> None: ...
+
+    def run(self, timeout: float | None = None) -> Result: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None, /
+    ) -> None: ...
+
+
+class Make(Protocol):
+    """Makes another machine on the same /dev/kvm, for what has to be measured."""
+
+    def __call__(self, *, kvm: Kvm) -> Whole: ...
