@@ -89,7 +89,7 @@ def judge(evidence: Evidence) -> Finding:
     rises = ", ".join(f"{value}: +{numbers[f'tlb_flush_rise_for_{value}']}" for value in VALUES)
     summary = (
         f"tlb_flush for preempted = {rises}; new page read after {evidence.fresh} of {evidence.requests} requests, "
-        f"the old one {evidence.stale}x before"
+        f"the old one {evidence.stale} time{'s' * (evidence.stale != 1)} before"
     )
     return Finding(Verdict.WORKS, "", numbers, summary)
 

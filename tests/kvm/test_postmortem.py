@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +214,67 @@ def test_drive_in_place_of_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pio, "drive", lambda guest: None)
     with pytest.raises(Exception, match="host half of pio never ran its guest"):
         run_payload(find("pio"), Options(timeout=30))
+
+
+# -- why, by what the guest's state says
+
+RING3 = """
+; user: user_begin user_end
+%include "results.inc"
+%include "ring3.inc"
+start:
+{}
+    ENTER_RING3 user
+kernel:
+    PASS
+%include "idt.inc"
+.align 4096
+user_begin:
+user:
+    {}
+    ud2
+.align 4096
+user_end:
+"""
+BY_INT = RING3.format(
+    "    mov edi, 0x80\n    lea rsi, [rip + kernel]\n    call set_gate\n"
+    "    or byte ptr [IDT_BASE + 0x80 * 16 + 5], 0x60",
+    "int 0x80",
+)
+BY_SYSCALL = RING3.format(
+    "    mov ecx, MSR_LSTAR\n    lea rax, [rip + kernel]\n    xor edx, edx\n    wrmsr\n    mov ecx, MSR_STAR\n"
+    "    xor eax, eax\n    mov edx, 0x00180008\n    wrmsr",
+    "syscall",
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("start: mov eax, 1", "RIP is past the last byte of the program, which ends at 0x20005"),
+     ("start: mov rsp, 0x100000\n push rax\n hlt", "The stack is at its end: RSP is 0x100000, and 0xffff8 below it"),
+     ("start: mov rax, 0xd0000000\n mov cr3, rax\n hlt", "CR3 is 0xd0000000, and there is no RAM at 0xd0000000"),
+     ("start: lgdt [rip + g]\n mov ax, 0x10\n mov ss, ax\n hlt\ng: .word 0xfff\n .quad 0xd0000000",
+      "GDTR says 0xd0000000"),
+     (BY_INT, "cannot call a gate by INT n"), (BY_SYSCALL, "came here by the SYSCALL at 0x21000")],
+)  # fmt: skip
+def test_why_by_the_state_of_the_guest(text: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "own.asm"
+    file.write_text(text, encoding="utf-8")
+    outcome = run_payload(find(str(file)), Options(timeout=2.0))
+    if outcome.outcome == "pass":  # INT and SYSCALL work on most hosts
+        assert text in (BY_INT, BY_SYSCALL)
+        return
+    assert outcome.postmortem is not None
+    if text.startswith("start: lgdt") and outcome.outcome == "fail" and not outcome.postmortem.hint:
+        return  # a host whose CPU loads SS without a look at memory that answers
+    assert said in outcome.postmortem.hint
+
+
+def test_a_guest_that_was_in_ring_3_is_shown_in_ring_3(tmp_path: Path) -> None:
+    file = tmp_path / "own.asm"
+    file.write_text("; machine: ring=3\n; user: start b\n.align 4096\nstart: ud2\n.align 4096\nb:", encoding="utf-8")
+    outcome = run_payload(find(str(file)))
+    assert outcome.postmortem is not None
+    vcpu = outcome.postmortem.vcpus[0]
+    assert vcpu.segments["cs"].endswith("dpl 3")
+    assert any(text.startswith("OUT port 0xf5 (fault port), 1 byte") for text in vcpu.last_exits)

@@ -219,7 +219,7 @@ def test_sizes_that_depend_on_each_other_settle() -> None:
 
 
 def test_insns_macros_are_needed_and_right() -> None:
-    assert code('%include "insns"\nendbr64\nrdpid rax\nrdpid r9\nincsspq r10\numonitor rdi') == (
+    assert code('%include "insns.inc"\nendbr64\nrdpid rax\nrdpid r9\nincsspq r10\numonitor rdi') == (
         "f30f1efa" "f30fc7f8" "f3410fc7f9" "f3490faeea" "f30faef7"
     )  # fmt: skip
     text = (Path(__file__).parents[2] / "guest_payloads/inc/insns.inc").read_text()

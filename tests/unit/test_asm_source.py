@@ -170,7 +170,7 @@ def test_include_mistakes(tmp_path: Path) -> None:
     ("text", "says"),
     [("mov %eax, %ebx", "AT&T"), ("movl $5, %eax", "AT&T"), ("section .text", ".section NAME"), ("db 1", ".byte"),
      ("bits 64", ".code64"), (".org 0x100", "host's"), ('.include "x"', "%include"), (".octa 1", "two .quad"),
-     (".bytee 1", "did you mean .byte"), ("movv eax, 1", "did you mean mov"), ("rdpid rax", '%include "insns"'),
+     (".bytee 1", "did you mean .byte"), ("movv eax, 1", "did you mean mov"), ("rdpid rax", '%include "insns.inc"'),
      ("%define A 1", "NAME = value"), ("x" * 5000, "longer than"), ("eax: nop", "register"), (".: nop", "current"),
      ("a: nop\na: nop", "already at <text>:1"), (".ascii abc", "double quotes"), ('.ascii "abc', "does not end"),
      ('.byte "abc"', ".ascii"), (".byte", "takes"), (".byte 256", "8 bits"), (".word 65536", "16 bits"),
@@ -188,14 +188,14 @@ def test_refusals(text: str, says: str) -> None:
 def test_a_macro_without_its_include_is_named_with_the_file() -> None:
     """`RESULT x` offered dx, cx and bx."""
     error = refused("  RESULT answer")
-    assert 'there is a macro RESULT, but its file is not included: %include "results"' in str(error)
+    assert 'there is a macro RESULT, but its file is not included: %include "results.inc"' in str(error)
     assert (error.line, error.column) == (1, 3)
-    assert '%include "apic"' in str(refused("X2APIC_SEND 1, 0x500"))
+    assert '%include "apic.inc"' in str(refused("X2APIC_SEND 1, 0x500"))
     assert "unknown symbol 'answer'" in str(refused("mov eax, answer")), "a known instruction is not to blame"
 
 
 def test_an_undeclared_result_is_said_with_its_declaration() -> None:
-    error = refused('RESULTS_BASE = 0x1000\n%include "results"\nRESULT answer')
+    error = refused('RESULTS_BASE = 0x1000\n%include "results.inc"\nRESULT answer')
     assert "; result: answer u64" in str(error)
     assert "used at <text>:3" in str(error)
     assert "; param: often = 1" in str(refused("mov eax, PARAM_often"))

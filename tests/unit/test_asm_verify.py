@@ -169,7 +169,7 @@ def test_every_macro_of_insns_is_shown_by_its_name() -> None:
         if name == "INSN_F3_REG":
             continue
         for argument in ("rcx", "r9") if "reg" in parameters else ("1", "0x10") if "imm" in parameters else ("",):
-            data = assemble(f'%include "insns"\n{name} {argument}', constants={}, cache=False).code
+            data = assemble(f'%include "insns.inc"\n{name} {argument}', constants={}, cache=False).code
             rows = disassemble(b"\x90" + data + b"\xc3", 0)
             if [row.text.split()[0] for row in rows] != ["nop", name.replace("ptwriteq", "ptwrite"), "ret"]:
                 wrong.append((name, argument, [row.text for row in rows]))

@@ -232,7 +232,7 @@ def test_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     os.close(read)
     monkeypatch.setattr(sys, "stdout", Gone(write))
     try:
-        assert main(["list"]) == 99
+        assert main(["list"]) == 141
         assert os.write(write, b"to nowhere") == 10, "nothing is left to fail when the interpreter ends"
         failing(HostError("and an error"), monkeypatch)
         assert main(["helo"]) == 2

@@ -13,6 +13,7 @@ from vmm import cli
 from vmm.abi import msrs, pv, structs
 from vmm.abi.structs import Field, Struct
 from vmm.errors import UsageError
+from vmm.machine import layout
 from vmm.payload.prove import proofs
 from vmm.report import explain, explain_text
 from vmm.report.bytemap import CELL, draw
@@ -64,16 +65,50 @@ def test_names(word: str, kind: str, name: str) -> None:
     assert explain.find(word, {})[:2] == (kind, name)
 
 
-@pytest.mark.parametrize("word", ["STEALTIME", "0xzz", "0x10", "", "0x", "MSR_EFER", "\x1b[2J"])
+@pytest.mark.parametrize("word", ["STEALTIME", "0xzz", "0x10", "", "0x", "MSR_EFERS", "\x1b[2J"])
 def test_unknown_names(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="is called"):
         explain.find(word, {})
     assert cli.main(["explain", word]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("pyvmm: no paravirtual feature, MSR of KVM or hypercall is called")
+    assert err.startswith("pyvmm: no paravirtual feature, MSR of KVM, hypercall or constant is called")
     assert "\x1b" not in err
     assert word != "STEALTIME" or "did you mean STEAL_TIME" in err
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [("kvmclock", "CLOCKSOURCE2"), ("kvm-asyncpf", "ASYNC_PF"), ("kvm-asyncpf-int", "ASYNC_PF_INT"),
+     ("kvm-asyncpf-vmexit", "ASYNC_PF_VMEXIT"), ("kvm-pv-ipi", "PV_SEND_IPI"), ("kvm_nopiodelay", "NOP_IO_DELAY"),
+     ("kvmclock-stable-bit", "CLOCKSOURCE_STABLE_BIT"), ("kvm-hint-dedicated", "HINTS_REALTIME"), ("kvm-mmu", "MMU_OP"),
+     ("kvm-steal-time", "STEAL_TIME"), ("kvm-pv-unhalt", "PV_UNHALT"), ("kvm-msi-ext-dest-id", "MSI_EXT_DEST_ID")],
+)  # fmt: skip
+def test_the_names_of_qemu_and_libvirt(word: str, name: str) -> None:
+    assert explain.find(word, {})[:2] == ("feature", name)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [("EXIT_PORT", "0xf4 (244)"), ("exit_port", "0xf4 (244)"), ("MSR_LSTAR", "0xc0000082"), ("X2APIC_LVTT", "0x832"),
+     ("DATA_BASE", "0xa0000")],
+)  # fmt: skip
+def test_constants_of_assembly_text(
+    word: str, said: str, follows: Callable[[str, Any], Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["explain", word]) == 0
+    assert said in capsys.readouterr().out
+    assert cli.main(["explain", word, "--json"]) == 0
+    doc = follows("explain", capsys.readouterr().out)
+    assert (doc["kind"], f"{doc['value']:#x}") == ("constant", said.partition(" ")[0])
+
+
+def test_the_map(follows: Callable[[str, Any], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["explain", "map"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"{region.base:#x} " in text and region.what in text for region in layout.MAP)
+    assert cli.main(["explain", "map", "--json"]) == 0
+    assert len(follows("explain", capsys.readouterr().out)["regions"]) == len(layout.MAP)
 
 
 def test_what_a_text_holds() -> None:

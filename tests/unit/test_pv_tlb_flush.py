@@ -29,7 +29,7 @@ def test_works_with_the_numbers_beside_it() -> None:
     assert finding.verdict is Verdict.WORKS
     assert [finding.evidence[f"tlb_flush_rise_for_{value}"] for value in range(4)] == [0, 0, 1, 1]
     assert "6 of 6 requests" in finding.summary
-    assert "2x before" in finding.summary
+    assert "the old one 2 times before" in finding.summary
 
 
 def test_flushes_for_other_reasons_do_not_count() -> None:

@@ -150,7 +150,7 @@ def test_the_other_vcpus_get_one_line_each() -> None:
     others = [replace(VCPU, index=n, apic_id=2 * n, mp_state=3) for n in (1, 2)]
     lines = postmortem_lines(replace(POSTMORTEM, vcpus=(VCPU, *others)), PLAIN)
     assert [line for line in lines if "vCPU" in line][1:] == [
-        f"  vCPU {n} (APIC id {2 * n}, 64-bit ring 0, state 3) at 0x20004 start+0x4" for n in (1, 2)
+        f"  vCPU {n} (APIC id {2 * n}, 64-bit ring 0, halted) at 0x20004 start+0x4" for n in (1, 2)
     ]
     assert "\n".join(lines).count("rax ") == 1
 

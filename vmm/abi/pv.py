@@ -232,7 +232,24 @@ _HYPERCALL_BY_NR = {call.nr: call for call in HYPERCALLS}
 def find(name: str) -> Feature | None:
     """The row of a feature by name, with or without KVM_FEATURE_; None if there is none."""
     plain = names.strip_prefix(name, "KVM_FEATURE_", "KVM_")
-    return _BY_NAME.get(plain) or (_BY_NAME.get("HINTS_REALTIME") if plain == "REALTIME" else None)
+    return _BY_NAME.get(plain) or _BY_NAME.get(ELSEWHERE.get(plain.replace("_", ""), ""))
+
+
+ELSEWHERE = {
+    "REALTIME": "HINTS_REALTIME",
+    "HINTDEDICATED": "HINTS_REALTIME",
+    "KVMCLOCK": "CLOCKSOURCE2",  # of the two bits the one that a guest takes
+    "CLOCK": "CLOCKSOURCE2",
+    "CLOCKSTABLEBIT": "CLOCKSOURCE_STABLE_BIT",
+    "KVMCLOCKSTABLEBIT": "CLOCKSOURCE_STABLE_BIT",
+    "NOPIODELAY": "NOP_IO_DELAY",
+    "MMU": "MMU_OP",
+    "ASYNCPF": "ASYNC_PF",
+    "ASYNCPFINT": "ASYNC_PF_INT",
+    "ASYNCPFVMEXIT": "ASYNC_PF_VMEXIT",
+    "PVIPI": "PV_SEND_IPI",
+}
+"""What QEMU's -cpu and libvirt's <features><kvm> call them, without KVM_ and signs between -> ours."""
 
 
 def order(name: str) -> tuple[int, str]:

@@ -58,9 +58,12 @@ class Instruction:
         )
 
     def _no_such(self) -> SourceError:
+        names = self.suggest(self.mnemonic)
+        if same := [each for each in names if each.lower() == self.mnemonic.lower() and each != self.mnemonic]:
+            return SourceError(f"no instruction {self.mnemonic!r}; a macro's name is exact: {same[0]}", self.column)
         if found := _shared_macro(self.mnemonic):
             return _not_included(*found, self.column)
-        near = ", ".join(self.suggest(self.mnemonic))
+        near = ", ".join(names)
         hint = f"; did you mean {near}?" if near else ""
         return SourceError(f"unknown instruction {self.mnemonic!r}{hint}", self.column)
 
@@ -249,7 +252,7 @@ def _shared_macro(word: str) -> tuple[str, str] | None:
     for folder in default_folders():
         for file in sorted(Path(folder).glob("*.inc")):
             if found := re.search(rf"^\.macro ({re.escape(word)})\b", read_text(file), re.M | re.I):
-                return found[1], file.stem
+                return found[1], file.name
     return None
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn, TextIO
 
+EXIT_PIPE = 128 + 13  # SIGPIPE, as a shell says it of any program whose reader went away
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # how writing fails but for EPIPE
 
 
@@ -33,6 +34,17 @@ def command() -> NoReturn:
     if not _awaited():
         os._exit(status)  # all is written and closed: to take every module apart lasts longer than a guest
     sys.exit(status)
+
+
+def _nowhere() -> bool:
+    """Is the current folder no more?"""
+    from pathlib import Path
+
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _awaited() -> bool:
@@ -74,7 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno == errno.EPIPE:  # the reader went away (`pyvmm list | head`), and knows it
             _drop_output()
-            return EXIT_HOST
+            return EXIT_PIPE
+        if error.errno == errno.ENOENT and not error.filename and _nowhere():
+            return _complain(
+                "the current folder is gone: somebody removed it\n  try: `cd` to one that exists", EXIT_USAGE
+            )
         where = f"{error.filename}: " if error.filename else "writing the output: " if error.errno in FULL else ""
         return _complain(f"{where}{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})", EXIT_HOST)
     except MemoryError:

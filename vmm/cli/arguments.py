@@ -34,7 +34,8 @@ COMMANDS = {
 
 EXIT_STATUS = """\
 exit status: 0 pass, 1 the guest failed or crashed, 2 usage, 77 cannot be shown on this host,
-             99 no usable KVM or an error of pyvmm's own, 124 time limit, 130 interrupted (^C)"""
+             99 no usable KVM or an error of pyvmm's own, 124 time limit, 130 interrupted (^C),
+             141 the reader of the output went away"""
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter):

@@ -13,7 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "topic",
         nargs="?",
         metavar="FEATURE",
-        help="a feature (STEAL_TIME), an MSR (MSR_KVM_STEAL_TIME, 0x4b564d03) or a hypercall (KVM_HC_SEND_IPI); "
+        help="a feature (STEAL_TIME; QEMU's name does, too), an MSR (MSR_KVM_STEAL_TIME, 0x4b564d03), a hypercall "
+        "(KVM_HC_SEND_IPI), a constant of assembly text (EXIT_PORT), or map, the guest's memory; "
         "all are listed if none is named",
     )
     parser.add_argument("--json", action="store_true", help="one JSON document (schema 1)")

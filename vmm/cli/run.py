@@ -28,7 +28,11 @@ PICTURES = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".html")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "payload", nargs="?", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
+        "payload",
+        nargs="?",
+        metavar="PAYLOAD",
+        help="a name of `pyvmm list`, or the path of an .asm or .bin file (raw code: it runs from its first byte, at "
+        "0x20000, in 64-bit mode; `pyvmm explain map` has the memory)",
     )
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")

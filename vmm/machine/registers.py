@@ -8,7 +8,7 @@ cr8, efer, apic_base, the selectors cs to ldt, and fs_base, gs_base.
 from __future__ import annotations
 
 from vmm.abi.names import unknown
-from vmm.errors import UsageError
+from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
 from vmm.machine.answers import integer
@@ -116,7 +116,10 @@ class Registers:
         else:
             field = "base" if name.endswith("_base") else "selector"
             setattr(getattr(sregs, name.removesuffix("_base")), field, value)
-        vcpu.set_sregs(sregs)
+        try:
+            vcpu.set_sregs(sregs)
+        except KvmCallError as error:
+            raise KvmCallError(error.call, error.errno, f"setting {name} of {vcpu.what} to {value:#x}") from error
 
     @property
     def _in_hook(self) -> bool:

@@ -7,10 +7,18 @@ from dataclasses import fields
 from typing import Any
 
 from vmm.abi import exits as abi
+from vmm.abi import ports
 from vmm.abi.rows import flag_names
 from vmm.kvm.exits import Exit, InternalError, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, Simple, WriteMsr
 
 SHOWN_BYTES = 16
+PORTS = {
+    ports.DEBUG_CONSOLE: "console",
+    ports.EXIT: "exit port",
+    ports.FAULT: "fault port",
+    ports.HYPERCALL: "hypercall port",
+    ports.SYSCALL: "system call port",
+} | {ports.COM1 + offset: "COM1" for offset in range(ports.COM1_SIZE)}
 
 
 def _data(data: bytes, size: int) -> str:
@@ -45,6 +53,13 @@ def describe(exit: Exit) -> str:
         case _:
             parts = ", ".join(f"{each.name}={_field(getattr(exit, each.name))}" for each in fields(exit))
             return f"{type(exit).__name__}" + (f" ({parts})" if parts else "")
+
+
+def named(exit: Exit, text: str) -> str:
+    """The text of `describe`, with the name of a port of pyvmm's own: `OUT port 0xf5 (fault port), 1 byte`."""
+    if not isinstance(exit, (PortIn, PortOut)) or exit.port not in PORTS or exit.port == ports.DEBUG_CONSOLE:
+        return text
+    return text.replace(f"port {exit.port:#x}", f"port {exit.port:#x} ({PORTS[exit.port]})", 1)
 
 
 def _plural(size: int) -> str:

@@ -20,7 +20,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
 from vmm.machine.steps import Result, Why
 from vmm.machine.virtual import read_virtual, translate
-from vmm.observe.exit_text import describe
+from vmm.observe.causes import cause
+from vmm.observe.exit_text import describe, named
 from vmm.observe.reasons import hint
 
 PAGE_FAULT = 14
@@ -103,7 +104,9 @@ def examine(machine: Machine, result: Result) -> PostMortem:
         mp_state = _mp_state(machine, runner)
         if index == first:
             instruction = readable(machine, sregs, linear(sregs, regs.rip), 3)
-            why_hint = hint(result.stop, instruction, mp_state=mp_state, rflags=regs.rflags)
+            vector, code = (fault.vector, fault.error_code) if fault else (None, 0)
+            why_hint = cause(machine, result.stop, regs, sregs, vector, code)
+            why_hint = why_hint or hint(result.stop, instruction, mp_state=mp_state, rflags=regs.rflags)
         states.append(_state(machine, runner, regs, sregs, mp_state, result, fault if index == first else None))
     return PostMortem(result.stop.text, why_hint, fault, tuple(states), tuple(notes))
 
@@ -120,7 +123,8 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
         cr2 = sregs.cr2
         detail = f"{page_fault_words(frame.error_code)} at {cr2:#x}"
     regs.rip, regs.rsp, regs.rflags = frame.rip, frame.rsp, frame.rflags
-    sregs.cs.selector, sregs.ss.selector = frame.cs & 0xFFFF, frame.ss & 0xFFFF
+    for segment, selector in ((sregs.cs, frame.cs), (sregs.ss, frame.ss)):
+        segment.selector, segment.dpl = selector & 0xFFFF, selector & 3  # KVM has those of the gate's handler
     return FaultInfo(frame.vector, vector_name(frame.vector), frame.error_code, detail, cr2), regs
 
 
@@ -147,7 +151,7 @@ def _state(machine: Machine, runner: Runner, regs: Regs, sregs: Sregs, mp_state:
         segments={name: _segment(getattr(sregs, name)) for name in ("cs", "ss", "ds", "es", "fs", "gs", "tr")},
         code=code_around(machine, sregs, regs.rip),
         walks=tuple(tuple(walk.render(translate(machine.memory, sregs, va))) for va in addresses),
-        last_exits=tuple(describe(exit) for exit in result.recent.get(runner.index, ())),
+        last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(runner.index, ())),
     )
 
 

@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from vmm.abi import msrs, names, pv, structs
 from vmm.abi.cpuid import FEATURES_LEAF
 from vmm.errors import UsageError
+from vmm.machine import layout
 from vmm.payload.catalog import Payload
+from vmm.payload.guest import constants
 
 SCHEMA = 1
 ARGUMENT_REGISTERS = ("RBX", "RCX", "RDX", "RSI")
@@ -32,7 +34,9 @@ CONSTANTS_OF = {
 
 
 class Topic(NamedTuple):
-    """What may be explained. `kind`: feature, msr, hypercall, or row: what a payload proves and no bit stands for."""
+    """What may be explained. `kind`: feature, msr, hypercall, constant (of assembly text), map (the guest's memory), or
+    row: what a payload proves and no bit stands for.
+    """
 
     kind: str
     name: str
@@ -64,6 +68,8 @@ def find(word: str, proofs: Mapping[str, Payload]) -> Topic:
     Raises:
         UsageError: there is none; the nearest names are offered.
     """
+    if word.strip().lower() == "map":
+        return Topic("map", "map", "the guest's memory before its first instruction, by guest-physical address")
     every = topics(proofs)
     by_name = {topic.name.upper(): topic for topic in every}
     feature = pv.find(word)
@@ -74,10 +80,23 @@ def find(word: str, proofs: Mapping[str, Payload]) -> Topic:
     for candidate in candidates:
         if candidate in by_name:
             return by_name[candidate]
+    if constant := _constant(word):
+        return constant
     known = [topic.name for topic in every]
     raise UsageError(
-        f"{names.unknown('paravirtual feature, MSR of KVM or hypercall', word, known)}\n"
+        f"{names.unknown('paravirtual feature, MSR of KVM, hypercall or constant', word, [*known, *constants()])}\n"
         "  try: `pyvmm explain` lists them"
+    )
+
+
+def _constant(word: str) -> Topic | None:
+    """A constant that assembly text may use, by its exact name or in capitals."""
+    every = constants()
+    name = word if word in every else next((each for each in every if each.upper() == word.strip().upper()), "")
+    return (
+        Topic("constant", name, f"a name that assembly may use; its value is {every[name]:#x} ({every[name]})")
+        if name
+        else None
     )
 
 
@@ -110,8 +129,15 @@ def document(topic: Topic, proofs: Mapping[str, Payload]) -> dict[str, Any]:
         "structures": [_structure(each) for each in _structures(topic)],
         "constants": [{"name": each.name, "value": each.value, "meaning": each.meaning} for each in _constants(topic)],
         "proof": _proof(topic, proofs),
+        "value": constants()[topic.name] if topic.kind == "constant" else None,
+        "regions": [_region(each) for each in layout.MAP] if topic.kind == "map" else [],
         "related": [{"name": name, "why": why} for name, why in _related(topic, proofs).items()],
     }
+
+
+def _region(region: layout.Region) -> dict[str, Any]:
+    keys = ("name", "base", "size", "mapped", "writable", "user", "executable", "ram", "what")
+    return {key: getattr(region, key) for key in keys}
 
 
 def _hypercall(call: pv.Hypercall) -> dict[str, Any]:

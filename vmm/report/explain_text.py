@@ -8,12 +8,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vmm.abi import structs
+from vmm.machine.layout import format_size
 from vmm.report.bytemap import draw
 from vmm.report.columns import aligned
 from vmm.report.explain import ARGUMENT_REGISTERS, Topic
 from vmm.report.style import Style
 
 WIDTH = 100
+ENDING = (
+    "`pyvmm explain NAME` says more of each, and the value of every constant of assembly text; `pyvmm explain map` "
+    "shows the guest's memory"
+)
 HEADINGS = {
     "feature": "Features, by their bit of CPUID leaf 0x40000001",
     "msr": "MSRs",
@@ -35,7 +40,23 @@ def listing(every: Iterable[Topic], style: Style) -> str:
         rows = [(_place(topic), topic.name, topic.meaning) for topic in topics if topic.kind == kind]
         if rows:
             lines += [style("head", heading), *aligned(rows), ""]
-    return "\n".join([*lines, "`pyvmm explain NAME` says more of each"]) + "\n"
+    return (
+        "\n".join(
+            [
+                *lines,
+                ENDING,
+            ]
+        )
+        + "\n"
+    )
+
+
+def _regions(regions: Iterable[dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """`0x20000  384 KiB  code  rwx  ring 0  CODE_BASE: the program`."""
+    for each in regions:
+        rights = "r" + "w-"[not each["writable"]] + "x-"[not each["executable"]] if each["mapped"] else "---"
+        who = "no RAM" if not each["ram"] else "rings 0 and 3" if each["user"] else "ring 0"
+        yield f"{each['base']:#x}", format_size(each["size"]), each["name"], rights, who, each["what"]
 
 
 def _place(topic: Topic) -> str:
@@ -49,6 +70,10 @@ def _place(topic: Topic) -> str:
 
 def text(doc: dict[str, Any], style: Style) -> str:
     """One topic: what it is, what is shared with the host, who does what, how it is proven, what belongs to it."""
+    if doc["kind"] in ("constant", "map"):
+        lines = [f"{style('head', doc['name'])}: {doc['meaning']}"]
+        lines += aligned(_regions(doc["regions"]))
+        return "\n".join(lines) + "\n"
     lines = [_title(doc, style), *_fold(f"{doc['meaning'][:1].upper()}{doc['meaning'][1:]}.")]
     for struct in doc["structures"]:
         lines += ["", *_structure(struct, style)]

@@ -19,6 +19,8 @@ REGISTER_ROWS = (
     ("r12", "r13", "r14", "r15"),
 )
 INDENT = "  "
+MP_STATES = {0: "runnable", 1: "waits for INIT", 2: "waits for SIPI", 3: "halted", 4: "has a SIPI"}
+"""KVM_MP_STATE_* of <linux/kvm.h>, in words."""
 MISSED = 5  # places of unclaimed accesses that are shown
 
 
@@ -85,7 +87,7 @@ def _fault(fault: FaultInfo) -> str:
 
 
 def _headline(vcpu: VcpuState, style: Style) -> str:
-    state = "" if vcpu.mp_state is None else f", state {vcpu.mp_state}"
+    state = "" if vcpu.mp_state is None else f", {MP_STATES.get(vcpu.mp_state, f'MP state {vcpu.mp_state}')}"
     where = f" {style('name', printable(vcpu.where))}" if vcpu.where else ""
     return f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x}{where}"
 

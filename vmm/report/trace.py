@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import codecs
 
-from vmm.abi.ports import COM1, COM1_SIZE, DEBUG_CONSOLE, EXIT, EXIT_VALUES, FAULT, HYPERCALL
+from vmm.abi.ports import EXIT, EXIT_VALUES
 from vmm.kvm.exits import Debug, Exit, Halt, Hypercall, MmioRead, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine.steps import Resume, Stop
-from vmm.observe.exit_text import describe
+from vmm.observe.exit_text import PORTS, describe
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace
 from vmm.report.style import Style, printable
 
-PORTS = {DEBUG_CONSOLE: "console", EXIT: "exit port", FAULT: "fault port", HYPERCALL: "hypercall port"} | {
-    COM1 + offset: "COM1" for offset in range(COM1_SIZE)
-}
 WHAT, PLACE = 44, 20  # columns of the exit and of its place
 UNFINISHED = 512  # characters of a console line that are shown before its end comes
 
@@ -50,7 +47,8 @@ class TraceText:
 
     def _made(self, made: Made) -> str:
         params = "".join(f" {name}={value:#x}" for name, value in made.params.items())
-        text = f"guest {made.guest} is made: {made.payload}{params}; {len(made.ids)} vCPU, irqchip {made.irqchip}"
+        cpus = f"{len(made.ids)} vCPU{'s' * (len(made.ids) != 1)}"
+        text = f"guest {made.guest} is made: {made.payload}{params}; {cpus}, irqchip {made.irqchip}"
         return self._say(made.t, text)
 
     def _say(self, t: int, text: str) -> str:
