@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -28,6 +29,7 @@ MARKER = (
     "kvm(features=[...], caps=[...], cpus=1): needs a usable /dev/kvm that offers these CPUID or paravirtual features "
     f"and capabilities, and so many host CPUs; a skip with the reason, or an error where {REQUIRE}=1"
 )
+PACKAGE = Path(__file__).resolve().parent
 GUESTS = pytest.StashKey[list[Any]]()
 
 
@@ -45,7 +47,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Attach the guests of a failed test to its report, while they are still there: teardown closes them."""
+    """Attach the guests of a failed test to its report, while they are still there: teardown closes them. An error that
+    says itself what is wrong is shown at the test's line, and not through pyvmm's own.
+    """
+    raised = getattr(call, "excinfo", None)
+    if raised is not None and type(raised.value).__module__ == "vmm.errors":
+        shown = _without_ours(raised.tb)
+        if shown is not None:
+            raised.traceback = type(raised.traceback)(shown)
+            raised.value.__cause__, raised.value.__suppress_context__ = None, True
     report = yield
     guests = item.stash.get(GUESTS, [])
     if guests and report.failed and call.when != "teardown":
@@ -53,6 +63,19 @@ def pytest_runtest_makereport(
             report.sections.append((title, text))
             item.user_properties.append((f"pyvmm.{title.replace(': ', '.')}", text))
     return report
+
+
+def _without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """The same, without the frames of this package; None if nothing else is in it."""
+    kept = []
+    while trace is not None:
+        if PACKAGE not in Path(trace.tb_frame.f_code.co_filename).parents:
+            kept.append(trace)
+        trace = trace.tb_next
+    made = None
+    for each in reversed(kept):
+        made = TracebackType(made, each.tb_frame, each.tb_lasti, each.tb_lineno)
+    return made
 
 
 @pytest.fixture

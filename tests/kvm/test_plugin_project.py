@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
@@ -210,3 +211,20 @@ def test_what_the_documentation_shows(wheel: Wheel, tmp_path: Path, page: str) -
     done = run_pytest(wheel, tmp_path)
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout
+
+
+def test_an_error_of_the_caller_is_shown_at_his_line_alone(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "def helper(machine):\n    machine.load('mov eax, nobody')\n"
+        "def test_text(machine):\n    helper(machine)\n"
+        "def test_inside(machine):\n    machine.on_port_write(0x80, lambda value: 1 / 0)\n"
+        "    machine.load('out 0x80, al; hlt')\n    machine.run()\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    text, inside = done.stdout.split("test_inside", 1)
+    assert "unknown symbol 'nobody'" in text
+    assert "machine.load('mov eax, nobody')" in text
+    assert "vmm/asm" not in text
+    assert len(text.splitlines()) < 40
+    assert "ZeroDivisionError" in inside

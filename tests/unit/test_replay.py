@@ -25,7 +25,7 @@ from vmm.machine.steps import Resume, Stop, Why
 from vmm.observe.trace import SCHEMA, Claim, End, Exited, Made, Note, Run, Stopped, Trace, TraceError, Writer, read
 from vmm.payload.replay import replay
 from vmm.report.style import Style
-from vmm.report.timeline import BINS, KINDS, Timeline
+from vmm.report.timeline import BINS, KINDS, Timeline, ticks
 from vmm.report.trace import TraceText
 
 TRACES = Path(__file__).resolve().parents[1] / "traces"
@@ -404,3 +404,12 @@ def test_every_exit_is_in_a_bar() -> None:
     _, root = drawn(1, 37, 1)
     texts = [each.text or "" for each in root.iter("{http://www.w3.org/2000/svg}text")]
     assert any("the highest has 37" in each for each in texts)
+
+
+@pytest.mark.parametrize("whole", [1, 7, 999, 1000, 18_240_000, 60_000_000, 123_456_789, 86_400_000_000_000])
+def test_the_times_of_a_timeline_are_round(whole: int) -> None:
+    found = ticks(whole)
+    step = found[1]
+    assert found == list(range(0, whole + 1, step))
+    assert len(found) <= 7
+    assert str(step).rstrip("0") in ("1", "2", "5")

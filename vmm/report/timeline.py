@@ -14,6 +14,7 @@ from vmm.observe.trace import Exited, Made, Record, Stopped
 BINS = 400
 FIRST_SPAN = 10_000  # nanoseconds of a bar at first
 WIDTH, LANE, GAP = 1000, 56, 10
+EDGE = 0.97
 LEFT, TOP, BELOW = 70, 64, 40
 SHORT_LANE, MANY = 30, 12  # with more vCPUs than that the lanes are lower
 MARKS = 40  # guests that get a line of their own
@@ -130,19 +131,27 @@ class Timeline:
         return parts
 
     def _axis(self, y: int, bins: int, bar: float) -> list[str]:
-        """Five times along the bottom."""
+        """Round times along the bottom, about five."""
         whole = bins * self._span
         unit, name = next(
             (unit, name) for unit, name in ((1e9, "s"), (1e6, "ms"), (1e3, "us")) if whole >= unit or name == "us"
         )
         return [
-            f'<text x="{LEFT + bins * bar * part / 4:.0f}" y="{y + 10}" text-anchor="{anchor}" fill="#666666">'
-            f"{whole * part / 4 / unit:.3g} {name}</text>"
-            for part, anchor in enumerate((*["middle"] * 4, "end"))  # the last keeps off the edge
+            f'<text x="{LEFT + bins * bar * at / whole:.0f}" y="{y + 10}" fill="#666666" '
+            f'text-anchor="{"middle" if at < EDGE * whole else "end"}">'  # one at the edge keeps off it
+            f"{at / unit:g} {name}</text>"
+            for at in ticks(whole)
         ] + [
             f'<text x="{LEFT}" y="{y + 26}" font-size="10" fill="#666666">each bar: exits in '
             f"{self._span / unit:.3g} {name}; the highest has {self._highest()}</text>"
         ]
+
+
+def ticks(whole: int) -> list[int]:
+    """0 and the multiples of a round number up to `whole`, seven at most."""
+    power = 10 ** max(len(str(whole)) - 2, 0)
+    step = next(each * power for each in (1, 2, 5, 10, 20, 50) if each * power * 6 >= whole)
+    return list(range(0, whole + 1, step))
 
 
 def _escape(text: str) -> str:
