@@ -422,7 +422,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 99
+    assert process.returncode == 141
 
 
 def test_probe_overwrites_no_source_and_says_what_has_no_effect(
