@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What KVM replaces as a whole (an MSR filter, a mask of capabilities) keeps what each of its users asked for."""
+"""What KVM replaces as a whole (MSR filter, capabilities, traps) keeps what each of its users asked for."""
 
 from __future__ import annotations
 
 import pytest
 
 from vmm import Machine
+from vmm.kvm.vcpu import Watchpoint
 from vmm.kvm.vm import MsrRange
 from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
 from vmm.machine.steps import Why
@@ -54,3 +55,21 @@ def test_a_mask_that_is_set_anew_keeps_what_a_callback_needs():
         machine.vm.enable_cap("X86_USER_SPACE_MSR", UNKNOWN)
         assert machine.vm.enabled["X86_USER_SPACE_MSR"] == (FILTER | UNKNOWN,)
         assert read(machine, MINE) == 7
+
+
+def test_an_end_of_a_run_leaves_ones_own_breakpoints():
+    """KVM_SET_GUEST_DEBUG."""
+    with Machine() as machine:
+        vcpu = machine.runners[0].vcpu
+        machine.load("nop; nop; nop; nop; hlt")
+        places = [machine.program.base + i for i in range(5)]
+        watched = (Watchpoint(0x8000),)
+        vcpu.set_guest_debug(breakpoints=[places[1]], watchpoints=watched)
+        stop = machine.run(until=places[3]).stop
+        assert (stop.why, stop.exit.pc) == (Why.DEBUG, places[1])
+        vcpu.set_guest_debug(breakpoints=[places[2]], watchpoints=watched)
+        stop = machine.run(until=places[3]).stop
+        assert (stop.why, stop.exit.pc) == (Why.DEBUG, places[2])
+        assert machine.run(until=places[3]).stop.why is Why.REACHED
+        assert machine.run().stop.why is Why.HALT
+        assert (vcpu.debug.breakpoints, vcpu.debug.watchpoints) == ((places[2],), watched)

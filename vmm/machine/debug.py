@@ -7,9 +7,10 @@ are faults: the instruction has not run).
 
 from __future__ import annotations
 
+from vmm.abi.record import replace
 from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug, Exit
-from vmm.machine.runner import Runner
+from vmm.machine.runner import WATCHED, Runner
 from vmm.machine.steps import GO_ON, Step, Stop, Why
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ class Debugger:
         self.steps: Stepping | None = None
         """Where each vCPU is, while `stepping`; with it, who is told where nothing is stepped."""
         self._one = False
-        self._armed: tuple[bool, int | None] = (False, None)
+        self._ours: dict[int, tuple[bool, int | None]] = {}  # of what each vCPU is told: stepping, and until where
         machine.platform.on_debug.append(self._serve)
 
     def begin_stepping(self, say: Callable[[str], object] | None = None) -> None:
@@ -47,15 +48,28 @@ class Debugger:
         self.steps.say = say
 
     def arm(self, runners: Sequence[Runner]) -> None:
-        """Tell KVM, where something changed; no vCPU may be running."""
-        wanted = (self.stepping or self._one, self.until)
-        if wanted != self._armed:
-            for runner in runners:
-                runner.vcpu.set_guest_debug(
-                    singlestep=wanted[0], breakpoints=() if self.until is None else (self.until,)
-                )
-            self._armed = wanted
+        """Tell KVM, where something changed; no vCPU may be running. KVM_SET_GUEST_DEBUG replaces all that a vCPU was
+        told: what somebody else has set stays.
+        """
+        for runner in runners:
+            self._arm(runner)
         self._machine.conductor.after = self._steps_of(runners) if self.stepping and not self._one else None
+
+    def _arm(self, runner: Runner) -> None:
+        vcpu, (stepped, until) = runner.vcpu, self._ours.get(runner.index, (False, None))
+        told = vcpu.debug
+        theirs = told.singlestep and not stepped
+        places = tuple(each for each in told.breakpoints if each != until)
+        step, place = (self.stepping or self._one) and not theirs, None if self.until in places else self.until
+        wanted = replace(told, singlestep=step or theirs, breakpoints=places if place is None else (*places, place))
+        if wanted != told:
+            vcpu.set_guest_debug(
+                singlestep=wanted.singlestep,
+                breakpoints=wanted.breakpoints,
+                watchpoints=wanted.watchpoints,
+                software=wanted.software,
+            )
+        self._ours[runner.index] = step, place
 
     def _steps_of(self, runners: Sequence[Runner]) -> Callable[[Runner, Exit], object]:
         if self.steps is None:
@@ -73,7 +87,7 @@ class Debugger:
             return Stop(Why.DEBUG, "one instruction was run", exit)
         if exit.pc == self.until:
             return Stop(Why.REACHED, f"the guest came to {exit.pc:#x}", exit)
-        return GO_ON if self.stepping else None
+        return GO_ON if self.stepping and not exit.dr6 & WATCHED else None
 
 
 def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:

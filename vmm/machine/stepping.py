@@ -82,7 +82,12 @@ class Stepping:
             why = f"HLT at {address:#x} is not stepped, which could step over it" if self._sleeps else "HLT"
         wanted, debug = not why, runner.vcpu.debug
         if wanted or wanted != debug.singlestep:  # again each time: what loads RFLAGS ends it
-            runner.vcpu.set_guest_debug(singlestep=wanted, breakpoints=debug.breakpoints)
+            runner.vcpu.set_guest_debug(
+                singlestep=wanted,
+                breakpoints=debug.breakpoints,
+                watchpoints=debug.watchpoints,
+                software=debug.software,
+            )
         if why and why != "HLT" and (runner.index, why) not in self._said and self.say:
             self._said.add((runner.index, why))
             self.say(f"vCPU {runner.index}: {why}; nothing is, until its next exit")
