@@ -8,6 +8,7 @@ the slow way makes a value of every exit and gives it to loop.handle. A report m
 from __future__ import annotations
 
 import enum
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -546,6 +547,34 @@ def test_the_very_next_access_sees_a_change_of_who_serves_an_msr(booted, change,
     result = machine.run()
     gone = change in ("pop", "popitem", "clear")
     assert (seen, result.console) == ((["first"], b"") if gone else (["first", "second"], b"A"))
+
+
+ACCESSES = {
+    "OUT": out(DELAY, 1), "IN": HEX("e480"), "store": MOV_EDI_MMIO + HEX("8907"), "load": MOV_EDI_MMIO + HEX("8b07"),
+    "WRMSR": MOV_ECX_MSR + HEX("31d2") + WRMSR, "RDMSR": MOV_ECX_MSR + RDMSR,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", ACCESSES)
+def test_an_access_that_is_served_costs_no_python_frame_but_its_handlers(booted, what):
+    def frames(count: int) -> int:
+        machine = booted(loop(count, ACCESSES[what]) + ENDS)
+        machine.on_port_write(DELAY, int)  # in C: no frame at all
+        machine.on_port_read(DELAY, int)
+        machine.on_mmio_write(MMIO, int)
+        machine.on_mmio_read(MMIO, int)
+        machine.on_msr_write(MSR, int)
+        machine.on_msr_read(MSR, int)
+        seen = []
+        sys.setprofile(lambda frame, event, arg: seen.append(frame) if event == "call" else None)
+        try:
+            assert machine.run().stop.why is Why.EXIT_PORT
+        finally:
+            sys.setprofile(None)
+        return len(seen)
+
+    few, many = frames(10), frames(1010)
+    assert many - few < 200  # heartbeats make some
 
 
 def test_a_machine_has_so_many_msr_words_and_says_so(booted):
