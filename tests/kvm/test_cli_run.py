@@ -597,7 +597,7 @@ def test_a_cache_that_was_damaged(tmp_path: Path) -> None:
 # Start-up ----------------------------------------------------------------------------------------------------------
 
 HEAVY = ("keystone", "capstone", "rich", "matplotlib", "asyncio", "importlib.metadata", "json", "logging", "subprocess")
-# vmm/abi/light.py stands in for some of these; a run without options has no use for the others.
+# vmm/base/light.py stands in for some of these; a run without options has no use for the others.
 OF_THE_LIBRARY = (
     "typing", "enum", "re", "collections", "functools", "threading", "queue", "contextlib", "dataclasses", "pathlib",
     "argparse", "warnings", "importlib",

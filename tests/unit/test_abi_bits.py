@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.abi import names
-from vmm.abi.bits import Bits, describe
+from vmm.base import names
+from vmm.base.bits import Bits, describe
 
 TABLE = ((1 << 0, "LOW"), (3 << 4, "PAIR"), (1 << 31, "TOP"))
 

@@ -22,17 +22,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Each floor, and the floors it may import beside itself: only ones above it in this list.
 FLOORS = {
-    "errors": set(),
-    "abi": {"errors"},
-    "kvm": {"errors", "abi"},
-    "asm": {"errors", "abi"},
-    "machine": {"errors", "abi", "kvm", "asm"},
-    "observe": {"errors", "abi", "kvm", "asm", "machine"},
-    "payload": {"errors", "abi", "kvm", "asm", "machine", "observe"},
-    "bench": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload"},
-    "report": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench"},
-    "pytest_plugin": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "report"},
-    "cli": {"errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench", "report"},
+    "base": set(),
+    "errors": {"base"},
+    "abi": {"base", "errors"},
+    "kvm": {"base", "errors", "abi"},
+    "asm": {"base", "errors", "abi"},
+    "machine": {"base", "errors", "abi", "kvm", "asm"},
+    "observe": {"base", "errors", "abi", "kvm", "asm", "machine"},
+    "payload": {"base", "errors", "abi", "kvm", "asm", "machine", "observe"},
+    "bench": {"base", "errors", "abi", "kvm", "asm", "machine", "observe", "payload"},
+    "report": {"base", "errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench"},
+    "pytest_plugin": {"base", "errors", "abi", "kvm", "asm", "machine", "observe", "payload", "report"},
+    "cli": {"base", "errors", "abi", "kvm", "asm", "machine", "observe", "payload", "bench", "report"},
 }
 FACES = {
     "__init__",

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from vmm.abi import light
+from vmm.base import light
 
 
 class LightPoint(light.NamedTuple):  # type: ignore[misc, valid-type]

@@ -11,7 +11,7 @@ from functools import cached_property
 
 import pytest
 
-from vmm.abi.record import field, record, replace
+from vmm.base.record import field, record, replace
 
 
 @record
@@ -137,7 +137,7 @@ def test_the_functions_of_dataclasses_work_on_it():
 
 def test_making_one_imports_nothing():
     code = (
-        "import sys\nfrom vmm.abi.record import record\n"
+        "import sys\nfrom vmm.base.record import record\n"
         "@record\nclass A:\n    a: int = 0\nA(); A(1); A(a=1)\nassert 'dataclasses' not in sys.modules"
     )
     # Coverage starts itself in every process, and imports what it likes.

@@ -7,12 +7,7 @@ below gather all tables, for the assembler and for the build of the C binding.
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from functools import cache
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple, cache
+from vmm.base.light import NamedTuple, cache
 
 
 class Constant(NamedTuple):

@@ -7,12 +7,7 @@ The extended destination id is KVM's: Documentation/virt/kvm/x86/cpuid.rst, KVM_
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
-
+from vmm.base.light import NamedTuple
 
 DEFAULT_BASE = 0xFEE00000
 IOAPIC_BASE = 0xFEC00000

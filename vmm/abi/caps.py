@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmm.abi import names
+from vmm.base import names
 
 HEADER = "linux/kvm.h"
 

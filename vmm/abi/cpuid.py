@@ -7,12 +7,7 @@ Sources: Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E; Linux's asm/cpufe
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from functools import cache
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple, cache
+from vmm.base.light import NamedTuple, cache
 
 FLAG_SIGNIFCANT_INDEX = 1 << 0  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX, in the header's spelling: ECX selects the answer
 REGISTERS = ("eax", "ebx", "ecx", "edx")
@@ -190,7 +185,7 @@ def find(name: str) -> CpuidFeature | None:
 
 def unknown(name: str) -> str:
     """The sentence for a name that `find` does not know, with the nearest ones."""
-    from vmm.abi import names
+    from vmm.base import names
 
     plain = name.strip().lower().removeprefix("x86_feature_").removeprefix("kvm_feature_")
     return names.unknown("CPUID feature", plain, [*features(), *ALIASES])
@@ -208,6 +203,6 @@ def in_register(leaf: int, index: int, register: str) -> list[CpuidFeature]:
 
 def describe(leaf: int, index: int, register: str, value: int) -> str:
     """Names of the set bits of one register; bits without a name stay as hex, so none is lost."""
-    from vmm.abi.bits import describe as describe_bits
+    from vmm.base.bits import describe as describe_bits
 
     return describe_bits(value, [(row.mask, row.name) for row in in_register(leaf, index, register)])

@@ -10,12 +10,7 @@ from __future__ import annotations
 
 from vmm.abi import svm, vmx
 from vmm.abi.rows import Named, value_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 _FAILED = value_of(vmx.EXITS, "VMX_EXIT_REASONS_FAILED_VMENTRY")
 _SVM_INVALID = value_of(svm.EXITS, "SVM_EXIT_ERR")

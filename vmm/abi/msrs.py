@@ -6,13 +6,9 @@ Sources: <asm/kvm_para.h>; Linux's arch/x86/include/asm/msr-index.h; Intel SDM v
 
 from __future__ import annotations
 
-from vmm.abi import apic, names
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.abi import apic
+from vmm.base import names
+from vmm.base.light import NamedTuple
 
 HEADER = "asm/kvm_para.h"
 KVM_FIRST, KVM_LAST = 0x4B564D00, 0x4B564DFF

@@ -8,15 +8,10 @@ bit means, not what a host has: that is asked with KVM_GET_SUPPORTED_CPUID.
 
 from __future__ import annotations
 
-from vmm.abi import names
-from vmm.abi.bits import describe as describe_bits
 from vmm.abi.rows import Named
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base import names
+from vmm.base.bits import describe as describe_bits
+from vmm.base.light import NamedTuple
 
 HEADER = "asm/kvm_para.h"
 HYPERCALL_HEADER = "linux/kvm_para.h"

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from vmm.abi import names
 from vmm.abi.rows import Named
+from vmm.base import names
 
 HEADER = "asm/kvm.h"
 PREFIX = "KVM_X86_QUIRK_"

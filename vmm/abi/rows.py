@@ -6,11 +6,7 @@ Rows are named tuples, not dataclasses: a named tuple's class is made in a fifth
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 
 class Named(NamedTuple):
@@ -47,6 +43,6 @@ def value_meaning(table: tuple[Named, ...], value: int) -> str:
 
 def flag_names(table: tuple[Named, ...], value: int) -> str:
     """The set flags of `value` by name, joined by `|`; bits without a row stay as hex (see bits.describe)."""
-    from vmm.abi.bits import describe
+    from vmm.base.bits import describe
 
     return describe(value, [(row.value, row.name) for row in table])

@@ -6,11 +6,7 @@ Sources: <asm/kvm_para.h>; pvclock: Documentation/virt/kvm/x86/msr.rst. All are 
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 
 class Field(NamedTuple):

@@ -10,12 +10,7 @@ msrs.py, CR4.VMXE one of x86.py.
 from __future__ import annotations
 
 from vmm.abi.rows import Named, value_of
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 HEADER = "asm/vmx.h"
 INTERNAL = None  # what no uapi header holds

@@ -7,13 +7,8 @@ AMD APM vol. 2, 3.1 and 8.2 (exceptions 28-30). Names are those of Linux (X86_CR
 
 from __future__ import annotations
 
-from vmm.abi.bits import describe
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.bits import describe
+from vmm.base.light import NamedTuple
 
 
 class CR0:

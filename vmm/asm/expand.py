@@ -12,9 +12,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from vmm.abi.record import field, record
 from vmm.asm.expression import Node, Parser, SourceError, Value, evaluate, tokenize, unquote
 from vmm.asm.source import MAX_ROW_LENGTH, MAX_ROWS, Row
+from vmm.base.record import field, record
 
 MAX_MACRO_DEPTH = 50
 MAX_USES = 10_000  # of macros; the largest payload that comes with pyvmm has a hundred

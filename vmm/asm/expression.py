@@ -11,12 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from vmm.asm.registers import REGISTERS
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 MAX_DEPTH = 50
 _LIMIT = 1 << 80  # anything this large is a mistake; it also bounds the work

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from vmm.abi.record import record, replace
 from vmm.asm import branches, keystone_engine, mend, quirks, strings, synonyms
 from vmm.asm.expand import Statement, local_name
 from vmm.asm.expression import Lookup, SourceError
 from vmm.asm.operands import Operand, parse, render
 from vmm.asm.registers import GPR32, GPR64
 from vmm.asm.source import default_folders, read_text
+from vmm.base.record import record, replace
 
 _MNEMONIC = re.compile(r"[a-z][a-z0-9]*")
 _ATT = re.compile(r"%[a-z]{2,3}\b|\$(?:0x)?\d", re.IGNORECASE)

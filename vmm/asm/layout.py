@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
-from vmm.abi.record import field, record
 from vmm.asm import directives, instruction, quirks, sections
 from vmm.asm.directives import Encode
 from vmm.asm.expand import Constant, Label, Statement
@@ -20,6 +19,7 @@ from vmm.asm.program import Line, Program
 from vmm.asm.registers import REGISTERS
 from vmm.asm.source import Row
 from vmm.asm.verify import check
+from vmm.base.record import field, record
 from vmm.errors import PayloadError
 
 MAX_PASSES = 40

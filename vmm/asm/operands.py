@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from vmm.abi.record import record, replace
 from vmm.asm.expand import split_arguments
 from vmm.asm.expression import Lookup, Node, Parser, SourceError, Token, evaluate, tokenize
 from vmm.asm.registers import REGISTERS, Register
+from vmm.base.record import record, replace
 
 SIZES = frozenset(
     ("byte", "word", "dword", "qword", "fword", "tbyte", "xword", "oword", "xmmword", "ymmword", "zmmword", "mmword")

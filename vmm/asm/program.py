@@ -5,14 +5,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from vmm.abi.record import record
+from vmm.base.light import cached_property
+from vmm.base.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import cached_property
     from typing import Any
-else:
-    from vmm.abi.light import cached_property
 
 
 @record

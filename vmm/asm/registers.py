@@ -6,11 +6,7 @@ Source: Intel SDM volume 1, section 3.4 and volume 2, section 2.2.1 (REX). Pure 
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+from vmm.base.light import NamedTuple
 
 
 def words(text: str) -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from vmm.abi.record import record
+from vmm.base.record import record
 from vmm.errors import PayloadError
 
 TYPE_CHECKING = False

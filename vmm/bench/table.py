@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from vmm.abi.names import unknown
+from vmm.base.names import unknown
 from vmm.bench import exits, growth, processes, whole
 from vmm.bench.compare import QUICK, Budget, Row
 from vmm.bench.floor import NoFloor

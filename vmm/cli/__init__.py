@@ -120,7 +120,7 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
 
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
-        from vmm.abi.names import unknown
+        from vmm.base.names import unknown
 
         raise UsageError(f"{unknown('command', command, COMMANDS)}\n  try: `pyvmm --help`")
     args = parser(command).parse_args(arguments)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TextIO
 
-from vmm.abi.record import replace
+from vmm.base.record import replace
 from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
 from vmm.cli.version import pyvmm_version

@@ -4,16 +4,14 @@
 from __future__ import annotations
 
 from vmm.abi.cpuid import CpuidEntry
+from vmm.base.light import lru_cache
 from vmm.kvm._kvm import ffi
 from vmm.kvm.state import put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from functools import lru_cache
     from typing import Any
-else:
-    from vmm.abi.light import lru_cache
 
 
 uncleared = ffi.new_allocator(should_clear_after_alloc=False)

@@ -7,13 +7,12 @@ Source: Documentation/virt/kvm/api.rst, 4.116.
 
 from __future__ import annotations
 
+from vmm.base.light import NamedTuple
 from vmm.kvm._kvm import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NamedTuple
-else:
-    from vmm.abi.light import NamedTuple
+    from typing import Any
 
 
 class CoalescedWrite(NamedTuple):

@@ -8,6 +8,7 @@ exit. Nothing here knows what an exit means: handlers are given.
 
 from __future__ import annotations
 
+from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import uncleared
 from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
@@ -15,11 +16,8 @@ from vmm.kvm.vcpu import Vcpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import Counter, deque
     from collections.abc import Callable
-    from typing import Any, Protocol, TypeAlias
-else:
-    from vmm.abi.light import Counter, Protocol, deque
+    from typing import Any, TypeAlias
 
 Read: TypeAlias = "Callable[[], int]"
 Write: TypeAlias = "Callable[[int], object]"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 
+from vmm.base.light import Protocol
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import (
     Debug,
@@ -42,9 +43,7 @@ from vmm.kvm.exits import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Protocol
-else:
-    from vmm.abi.light import Protocol
+    from typing import Any
 
 UNION_BYTES = 256  # the size that <linux/kvm.h> fixes for the exit union
 PAYLOAD_KEPT = 64

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.light import RLock
+from vmm.base.record import record
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import put
@@ -14,9 +15,6 @@ from vmm.kvm.state import put
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from threading import RLock
-else:
-    from vmm.abi.light import RLock
 
 
 @record

@@ -8,7 +8,7 @@ An exit that waits for an answer (a read, an MSR, a hypercall) completes only in
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.record import record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

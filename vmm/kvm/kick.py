@@ -9,15 +9,13 @@ loop, and in the endless re-execution that `vmcall` causes on some hosts (Docume
 
 from __future__ import annotations
 
+from vmm.base.light import cache
 from vmm.errors import KvmCallError
 from vmm.kvm._kvm import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import cache
     from typing import Any
-else:
-    from vmm.abi.light import cache
 
 
 def _check(result: int, call: str, doing: str) -> None:

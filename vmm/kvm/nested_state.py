@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 
 from vmm.abi.flags import NESTED_FORMATS, NESTED_STATE
-from vmm.abi.record import record
 from vmm.abi.rows import flag_names, value_name, value_of
+from vmm.base.record import record
 from vmm.errors import UsageError
 
 HEADER = 128  # flags u16, format u16, size u32, then by format: SVM vmcb_pa u64; VMX vmxon_pa u64, vmcs12_pa u64

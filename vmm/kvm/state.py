@@ -6,7 +6,7 @@ Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the
 
 from __future__ import annotations
 
-from vmm.abi.record import field, record
+from vmm.base.record import field, record
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
 

@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 
-from vmm.abi.record import record
+from vmm.base.record import record
 from vmm.errors import HostError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle

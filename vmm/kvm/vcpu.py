@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 
 from vmm.abi.cpuid import CpuidEntry
-from vmm.abi.record import record
+from vmm.base.record import record
 from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared

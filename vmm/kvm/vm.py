@@ -7,7 +7,7 @@ the VM, then memory; a VM alive over unmapped memory would write into whatever i
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.record import record
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.capabilities import check_extension, enable_cap, require
@@ -94,7 +94,7 @@ class Vm(VmEvents):
 
         Bits that `enable_bits` has given stay.
         """
-        from vmm.abi.names import strip_prefix
+        from vmm.base.names import strip_prefix
 
         name = strip_prefix(capability, "KVM_CAP_")
         if bits := self._bits.get(name):

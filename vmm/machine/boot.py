@@ -8,6 +8,7 @@ IA-32e mode), of which KVM_SET_SREGS sets the end state directly.
 from __future__ import annotations
 
 from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, USER_DS
+from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.kvm import state
 from vmm.kvm.vcpu import Vcpu
@@ -17,9 +18,6 @@ from vmm.machine.memory import GuestMemory
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from functools import lru_cache
-else:
-    from vmm.abi.light import lru_cache
 
 LONG_MODE_CR0 = CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.PG
 LONG_MODE_CR4 = CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT

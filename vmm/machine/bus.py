@@ -23,6 +23,7 @@ state, because only it knows what must not interleave.
 
 from __future__ import annotations
 
+from vmm.base.light import Protocol, RLock
 from vmm.errors import UsageError
 from vmm.machine.answers import in_bytes, integer, name_of, unsigned
 from vmm.machine.claims import Claim, Claims
@@ -31,10 +32,7 @@ from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import RLock
-    from typing import Any, Protocol, TypeAlias
-else:
-    from vmm.abi.light import Protocol, RLock
+    from typing import Any, TypeAlias
 
 ReadCall: TypeAlias = "Callable[[int, int], int]"
 WriteCall: TypeAlias = "Callable[[int, int, int], None]"

@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
+from vmm.base.light import Generic, NamedTuple, TypeVar
 from vmm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, Generic, NamedTuple, TypeVar
-else:
-    from vmm.abi.light import Generic, NamedTuple, TypeVar
+    from typing import Any
 
 CallT = TypeVar("CallT")
 

@@ -11,6 +11,7 @@ import errno
 import os
 import time
 
+from vmm.base.light import Lock, RLock, partial
 from vmm.errors import UsageError, exhausted
 from vmm.kvm import kick
 from vmm.kvm.core import ACCESSES
@@ -23,13 +24,9 @@ from vmm.machine.steps import Stop, Why
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from functools import partial
-    from threading import Lock, RLock
     from typing import TypeAlias
 
     from vmm.machine.worker import Worker
-else:
-    from vmm.abi.light import Lock, RLock, partial
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
 HEARTBEAT = 0.02

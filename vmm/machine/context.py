@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vmm.abi.record import record
+from vmm.base.record import record
 from vmm.errors import UsageError
 from vmm.kvm import irqchip
 from vmm.kvm.nested_state import NestedState

@@ -7,7 +7,7 @@ are faults: the instruction has not run).
 
 from __future__ import annotations
 
-from vmm.abi.record import replace
+from vmm.base.record import replace
 from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.runner import WATCHED, Runner

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 
 from vmm.abi import ports
-from vmm.abi.record import record, replace
 from vmm.abi.x86 import (
     CODE16_CS,
     CODE32_CS,
@@ -23,15 +22,14 @@ from vmm.abi.x86 import (
     USER_CS,
     USER_DS,
 )
+from vmm.base.light import cache
+from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError
 from vmm.machine.layout import REGIONS, CpuBlock, check_cpus, cpu_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from functools import cache
-else:
-    from vmm.abi.light import cache
 
 # --- segments --------------------------------------------------------------------------------------------------------
 

@@ -8,16 +8,13 @@ APIC id) is CpuidModel.set_apic_id's. Source: Documentation/virt/kvm/api.rst, KV
 
 from __future__ import annotations
 
+from vmm.base.light import lru_cache
 from vmm.kvm.system import Kvm
 from vmm.machine.cpuid import CpuidModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import lru_cache
-
     from vmm.abi.cpuid import CpuidEntry
-else:
-    from vmm.abi.light import lru_cache
 
 HYPERVISOR = "hypervisor"
 """Leaf 1 ECX[31], which no CPU sets: by it software knows that CPUID 0x40000000 is worth asking (AMD APM vol. 3,

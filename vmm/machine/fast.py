@@ -8,6 +8,7 @@ does not hand out, `loop.handle` serves. So both ways end at the same devices.
 from __future__ import annotations
 
 from vmm.abi.ports import DEBUG_CONSOLE
+from vmm.base.light import RLock, partial
 from vmm.errors import UsageError
 from vmm.kvm.core import (
     VMM_MSR_READ,
@@ -32,15 +33,11 @@ from vmm.machine.platform import Platform
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from functools import partial
-    from threading import RLock
     from typing import Any, TypeVar
 
     from vmm.kvm.coalesced import CoalescedRing
 
     _T = TypeVar("_T")
-else:
-    from vmm.abi.light import RLock, partial
 
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 
-from vmm.abi.record import record
+from vmm.base.light import cache
+from vmm.base.record import record
 from vmm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from functools import cache
-else:
-    from vmm.abi.light import cache
 
 PAGE = 0x1000
 LARGE_PAGE = 0x20_0000

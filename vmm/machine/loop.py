@@ -8,6 +8,7 @@ instruction does not exit by itself (KVM answers it, except what KVM_CAP_EXIT_HY
 
 from __future__ import annotations
 
+from vmm.base.light import assert_never
 from vmm.errors import errno_name
 from vmm.kvm.decode import DIRTY_RING_FULL
 from vmm.kvm.exits import (
@@ -43,12 +44,6 @@ from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.platform import Platform
 from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
 from vmm.machine.unclaimed import UnclaimedAccess
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import assert_never
-else:
-    from vmm.abi.light import assert_never
 
 
 def handle(exit: Exit, platform: Platform) -> Step:

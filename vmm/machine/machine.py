@@ -506,7 +506,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _why_not_reached(self, stop: Stop, place: int) -> Stop:
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
-        from vmm.abi.record import replace
+        from vmm.base.record import replace
         from vmm.machine.debug import NOT_IN_RING3, strikes_in_ring3
         from vmm.machine.virtual import translate
 

@@ -13,7 +13,8 @@ import mmap
 import struct
 from bisect import bisect_right
 
-from vmm.abi.record import record, replace
+from vmm.base.light import Protocol
+from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import PAGE, Mapping
 from vmm.kvm.vm import Vm
@@ -22,9 +23,7 @@ from vmm.machine.layout import LARGE_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Protocol
-else:
-    from vmm.abi.light import Protocol
+    from typing import Any
 
 ADDRESS_SPACE_SHIFT = 16
 

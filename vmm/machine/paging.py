@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from vmm.abi.x86 import PTE
+from vmm.base.light import cache, lru_cache
 from vmm.errors import UsageError
 from vmm.machine.layout import (
     BOOT_TABLE_PAGES,
@@ -24,12 +25,6 @@ from vmm.machine.layout import (
     ram_ranges,
     rows_below,
 )
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from functools import cache, lru_cache
-else:
-    from vmm.abi.light import cache, lru_cache
 
 ROOT = REGIONS["page_tables"].base
 """CR3 of the boot tables: their PML4."""

@@ -6,6 +6,7 @@ It is the whole world that `loop.handle` sees, so handling is tested with exits 
 
 from __future__ import annotations
 
+from vmm.base.light import TypeVar
 from vmm.kvm.core import MsrRead, MsrWrite
 from vmm.kvm.exits import Debug
 from vmm.machine.bus import Bus, mmio_bus, port_bus
@@ -14,15 +15,11 @@ from vmm.machine.steps import Step
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeAlias, TypeVar
+    from typing import Any, TypeAlias
 
     from vmm.machine.unclaimed import Missed
 
-    CallT = TypeVar("CallT")
-else:
-    from vmm.abi.light import TypeVar
-
-    CallT = TypeVar("CallT")
+CallT = TypeVar("CallT")
 
 HypercallHook: TypeAlias = "Callable[..., int]"
 DebugHook: TypeAlias = "Callable[[Debug], Step | None]"

@@ -7,7 +7,8 @@ cr8, efer, apic_base, the selectors cs to ldt, and fs_base, gs_base.
 
 from __future__ import annotations
 
-from vmm.abi.names import unknown
+from vmm.base.light import NamedTuple, Protocol, cache
+from vmm.base.names import unknown
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
@@ -15,12 +16,7 @@ from vmm.machine.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from functools import cache
-    from typing import NamedTuple, Protocol
-
     from vmm.kvm.vcpu import Vcpu
-else:
-    from vmm.abi.light import NamedTuple, Protocol, cache
 
 
 class Driven(Protocol):

@@ -7,6 +7,7 @@ It knows nothing of what an exit means (loop.py), who wired the devices (machine
 
 from __future__ import annotations
 
+from vmm.base.light import Counter, Protocol, local
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.core import Core, Finish
@@ -20,14 +21,10 @@ from vmm.machine.steps import Step, Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Callable
-    from threading import local
-    from typing import Protocol, TypeAlias
+    from typing import TypeAlias
 
     from vmm.machine.registers import Registers
-else:
-    from vmm.abi.light import Counter, Protocol, local
 
 WATCHED = 0xF
 """DR6: which breakpoint or watchpoint struck (Intel SDM vol. 3B, 17.2.3)."""

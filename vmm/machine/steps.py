@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.light import StrEnum
+from vmm.base.record import record
 from vmm.kvm.exits import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter
-    from enum import StrEnum
     from typing import TypeAlias
 
     from vmm.machine.unclaimed import Missed
-else:
-    from vmm.abi.light import StrEnum
 
 
 class Why(StrEnum):

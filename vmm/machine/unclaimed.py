@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.light import Lock
+from vmm.base.record import record
 from vmm.errors import EXIT_FAIL, VmmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from threading import Lock
     from typing import Literal, TypeAlias
-else:
-    from vmm.abi.light import Lock
 
 Direction: TypeAlias = "Literal['read', 'write']"
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from vmm.abi import light
+from vmm.base import light
 
 TAG = "is"
 WORDS: Any = (StrEnum, light.StrEnum)

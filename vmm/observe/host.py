@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi import caps, pv
-from vmm.abi.bits import describe
+from vmm.base.bits import describe
 from vmm.kvm.system import Kvm
 from vmm.machine.cpuid import CpuidModel
 from vmm.observe import hypercall_probe, ring0

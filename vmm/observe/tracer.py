@@ -8,8 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
-from vmm.abi.record import replace
 from vmm.asm.disassembler import disassemble
+from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.loop import handle
 from vmm.machine.machine import Machine

@@ -7,7 +7,8 @@ import os
 import stat
 
 import guest_payloads
-from vmm.abi.record import record
+from vmm.base.light import cache
+from vmm.base.record import record
 from vmm.errors import UsageError
 from vmm.machine.layout import REGIONS
 from vmm.payload.header import Header, parse
@@ -15,11 +16,8 @@ from vmm.payload.header import Header, parse
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from functools import cache
     from pathlib import Path
     from types import ModuleType
-else:
-    from vmm.abi.light import cache
 
 ROOT = os.path.dirname(guest_payloads.__file__)
 INCLUDES = os.path.join(ROOT, "inc")
@@ -82,7 +80,7 @@ def find(name: str) -> Payload:
     if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
         code = _raw(name)
         return Payload(base, name, "", _header_of(code, name), code=code)
-    from vmm.abi.names import unknown
+    from vmm.base.names import unknown
 
     raise UsageError(f"{unknown('payload', name, shipped())}\n  try: `pyvmm list`, or the path of an .asm or .bin file")
 

@@ -19,7 +19,7 @@ A line whose first word is no known key is a comment. Keys may repeat. A comment
 
 from __future__ import annotations
 
-from vmm.abi.record import field, record, replace
+from vmm.base.record import field, record, replace
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, check_cpus, parse_size
 from vmm.machine.machine import IRQCHIPS, Irqchip

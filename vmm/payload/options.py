@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.abi.record import field, record
+from vmm.base.record import field, record
 from vmm.errors import UsageError
 from vmm.machine.limits import MAX_TIMEOUT
 
@@ -47,7 +47,7 @@ class Options:
             if given not in header.params:
                 if not header.params:
                     raise UsageError(f"payload {name} takes no parameters, and {given!r} was given")
-                from vmm.abi.names import unknown
+                from vmm.base.names import unknown
 
                 raise UsageError(unknown(f"parameter of {name}", given, header.params))
         return {each.name: self.params.get(each.name, each.default) for each in header.params.values()}

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.abi.record import field, record
+from vmm.base.record import field, record
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
 
 TYPE_CHECKING = False

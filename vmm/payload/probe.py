@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from vmm.abi import names, pv
+from vmm.abi import pv
+from vmm.base import names
 from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_INTERRUPTED, EXIT_PASS, KvmCallError, UsageError, VmmError
 from vmm.observe.host import HostFacts
 from vmm.payload.catalog import Payload, shipped

@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from vmm.abi.record import replace
+from vmm.base.record import replace
 from vmm.errors import (
     EXIT_CANNOT_SHOW,
     EXIT_FAIL,

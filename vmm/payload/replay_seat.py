@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from vmm.abi.record import replace
 from vmm.asm.program import Program
+from vmm.base.record import replace
 from vmm.errors import UsageError
 from vmm.machine.devices.sink import Sink
 from vmm.machine.fast import FastLane

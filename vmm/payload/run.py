@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.abi.ports import EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
-from vmm.abi.record import replace
+from vmm.base.record import replace
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
 from vmm.machine.steps import Result, Stop, Why

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from vmm.abi import names, pv
+from vmm.abi import pv
+from vmm.base import names
 from vmm.errors import EXIT_FAIL, EXIT_PASS, UsageError
 from vmm.payload.verdict import Verdict
 from vmm.report.snapshot import NOT_PROBED, Entry, Snapshot, rank, usable

@@ -11,8 +11,9 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from vmm.abi import msrs, names, pv, structs
+from vmm.abi import msrs, pv, structs
 from vmm.abi.cpuid import FEATURES_LEAF
+from vmm.base import names
 from vmm.errors import UsageError
 from vmm.machine import layout
 from vmm.payload.catalog import Payload

@@ -3,19 +3,16 @@
 
 from __future__ import annotations
 
+from vmm.base.light import Generic, RLock, TypeVar
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import RLock
-    from typing import Any, Generic, TypeVar
+    from typing import Any
 
-    from vmm.machine.bus import Device
+    from vmm.machine.bus import Device as Device
 
-    DeviceT = TypeVar("DeviceT", bound=Device)
-else:
-    from vmm.abi.light import Generic, RLock, TypeVar
-
-    DeviceT = TypeVar("DeviceT")
+DeviceT = TypeVar("DeviceT", bound="Device")
 
 
 class Asleep(Generic[DeviceT]):

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
+from vmm.base.light import RLock
 from vmm.errors import EXIT_FAIL, UsageError, VmmError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import RLock
-else:
-    from vmm.abi.light import RLock
 
 DEFAULT_LIMIT = 1 << 20
 

@@ -17,6 +17,7 @@ the gate behind OUT2 is the IBM PC's wiring. Where time matters on the chip, the
 from __future__ import annotations
 
 from vmm.abi import serial_reg as r
+from vmm.base.light import RLock
 from vmm.errors import UsageError
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.uart_receiver import Receiver
@@ -24,10 +25,7 @@ from vmm.machine.devices.uart_receiver import Receiver
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from threading import RLock
     from typing import Any
-else:
-    from vmm.abi.light import RLock
 
 _STATE = (
     "_ier", "_lcr", "_mcr", "_scr", "_divisor", "_thre_event", "_level", "_pins", "_lines", "_deltas"

@@ -8,13 +8,11 @@ Source: National Semiconductor PC16550D data sheet, sections 8.4 to 8.6 and 8.11
 from __future__ import annotations
 
 from vmm.abi import serial_reg as r
+from vmm.base.light import deque
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Iterable
-else:
-    from vmm.abi.light import deque
 
 
 class Receiver:

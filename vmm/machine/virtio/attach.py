@@ -8,17 +8,17 @@ vCPU's thread serves the kick at its exit, and the interrupt is an ioctl. A driv
 
 from __future__ import annotations
 
-from vmm.abi.record import record
+from vmm.base.light import Generic, TypeVar
+from vmm.base.record import record
 from vmm.errors import HostError, UsageError
 from vmm.machine import layout
 from vmm.machine.devices.sink import OutputLimit, Sink
 from vmm.machine.steps import Stop, Why
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # a machine without virtio pays for none of it
+if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from typing import Generic, TypeVar
 
     from vmm.kvm.vm import Vm
     from vmm.machine.conductor import Conductor
@@ -30,8 +30,6 @@ if TYPE_CHECKING:  # a machine without virtio pays for none of it
     from vmm.machine.virtio.rng import VirtioRng
     from vmm.machine.virtio.service import Service
     from vmm.machine.virtio.transport import Backend, VirtioMmio
-else:
-    from vmm.abi.light import Generic, TypeVar
 
 PLACE = 0x1000
 FIRST_VECTOR = 0x40
