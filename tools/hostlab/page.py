@@ -109,8 +109,7 @@ def compared(
         found = opinion(status, list(beside))
         told = why(wanted.selftests.get(name))
         if not told and status == "skip" and each["output"]:
-            last = each["output"][-1]
-            told = last if last.startswith("not run") else f"it says itself: {last}"
+            told = f"it says itself: {each['output'][-1]}"
         if not told and (found == "disagrees" or status not in ("pass", "skip")):
             told = UNEXPLAINED
         yield name, status, beside, found, told
