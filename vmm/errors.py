@@ -19,10 +19,30 @@ EXIT_TIMEOUT = 124
 EXIT_INTERRUPTED = 130
 
 
+def advised(text: str, *hints: str, by: str = "\n  try: ") -> str:
+    """`text` with what to try, best first: a line each, or `by="; try: "` where all has to stand on one."""
+    return by.join((text, *(hint for hint in hints if hint)))
+
+
 class VmmError(Exception):
-    """Base of all. `str(error)` is the whole message for a person; `exit_code` is the command's exit status."""
+    """Base of all: `text` says what went wrong, `hint` what to try ("" where nothing is known to help).
+
+    `str(error)` is the whole message for a person; `exit_code` is the command's exit status.
+    """
 
     exit_code = EXIT_HOST
+
+    def __init__(self, text: str = "", hint: str = "") -> None:
+        super().__init__(text)
+        self.text, self.hint = text, hint
+
+    def __str__(self) -> str:
+        return advised(self.text, self.hint)
+
+    @property
+    def one_line(self) -> str:
+        """Text and hint without a break between them."""
+        return advised(self.text, self.hint, by="; try: ")
 
 
 class NotTaken(UserWarning):
@@ -40,17 +60,26 @@ class UsageError(VmmError):
 
 
 class PayloadError(VmmError):
-    """The payload's source is wrong. Points at file, line and column (1-based) where they are known."""
+    """The payload's source is wrong. Points at file, line and column (1-based) where they are known; `row` is the line
+    of source itself, which the message shows.
+    """
 
     exit_code = EXIT_USAGE
 
-    def __init__(self, what: str, *, file: str = "", line: int = 0, column: int = 0, text: str = "") -> None:
+    def __init__(
+        self, what: str, hint: str = "", *, file: str = "", line: int = 0, column: int = 0, row: str = ""
+    ) -> None:
         where = ":".join(str(part) for part in (file, line, column) if part)
-        shown = f"\n  {text}" if text else ""
-        if text and column:
-            shown += "\n  " + "".join("\t" if c == "\t" else " " for c in text[: column - 1]) + "^"
-        super().__init__(f"{where}: {what}{shown}" if where else f"{what}{shown}")
-        self.file, self.line, self.column, self.text = file, line, column, text
+        super().__init__(f"{where}: {what}" if where else what, hint)
+        self.file, self.line, self.column, self.row = file, line, column, row
+
+    def __str__(self) -> str:
+        shown = [self.text]
+        if self.row:
+            shown.append(self.row)
+        if self.row and self.column:
+            shown.append("".join("\t" if c == "\t" else " " for c in self.row[: self.column - 1]) + "^")
+        return advised("\n  ".join(shown), self.hint)
 
 
 class MissingCapability(HostError):
@@ -146,9 +175,7 @@ def resource_hint(err: int, call: str = "") -> str:
 
 def exhausted(doing: str, call: str, err: int) -> HostError:
     """The error for a call outside of KVM that failed, with what to do where a resource is used up."""
-    hint = resource_hint(err, call)
-    text = f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})"
-    return HostError(text + (f"\n  try: {hint}" if hint else ""))
+    return HostError(f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})", resource_hint(err, call))
 
 
 class KvmCallError(HostError):
@@ -159,9 +186,7 @@ class KvmCallError(HostError):
         hint = VM_DIED if self.vm_died else HINTS.get((call, err), "")
         if not hint and err in USED_UP and call != "KVM_RUN":
             hint = resource_hint(err, call)
-        super().__init__(
-            f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})" + (f"\n  try: {hint}" if hint else "")
-        )
+        super().__init__(f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})", hint)
 
     @property
     def vm_died(self) -> bool:

@@ -206,5 +206,4 @@ def _unusable() -> str:
     except HostError as error:
         from vmm.observe.unusable import why_unusable
 
-        found = why_unusable(error)
-        return "; try: ".join((found.reason, *found.hints))
+        return why_unusable(error).one_line

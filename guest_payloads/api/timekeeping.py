@@ -118,7 +118,7 @@ class Stages:
         try:
             set_khz(self.vcpu, numbers["khz"] // 2)
         except KvmCallError as error:
-            self.evidence.refused = str(error).splitlines()[0]
+            self.evidence.refused = error.text
         numbers["khz_after"] = self.vcpu.get_tsc_khz()
 
     def rate(self) -> tuple[float, float]:

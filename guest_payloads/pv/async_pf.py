@@ -228,7 +228,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
             return {"ASYNC_PF": _alone(lab), "ASYNC_PF_INT": ready}
         return judge(look(lab))
     except NoUserfaultfd as error:
-        raise Unproven(str(error).replace("\n  try:", "; try:")) from error
+        raise Unproven(error.one_line) from error
 
 
 def look(lab: Lab) -> Evidence:

@@ -297,7 +297,7 @@ def prove(lab: Lab) -> Finding:
         seen = _nested(lab)
         helped = _nested(lab, window=1) if _lost(seen) else []
     except NoUserfaultfd as error:
-        raise Unproven(str(error).replace("\n  try:", "; try:")) from error
+        raise Unproven(error.one_line) from error
     return judge(shown, hidden, seen, helped)
 
 

@@ -474,7 +474,7 @@ def test_a_trace_of_a_run_that_could_not_go_on_says_so(tmp_path: Path, monkeypat
     from guest_payloads.basics import pio
 
     def broken(self: Any, offset: int, size: int) -> int:
-        raise HostError("the device is gone\n  try: another one")
+        raise HostError("the device is gone", "another one")
 
     monkeypatch.setattr(pio.Recorder, "read", broken)
     path = tmp_path / "trace.jsonl"

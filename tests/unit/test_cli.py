@@ -179,7 +179,7 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (HostError("no KVM\n  try: a host"), 99, "no KVM\n  try: a host\n"),
+        (HostError("no KVM", "a host"), 99, "no KVM\n  try: a host\n"),
         (UsageError("odd \x1b[2J\u202e"), 2, "odd \\x1b[2J\\x202e\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (MemoryError(), 99, "the host is out of memory\n  try: a smaller --memory\n"),

@@ -39,7 +39,7 @@ def pyvmm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture
 def no_kvm(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(cls: Any, device: str = "") -> Any:
-        raise HostError("opening /dev/kvm: it is 50 % open,\nalmost\n  try: a key")
+        raise HostError("opening /dev/kvm: it is 50 % open,\nalmost", "a key")
 
     monkeypatch.setattr(Kvm, "open", classmethod(refuse))
 

@@ -172,7 +172,7 @@ def test_wrong_line_is_named(line: str) -> None:
     with pytest.raises(PayloadError) as caught:
         parse(f"; summary: fine\n\n;   {line}\n", "dir/x.asm")
     assert WRONG[line] in str(caught.value)
-    assert (caught.value.file, caught.value.line, caught.value.text) == ("dir/x.asm", 3, f";   {line}")
+    assert (caught.value.file, caught.value.line, caught.value.row) == ("dir/x.asm", 3, f";   {line}")
     assert str(caught.value).startswith("dir/x.asm:3: ")
 
 

@@ -76,7 +76,7 @@ def test_refusing(monkeypatch: pytest.MonkeyPatch, required: str, kind: type[Bas
 
 def test_the_reason_is_doctors(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(cls: Any) -> Any:
-        raise HostError("opening /dev/kvm: it is locked\n  try: a key")
+        raise HostError("opening /dev/kvm: it is locked", "a key")
 
     monkeypatch.setattr(Kvm, "open", classmethod(refuse))
     assert plugin._unusable.__wrapped__().startswith("opening /dev/kvm: it is locked")

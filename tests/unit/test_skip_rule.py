@@ -41,7 +41,7 @@ UNUSABLE = """
 from types import SimpleNamespace
 
 def why_unusable(error):
-    return SimpleNamespace(reason=str(error), hints=("ask the owner",))
+    return SimpleNamespace(one_line=f"{error}; try: ask the owner")
 """
 
 

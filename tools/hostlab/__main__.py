@@ -109,7 +109,7 @@ def _alone(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise LabError(f"another run writes into {out}\n  try: HOSTS_OUT=FOLDER") from error
+            raise LabError(f"another run writes into {out}", hint="HOSTS_OUT=FOLDER") from error
         yield
 
 

@@ -75,7 +75,7 @@ def check() -> None:
     for path, package in ((BIOS, "bochsbios"), (VGABIOS, "vgabios"), (GRUB, "grub-pc-bin")):
         if not path.exists():
             raise LabError(
-                f"missing on this machine: {path}\n  try: tools/install-host-tools, or apt install {package}"
+                f"missing on this machine: {path}", hint=f"tools/install-host-tools, or apt install {package}"
             )
 
 

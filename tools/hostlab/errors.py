@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+from vmm.errors import advised
+
 
 class LabError(Exception):
-    """The lab could not do its work: something is missing on this machine, or failed. The message says what to try."""
+    """The lab could not do its work: something is missing on this machine, or failed. `hint` says what to try."""
+
+    def __init__(self, text: str, hint: str = "") -> None:
+        super().__init__(text)
+        self.text, self.hint = text, hint
+
+    def __str__(self) -> str:
+        return advised(self.text, self.hint)
 
 
 class NotToBeHad(LabError):

@@ -99,8 +99,9 @@ def parse(
     if found is None:
         known = " ".join(f"{kind}-{kernel}" for kind in KINDS for kernel in RELEASES)
         raise LabError(
-            f"{word}: no host of the lab\n  try: {known}, or another kernel version that Debian's sid has; "
-            "behind it -amd64, -bookworm-backports, -1cpu"
+            f"{word}: no host of the lab",
+            hint=f"{known}, or another kernel version that Debian's sid has; "
+            "behind it -amd64, -bookworm-backports, -1cpu",
         )
     cpus = int(found["cpus"] or cpus)
     if not 1 <= cpus <= 8:
@@ -114,8 +115,8 @@ def one_emulator(hosts: Sequence[Host]) -> None:
     models = {host.model for host in hosts if host.model}
     if models and len({host.kind for host in hosts}) > 1:
         raise LabError(
-            f"HOSTS_CPU={models.pop()}: QEMU (svm) and Bochs (vmx) name CPUs differently\n"
-            "  try: svm hosts and vmx hosts in two runs"
+            f"HOSTS_CPU={models.pop()}: QEMU (svm) and Bochs (vmx) name CPUs differently",
+            hint="svm hosts and vmx hosts in two runs",
         )
 
 

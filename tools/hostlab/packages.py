@@ -54,7 +54,7 @@ def candidate_in(policy: str) -> str:
 def source_line(release: str, kind: str = "deb") -> str:
     """A line for apt's sources. Raises: LabError, without Debian's keys."""
     if not KEYRING.exists():
-        raise LabError(f"{KEYRING} is missing\n  try: tools/install-host-tools, or apt install debian-archive-keyring")
+        raise LabError(f"{KEYRING} is missing", hint="tools/install-host-tools, or apt install debian-archive-keyring")
     return f"{kind} [signed-by={KEYRING} arch=amd64] {mirror()} {release} main"
 
 

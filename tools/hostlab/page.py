@@ -60,7 +60,7 @@ def stored(folder: Path) -> dict[str, Any]:
         }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise LabError(
-            f"{folder}: not what a host hands back: {error!r}\n  try: make hosts SELFTESTS=1, then its folder"
+            f"{folder}: not what a host hands back: {error!r}", hint="make hosts SELFTESTS=1, then its folder"
         ) from error
 
 
@@ -175,7 +175,7 @@ def written(docs: Path = DOCS) -> str:
     """The page as it should be. Raises: LabError, for one without its pair of marks."""
     text = placed((docs / PAGE).read_text(), rendered(documents(docs)), BEGIN, END)
     if text is None:
-        raise LabError(f"{docs / PAGE}: it has not one pair of marks\n  try: the lines {BEGIN} and {END}, each once")
+        raise LabError(f"{docs / PAGE}: it has not one pair of marks", hint=f"the lines {BEGIN} and {END}, each once")
     return text
 
 

@@ -83,7 +83,7 @@ def wheel() -> Path:
     """
     found = sorted((PROJECT / "dist").glob("pyvmm-*.whl"))
     if len(found) != 1:
-        raise LabError(f"{len(found)} wheels in {PROJECT / 'dist'}\n  try: make wheel")
+        raise LabError(f"{len(found)} wheels in {PROJECT / 'dist'}", hint="make wheel")
     return found[0]
 
 

@@ -34,7 +34,7 @@ def folder() -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LabError(f"the lab's cache: {error}\n  try: XDG_CACHE_HOME=FOLDER, with 3 GB of space") from error
+        raise LabError(f"the lab's cache: {error}", hint="XDG_CACHE_HOME=FOLDER, with 3 GB of space") from error
     return path
 
 

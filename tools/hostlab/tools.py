@@ -42,8 +42,8 @@ def need(*commands: str) -> None:
     if missing:
         packages = sorted({PACKAGES.get(each, each) for each in missing})
         raise LabError(
-            f"missing on this machine: {', '.join(missing)}\n"
-            f"  try: tools/install-host-tools, or apt install {' '.join(packages)}"
+            f"missing on this machine: {', '.join(missing)}",
+            hint=f"tools/install-host-tools, or apt install {' '.join(packages)}",
         )
 
 

@@ -33,7 +33,7 @@ def _engine(bits: int) -> Any:
         import capstone
     except ImportError as e:
         raise HostError(
-            f"disassembling needs capstone, which cannot be imported: {e}\n  try: pip install capstone"
+            f"disassembling needs capstone, which cannot be imported: {e}", hint="pip install capstone"
         ) from None
     modes = {16: capstone.CS_MODE_16, 32: capstone.CS_MODE_32, 64: capstone.CS_MODE_64}
     return capstone.Cs(capstone.CS_ARCH_X86, modes[bits])

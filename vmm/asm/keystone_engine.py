@@ -33,7 +33,7 @@ def _engine(mode: int) -> Any:
         import keystone
     except ImportError as e:
         raise HostError(
-            f"assembling needs keystone-engine, which cannot be imported: {e}\n  try: pip install keystone-engine"
+            f"assembling needs keystone-engine, which cannot be imported: {e}", hint="pip install keystone-engine"
         ) from None
     bits = {16: keystone.KS_MODE_16, 32: keystone.KS_MODE_32, 64: keystone.KS_MODE_64}[mode]
     return keystone.Ks(keystone.KS_ARCH_X86, bits)

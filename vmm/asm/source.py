@@ -50,7 +50,7 @@ class Row:
         if len(text) > MAX_SHOWN:
             start = max(0, column - MAX_SHOWN // 2)
             text, column = text[start : start + MAX_SHOWN], column - start
-        return PayloadError(what, file=self.file, line=self.line, column=column, text=text)
+        return PayloadError(what, file=self.file, line=self.line, column=column, row=text)
 
 
 def strip_comment(text: str) -> str:

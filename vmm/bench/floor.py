@@ -36,7 +36,7 @@ def build() -> Path:
         return program
     compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
     if compiler is None:
-        raise NoFloor("no C compiler to build bench/floor with\n  try: on Debian or Ubuntu, `apt install gcc`")
+        raise NoFloor("no C compiler to build bench/floor with", hint="on Debian or Ubuntu, `apt install gcc`")
     made = program.with_suffix(f".{os.getpid()}")  # renamed when done: another pyvmm may build it too
     command = [compiler, *FLAGS, "-o", str(made), str(SOURCE), "-lpthread"]
     try:

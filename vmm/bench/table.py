@@ -45,6 +45,7 @@ def measure(spec: Spec, budget: Budget) -> Row:
     try:
         return spec.measure(budget)
     except NoFloor as error:
-        return replace(spec.row, why=f"no C floor: {str(error).splitlines()[0]}")
+        why = error.text.partition("\n")[0]  # of a compiler there is more
+        return replace(spec.row, why=f"no C floor: {why}")
     except (HostError, MissingCapability) as error:
-        return replace(spec.row, why=str(error).splitlines()[0])
+        return replace(spec.row, why=error.text)

@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 
-from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, KvmCallError, UsageError, VmmError
+from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, KvmCallError, UsageError, VmmError, advised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -89,16 +89,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             return EXIT_PIPE
         if error.errno == errno.ENOENT and not error.filename and _nowhere():
             return _complain(
-                "the current folder is gone: somebody removed it\n  try: `cd` to one that exists", EXIT_USAGE
+                advised("the current folder is gone: somebody removed it", "`cd` to one that exists"), EXIT_USAGE
             )
         where = f"{error.filename}: " if error.filename else "writing the output: " if error.errno in FULL else ""
         return _complain(f"{where}{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})", EXIT_HOST)
     except MemoryError:
-        return _complain("the host is out of memory\n  try: a smaller --memory", EXIT_HOST)
+        return _complain(advised("the host is out of memory", "a smaller --memory"), EXIT_HOST)
     except ImportError as error:
         if error.name != "vmm.kvm._kvm":
             raise
-        return _complain("pyvmm's C binding has not been built\n  try: `make`, or `python cffi_build.py`", EXIT_HOST)
+        return _complain(
+            advised("pyvmm's C binding has not been built", "`make`, or `python cffi_build.py`"), EXIT_HOST
+        )
 
 
 def _run(arguments: Sequence[str], out: TextIO) -> int:
@@ -122,7 +124,7 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
     if command is not None and command not in COMMANDS:
         from vmm.base.names import unknown
 
-        raise UsageError(f"{unknown('command', command, COMMANDS)}\n  try: `pyvmm --help`")
+        raise UsageError(unknown("command", command, COMMANDS), hint="`pyvmm --help`")
     args = parser(command).parse_args(arguments)
     if args.version:
         from vmm.cli.version import pyvmm_version
@@ -143,7 +145,7 @@ def _output() -> TextIO:
         HostError: it is closed.
     """
     if sys.stdout is None:
-        raise HostError("standard output is closed\n  try: `>/dev/null`, if only the exit status is of interest")
+        raise HostError("standard output is closed", hint="`>/dev/null`, if only the exit status is of interest")
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     except (AttributeError, ValueError):

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
     """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}\n  try: `{self.prog} --help`")
+        raise UsageError(message, hint=f"`{self.prog} --help`")
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -37,6 +37,5 @@ def annotate(found: Iterable[tuple[str, str, str]]) -> None:
 
 def cannot_use(found: Unusable) -> int:
     """Say that KVM cannot be used, with what to try; the exit status."""
-    text = "; ".join([found.reason, *(f"try: {hint}" for hint in found.hints)])
-    annotate([("error" if required() else "warning", "KVM cannot be used here", text)])
+    annotate([("error" if required() else "warning", "KVM cannot be used here", found.one_line)])
     return EXIT_HOST if required() else EXIT_CANNOT_SHOW

@@ -69,7 +69,7 @@ def _measure(device: str) -> HostFacts:
         if error.name != "vmm.kvm._kvm":
             raise
         raise NotBuilt(
-            "pyvmm's C binding (vmm.kvm._kvm) has not been built\n  try: `make`, or `python cffi_build.py`"
+            "pyvmm's C binding (vmm.kvm._kvm) has not been built", hint="`make`, or `python cffi_build.py`"
         ) from error
     with Kvm.open(device) as kvm:
         return measure(kvm)

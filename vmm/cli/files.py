@@ -95,11 +95,11 @@ def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str] = ()) ->
             continue
         for other, what in taken.items():
             if _same(name, other):
-                raise UsageError(f"{option} {name}: that is {what}, and would be overwritten\n  try: another name")
+                raise UsageError(f"{option} {name}: that is {what}, and would be overwritten", hint="another name")
         if Path(name).suffix.lower() in SOURCES and Path(name).exists():
             raise UsageError(
-                f"{option} {name}: a source of that name exists, and would be overwritten"
-                f"\n  try: another name, such as {Path(name).with_suffix(USUAL.get(option, '.out')).name}"
+                f"{option} {name}: a source of that name exists, and would be overwritten",
+                hint=f"another name, such as {Path(name).with_suffix(USUAL.get(option, '.out')).name}",
             )
         taken[name] = f"the file of {option}, too"
 

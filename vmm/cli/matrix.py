@@ -67,7 +67,7 @@ def _named(words: list[str]) -> list[tuple[str, Snapshot]]:
     names = [name for name, _ in pairs]
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"two columns are called {name}\n  try: NAME={pairs[names.index(name)][1]}")
+            raise UsageError(f"two columns are called {name}", hint=f"NAME={pairs[names.index(name)][1]}")
     return list(zip(names, read_all(file for _, file in pairs), strict=True))
 
 
@@ -94,7 +94,7 @@ def _write(pages: list[str], table: str, out: TextIO) -> None:
             raise UsageError(f"reading {page!r}: {getattr(error, 'strerror', None) or error}") from error
         new = placed(text, table)
         if new is None:
-            raise UsageError(f"{page}: it has not one pair of marks\n  try: the lines {BEGIN} and {END}, each once")
+            raise UsageError(f"{page}: it has not one pair of marks", hint=f"the lines {BEGIN} and {END}, each once")
         done.append((page, text, new))
     for page, text, new in done:
         if new != text:

@@ -118,7 +118,7 @@ def payload_of(args: argparse.Namespace) -> str:
     if args.payload is None and args.trace and args.trace[-1] != "-" and not args.trace[-1].endswith(".jsonl"):
         args.payload, args.trace[-1] = args.trace[-1], "-"
     if args.payload is None:
-        raise UsageError("the following arguments are required: PAYLOAD\n  try: `pyvmm run --help`")
+        raise UsageError("the following arguments are required: PAYLOAD", hint="`pyvmm run --help`")
     name: str = args.payload
     return name
 
@@ -192,7 +192,7 @@ def _check_files(args: argparse.Namespace, source: str) -> None:
     if args.timeline is not None:
         other = next((each for each in PICTURES if args.timeline.lower().endswith(each)), "")
         if other:
-            raise UsageError(f"--timeline {args.timeline}: the drawing is SVG, and not {other}\n  try: the suffix .svg")
+            raise UsageError(f"--timeline {args.timeline}: the drawing is SVG, and not {other}", hint="the suffix .svg")
     if args.trace_limit != TRACE_LIMIT and not traces:
         from vmm.cli.warn import ignored
 

@@ -77,7 +77,7 @@ def run_traced(
             )
             status = outcome.exit_code
         except VmmError as error:
-            ended, status = Outcome(payload.name, "error", str(error).splitlines()[0]), error.exit_code
+            ended, status = Outcome(payload.name, "error", error.text), error.exit_code
             raise
         finally:  # also after ^C: what was seen is kept
             try:

@@ -93,8 +93,8 @@ class Handle(Closes):
         if self.inherited:
             return HostError(
                 f"{doing}: {self.what} belongs to process {self._pid}, and this is {os.getpid()}, its child by fork: "
-                "KVM serves a VM only in the process that made it"
-                "\n  try: make another machine in the child, or os._exit there"
+                "KVM serves a VM only in the process that made it",
+                hint="make another machine in the child, or os._exit there",
             )
         return KvmCallError(call, err, doing)
 

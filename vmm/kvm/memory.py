@@ -35,7 +35,7 @@ class Mapping:
             raise exhausted(f"mapping {size} bytes of guest memory", "mmap", error.errno or 0) from error
         except (OverflowError, ValueError) as error:
             raise HostError(
-                f"mapping {size} bytes of guest memory: mmap: {error}\n  try: a smaller --memory"
+                f"mapping {size} bytes of guest memory: mmap: {error}", hint="a smaller --memory"
             ) from error
         # The view pins the mapping: mmap.close() refuses while it lives, so KVM can never write into freed memory.
         self._view = ffi.from_buffer(self.bytes)

@@ -45,12 +45,12 @@ class Kvm(Handle):
             version = kvm.get_api_version()
         except KvmCallError as error:
             kvm.close()
-            raise HostError(f"{path} is not KVM: {error}\n  try: `ls -l {path}`; the node may be stale") from error
+            raise HostError(f"{path} is not KVM: {error}", hint=f"`ls -l {path}`; the node may be stale") from error
         if version != lib.KVM_API_VERSION:
             kvm.close()
             raise HostError(
-                f"{path} speaks KVM API version {version}, and pyvmm needs {lib.KVM_API_VERSION}"
-                "\n  try: a Linux kernel from 2.6.22 on"
+                f"{path} speaks KVM API version {version}, and pyvmm needs {lib.KVM_API_VERSION}",
+                hint="a Linux kernel from 2.6.22 on",
             )
         return kvm
 

@@ -36,8 +36,8 @@ class NoUserfaultfd(MissingCapability):
 
     def __init__(self, path: str, device: str, call: str) -> None:
         super().__init__(
-            f"a userfaultfd for faults of the kernel is refused: {path}: {device}; the system call: {call}"
-            f"\n  try: read and write permission for {path}, CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1"
+            f"a userfaultfd for faults of the kernel is refused: {path}: {device}; the system call: {call}",
+            hint=f"read and write permission for {path}, CAP_SYS_PTRACE, or vm.unprivileged_userfaultfd=1",
         )
         self.device, self.call = device, call
 

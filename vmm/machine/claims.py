@@ -71,8 +71,8 @@ class Claims(Generic[CallT]):
             raise UsageError(f"{span}: addresses go from 0x0 to {limit - 1:#x}")
         if other is not None:
             raise UsageError(
-                f"{span}: overlaps {other.name} at {other.base:#x}..{other.stop - 1:#x}\n"
-                f"  try: another {what}, or release({other.base:#x}) first"
+                f"{span}: overlaps {other.name} at {other.base:#x}..{other.stop - 1:#x}",
+                hint=f"another {what}, or release({other.base:#x}) first",
             )
 
     def add(self, claim: Claim[CallT]) -> None:

@@ -111,5 +111,5 @@ def require_ring3(kvm: Kvm, make: Make, doing: str) -> None:
     """Raises MissingCapability: breakpoints do not strike in ring 3."""
     if not strikes_in_ring3(kvm, make):
         raise MissingCapability(
-            f"{doing}, and there {NOT_IN_RING3}\n  try: an OUT in the program, and a callback that calls stop()"
+            f"{doing}, and there {NOT_IN_RING3}", hint="an OUT in the program, and a callback that calls stop()"
         )

@@ -29,8 +29,8 @@ def check(states: States, platform: Platform, lane: FastLane) -> None:
     missing = states.keys() - dict(_devices(platform, lane)).keys()
     if missing:
         raise UsageError(
-            f"this context is of another machine: this one has no {', no '.join(sorted(missing))}"
-            "\n  try: the same devices at the same places, before restoring"
+            f"this context is of another machine: this one has no {', no '.join(sorted(missing))}",
+            hint="the same devices at the same places, before restoring",
         )
 
 

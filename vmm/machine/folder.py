@@ -45,7 +45,7 @@ class Folder(Closes):
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise HostError(f"opening the folder {path}: {error.strerror}\n  try: the path of a folder") from error
+            raise HostError(f"opening the folder {path}: {error.strerror}", hint="the path of a folder") from error
         self._writable = writable
         self._files: dict[int, int] = {}
 

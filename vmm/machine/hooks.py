@@ -126,8 +126,8 @@ def _check_size(size: int) -> None:
     number = integer(size)
     if number is None or number < 1 or number & (number - 1):
         raise UsageError(
-            f"size={size!r}: a callback is for a register of 1, 2, 4 or 8 bytes, or a span of a power of two"
-            "\n  try: platform.ports.claim or platform.mmio.claim with a device, which is told offset and size"
+            f"size={size!r}: a callback is for a register of 1, 2, 4 or 8 bytes, or a span of a power of two",
+            hint="platform.ports.claim or platform.mmio.claim with a device, which is told offset and size",
         )
 
 

@@ -49,14 +49,15 @@ from vmm.machine.unclaimed import UnclaimedAccess
 def handle(exit: Exit, platform: Platform) -> Step:
     """Serve the exit and say how to go on.
 
-    What a hook or device of the user raises goes through unchanged.
+    What a hook or device of the user raises goes through unchanged. Of an error that ends the run its text is told: the
+    post-mortem has advice of its own.
     """
     try:
         return _serve(exit, platform)
     except OutputLimit as limit:
-        return Stop(Why.OUTPUT_LIMIT, _first_line(limit), exit)
+        return Stop(Why.OUTPUT_LIMIT, limit.text, exit)
     except UnclaimedAccess as unclaimed:
-        return Stop(Why.UNCLAIMED, _first_line(unclaimed), exit)
+        return Stop(Why.UNCLAIMED, unclaimed.text, exit)
 
 
 def _refused(reason: int, cpu: int) -> str:
@@ -172,11 +173,6 @@ def _no_such_call() -> int:
     from vmm.abi.pv import KVM_ENOSYS
 
     return -KVM_ENOSYS
-
-
-def _first_line(error: Exception) -> str:
-    """What went wrong, without what to try: the post-mortem has its own advice."""
-    return str(error).splitlines()[0]
 
 
 def internal_error(exit: InternalError) -> str:

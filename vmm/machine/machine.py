@@ -306,8 +306,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         first, last = layout.REGIONS["cpus"].base, layout.cpu_block(cpus - 1).base + layout.CPU_BLOCK_SIZE
         if program.base < last and first < end:
             raise UsageError(
-                f"{_placed(program)}: region cpus is not executable, and holds stack and TSS of each vCPU to {last:#x}"
-                f"\n  try: region code, {layout.REGIONS['code'].base:#x}"
+                f"{_placed(program)}: region cpus is not executable, and holds stack and TSS of each vCPU to {last:#x}",
+                hint=f"region code, {layout.REGIONS['code'].base:#x}",
             )
         where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
         there = layout.region_at(where)
@@ -315,8 +315,8 @@ class Machine(Hooks, VirtioSlots, Closes):
             code = layout.REGIONS["code"]
             raise UsageError(
                 f"{_placed(program)}: it would start at {where:#x}, and by the boot page tables nothing can run "
-                f"in {f'region {there.name}' if there else 'a place without a name'}"
-                f"\n  try: region code, {code.base:#x}..{code.end - 1:#x}; for data, memory.write"
+                f"in {f'region {there.name}' if there else 'a place without a name'}",
+                hint=f"region code, {code.base:#x}..{code.end - 1:#x}; for data, memory.write",
             )
 
     def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
@@ -581,10 +581,11 @@ def _code(what: object) -> bytes:
         if code.startswith(b"\x7fELF"):
             from vmm.machine.raw import refusal
 
-            raise UsageError(refusal(code, "<bytes>"))
+            if why := refusal(code, "<bytes>"):
+                raise UsageError(*why)
         return code
     hint = "its text (`path.read_text()`) or code (`path.read_bytes()`)" if hasattr(what, "__fspath__") else "bytes"
-    raise UsageError(f"loading {what!r:.80}: it is neither assembly text, nor bytes, nor a Program\n  try: {hint}")
+    raise UsageError(f"loading {what!r:.80}: it is neither assembly text, nor bytes, nor a Program", hint=hint)
 
 
 def _placed(program: Program) -> str:

@@ -23,18 +23,18 @@ PT_LOAD = 1
 BOOT_SECTOR, BOOT_MARK = 512, b"\x55\xaa"
 
 
-def refusal(data: bytes, name: str) -> str:
-    """Why these bytes cannot be run as they are, and what to try; empty for what may be code."""
+def refusal(data: bytes, name: str) -> tuple[str, str] | None:
+    """(why these bytes cannot be run as they are, what to try); None for what may be code."""
     if data.startswith(ELF):
         what, hint = _elf(data, name)
-        return f"{name} is {what}, not raw code{_how()}\n  try: {hint}"
+        return f"{name} is {what}, not raw code{_how()}", hint
     for magic, what in MAGICS.items():
         if data.startswith(magic):
-            return f"{name} is {what}, not machine code"
+            return f"{name} is {what}, not machine code", ""
     if data.startswith(b"MZ") and (data[0x202:0x206] == b"HdrS" or _portable(data)):
         what = "a Linux kernel (bzImage)" if data[0x202:0x206] == b"HdrS" else "a PE file, as Windows and UEFI have it"
-        return f"{name} is {what}, not raw code{_how()}"
-    return ""
+        return f"{name} is {what}, not raw code{_how()}", ""
+    return None
 
 
 def is_text(data: bytes) -> bool:

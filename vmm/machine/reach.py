@@ -56,8 +56,8 @@ class Reach:
         slots = [(slot.gpa, slot.end) for slot in self._memory.slots if reads or not slot.readonly]
         if _covered(base, stop, slots):
             raise UsageError(
-                f"{span}: all of it is memory, so no access would come here"
-                f"\n  try: an address that no memslot holds, such as {REGIONS['scratch_mmio'].end:#x}"
+                f"{span}: all of it is memory, so no access would come here",
+                hint=f"an address that no memslot holds, such as {REGIONS['scratch_mmio'].end:#x}",
             )
         for region, kinds in (("lapic", ("kernel", "split")), ("ioapic", ("kernel",))):
             row = REGIONS[region]
@@ -83,8 +83,8 @@ class Reach:
                 slots = [(slot.gpa, slot.end) for slot in self._memory.slots if slot is not but]
                 if _covered(claim.base, claim.stop, [*slots, (gpa, stop)]):
                     raise UsageError(
-                        f"{span}: {claim.name} has {claim.base:#x}..{claim.stop - 1:#x}, and would never be called"
-                        f"\n  try: another place, or platform.mmio.release({claim.base:#x}) first"
+                        f"{span}: {claim.name} has {claim.base:#x}..{claim.stop - 1:#x}, and would never be called",
+                        hint=f"another place, or platform.mmio.release({claim.base:#x}) first",
                     )
         self._mapped(stop, span)
 
@@ -92,7 +92,8 @@ class Reach:
         if not self.anywhere and stop > self.mapped_end:
             raise UsageError(
                 f"{what}: the boot page tables end at {self.mapped_end:#x}, so a guest that has no others cannot get "
-                "there\n  try: a lower address; `machine.reach.anywhere = True` if the guest makes its own page tables"
+                "there",
+                hint="a lower address; `machine.reach.anywhere = True` if the guest makes its own page tables",
             )
 
     @property

@@ -123,7 +123,7 @@ class Runner:
             except OutputLimit as limit:
                 recent = core.recent()  # the last one was served just now; the slow way knows it without asking
                 last = recent[-1] if recent else None
-                control.finish(self, Stop(Why.OUTPUT_LIMIT, str(limit).splitlines()[0], last))
+                control.finish(self, Stop(Why.OUTPUT_LIMIT, limit.text, last))
                 return
             if type(exit) is Interrupted:
                 control.tick(self)

@@ -51,7 +51,7 @@ class Stepping:
         for runner in runners:
             runner.vcpu.complete()
             if runner.index == 0 and self.say is None and self._untold(runner.vcpu.get_sregs()):
-                raise MissingCapability(f"single-step: {RING3}\n  try: run it without, its exits are seen all the same")
+                raise MissingCapability(f"single-step: {RING3}", hint="run it without, its exits are seen all the same")
             self._look(runner)
 
     def served(self, runner: Runner, exit: Exit) -> None:

@@ -39,8 +39,8 @@ class SyscallService:
         self.status: int | None = None
         if (taken := machine.platform.ports.writer_at(ports.SYSCALL)) is not None:
             raise UsageError(
-                f"system calls of this guest are served already, by {taken.name}: nobody would ask a second folder"
-                "\n  try: the payload without --folder"
+                f"system calls of this guest are served already, by {taken.name}: nobody would ask a second folder",
+                hint="the payload without --folder",
             )
         machine.on_port_write(ports.SYSCALL, self._serve)
 

@@ -22,8 +22,8 @@ class UnclaimedAccess(VmmError):
     def __init__(self, what: str, address: int, size: int, value: int | None) -> None:
         did = "read" if value is None else f"wrote {value:#x} to"
         super().__init__(
-            f"the guest {did} {what} {address:#x} ({size} byte{'s' * (size != 1)}), which no device claims\n"
-            "  try: claim it with a callback, or run without --strict, which answers all ones and drops writes"
+            f"the guest {did} {what} {address:#x} ({size} byte{'s' * (size != 1)}), which no device claims",
+            hint="claim it with a callback, or run without --strict, which answers all ones and drops writes",
         )
         self.what, self.address, self.size, self.value = what, address, size, value
 

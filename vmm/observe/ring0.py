@@ -129,8 +129,8 @@ def _proves_usable(machine: Machine) -> None:
     machine.runners[0].vcpu.complete()
     if stop.why is not Why.EXIT_PORT or stop.code != 0:
         raise HostError(
-            f"a VM can be made, but a guest of {instructions(1)} instructions does not run to its end: {stop.text}"
-            "\n  try: `dmesg | grep -i kvm` for what the kernel says"
+            f"a VM can be made, but a guest of {instructions(1)} instructions does not run to its end: {stop.text}",
+            hint="`dmesg | grep -i kvm` for what the kernel says",
         )
 
 

@@ -201,8 +201,8 @@ class Writer:
         if not last and len(body) > self._left:
             if not self._begun:
                 raise UsageError(
-                    f"a trace of at most {self._left} bytes: its head, which has the source, takes {len(body)} alone"
-                    "\n  try: a larger --trace-limit"
+                    f"a trace of at most {self._left} bytes: its head, which has the source, takes {len(body)} alone",
+                    hint="a larger --trace-limit",
                 )
             self._full = True
             self.dropped += isinstance(record, Exited)

@@ -17,7 +17,7 @@ import errno
 import os
 from dataclasses import dataclass
 
-from vmm.errors import HostError, KvmCallError, VmmError
+from vmm.errors import HostError, KvmCallError, VmmError, advised
 from vmm.observe.hostfiles import HostFiles
 from vmm.observe.node import Node, look_at_node, user_name
 from vmm.observe.setting import Setting, look
@@ -48,28 +48,34 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Unusable:
-    """`error` is what stopped us, `reason` its first line, `hints` what to try, best first."""
+    """`error` is what stopped us, `reason` its text, `hints` what to try, best first."""
 
     error: VmmError
     reason: str
     hints: tuple[str, ...]
     found: Surroundings
 
+    def __str__(self) -> str:
+        return advised(self.reason, *self.hints)
+
+    @property
+    def one_line(self) -> str:
+        """The same without a break."""
+        return advised(self.reason, *self.hints, by="; try: ")
+
 
 def why_unusable(error: VmmError, path: str = DEVICE, files: HostFiles | None = None) -> Unusable:
     """Explain `error`, which using the device at `path` gave."""
     files = files or HostFiles()
     found = Surroundings(look_at_node(path), look(files), files.device_number(), user_name(os.getuid()), files.udev())
-    reason, _, generic = str(error).partition("\n  try: ")
-    return Unusable(error, reason, hints(error, found) or ((generic,) if generic else ()), found)
+    return Unusable(error, error.text, hints(error, found) or ((error.hint,) if error.hint else ()), found)
 
 
 def message(error: VmmError) -> str:
     """The whole message of an error for a person; where the device could not be opened, with doctor's advice."""
     if not isinstance(error, KvmCallError) or error.call != "open":
         return str(error)
-    found = why_unusable(error)
-    return "\n  try: ".join((found.reason, *found.hints))
+    return str(why_unusable(error))
 
 
 def hints(error: VmmError, found: Surroundings) -> tuple[str, ...]:

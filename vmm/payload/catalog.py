@@ -82,7 +82,7 @@ def find(name: str) -> Payload:
         return Payload(base, name, "", _header_of(code, name), code=code)
     from vmm.base.names import unknown
 
-    raise UsageError(f"{unknown('payload', name, shipped())}\n  try: `pyvmm list`, or the path of an .asm or .bin file")
+    raise UsageError(unknown("payload", name, shipped()), hint="`pyvmm list`, or the path of an .asm or .bin file")
 
 
 def _exists(file: str) -> bool:
@@ -123,8 +123,8 @@ def _raw(file: str) -> bytes:
         if is_text(code):
             copy = f"cp {file} {os.path.basename(file)}"
             raise UsageError(
-                f"{file} is text, and without the suffix .asm it would run as machine code"
-                f"\n  try: `{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code"
+                f"{file} is text, and without the suffix .asm it would run as machine code",
+                hint=f"`{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code",
             )
     return code
 
@@ -134,7 +134,7 @@ def _refuse(data: bytes, file: str) -> None:
     from vmm.machine.raw import refusal
 
     if why := refusal(data, file):
-        raise UsageError(why)
+        raise UsageError(*why)
 
 
 def _read(file: str, limit: int, what: str, *, known: Callable[[bytes, str], None] | None = None) -> bytes:

@@ -126,7 +126,7 @@ def parse(text: str, file: str) -> Header:
             try:
                 header = _READERS[name](header, value.strip())
             except (ValueError, UsageError) as error:
-                raise PayloadError(str(error), file=file, line=number, text=line.rstrip()) from error
+                raise PayloadError(str(error), file=file, line=number, row=line.rstrip()) from error
         elif stripped and (meant := _meant(key, colon)):
             notes.append(f"{file}:{number}: `{stripped}` is a comment: {meant}")
     for number, stripped in _below(lines, code):

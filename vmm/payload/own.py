@@ -38,7 +38,7 @@ def load(asm: str) -> ModuleType | None:
         tree = ast.parse(text, file)
     except SyntaxError as error:
         line, shown = error.lineno or 0, (error.text or "").rstrip()
-        raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, text=shown) from error
+        raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, row=shown) from error
     except (OSError, ValueError) as error:
         raise PayloadError(f"reading the host half: {getattr(error, 'strerror', None) or error}", file=file) from error
     if not any(isinstance(each, ast.FunctionDef) and each.name in HOOKS and each.args.args for each in tree.body):
@@ -85,4 +85,4 @@ class Blamed:
         lines = [each for each in traceback.extract_tb(trace) if Path(each.filename).absolute() == self._path]
         line, text = (lines[-1].lineno or 0, lines[-1].line or "") if lines else (0, "")
         said = f"{self._doing}: {type(error).__name__}: {error}"
-        raise PayloadError(said, file=self._file, line=line, text=text) from error
+        raise PayloadError(said, file=self._file, line=line, row=text) from error

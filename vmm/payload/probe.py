@@ -177,14 +177,14 @@ def _meant(word: str, every: list[Target]) -> set[str]:
         return {target.name for target in proven}
     path = shipped().get(word.strip().lower())
     if path is not None and path.parent.name == "api":
-        raise UsageError(f"{word} is a topic of the KVM API\n  try: `pyvmm probe --api {word}`")
+        raise UsageError(f"{word} is a topic of the KVM API", hint=f"`pyvmm probe --api {word}`")
     if word in shipped():
         raise UsageError(f"payload {word} proves no feature; `pyvmm run {word}` runs it")
     payloads = dict.fromkeys(target.payload.name for target in every if target.payload)
     known = [*by_name.values(), *(name for name in payloads if name.upper() not in by_name)]
     plain = names.strip_prefix(word, "KVM_FEATURE_")
     raise UsageError(
-        f"{names.unknown('paravirtual feature or payload of one', plain, known)}\n  try: `pyvmm explain` lists them"
+        names.unknown("paravirtual feature or payload of one", plain, known), hint="`pyvmm explain` lists them"
     )
 
 

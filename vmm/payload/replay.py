@@ -246,7 +246,8 @@ def _impossible(exit: Exit) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    text = error.text if isinstance(error, VmmError) else str(error)
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _words(step: Step) -> str:

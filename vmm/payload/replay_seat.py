@@ -154,7 +154,7 @@ class Seat:
             else:
                 bus.claim_writes(claim.base, claim.size, "the record", self._accepted)
         except UsageError as error:
-            raise self._refuse(str(error).splitlines()[0]) from error
+            raise self._refuse(error.text) from error
 
     def _recorded(self, _offset: int, size: int) -> int:
         """The next `size` bytes of the recorded answer."""

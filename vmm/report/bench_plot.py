@@ -22,7 +22,7 @@ def check(name: str) -> None:
     if Path(name).suffix.lower() not in KINDS:
         raise UsageError(f"--plot {name}: the file's name ends in {', '.join(KINDS[:-1])} or {KINDS[-1]}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib\n  try: `pip install 'pyvmm[plot]'`")
+        raise UsageError("--plot needs matplotlib", hint="`pip install 'pyvmm[plot]'`")
 
 
 def draw(document: dict[str, Any], name: str, file: BinaryIO) -> None:

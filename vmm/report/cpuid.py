@@ -157,8 +157,8 @@ def parse_value(word: str) -> int:
         value = int(digits or "0", 16 if plain.startswith("0x") else 10) if len(digits) <= LONGEST else 1 << 32
     else:
         hexadecimal = re.fullmatch(r"([0-9a-f]+)h?", plain)
-        hint = f"\n  try: 0x{hexadecimal[1]}, if it is hexadecimal" if hexadecimal else ""
-        raise UsageError(f"'{one_line(word)[:40]}' is no number; write 0x01007afb or 16808699{hint}")
+        hint = f"0x{hexadecimal[1]}, if it is hexadecimal" if hexadecimal else ""
+        raise UsageError(f"'{one_line(word)[:40]}' is no number; write 0x01007afb or 16808699", hint)
     if value >> 32:
         raise UsageError(f"{one_line(word)[:40]} does not fit in 32 bits, and a CPUID register has no more")
     return value

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from vmm.abi import caps, pv
+from vmm.errors import advised
 from vmm.observe.hostfiles import PARAMETERS
 from vmm.observe.setting import Setting
 from vmm.observe.unusable import Unusable
@@ -105,8 +106,7 @@ def text(doc: Document, *, everything: bool = False) -> str:
     lines = [f"KVM is {'usable' if doc['usable'] else 'not usable'}: {doc['reason']}"]
     if doc["usable"] and not everything:
         return "\n".join([*lines, *aligned(_short(doc))]) + "\n"
-    lines += [f"  try: {hint}" for hint in doc["hints"]]
-    lines += ["", "Host", *aligned(_host_rows(doc))]
+    lines = [advised(lines[0], *doc["hints"]), "", "Host", *aligned(_host_rows(doc))]
     if doc["usable"]:
         ring0, hypercall = doc["ring0"], doc["hypercall"]
         lines += ["", f"Ring 0: {ring0['kind']}", *_fold(f"  {ring0['evidence']}", 2)]

@@ -85,8 +85,8 @@ def find(word: str, proofs: Mapping[str, Payload]) -> Topic:
         return constant
     known = [topic.name for topic in every]
     raise UsageError(
-        f"{names.unknown('paravirtual feature, MSR of KVM, hypercall or constant', word, [*known, *constants()])}\n"
-        "  try: `pyvmm explain` lists them"
+        names.unknown("paravirtual feature, MSR of KVM, hypercall or constant", word, [*known, *constants()]),
+        hint="`pyvmm explain` lists them",
     )
 
 

@@ -129,7 +129,7 @@ class _Reader:
         self.file = file
 
     def wrong(self, what: str) -> UsageError:
-        return UsageError(f"{self.file}: {one_line(what)}\n  try: `pyvmm probe --json > FILE` writes what is needed")
+        return UsageError(f"{self.file}: {one_line(what)}", hint="`pyvmm probe --json > FILE` writes what is needed")
 
     def typed(self, value: object, kind: type | tuple[type, ...], where: str) -> Any:
         kinds = kind if isinstance(kind, tuple) else (kind,)

@@ -20,8 +20,8 @@ class OutputLimit(VmmError):
 
     def __init__(self, limit: int) -> None:
         super().__init__(
-            f"the guest wrote more than {limit:,} bytes of output\n"
-            "  try: a higher output limit, if so much is meant; else look for the loop that writes"
+            f"the guest wrote more than {limit:,} bytes of output",
+            hint="a higher output limit, if so much is meant; else look for the loop that writes",
         )
         self.limit = limit
 

@@ -167,7 +167,7 @@ class VirtioSlots:
     def _virtio_failed(self, error: BaseException) -> None:
         """What a device's thread raised ends the run, as it would on a vCPU's thread."""
         if isinstance(error, OutputLimit):
-            stop = Stop(Why.OUTPUT_LIMIT, str(error).splitlines()[0])
+            stop = Stop(Why.OUTPUT_LIMIT, error.text)
         else:
             stop = Stop(Why.INTERRUPTED, f"a virtio device failed: {type(error).__name__}: {error}")
         self.conductor.end(None, stop)

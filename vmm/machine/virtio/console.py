@@ -46,8 +46,8 @@ class VirtioConsole:
         with self._lock:
             if len(self._input) + len(data) > PENDING:
                 raise UsageError(
-                    f"input for {self.name}: {len(self._input)} bytes wait, and {PENDING} is the most\n"
-                    "  try: wait until the guest has read some"
+                    f"input for {self.name}: {len(self._input)} bytes wait, and {PENDING} is the most",
+                    hint="wait until the guest has read some",
                 )
             self._input += data
         self.wake(RECEIVE)

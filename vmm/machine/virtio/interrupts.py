@@ -57,7 +57,7 @@ class Interrupts:
         gsi = FIRST_PIN + self._pins
         if gsi >= IOAPIC_PINS:
             raise UsageError(
-                f"the IOAPIC has {IOAPIC_PINS - FIRST_PIN} pins for devices, and all are taken\n  try: irqchip=split"
+                f"the IOAPIC has {IOAPIC_PINS - FIRST_PIN} pins for devices, and all are taken", hint="irqchip=split"
             )
         self._pins += 1
         return self._irqfd(gsi) if events else lambda: self._pulse(gsi)
