@@ -28,9 +28,6 @@ TABLES = {"paging32": "directory32", "pae": "pointers_pae", "long": "level4"}  #
 WINDOWS = {"paging32": 0x400000, "pae": 0x400000, "long": 0x8000400000}
 CLIMBS = {"paging32": 1, "pae": 2, "long": 3}  # PARAM_climb that ends there; the first three are on the way of each
 CLIMB_ALL = 4
-CODE = {16: 0x08, 32: 0x10, 64: 0x18}  # selectors as in the .asm
-FLAT, DATA16 = 0x20, 0x28
-MARKER = 0x600D
 GDT_SIZE = 6 * 8
 STATISTIC = "insn_emulation"
 
@@ -68,15 +65,16 @@ class Evidence:
     by_registers: Way
     by_guest: Way
     emulated: int | None
+    marker: int  # behind the page tables
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
     registers: dict[str, Way] = {}
-    emulated: int | None = None
+    emulated, marker = None, 0
     for mode in MODES:
         with lab.guest(params={"climb": 0}) as guest:
             before = _emulated(guest) if mode == "real" else None
-            registers[mode] = _run(guest, mode)[mode]
+            registers[mode], marker = _run(guest, mode)[mode], guest.constant("MARKER")
             if before is not None:
                 emulated = (_emulated(guest) or 0) - before
     climbed: dict[str, Way] = {}
@@ -85,7 +83,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
         climbed |= {name: found[name] for name in MODES if name == mode or (mode == "long" and name not in CLIMBS)}
     if not any(climbed[mode].ended for mode in CLIMBS):
         climbed = _climb(lab, CLIMB_ALL)
-    return {NAMES[mode]: judge(Evidence(mode, registers[mode], climbed[mode], emulated)) for mode in MODES}
+    return {NAMES[mode]: judge(Evidence(mode, registers[mode], climbed[mode], emulated, marker)) for mode in MODES}
 
 
 def _climb(lab: Lab, climb: int) -> dict[str, Way]:
@@ -110,8 +108,8 @@ def _run(guest: Guest, start: str) -> dict[str, Way]:
         vcpu,
         start,
         entry,
-        code=CODE[bits],
-        data=DATA16 if bits == 16 else FLAT,
+        code=guest.constant(f"CODE{bits}"),
+        data=guest.constant("DATA16" if bits == 16 else "FLAT"),
         base=base,
         cr3=guest.symbol(TABLES[start]) if start in TABLES else 0,
         gdt=Table(guest.symbol("gdt"), GDT_SIZE - 1),
@@ -152,7 +150,7 @@ def judge(evidence: Evidence) -> Finding:
         )
         return Finding(Verdict.INERT, text, numbers)
     for way, each in (("by registers", registers), ("by the guest", climbed)):
-        text = _wrong(mode, each)
+        text = _wrong(mode, each, evidence.marker)
         if text:
             return Finding(Verdict.BROKEN, f"entered {way}: {text}", numbers)
     summary = f"entered by registers and by the guest itself: PUSH takes {registers.seen.push} bytes"
@@ -176,7 +174,7 @@ def _shown(way: Way) -> str:
     return shown or way.ended or "nothing"
 
 
-def _wrong(mode: str, way: Way) -> str:
+def _wrong(mode: str, way: Way, marker: int) -> str:
     seen, row = way.seen, MODES[mode]
     if seen.push is None or seen.cr0 is None or seen.cr4 is None or seen.efer is None:
         return way.ended or "the guest did not come there"
@@ -189,7 +187,7 @@ def _wrong(mode: str, way: Way) -> str:
     ):
         if got & mask != want & mask:
             return f"{name} is {got:#x}, and of {int(mask):#x} it should have {want & int(mask):#x}"
-    if row.paging and seen.window != MARKER:
+    if row.paging and seen.window != marker:
         found = "nothing" if seen.window is None else f"{seen.window:#x}"
-        return f"behind the page tables it read {found}, and {MARKER:#x} is there"
+        return f"behind the page tables it read {found}, and {marker:#x} is there"
     return ""

@@ -5,15 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from vmm.machine.layout import REGIONS
 from vmm.payload.compare import compare, results
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("ipi", "ipi_nmi", "ipi_init_sipi")
-TABLE = REGIONS["data"].base + 0x4000
-CPUS = 4
+HALF = 4  # words of a row are of the vector, as many of NMIs: one of each vCPU
 
 # What each IPI of the .asm adds to the counts of the vector, by vCPU; None: one of vCPU 1 and 2, whichever.
 FIXED: tuple[tuple[str, tuple[int, ...] | None], ...] = (
@@ -46,8 +44,8 @@ def prove(lab: Lab) -> dict[str, Finding]:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         run_to_pass(guest)
-        found = results(guest)
-        rows = [guest.machine.memory.unpack("8Q", TABLE + 64 * n) for n in range(min(found["sent"], 16))]
+        found, table = results(guest), guest.constant("TABLE")
+        rows = [guest.machine.memory.unpack("8Q", table + 64 * n) for n in range(min(found["sent"], 16))]
         return Evidence(found, tuple(tuple(row) for row in rows))
 
 
@@ -60,13 +58,13 @@ def judge(seen: Evidence) -> dict[str, Finding]:
         return dict.fromkeys(FEATURES, Finding(Verdict.BROKEN, f"{len(added)} IPIs were sent, and there are 10"))
     vectors = [*zip((*FIXED, LAST), (*added[: len(FIXED)], added[-1]), strict=True)]
     nmis = [*zip(NMI, added[len(FIXED) : -1], strict=True)]
-    numbers = {what: _text(row[:CPUS]) for (what, _), row in vectors}
-    wrong = [what for (what, want), row in vectors if row[CPUS:] != (0,) * CPUS or not _right(row[:CPUS], want)]
+    numbers = {what: _text(row[:HALF]) for (what, _), row in vectors}
+    wrong = [what for (what, want), row in vectors if row[HALF:] != (0,) * HALF or not _right(row[:HALF], want)]
     ipi = _finding(
         wrong, numbers, "fixed and lowest priority; by id, logical id, shorthand, broadcast and the self MSR"
     )
-    numbers = {what: _text(row[CPUS:]) for (what, _), row in nmis}
-    wrong = [what for (what, want), row in nmis if row[:CPUS] != (0,) * CPUS or row[CPUS:] != want]
+    numbers = {what: _text(row[HALF:]) for (what, _), row in nmis}
+    wrong = [what for (what, want), row in nmis if row[:HALF] != (0,) * HALF or row[HALF:] != want]
     nmi = _finding(wrong, numbers, "an NMI to one, and to all others")
     summary = "a start-up IPI alone is ignored; after INIT the vCPU starts at its page, in real mode"
     init = compare(seen.results, {"sipi_alone": 0, "started": 1, "real_mode": 0}, summary)

@@ -16,18 +16,18 @@ from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("lapic_timer_oneshot", "lapic_timer_periodic", "lapic_timer_deadline")
 PERIODS = 5
-LONG = 0xFFFFFFFF  # the largest initial count; as in the .asm
 EARLY = 0.95  # of the time asked for: the TSC frequency that KVM tells is rounded
 ADVANCE_NS = 5000  # KVM may start on a deadline interrupt this much before it (lapic_timer_advance's limit)
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """The guest's results by name; the parameters `ticks` (ns); its TSC in kHz."""
+    """The guest's results by name; the parameters `ticks` (ns); its TSC in kHz; the count that it watches from (ns)."""
 
     results: dict[str, int]
     ticks: int
     tsc_khz: int
+    long: int
 
     @property
     def expected(self) -> int:
@@ -42,7 +42,8 @@ def prove(lab: Lab) -> dict[str, Finding]:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         run_to_pass(guest)
-        return Evidence(results(guest), guest.params["ticks"], guest.machine.runners[0].vcpu.get_tsc_khz())
+        khz = guest.machine.runners[0].vcpu.get_tsc_khz()
+        return Evidence(results(guest), guest.params["ticks"], khz, guest.constant("LONG"))
 
 
 def judge(seen: Evidence) -> dict[str, Finding]:
@@ -52,7 +53,7 @@ def judge(seen: Evidence) -> dict[str, Finding]:
 def _once(seen: Evidence) -> Finding:
     wanted: dict[str, Wanted] = {
         "once": 1,
-        "counting": range(1, LONG + 1),
+        "counting": range(1, seen.long + 1),
         "once_left": 0,
         "once_ticks": AtLeast(int(seen.expected * EARLY)),
     }

@@ -13,14 +13,14 @@ from vmm.abi.ports import DELAY
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm import memory as host
 from vmm.machine.layout import REGIONS
-from vmm.machine.machine import Machine
 from vmm.machine.memory import GuestMemory, Memslot
 from vmm.payload.ending import run_to_pass
+from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("memslots", "readonly_slots", "aliased_slots", "moved_slots")
-PAGE, PLACE, PLACES = 0x1000, 0x10000, 8
+PAGE, PLACES = 0x1000, 8
 NOBODY = 0x5A5A5A5A  # what the device in the holes answers to each read of 4 bytes
 HOLE_ANSWER = NOBODY << 32 | NOBODY
 FIRST, SECOND, LAST, BESIDE = 0x1111_0001, 0x1111_0002, 0xAAAA_AAAA, 0xBBBB_BBBB
@@ -95,19 +95,20 @@ def resize_refused(memory: GuestMemory, slot: Memslot) -> str:
     return "accepted"
 
 
-def lay_out(machine: Machine, base: int) -> Memslot:
+def lay_out(guest: Guest, base: int) -> Memslot:
     """The slots of the lesson; the one that will be changed."""
-    memory = machine.memory
+    memory = guest.machine.memory
+    place = guest.constant("PLACE")
     slot = memory.add(base, 2 * PAGE)
     memory.add(base + 2 * PAGE, PAGE)
-    memory.add(base + PLACE, PAGE, readonly=True)
+    memory.add(base + place, PAGE, readonly=True)
     page = host.Mapping(PAGE)
-    memory.add(base + 2 * PLACE, PAGE, mapping=page)
-    memory.add(base + 3 * PLACE, PAGE, mapping=page)
+    memory.add(base + 2 * place, PAGE, mapping=page)
+    memory.add(base + 3 * place, PAGE, mapping=page)
     memory.write_u64(base, FIRST)
     memory.write_u64(base + PAGE, SECOND)
     memory.write(base + 2 * PAGE - 4, struct.pack("<II", LAST, BESIDE))
-    memory.write_u64(base + PLACE, ROM)
+    memory.write_u64(base + place, ROM)
     return slot
 
 
@@ -115,34 +116,35 @@ def prove(lab: Lab) -> dict[str, Finding]:
     base = lab.param("base")
     with lab.guest() as guest:
         machine = guest.machine
-        slot = lay_out(machine, base)
-        guest.open_to_ring3(base, PLACES * PLACE)
+        slot, place = lay_out(guest, base), guest.constant("PLACE")
+        guest.open_to_ring3(base, PLACES * place)
         guest.open_to_ring3(REGIONS["results"].base)
         slots = len(machine.memory.slots)
-        holes, rom_writes = Holes(), []
+        holes, rom_writes = Holes(place), []
         mmio = machine.platform.mmio
-        mmio.claim_reads(base, PLACES * PLACE, "holes", holes.read)
-        mmio.claim_writes(base, PLACES * PLACE, "read-only memory", lambda _at, _size, value: rom_writes.append(value))
-        changer = Changer(machine.memory, slot, base + 4 * PLACE)
+        mmio.claim_reads(base, PLACES * place, "holes", holes.read)
+        mmio.claim_writes(base, PLACES * place, "read-only memory", lambda _at, _size, value: rom_writes.append(value))
+        changer = Changer(machine.memory, slot, base + 4 * place)
         machine.on_port_write(DELAY, changer.ask)
         try:
             run_to_pass(guest)
         finally:
             changer.close()
         read = {name: guest[name] for name in guest.header.results}
-        rom = machine.memory.read_u64(base + PLACE)
+        rom = machine.memory.read_u64(base + place)
         return judge(Evidence(read, holes.reads, holes.rom_reads, tuple(rom_writes), rom, changer.resize, slots))
 
 
 class Holes:
     """Answers reads that exit with NOBODY in every 4 bytes; counts them, and those of read-only memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: int) -> None:
+        self.place = place
         self.reads = self.rom_reads = 0
 
     def read(self, offset: int, size: int) -> int:
         self.reads += 1
-        self.rom_reads += offset // PLACE == 1
+        self.rom_reads += offset // self.place == 1
         return HOLE_ANSWER & (1 << 8 * size) - 1
 
 

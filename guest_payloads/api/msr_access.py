@@ -22,7 +22,6 @@ INVAL, UNKNOWN, FILTER = (
 )
 STAR_VALUE, LSTAR_VALUE = 0x0013000800000000, 0x123456789ABC  # what the host sets
 LSTAR_ANSWER, UNKNOWN_ANSWER = 0xFEDCBA9876543210, 0x1122334455667788  # what pyvmm gives in KVM's place
-WRITTEN = 0x5A5A
 Results = Mapping[str, int]
 Seen = tuple[str, int, int, int]  # "read" or "write", the MSR, the reason, the value written
 
@@ -54,6 +53,7 @@ class Exits:
     results: Results
     seen: tuple[Seen, ...]
     unknown: int
+    written: int
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
@@ -125,7 +125,7 @@ def _exits(lab: Lab) -> Exits:
         machine.platform.msr_writes[unknown] = lambda value: True
 
     unknown = lab.param("unknown")
-    return Exits(_guest(lab, prepare), tuple(seen), unknown)
+    return Exits(_guest(lab, prepare), tuple(seen), unknown, lab.constant("WRITTEN"))
 
 
 def judge_partial(evidence: Partial) -> Finding:
@@ -193,8 +193,10 @@ def judge_exits(evidence: Exits) -> Finding:
             f"of {len(wanted)} exits {len(came)} came: not as it should be is the {what} of {msr:#x}, reason {reason}"
         )
         return Finding(Verdict.BROKEN, text, numbers)
-    if evidence.seen[2][3] != WRITTEN:
-        return Finding(Verdict.BROKEN, f"the exit has {evidence.seen[2][3]:#x}, the guest wrote {WRITTEN:#x}", numbers)
+    if evidence.seen[2][3] != evidence.written:
+        return Finding(
+            Verdict.BROKEN, f"the exit has {evidence.seen[2][3]:#x}, the guest wrote {evidence.written:#x}", numbers
+        )
     for name, value, wanted_gp in (("star", STAR_VALUE, 0), ("lstar", LSTAR_ANSWER, 0), ("unknown", UNKNOWN_ANSWER, 0)):
         if (results[name], results[f"{name}_gp"]) != (value, wanted_gp):
             return Finding(Verdict.BROKEN, f"{name} reads {results[name]:#x}, and should be {value:#x}", numbers)

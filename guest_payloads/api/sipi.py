@@ -13,7 +13,6 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("smp_by_sipi",)
-CPUS, ROWS = 0x10, 0x1000  # offsets in region data, as in the .asm
 START_CS = REGIONS["trampoline"].base >> 4
 
 
@@ -41,12 +40,12 @@ class Evidence:
 
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:
-        data, memory = REGIONS["data"].base, guest.machine.memory
+        memory, at = guest.machine.memory, guest.constant("ROWS")
         cpus = len(guest.machine.runners)
-        memory.pack("Q", data + CPUS, cpus)
+        memory.pack("Q", guest.constant("CPUS"), cpus)
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         run_to_pass(guest)
-        rows = [memory.unpack("HHII", data + ROWS + 16 * index) for index in range(1, cpus)]
+        rows = [memory.unpack("HHII", at + 16 * index) for index in range(1, cpus)]
         started = tuple(Started(*row) for row in rows)
         return judge(Evidence(guest["before"], guest["after_init"], guest["arrived"], guest["again"], cpus, started))
 

@@ -6,16 +6,19 @@
 
 %include "results.inc"
 
+START  = 0x123456789
+FACTOR = 13
+
 start:
     xor   r12d, r12d
     mov   ecx, PARAM_exits
-    mov   rbx, 0x123456789
+    mov   rbx, START
 next:
     lea   rdx, [rbx + rcx * 8]
     mov   r9, rsp
     out   DELAY_PORT, al
     add   r12, rbx                        ; what the host made of it
-    imul  rbx, rbx, 13
+    imul  rbx, rbx, FACTOR
     add   rbx, rcx
     dec   ecx
     jnz   next

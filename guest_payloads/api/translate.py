@@ -17,7 +17,6 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("translate",)
-LIST = REGIONS["data"].base
 _ROW = struct.Struct("<QQQ")
 POOL = REGIONS["data"].base + 0x10000  # pages for tables: by level, 3 (PDPT) to 1
 PAGES = {3: 2, 2: 3, 1: 4}
@@ -150,10 +149,10 @@ def _readable(found: Translation) -> bool:
 
 def _read(guest: Guest, addresses: list[int]) -> dict[int, int | None]:
     """What the guest itself reads there; None for a page fault."""
-    memory = guest.machine.memory
-    memory.write(LIST, b"".join(_ROW.pack(va, 0, 0) for va in addresses) + bytes(8))
+    memory, place = guest.machine.memory, guest.constant("LIST")
+    memory.write(place, b"".join(_ROW.pack(va, 0, 0) for va in addresses) + bytes(8))
     run_to_pass(guest)
-    rows = _ROW.iter_unpack(memory.read(LIST, _ROW.size * guest["read"]))
+    rows = _ROW.iter_unpack(memory.read(place, _ROW.size * guest["read"]))
     return {va: None if faulted else value for va, value, faulted in rows}
 
 

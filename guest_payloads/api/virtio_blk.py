@@ -11,7 +11,6 @@ from pathlib import Path
 
 from vmm.abi import virtio
 from vmm.abi.virtio import SECTOR
-from vmm.machine.layout import REGIONS
 from vmm.payload.drivers import AGREED, Driver, driver, feature_refusals, wrong
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
@@ -21,7 +20,6 @@ FEATURES = ("virtio_blk",)
 SECTORS = 8
 BEFORE = b"".join(bytes([0x30 + n]) * SECTOR for n in range(SECTORS))  # sector n is full of the digit n
 AFTER = BEFORE[: 2 * SECTOR] + b"\xa5" * (2 * SECTOR) + BEFORE[4 * SECTOR :]
-READ, NAME = (REGIONS["data"].base + offset for offset in (0x1000, 0x1800))  # as in the .asm
 REQUESTS = ("read", "write", "flush", "name", "beyond", "unknown")
 OK, IOERR, UNSUPP = virtio.VIRTIO_BLK_S_OK, virtio.VIRTIO_BLK_S_IOERR, virtio.VIRTIO_BLK_S_UNSUPP
 STATUSES = (OK, OK, OK, OK, IOERR, UNSUPP)
@@ -68,8 +66,8 @@ def gather(lab: Lab, *, readonly: bool = False) -> Evidence:
             results["capacity"],
             tuple(results[name] for name in REQUESTS),
             results["length"],
-            guest.machine.memory.read(READ, SECTOR),
-            guest.machine.memory.read(NAME, virtio.VIRTIO_BLK_ID_BYTES).rstrip(b"\0"),
+            guest.machine.memory.read(guest.constant("READ"), SECTOR),
+            guest.machine.memory.read(guest.constant("NAME"), virtio.VIRTIO_BLK_ID_BYTES).rstrip(b"\0"),
             path.read_bytes(),
             disk.device.flushes,
         )

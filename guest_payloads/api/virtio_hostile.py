@@ -16,9 +16,7 @@ from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("virtio_hostile",)
 DATA = REGIONS["data"]
-OUTCOME = DATA.base + 0x3000  # as in the .asm
-TARGET = (DATA.base + 0x1000, 0x800)  # the buffers of the attacks
-REST = (DATA.base + 0x4000, DATA.size - 0x4000)  # nobody's
+OUTCOMES = 0x1000  # bytes from OUTCOME on
 HONEST = 32
 NEEDS_RESET = virtio.VIRTIO_CONFIG_S_NEEDS_RESET
 _ROW = struct.Struct("<4I")
@@ -72,13 +70,18 @@ class Evidence:
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:
         memory = guest.machine.memory
-        kept = {base: os.urandom(size) for base, size in (TARGET, REST)}
+        buffer, outcome = guest.constant("BUFFER"), guest.constant("OUTCOME")
+        nobodys = outcome + OUTCOMES
+        kept = {
+            buffer: os.urandom(guest.constant("HONEST") - buffer),  # where the attacks would write
+            nobodys: os.urandom(DATA.end - nobodys),
+        }
         for base, data in kept.items():
             memory.write(base, data)
         device = guest.machine.add_virtio_rng()
         run_to_pass(guest)
         rows = min(guest["attacks"], len(ATTACKS))
-        came = tuple(Came(*_ROW.unpack(memory.read(OUTCOME + i * _ROW.size, _ROW.size))) for i in range(rows))
+        came = tuple(Came(*_ROW.unpack(memory.read(outcome + i * _ROW.size, _ROW.size))) for i in range(rows))
         changed = sum(
             a != b for base, data in kept.items() for a, b in zip(data, memory.read(base, len(data)), strict=True)
         )

@@ -26,6 +26,11 @@ QUEUE  = DATA_BASE
 FIRST  = DATA_BASE + 0x1000               ; three buffers, which the host half reads
 SECOND = DATA_BASE + 0x1100
 THIRD  = DATA_BASE + 0x1200
+FIRST_SIZE   = 64
+SECOND_SIZE  = 16                         ; of its first part; the rest is further on
+REST_OFFSET  = 0x80
+REST_SIZE    = 48
+THIRD_SIZE   = 32
 
 start:
     mov   r12d, VIRTIO_MMIO_BASE
@@ -110,15 +115,15 @@ refused:
 .p2align 3
 first:
     .quad FIRST
-    .long 64, VRING_DESC_F_WRITE
+    .long FIRST_SIZE, VRING_DESC_F_WRITE
 second:                                   ; one chain of two buffers
     .quad SECOND
-    .long 16, VRING_DESC_F_WRITE
-    .quad SECOND + 0x80
-    .long 48, VRING_DESC_F_WRITE
+    .long SECOND_SIZE, VRING_DESC_F_WRITE
+    .quad SECOND + REST_OFFSET
+    .long REST_SIZE, VRING_DESC_F_WRITE
 third:
     .quad THIRD
-    .long 32, VRING_DESC_F_WRITE
+    .long THIRD_SIZE, VRING_DESC_F_WRITE
 
 %include "idt.inc"
 %include "virtio.inc"

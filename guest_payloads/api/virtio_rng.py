@@ -7,15 +7,14 @@ import os
 from dataclasses import dataclass, field
 
 from vmm.abi import virtio
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
 from vmm.payload.drivers import AGREED, Driver, driver, feature_refusals, wrong
 from vmm.payload.ending import run_to_pass
+from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("virtio_rng",)
-PLACES = ((0x1000, 64), (0x1100, 16), (0x1180, 48), (0x1200, 32))  # offset in region data, size: as in the .asm
 LENGTHS = (64, 64, 32)  # of the three chains
 KICKS, INTERRUPTS = 3, 1
 LATE = 1  # the third buffer is polled, and callbacks go on again right after it
@@ -46,13 +45,20 @@ class Source:
         return data
 
 
+def _places(guest: Guest) -> list[tuple[int, int]]:
+    """Address and size of each buffer, in the order of the chains; the second has two."""
+    at = guest.constant
+    rest = at("SECOND") + at("REST_OFFSET"), at("REST_SIZE")
+    first, second, third = ((at(name), at(f"{name}_SIZE")) for name in ("FIRST", "SECOND", "THIRD"))
+    return [first, second, rest, third]
+
+
 def prove(lab: Lab) -> Finding:
     source = Source()
     with lab.guest() as guest:
         device = guest.machine.add_virtio_rng(source)
         run_to_pass(guest)
-        base = REGIONS["data"].base
-        found = b"".join(guest.machine.memory.read(base + offset, size) for offset, size in PLACES)
+        found = b"".join(guest.machine.memory.read(*place) for place in _places(guest))
         results = guest.results
         return judge(
             Evidence(

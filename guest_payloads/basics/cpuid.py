@@ -10,11 +10,8 @@ from __future__ import annotations
 import struct
 
 from vmm.abi.cpuid import CpuidEntry
-from vmm.machine.layout import REGIONS
 from vmm.payload.guest import Guest
 
-QUERIES = REGIONS["data"].base
-ANSWERS = QUERIES + 0x8000
 END = 0xFFFFFFFF
 
 
@@ -25,14 +22,14 @@ def expected(guest: Guest) -> list[CpuidEntry]:
 def setup(guest: Guest) -> None:
     entries = expected(guest)
     pairs = [number for entry in entries for number in (entry.function, entry.index)]
-    guest.machine.memory.write(QUERIES, struct.pack(f"<{len(pairs) + 1}I", *pairs, END))
+    guest.machine.memory.write(guest.constant("QUERIES"), struct.pack(f"<{len(pairs) + 1}I", *pairs, END))
 
 
 def check(guest: Guest) -> None:
     entries = expected(guest)
     guest.equal("the number of leaves", guest["leaves"], len(entries))
     for number, entry in enumerate(entries):
-        got = guest.machine.memory.unpack("IIII", ANSWERS + 16 * number)
+        got = guest.machine.memory.unpack("IIII", guest.constant("ANSWERS") + 16 * number)
         want = (entry.eax, entry.ebx, entry.ecx, entry.edx)
         guest.expect(
             got == want,

@@ -8,8 +8,6 @@ from vmm.abi.x86 import EFER
 from vmm.machine.layout import REGIONS
 from vmm.payload.guest import Guest
 
-LSTAR_VALUE = 0x123456789A0
-
 
 def number(name: str) -> int:
     row = msrs.find(name)
@@ -18,8 +16,8 @@ def number(name: str) -> int:
 
 
 def check(guest: Guest) -> None:
-    data = REGIONS["data"].base
-    guest.equal("LSTAR", guest["lstar"], LSTAR_VALUE)
+    data, lstar = REGIONS["data"].base, guest.constant("LSTAR_VALUE")
+    guest.equal("LSTAR", guest["lstar"], lstar)
     guest.equal("GS_BASE", guest["gs_base"], data)
     guest.equal("a load through GS", guest["through_gs"], 0x5A5AA5A5)
     wanted = int(EFER.LME | EFER.LMA | EFER.SCE | EFER.NX)
@@ -28,5 +26,5 @@ def check(guest: Guest) -> None:
     guest.equal("#GP for an MSR that does not exist", guest["gp_taken"], 1)
     guest.equal("its error code", guest["gp_error"], 0)
     seen = guest.machine.runners[0].vcpu.get_msrs([number("MSR_LSTAR"), number("MSR_EFER")])
-    guest.equal("LSTAR through KVM_GET_MSRS", seen.get(number("MSR_LSTAR")), LSTAR_VALUE)
+    guest.equal("LSTAR through KVM_GET_MSRS", seen.get(number("MSR_LSTAR")), lstar)
     guest.equal("EFER through KVM_GET_MSRS", seen.get(number("MSR_EFER")), wanted)

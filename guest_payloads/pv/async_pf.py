@@ -29,7 +29,6 @@ KVM_ASYNC_PF_DELIVERY_AS_INT = _FACTS["KVM_ASYNC_PF_DELIVERY_AS_INT"]
 EN, INT, ACK = (row.number for row in msrs.KVM_MSRS if row.name.startswith("MSR_KVM_ASYNC_PF_"))
 NO_RAM = 0x8000_0000  # an address that no memslot of a small guest holds
 CONTENT = (0x0123456789ABCDEF, 0xFEDCBA9876543210)  # of page A and page B
-PAGE_OF = {1: 0, 2: 1}  # what the guest says by the delay port (BOTH_MISSING, FIRST_READY): which page to fetch
 NOT_FETCHED = "the userfaultfd was never answered, so no page came back"
 ATTEMPTS = 3
 TOKEN_ID_BITS = 12  # a token is (number << 12) | vCPU id
@@ -38,7 +37,7 @@ VCPU = 0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one guest saw (its results, by their names) and what the host did. Tokens and flags as in the .asm.
+    """What one guest saw (its results, by their names) and what the host did. Tokens and flags as the .asm names them.
 
     `asked` and `fetched` count pages that the userfaultfd reported and that were copied in, `untold` those of them
     that the guest had not told of. `attempts` is how many guests it took. `ring0` is what ring 0 of a guest is on this
@@ -106,7 +105,8 @@ def observe(guest: Guest, *, reply: bool = True, prompt: bool = False) -> Eviden
     """Run one guest to its end. GuestBroke if it has another one."""
     pages = [struct.pack("<Q", number) * (PAGE // 8) for number in CONTENT]
     with held_back(guest, guest.params["pages"], pages, reply=reply, prompt=prompt) as pager:
-        guest.machine.on_port_write(ports.DELAY, lambda word: pager.tell(PAGE_OF[word]))
+        page_of = {guest.constant("BOTH_MISSING"): 0, guest.constant("FIRST_READY"): 1}  # which to fetch at this word
+        guest.machine.on_port_write(ports.DELAY, lambda word: pager.tell(page_of[word]))
         run_to_pass(guest)
     stored: dict[str, Any] = {name: value for name, value in guest.results.items() if value is not None}
     return Evidence(

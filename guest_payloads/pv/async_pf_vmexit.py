@@ -35,7 +35,6 @@ CONTENT = 0x0123456789ABCDEF
 TOKEN_ID_BITS = 12  # a token is (number << 12) | vCPU id
 VCPU = 0
 GUESTS = 3  # each meets one page
-PAGE_IS_MISSING, ASK_FOR_WINDOW = 1, 2  # what a guest tells by the delay port; as in the .asm
 ALONE, NO_EXIT = (  # the words of vmm/abi/deviations.py
     "a missing page of the nested guest, and nothing else to deliver",
     "flags 1 in the shared page, and no exit",
@@ -131,11 +130,12 @@ def observe(guest: Guest, *, prompt: bool = False) -> Seen:
     """Run one guest to its end; with `prompt` its page is fetched once it is asked for. GuestBroke for another end."""
     content = struct.pack("<Q", CONTENT) * (PAGE // 8)
     vcpu = guest.machine.runners[0].vcpu
+    page_is_missing, ask_for_window = guest.constant("PAGE_IS_MISSING"), guest.constant("ASK_FOR_WINDOW")
     with held_back(guest, guest.params["page"], [content], prompt=prompt) as pager:
 
         def told(word: int) -> None:
-            vcpu.request_interrupt_window(word == ASK_FOR_WINDOW)
-            if word == PAGE_IS_MISSING:
+            vcpu.request_interrupt_window(word == ask_for_window)
+            if word == page_is_missing:
                 pager.tell(0)
 
         guest.machine.on_port_write(ports.DELAY, told)

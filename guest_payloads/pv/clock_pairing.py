@@ -25,7 +25,7 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("KVM_HC_CLOCK_PAIRING",)
-PAIR = REGIONS["data"].base  # as in clock_pairing.asm
+RAM = REGIONS["data"].base
 NO_RAM = REGIONS["scratch_mmio"].base
 NO_FEATURES = (SIGNATURE_LEAF + 1, 0, "eax", 0)
 SLACK = 1_000_000  # ns between CLOCK_REALTIME as KVM and as a process reads it
@@ -144,7 +144,7 @@ def measure(guest: Guest) -> Evidence:
         result=guest["result"],
         served=_served(guest),
         host_pairs=clock.has_realtime,
-        pair=guest.machine.memory.read(PAIR, KVM_CLOCK_PAIRING.size),
+        pair=guest.machine.memory.read(guest.constant("PAIR"), KVM_CLOCK_PAIRING.size),
         before=guest["before"],
         after=guest["after"],
         realtime=(begin, end),
@@ -162,7 +162,7 @@ def refusals(lab: Lab) -> list[Refusal]:
     call = pv.find_hypercall("CLOCK_PAIRING")
     assert call is not None
     with lab.guest(payload="accesses", enforce=True, cpuid=lambda model: model.set_register(*NO_FEATURES)) as guest:
-        answers = perform(guest, [hypercall(call.nr, *args) for args in ((PAIR, 0), (PAIR, 1), (NO_RAM, 0))])
+        answers = perform(guest, [hypercall(call.nr, *args) for args in ((RAM, 0), (RAM, 1), (NO_RAM, 0))])
     asked = (
         ("control", "no feature bit, enforced", 0),
         ("argument", "clock type 1", -pv.KVM_EOPNOTSUPP),

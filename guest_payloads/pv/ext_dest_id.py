@@ -13,7 +13,6 @@ from vmm.abi import pv
 from vmm.abi.apic import translate_ext_dest_id
 from vmm.abi.ports import DELAY
 from vmm.errors import KvmCallError
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
@@ -25,8 +24,6 @@ BIT = next(row for row in pv.FEATURES if row.name == "MSI_EXT_DEST_ID").mask
 NEAR, FAR = 44, 300
 IDS = (0, NEAR, FAR)
 NOBODY = 0x22C  # 44 in its low eight bits, too
-TABLE = REGIONS["data"].base + 0x2000  # as in the .asm
-IDS_READ = REGIONS["data"].base + 0x1C00  # APIC_IDS of counters.inc
 _ROW = struct.Struct("<16Q")
 
 
@@ -75,18 +72,18 @@ def prove(lab: Lab) -> Finding:
         return Finding(Verdict.ABSENT, "masked")
     with lab.guest(cpus=IDS, expose=FEATURES) as guest:
         *came, untranslated = send(guest, (*MESSAGES, UNTRANSLATED))
-        ids = guest.machine.memory.unpack(f"{len(IDS)}Q", IDS_READ)
+        ids = guest.machine.memory.unpack(f"{len(IDS)}Q", guest.constant("APIC_IDS"))
         return judge(Evidence(guest["features"], ids, tuple(came), untranslated))
 
 
 def send(guest: Guest, messages: tuple[Message, ...]) -> tuple[Came, ...]:
     """Let the guest send the messages; who took what is the difference of the counters from row to row."""
-    memory, vm = guest.machine.memory, guest.machine.vm
+    memory, vm, table = guest.machine.memory, guest.machine.vm, guest.constant("TABLE")
     for row, message in enumerate(messages):
-        memory.write(TABLE + row * _ROW.size, _ROW.pack(message.destination + 1, message.translated, *[0] * 14))
+        memory.write(table + row * _ROW.size, _ROW.pack(message.destination + 1, message.translated, *[0] * 14))
 
     def doorbell(row: int) -> None:
-        place = TABLE + row * _ROW.size
+        place = table + row * _ROW.size
         _, translated, address, data = memory.unpack("4Q", place)
         if translated:
             address = translate_ext_dest_id(address)
@@ -99,7 +96,7 @@ def send(guest: Guest, messages: tuple[Message, ...]) -> tuple[Came, ...]:
     run_to_pass(guest)
     came, before = [], (0,) * len(IDS)
     for row, message in enumerate(messages):
-        words = _ROW.unpack(memory.read(TABLE + row * _ROW.size, _ROW.size))
+        words = _ROW.unpack(memory.read(table + row * _ROW.size, _ROW.size))
         after = words[8 : 8 + len(IDS)]
         taken = zip(IDS, after, before, strict=True)
         targets = tuple(apic_id for apic_id, new, old in taken for _ in range(new - old))

@@ -27,13 +27,10 @@ from vmm.payload.verdict import Finding, GuestBroke, Refusal, Verdict
 
 FEATURES = ("CLOCKSOURCE2", "CLOCKSOURCE")
 PAIRS = {"CLOCKSOURCE2": ("WALL_CLOCK_NEW", "SYSTEM_TIME_NEW"), "CLOCKSOURCE": ("WALL_CLOCK", "SYSTEM_TIME")}
-WALL = REGIONS["data"].base  # as in kvmclock.asm
-COPY = WALL + 0x40
 
 SET_TO = 180 * 10**9  # what KVM_SET_CLOCK sets: far from the few milliseconds of a new VM
 SLACK = 1_000_000  # ns: without a stable clock, KVM's readings and the guest's need not agree better
 ROUNDING = 1_000  # ns: two rates, of the time of day and of system time, over the width of a bracket
-FEW_SWITCHES = 3  # there and back, whoever read first
 STABLE, STOPPED = pv.PVCLOCK_TSC_STABLE_BIT, pv.PVCLOCK_GUEST_STOPPED
 
 
@@ -48,7 +45,8 @@ class Reading:
 @dataclass(frozen=True)
 class Evidence:
     """Numbers of one run. `guest` are the guest's results, `page` the fields of its pvclock_vcpu_time_info at its last
-    reading, `wall` the wall clock as ns since the epoch, `at` the host's readings by STEP.
+    reading, `wall` the wall clock as ns since the epoch, `at` the host's readings by STEP. `few_switches` of
+    the clock's reader, between the vCPUs, are the least that the guest waits for.
     """
 
     bit: int
@@ -57,6 +55,7 @@ class Evidence:
     wall: int
     at: dict[int, Reading]
     tsc_khz: int
+    few_switches: int
 
     @property
     def stable(self) -> bool:
@@ -157,7 +156,7 @@ def _monotone(e: Evidence) -> Iterator[str]:
         yield f"the clock stepped back {guest['backward']} times on vCPU 0, by up to {guest['worst']} ns"
     if guest["cross_worst"] > allowed:
         yield f"the clock stepped back {guest['cross_backward']} times across vCPUs, by up to {guest['cross_worst']} ns"
-    if guest["cross_switches"] < FEW_SWITCHES:
+    if guest["cross_switches"] < e.few_switches:
         yield f"the vCPUs took turns {guest['cross_switches']} times, which compares nothing"
 
 
@@ -213,22 +212,24 @@ def measure(guest: Guest, feature: str) -> Evidence:
 
     machine.on_port_write(ports.DELAY, step)
     run_to_pass(guest)
-    wall = PVCLOCK_WALL_CLOCK.unpack(machine.memory.read(WALL, PVCLOCK_WALL_CLOCK.size))
+    wall = PVCLOCK_WALL_CLOCK.unpack(machine.memory.read(guest.constant("WALL"), PVCLOCK_WALL_CLOCK.size))
     row = pv.find(feature)
     assert row is not None
     return Evidence(
         bit=row.bit,
         guest={name: guest[name] for name in guest.header.results},
-        page=PVCLOCK_VCPU_TIME_INFO.unpack(machine.memory.read(COPY, PVCLOCK_VCPU_TIME_INFO.size)),
+        page=PVCLOCK_VCPU_TIME_INFO.unpack(machine.memory.read(guest.constant("COPY"), PVCLOCK_VCPU_TIME_INFO.size)),
         wall=wall["sec"] * 10**9 + wall["nsec"],
         at=at,
         tsc_khz=vcpu.get_tsc_khz(),
+        few_switches=guest.constant("FEW"),
     )
 
 
 # -- refusals
 
-PAGE = WALL + 0x1000
+RAM = REGIONS["data"].base
+PAGE = RAM + 0x1000
 CROSSING = PAGE + 0x1000 - PVCLOCK_VCPU_TIME_INFO.size // 2  # half of the structure lies on the next page
 NO_RAM = REGIONS["scratch_mmio"].base
 WRITTEN, UNTOUCHED = f"{OK}, written", f"{OK}, not written"
@@ -268,7 +269,7 @@ def _access_all(guest: Guest, features: list[str]) -> dict[str, list[Answer]]:
     accesses = []
     for feature in features:
         wall, system = _pair(feature)
-        accesses += [wrmsr(wall, WALL), wrmsr(system, PAGE | 1), rdmsr(wall), rdmsr(system)]
+        accesses += [wrmsr(wall, RAM), wrmsr(system, PAGE | 1), rdmsr(wall), rdmsr(system)]
     answers = perform(guest, accesses)
     return {feature: answers[4 * i : 4 * i + 4] for i, feature in enumerate(features)}
 

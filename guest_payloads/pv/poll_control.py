@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vmm.abi import msrs, ports, pv
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
@@ -27,7 +26,6 @@ FEATURES = ("POLL_CONTROL",)
 # for a while; none takes so long. The timer ends each poll much sooner.
 LONGEST_POLL = 2_000_000_000
 STATISTICS = ("halt_exits", "halt_attempted_poll", "halt_wait_ns")
-LONGER = REGIONS["data"].base  # as in the .asm; ENOUGH follows
 FORBIDDEN = 1  # the phase with 0
 
 
@@ -74,13 +72,15 @@ def _watch(guest: Guest, wanted: int) -> list[Phase]:
             if name not in stats:
                 raise Unproven(f"this KVM has no statistic {name}")
         counts: list[Count] = []
+        longer, enough = guest.constant("LONGER"), guest.constant("ENOUGH")
 
         def begin(value: int) -> None:
             counts.append(Count(may_poll=len(counts) != FORBIDDEN, now=[stats[name] for name in STATISTICS]))
 
         def halted(value: int) -> None:
             counted = counts[-1].add([stats[name] for name in STATISTICS])
-            guest.machine.memory.write(LONGER, bytes([not counted, counts[-1].counted >= wanted]))
+            guest.machine.memory.write(longer, bytes([not counted]))
+            guest.machine.memory.write(enough, bytes([counts[-1].counted >= wanted]))
 
         guest.machine.on_port_write(ports.DELAY, begin)
         guest.machine.on_port_write(ports.DELAY + 1, halted)

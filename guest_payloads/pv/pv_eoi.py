@@ -23,7 +23,6 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("PV_EOI",)
-VECTOR = 0x51  # as in the .asm
 WORD = REGIONS["data"].base
 ISR = 0x100  # the first of eight words, 16 bytes apart
 INHIBITING_ID = 1  # any other than the vCPU's own, which is 0
@@ -81,11 +80,11 @@ def prove(lab: Lab) -> Finding:
 
 def _run(lab: Lab, **params: int) -> Run:
     with lab.guest(params=params) as guest:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu, vector = guest.machine.runners[0].vcpu, guest.constant("VECTOR")
         after: list[tuple[int, int]] = []
         first: list[int] = []
-        guest.machine.on_port_write(DELAY, lambda taken: after.append((taken, _in_service(vcpu))))
-        guest.machine.on_port_write(DELAY + 1, lambda value: first.append(_in_service(vcpu)))
+        guest.machine.on_port_write(DELAY, lambda taken: after.append((taken, _in_service(vcpu, vector))))
+        guest.machine.on_port_write(DELAY + 1, lambda value: first.append(_in_service(vcpu, vector)))
         guest.machine.on_port_write(DELAY + 2, lambda value: None)
         run_to_pass(guest)
         return Run(
@@ -102,9 +101,9 @@ def _run(lab: Lab, **params: int) -> Run:
         )
 
 
-def _in_service(vcpu: Vcpu) -> int:
-    word = ISR + (VECTOR >> 5) * 0x10
-    return int.from_bytes(vcpu.get_lapic()[word : word + 4], "little") >> (VECTOR & 0x1F) & 1
+def _in_service(vcpu: Vcpu, vector: int) -> int:
+    word = ISR + (vector >> 5) * 0x10
+    return int.from_bytes(vcpu.get_lapic()[word : word + 4], "little") >> (vector & 0x1F) & 1
 
 
 def _apicv() -> bool | None:

@@ -13,9 +13,7 @@ from vmm.abi import apic, flags, ports, pv
 from vmm.abi.rows import value_of
 from vmm.kvm.stats import Stats
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
-from vmm.machine.memory import GuestMemory
 from vmm.payload.accesses import hypercall, perform
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
@@ -25,8 +23,6 @@ from vmm.payload.verdict import Finding, Refusal, Verdict
 FEATURES = ("PV_UNHALT",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr
 SLEEPER = 1
-BEGUN = REGIONS["data"].base + 0x40  # as in the .asm
-WOKEN = REGIONS["data"].base + 0x80
 PATIENCE = 10.0  # seconds for a vCPU to come to its HLT, however loaded the host
 ASLEEP = 0.01  # seconds that it must then stay there
 HANDED_OVER = 2
@@ -77,7 +73,7 @@ def prove(lab: Lab) -> Finding:
 def _watch(guest: Guest, stats: Stats) -> Evidence:
     machine, rests, sent = guest.machine, list[Rest](), list[int]()
     before = stats["halt_exits"]
-    machine.on_port_write(ports.DELAY, lambda number: rests.append(_rest(machine.memory, stats, before, number)))
+    machine.on_port_write(ports.DELAY, lambda number: rests.append(_rest(guest, stats, before, number)))
     kick = apic.msi_address(machine.runners[SLEEPER].vcpu.id), apic.msi_data(0, apic.DM_REMRD)
     machine.on_port_write(ports.DELAY + 1, lambda value: sent.append(machine.vm.signal_msi(*kick)))
     run_to_pass(guest)
@@ -99,15 +95,16 @@ def _watch(guest: Guest, stats: Stats) -> Evidence:
     )
 
 
-def _rest(memory: GuestMemory, stats: Stats, before: int, number: int) -> Rest:
+def _rest(guest: Guest, stats: Stats, before: int, number: int) -> Rest:
     """Wait for the sleeper's `number`-th HLT, then look whether it stays."""
+    memory, begun, woken = guest.machine.memory, guest.constant("BEGUN"), guest.constant("WOKEN")
     deadline = time.monotonic() + PATIENCE
-    while memory.read_u64(BEGUN) < number or stats["halt_exits"] - before < number:
-        if time.monotonic() >= deadline or memory.read_u64(WOKEN) >= number:
+    while memory.read_u64(begun) < number or stats["halt_exits"] - before < number:
+        if time.monotonic() >= deadline or memory.read_u64(woken) >= number:
             break
         time.sleep(0.0005)
     time.sleep(ASLEEP)
-    return Rest(number, stats["halt_exits"] - before, memory.read_u64(WOKEN))
+    return Rest(number, stats["halt_exits"] - before, memory.read_u64(woken))
 
 
 def judge(evidence: Evidence) -> Finding:

@@ -7,7 +7,6 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import apic, pv
-from vmm.machine.layout import REGIONS
 from vmm.payload.accesses import hypercall, perform
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
@@ -17,16 +16,15 @@ from vmm.payload.verdict import Finding, Refusal, Verdict
 FEATURES = ("PV_SEND_IPI",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "SEND_IPI").nr
 IDS = (0, 1, 70)
-TABLE = REGIONS["data"].base + 0x2000  # as in the .asm
 _ROW = struct.Struct("<32Q")
-VECTOR = 0x61  # COUNTED_VECTOR of counters.inc
 FAR = 70 - 64  # id 70's bit in the second word of a bitmap that starts at 0
+ANY_VECTOR = 0x60  # for who has no handler
 HANDED_OVER = 2
 
 
 @dataclass(frozen=True)
 class Call:
-    """a0 to a3, and what must come of them: RAX, and the ids that are to take it."""
+    """a0 to a3 (in a3 without the vector), and what must come of them: RAX, and the ids that are to take it."""
 
     what: str
     args: tuple[int, int, int, int]
@@ -37,23 +35,28 @@ class Call:
     def nmi(self) -> bool:
         return self.args[3] & 0x700 == apic.DM_NMI
 
+    def asked(self, vector: int) -> tuple[int, int, int, int]:
+        """The arguments whole, for an interrupt by `vector`."""
+        low, high, least, icr = self.args
+        return low, high, least, icr if self.nmi else icr | vector
+
 
 CALLS = (
-    Call("ids 0 and 1", (0b11, 0, 0, VECTOR), 2, (0, 1)),
-    Call("id 70, second word", (0, 1 << FAR, 0, VECTOR), 1, (70,)),
-    Call("id 70, bitmap from 70", (1, 0, 70, VECTOR), 1, (70,)),
-    Call("ids 1 and 70, 69 apart", (0b10, 1 << FAR, 0, VECTOR), 2, (1, 70)),
-    Call("ids 1 and 70, bitmap from 1", (1, 1 << FAR - 1, 1, VECTOR), 2, (1, 70)),
-    Call("all three", (0b11, 1 << FAR, 0, VECTOR), 3, IDS),
-    Call("ids without a vCPU", (0xFC, 1, 0, VECTOR), 0),
-    Call("the bitmap's offset, not id 1", (0b10, 0, 64, VECTOR), 0),
+    Call("ids 0 and 1", (0b11, 0, 0, 0), 2, (0, 1)),
+    Call("id 70, second word", (0, 1 << FAR, 0, 0), 1, (70,)),
+    Call("id 70, bitmap from 70", (1, 0, 70, 0), 1, (70,)),
+    Call("ids 1 and 70, 69 apart", (0b10, 1 << FAR, 0, 0), 2, (1, 70)),
+    Call("ids 1 and 70, bitmap from 1", (1, 1 << FAR - 1, 1, 0), 2, (1, 70)),
+    Call("all three", (0b11, 1 << FAR, 0, 0), 3, IDS),
+    Call("ids without a vCPU", (0xFC, 1, 0, 0), 0),
+    Call("the bitmap's offset, not id 1", (0b10, 0, 64, 0), 0),
     Call("NMI to 1 and 70", (0b10, 1 << FAR, 0, apic.DM_NMI), 2, (1, 70)),
-    Call("above every id", (1, 1, 300, VECTOR), 0),
-    Call("no id", (0, 0, 0, VECTOR), 0),
-    Call("logical destination", (0b11, 0, 0, VECTOR | apic.DEST_LOGICAL), -pv.KVM_EINVAL),
-    Call("shorthand self", (0b11, 0, 0, VECTOR | apic.DEST_SELF), -pv.KVM_EINVAL),
-    Call("shorthand all", (0b11, 0, 0, VECTOR | apic.DEST_ALLINC), -pv.KVM_EINVAL),
-    Call("shorthand all but self", (0b11, 0, 0, VECTOR | apic.DEST_ALLBUT), -pv.KVM_EINVAL),
+    Call("above every id", (1, 1, 300, 0), 0),
+    Call("no id", (0, 0, 0, 0), 0),
+    Call("logical destination", (0b11, 0, 0, apic.DEST_LOGICAL), -pv.KVM_EINVAL),
+    Call("shorthand self", (0b11, 0, 0, apic.DEST_SELF), -pv.KVM_EINVAL),
+    Call("shorthand all", (0b11, 0, 0, apic.DEST_ALLINC), -pv.KVM_EINVAL),
+    Call("shorthand all but self", (0b11, 0, 0, apic.DEST_ALLBUT), -pv.KVM_EINVAL),
 )
 REFUSED = tuple(call for call in CALLS if call.result == -pv.KVM_EINVAL)
 
@@ -86,13 +89,13 @@ def prove(lab: Lab) -> Finding:
 def run_table(guest: Guest, calls: tuple[Call, ...]) -> tuple[Came, ...]:
     """Let the guest make the calls; who took what is the difference of the counters from row to row."""
     memory = guest.machine.memory
-    mask = (1 << 64) - 1
+    table, vector = guest.constant("TABLE"), guest.constant("COUNTED_VECTOR")
     for row, call in enumerate(calls):
-        memory.write(TABLE + row * _ROW.size, _ROW.pack(1, *(value & mask for value in call.args), *[0] * 27))
+        memory.write(table + row * _ROW.size, _ROW.pack(1, *call.asked(vector), *[0] * 27))
     run_to_pass(guest)
     came, before = [], (0,) * (2 * len(IDS))
     for row in range(len(calls)):
-        words = _ROW.unpack(memory.read(TABLE + row * _ROW.size, _ROW.size))
+        words = _ROW.unpack(memory.read(table + row * _ROW.size, _ROW.size))
         after = (*words[8 : 8 + len(IDS)], *words[20 : 20 + len(IDS)])
         taken = [new - old for new, old in zip(after, before, strict=True)]
         result = words[5] - (1 << 64) if words[5] >> 63 else words[5]
@@ -136,7 +139,7 @@ def judge(evidence: Evidence) -> Finding:
 def refusals(lab: Lab) -> list[Refusal]:
     """The hypercall under enforcement, and the forms of it that KVM does not take."""
     # A vector's own self-IPI would need a handler, so the controls name nobody: 0 is KVM's answer to that.
-    nobody = hypercall(NR, 0, 0, 0, VECTOR)
+    nobody = hypercall(NR, 0, 0, 0, ANY_VECTOR)
     rows = []
     for kind, mask, enforce, want in (
         ("control", (), True, 0),
@@ -144,7 +147,7 @@ def refusals(lab: Lab) -> list[Refusal]:
         ("enforced", FEATURES, True, -pv.KVM_ENOSYS),
     ):
         with lab.guest(payload="accesses", mask=mask, enforce=enforce) as guest:
-            first, *rest = perform(guest, [nobody, *(hypercall(NR, *call.args) for call in REFUSED)])
+            first, *rest = perform(guest, [nobody, *(hypercall(NR, *call.asked(ANY_VECTOR)) for call in REFUSED)])
         rows.append(Refusal(kind, "KVM_HC_SEND_IPI", pv.return_words(want), pv.return_words(first.value)))
         if kind == "control":
             rows += [

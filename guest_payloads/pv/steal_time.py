@@ -34,14 +34,11 @@ from vmm.payload.lab import evidence as numbers_of
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("STEAL_TIME",)
-AREA = REGIONS["data"].base
-ENOUGH = AREA + 0x1058  # the guest goes on until this byte is set
 HOG_SHARE = 2_000_000  # nanoseconds that the other process must have had before
 # Were a HLT counted, all of it would be stolen. It is not, but an awakening comes late where others have the CPU, and
 # so do those by which the host looks at its limits meanwhile: a part of the HLT is left, this one at least.
 SLEPT = 1 / 8
 REPORTED, OTHER = "preemption_reported", "preemption_other"
-COMPARE = 1  # what the guest writes when the area is up to date
 NOT_RAM = REGIONS["scratch_mmio"].base  # a device answers there
 REFUSAL_AREA = REGIONS["data"].base + 0x8000  # away from the table of payload accesses
 
@@ -96,6 +93,7 @@ class Watch:
     def __init__(self, guest: Guest, hog: Hog | None, stats: Mapping[str, int]) -> None:
         self.guest, self.hog, self.stats = guest, hog, stats
         self.tid = kick.thread_id()  # vCPU 0 runs on the caller's thread
+        self.compare = guest.constant("COMPARE")
         self.looks: list[Look] = []
         self.counted: list[tuple[int | None, int | None]] = []
         self.before = self.run_delay()
@@ -106,13 +104,14 @@ class Watch:
 
     def look(self, value: int) -> None:
         after = self.run_delay()
-        if value == COMPARE:
-            area = KVM_STEAL_TIME.unpack(self.guest.machine.memory.read(AREA, KVM_STEAL_TIME.size))
+        if value == self.compare:
+            memory = self.guest.machine.memory
+            area = KVM_STEAL_TIME.unpack(memory.read(self.guest.constant("AREA"), KVM_STEAL_TIME.size))
             hog = self.hog.on_cpu if self.hog else 0
             self.looks.append(Look(self.before, after, area["steal"], area["version"], area["flags"], hog))
             self.counted.append((self.stats.get(REPORTED), self.stats.get(OTHER)))
             if self.hog is None or hog - self.looks[0].hog >= HOG_SHARE:
-                self.guest.machine.memory.write(ENOUGH, b"\1")
+                memory.write(self.guest.constant("ENOUGH"), b"\1")  # it goes on until then
         self.before = self.run_delay()
 
     def rise(self, statistic: int, turns: int) -> int | None:

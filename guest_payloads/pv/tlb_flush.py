@@ -24,7 +24,6 @@ PREEMPTED = REGIONS["data"].base + KVM_STEAL_TIME.field("preempted").offset
 STATISTIC = "tlb_flush"
 VALUES = (0, 1, 2, 3)
 FLUSH = 2  # KVM_VCPU_FLUSH_TLB
-MEASURED = 0x10  # what the guest adds to a value when its entry is over
 REFUSAL_ROUNDS = 4
 
 
@@ -51,6 +50,7 @@ def gather(guest: Guest) -> Evidence:
         if STATISTIC not in stats:
             raise Unproven(f"this KVM has no statistic {STATISTIC}")
         before = 0
+        measured = guest.constant("MEASURED")  # what the guest adds to a value when its entry is over
 
         def answer(value: int) -> None:
             nonlocal before
@@ -58,7 +58,7 @@ def gather(guest: Guest) -> Evidence:
                 memory.write(PREEMPTED, bytes((value,)))
                 before = stats[STATISTIC]
             else:
-                rises[value - MEASURED].append(stats[STATISTIC] - before)
+                rises[value - measured].append(stats[STATISTIC] - before)
 
         guest.machine.on_port_write(ports.DELAY, answer)
         run_to_pass(guest)

@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmm.abi import quirks, x86
-from vmm.machine.layout import REGIONS
 from vmm.machine.steps import Why
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict
 
 FEATURES = ("FIX_HYPERCALL_INSN",)
-CHOICE = REGIONS["data"].base  # as in the .asm
 OPCODES = {"vmcall": 0x0F01C1, "vmmcall": 0x0F01D9}
-NONE = 255
 UD, PF = 6, 14
 WRITE_TO_PRESENT = int(x86.PF.PROT | x86.PF.WRITE)
 SLICE = 0.03  # seconds of one run
@@ -35,7 +32,7 @@ DEFAULT_RAX = 1  # the number of the hypercall: nobody answered
 @dataclass(frozen=True)
 class Shot:
     """One guest. `endless`: KVM_RUN would not have come back, having emulated so many instructions (None: not counted).
-    `vector` is NONE without an exception; `fault_at` is CR2 less the instruction's address; `after` the instruction's
+    `vector` is None without an exception; `fault_at` is CR2 less the instruction's address; `after` the instruction's
     bytes at the end.
     """
 
@@ -45,7 +42,7 @@ class Shot:
     after: int
     endless: bool = False
     emulated: int | None = None
-    vector: int = NONE
+    vector: int | None = None
     error: int = 0
     fault_at: int = 0
     rax: int = DEFAULT_RAX
@@ -64,7 +61,7 @@ class Shot:
         """What came of it, in words."""
         if self.endless:
             end = "no end" + (f": {self.emulated} instructions emulated" if self.emulated else "")
-        elif self.vector == NONE:
+        elif self.vector is None:
             end = f"RAX {self.rax}"
         else:
             end = f"#{x86.BY_VECTOR[self.vector].mnemonic}" + (f" error {self.error:#x}" if self.vector == PF else "")
@@ -100,7 +97,7 @@ def _shoot(guest: Guest, opcode: str, patching: bool, readonly: bool) -> Shot:
     machine = guest.machine
     vcpu = machine.runners[0].vcpu
     address = guest.symbol(f"{opcode}_page")
-    machine.memory.pack("QQ", CHOICE, list(OPCODES).index(opcode), readonly)
+    machine.memory.pack("QQ", guest.constant("CHOICE"), list(OPCODES).index(opcode), readonly)
     statistics = vcpu.get_stats() if machine.kvm.check_extension("BINARY_STATS_FD") else None
     try:
         begin = statistics.get(STATISTIC) if statistics else None
@@ -123,7 +120,7 @@ def _shoot(guest: Guest, opcode: str, patching: bool, readonly: bool) -> Shot:
         patching,
         readonly,
         _bytes(guest, address),
-        vector=guest["vector"],
+        vector=None if guest["vector"] == guest.constant("NONE") else guest["vector"],
         error=guest["error"],
         fault_at=guest["address"] - address if guest["vector"] == PF else 0,
         rax=guest["rax"],
@@ -145,11 +142,11 @@ def judge(evidence: Evidence) -> Finding:
         if not shot.patching and shot.endless:
             return Finding(Verdict.BROKEN, f"{shot.name}: KVM_RUN never came back", numbers)
     off = {name: evidence.shot(name, patching=False) for name in OPCODES}
-    elsewhere = [name for name, shot in off.items() if shot.vector == NONE and shot.rax]
+    elsewhere = [name for name, shot in off.items() if shot.vector is None and shot.rax]
     if elsewhere:
         text = f"{elsewhere[0]} gives RAX {off[elsewhere[0]].rax}: somebody other than KVM answers it"
         return Finding(Verdict.UNPROVEN, text, numbers)
-    own = [name for name, shot in off.items() if shot.vector == NONE]
+    own = [name for name, shot in off.items() if shot.vector is None]
     if len(own) == 2:
         return Finding(Verdict.INERT, "both instructions reach KVM as they are: there is no wrong one", numbers)
     for name in OPCODES.keys() - set(own):
@@ -165,10 +162,10 @@ def _judge_one(evidence: Evidence, own: str, numbers: dict[str, Any]) -> Finding
     other = next(name for name in OPCODES if name != own)
     for readonly in (False, True):
         shot = evidence.shot(own, patching=True, readonly=readonly)
-        if shot.endless or shot.vector != NONE or shot.rax or shot.changed:
+        if shot.endless or shot.vector is not None or shot.rax or shot.changed:
             return Finding(Verdict.BROKEN, f"{shot.name}: {shot.words}, and should be RAX 0, not rewritten", numbers)
     shot = evidence.shot(other, patching=True)
-    if shot.endless or shot.vector != NONE or shot.rax or shot.after != OPCODES[own]:
+    if shot.endless or shot.vector is not None or shot.rax or shot.after != OPCODES[own]:
         text = f"{shot.name}: {shot.words}, and should be RAX 0, bytes {OPCODES[own]:06x}"
         return Finding(Verdict.BROKEN, text, numbers)
     shot = evidence.shot(other, patching=True, readonly=True)
@@ -181,7 +178,7 @@ def _judge_none(evidence: Evidence, numbers: dict[str, Any]) -> Finding:
     """A host where neither instruction reaches KVM: nothing that KVM writes there can be executed."""
     for name in OPCODES:
         shot = evidence.shot(name, patching=True, readonly=True)
-        if shot.vector == NONE and not shot.endless:
+        if shot.vector is None and not shot.endless:
             return Finding(Verdict.BROKEN, f"{shot.name}: {shot.words}, and neither instruction reaches KVM", numbers)
     shots = [evidence.shot(name, patching=True) for name in OPCODES]
     endless = [shot for shot in shots if shot.endless]

@@ -12,6 +12,7 @@ from vmm.kvm.vm import Vm
 from vmm.machine.machine import Machine
 from vmm.machine.memory import GuestMemory
 from vmm.payload.catalog import find
+from vmm.payload.guest import Guest
 from vmm.payload.prove import prove
 from vmm.payload.verdict import Verdict
 
@@ -32,9 +33,9 @@ def test_works():
 def test_a_slot_that_is_not_there_breaks_the_row(monkeypatch: pytest.MonkeyPatch):
     real = memslots.lay_out
 
-    def without(machine: Machine, base: int):
-        slot = real(machine, base)
-        machine.memory.remove(machine.memory.slot_at(base + 2 * PAGE))
+    def without(guest: Guest, base: int):
+        slot = real(guest, base)
+        guest.machine.memory.remove(guest.machine.memory.slot_at(base + 2 * PAGE))
         return slot
 
     monkeypatch.setattr(memslots, "lay_out", without)

@@ -7,21 +7,23 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api.cpu_modes import CLIMBS, FEATURES, MARKER, NAMES, Evidence, Seen, Way, judge
+from guest_payloads.api.cpu_modes import CLIMBS, FEATURES, NAMES, Evidence, Seen, Way, judge
 from vmm.machine.modes import MODES
 from vmm.payload.verdict import Verdict
+
+MARKER = 0x123
 
 
 def good(mode: str, emulated: int | None = None) -> Evidence:
     row = MODES[mode]
     seen = Seen(row.bits // 8, row.cr0, row.cr4, row.efer, MARKER if row.paging else None)
-    return Evidence(mode, Way(seen, kept=row.cr0), Way(seen), emulated)
+    return Evidence(mode, Way(seen, kept=row.cr0), Way(seen), emulated, MARKER)
 
 
 def shut(mode: str) -> Evidence:
     """As a host without paging outside long mode has it."""
     gone = Way(ended="a triple fault", shutdown=True, moved=False, kept=0x11)
-    return Evidence(mode, gone, replace(gone, moved=True, kept=None), 19)
+    return Evidence(mode, gone, replace(gone, moved=True, kept=None), 19, MARKER)
 
 
 @pytest.mark.parametrize("mode", MODES)

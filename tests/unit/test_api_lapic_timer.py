@@ -25,7 +25,7 @@ RESULTS = {
     "disarmed": 0,
     "past": 1,
 }
-GOOD = Evidence(RESULTS, ticks=200_000, tsc_khz=2_000_000)
+GOOD = Evidence(RESULTS, ticks=200_000, tsc_khz=2_000_000, long=0xFFFFFFFF)
 
 
 def verdicts(**changes: int) -> list[str]:

@@ -15,7 +15,6 @@ from guest_payloads.api.msr_access import (
     STAR_VALUE,
     UNKNOWN,
     UNKNOWN_ANSWER,
-    WRITTEN,
     Exits,
     Filtered,
     Partial,
@@ -25,6 +24,7 @@ from guest_payloads.api.msr_access import (
 )
 from vmm.payload.verdict import Verdict
 
+WRITTEN = 0x123
 BAD, STAR, LSTAR, EFER = 0x12345678, 0xC0000081, 0xC0000082, 0xC0000080
 PARTIAL = Partial(1, 1, 1, STAR_VALUE, 0)
 PLAIN = {
@@ -39,7 +39,7 @@ SEEN = (
     ("write", EFER, INVAL, 0x700),
 )
 HANDED = PLAIN | {"lstar": LSTAR_ANSWER, "unknown": UNKNOWN_ANSWER, "unknown_gp": 0, "unknown_write_gp": 0}
-EXITS = Exits(HANDED, SEEN, BAD)
+EXITS = Exits(HANDED, SEEN, BAD, WRITTEN)
 
 
 def test_works() -> None:

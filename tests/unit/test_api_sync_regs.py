@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api.sync_regs import FACTOR, MASK64, START, Evidence, expected, judge
+from guest_payloads.api.sync_regs import MASK64, Evidence, expected, judge
 from vmm.payload.verdict import Verdict
 
 GOOD = Evidence(300, 0, 7, 7, 9000.0, 3000.0)
@@ -34,7 +34,7 @@ def test_broken(evidence: Evidence, text: str) -> None:
 
 
 def test_what_the_guest_should_sum() -> None:
-    first = START ^ MASK64
-    second = first * FACTOR + 2 & MASK64 ^ 0
-    assert expected(1) == first
-    assert expected(2) == first + (second ^ MASK64) & MASK64
+    first = 0x123 ^ MASK64
+    second = first * 13 + 2 & MASK64 ^ 0
+    assert expected(1, 0x123, 13) == first
+    assert expected(2, 0x123, 13) == first + (second ^ MASK64) & MASK64

@@ -16,6 +16,7 @@ from vmm.asm.assembler import assemble
 from vmm.asm.disassembler import around, disassemble
 from vmm.asm.listing import render
 from vmm.asm.program import Program
+from vmm.errors import UsageError
 
 TEXT = """msg: .ascii "hello, world"
 start:
@@ -56,6 +57,18 @@ def test_symbols_and_lines(program: Program) -> None:
     assert program.line_at(program.base - 1) is None
     assert assemble("nop", constants={}, cache=False).entry == 0x20000
     assert assemble("nop\nx:", constants={}, cache=False).symbolize(0x20000) is None
+
+
+def test_a_program_carries_the_constants_of_its_text(folder: Path) -> None:
+    text = "PLACE = BASE + 0x10\nSIZE = done - start\nstart: mov eax, PLACE\ndone: ret"
+    for _ in range(2):  # assembled, then out of the cache
+        program = assemble(text, name="x.asm", constants={"PARAM_n": 7}, facts=lambda: {"BASE": 0x100})
+        assert program.constants == {"PARAM_n": 7, "PLACE": 0x110, "SIZE": 5}
+    assert program.constant("PLACE") == 0x110
+    with pytest.raises(UsageError, match=r"no constant of x\.asm is called 'PLAC'; did you mean PLACE\?"):
+        program.constant("PLAC")
+    own = assemble("PARAM_n = 8\nret", constants={"PARAM_n": 7}, cache=False)
+    assert own.constant("PARAM_n") == 8, "the text's own definition wins"
 
 
 def test_dict_round_trip(program: Program) -> None:

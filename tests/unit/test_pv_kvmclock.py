@@ -63,7 +63,7 @@ def good(flags: int = STABLE) -> Evidence:
         "flags_kept": 2 | flags >> 1 & 1,
         "flags_cleared": flags >> 1 & 1,
     }
-    return Evidence(3, guest, PAGE, EPOCH, {n: reading(ns, flags) for n, ns in clocks.items()}, 2_596_152)
+    return Evidence(3, guest, PAGE, EPOCH, {n: reading(ns, flags) for n, ns in clocks.items()}, 2_596_152, 3)
 
 
 def with_guest(evidence: Evidence, **changes: int) -> Evidence:

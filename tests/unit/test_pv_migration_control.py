@@ -13,7 +13,7 @@ from vmm.payload.verdict import Verdict
 
 BY_FILTER = Way(
     "filter", FILTER, 0x01007EFB | BIT, initial=1, denied=0, allowed=1, bad_faults=2, kept=1, faults=2, reads=4,
-    writes=4, reasons=frozenset({FILTER}), state=True,
+    writes=4, reasons=frozenset({FILTER}), state=True, in_text=(4, 4),
 )  # fmt: skip
 AS_UNKNOWN = replace(BY_FILTER, name="unknown", reason=UNKNOWN, reasons=frozenset({UNKNOWN}))
 

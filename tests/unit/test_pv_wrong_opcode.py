@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.pv.wrong_opcode import NONE, OPCODES, PF, UD, Evidence, Shot, judge
+from guest_payloads.pv.wrong_opcode import OPCODES, PF, UD, Evidence, Shot, judge
 from vmm.payload.verdict import Verdict
 
 WRITE = 3  # error code: present, write
@@ -118,10 +118,10 @@ def test_broken_on_hardware(key, change):
     "change",
     [
         {"vector": UD},
-        {"vector": NONE, "rax": 0},
+        {"vector": None, "rax": 0},
         {"error": 1},  # a read
         {"fault_at": 0x1000},
-        {"endless": True, "vector": NONE},
+        {"endless": True, "vector": None},
     ],
 )
 def test_another_end_in_read_only_text_is_a_deviation(change):
@@ -135,8 +135,8 @@ def test_another_end_in_read_only_text_is_a_deviation(change):
 @pytest.mark.parametrize(
     ("key", "change"),
     [
-        (("vmcall", True, True), {"vector": NONE, "rax": 0}),
-        (("vmcall", True, False), {"endless": False, "vector": NONE, "rax": 0}),
+        (("vmcall", True, True), {"vector": None, "rax": 0}),
+        (("vmcall", True, False), {"endless": False, "vector": None, "rax": 0}),
         (("vmcall", True, False), {"endless": False, "vector": 13}),
     ],
 )

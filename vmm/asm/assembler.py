@@ -15,6 +15,7 @@ import os
 from vmm.asm import cache as _cache
 from vmm.asm import source
 from vmm.asm.program import Program
+from vmm.base.record import replace
 from vmm.errors import PayloadError, UsageError
 
 TYPE_CHECKING = False
@@ -56,14 +57,14 @@ def assemble(
         facts = _abi_constants
     constants = constants or {}
     if not cache:
-        return _assemble(rows, name, base, _all(facts, constants))
+        return _assemble(rows, name, base, facts, constants)
     entry = _cache.key(
         (VERSION, _fingerprint(), name, base, [(row.file, row.line, row.text) for row in rows if row.text],
          facts is None, sorted(constants.items()))
     )  # fmt: skip
     program = _cache.load(entry)
     if program is None:
-        program = _assemble(rows, name, base, _all(facts, constants))
+        program = _assemble(rows, name, base, facts, constants)
         _cache.store(entry, program)
     return program
 
@@ -87,10 +88,6 @@ def _abi_constants() -> Mapping[str, int]:
     return asm_constants()
 
 
-def _all(facts: Callable[[], Mapping[str, int]] | None, constants: Mapping[str, int]) -> Mapping[str, int]:
-    return {**facts(), **constants} if facts is not None else constants
-
-
 def _fingerprint() -> tuple[tuple[str, int, int], ...]:
     """Sizes and times of the modules that decide a result, so that edited ones never meet their old results.
 
@@ -108,12 +105,20 @@ def _fingerprint() -> tuple[tuple[str, int, int], ...]:
     return tuple(found)
 
 
-def _assemble(rows: list[source.Row], name: str, base: int, constants: Mapping[str, int]) -> Program:
+def _assemble(
+    rows: list[source.Row],
+    name: str,
+    base: int,
+    facts: Callable[[], Mapping[str, int]] | None,
+    constants: Mapping[str, int],
+) -> Program:
     from vmm.asm.expand import Expander  # not needed when the cache has the program
     from vmm.asm.layout import lay_out
 
-    expander = Expander(constants.get)
+    known = {**facts(), **constants} if facts is not None else constants
+    expander = Expander(known.get)
     try:
-        return lay_out(expander.run(rows), name, base, constants, expander.constants, expander.macros)
+        program = lay_out(expander.run(rows), name, base, known, expander.constants, expander.macros)
     except RecursionError:
         raise PayloadError("the source is nested too deeply to assemble", file=name) from None
+    return replace(program, constants={**constants, **program.constants})

@@ -25,7 +25,7 @@ try:  # what hashlib has of it; hashlib itself would load all of OpenSSL, 3 MiB 
 except ImportError:
     from hashlib import blake2b
 
-_MAGIC = b"pyvmm-asm-2\n"
+_MAGIC = b"pyvmm-asm-3\n"
 MAX_ENTRIES = 1000  # a few kilobytes each; all shipped payloads are a tenth of it
 
 
@@ -69,8 +69,8 @@ def load(name: str) -> Program | None:
     if data[: len(_MAGIC)] != _MAGIC or _digest(data[head:]) != data[len(_MAGIC) : head]:
         return None
     try:
-        title, base, code, symbols, lines = marshal.loads(data[head:])
-        return Program(title, base, code, symbols, tuple(Line(*row) for row in lines))
+        title, base, code, symbols, lines, constants = marshal.loads(data[head:])
+        return Program(title, base, code, symbols, tuple(Line(*row) for row in lines), constants)
     except (ValueError, EOFError, TypeError):
         return None
 
@@ -78,7 +78,7 @@ def load(name: str) -> Program | None:
 def store(name: str, program: Program) -> None:
     """Writes the entry whole or not at all. Warns at most once per process; never raises."""
     lines = [(row.address, row.size, row.file, row.line, row.text, row.origin) for row in program.lines]
-    data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines), 2)
+    data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines, program.constants), 2)
     data = _MAGIC + _digest(data) + data
     temporary = ""
     try:

@@ -283,4 +283,5 @@ def _program(ordered: list[Label | _Piece], names: _Names, name: str, base: int)
     symbols = dict(
         sorted(known, key=lambda each: each[1])
     )  # sections may have moved them; of equals the first stays so
-    return Program(name, base, bytes(code), symbols, tuple(lines))
+    constants = {each: names.lookup(each, 0).number for each in names.constants}
+    return Program(name, base, bytes(code), symbols, tuple(lines), constants)

@@ -6,7 +6,8 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from vmm.base.light import cached_property
-from vmm.base.record import record
+from vmm.base.record import field, record
+from vmm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,13 +32,29 @@ class Line:
 
 @record(cached=True)
 class Program:
-    """An assembled payload. `symbols` are label addresses in address order; constants are not among them."""
+    """An assembled payload. `symbols` are label addresses in address order. `constants` are what its text and what it
+    includes define by `NAME = value`, and what was given for it alone, as a payload's parameters are, but not the facts
+    that every text may use.
+    """
 
     name: str
     base: int
     code: bytes
     symbols: dict[str, int]
     lines: tuple[Line, ...]
+    constants: dict[str, int] = field(default_factory=dict)
+
+    def constant(self, name: str) -> int:
+        """The value that the text gives a name, so that nobody has to write the number a second time.
+
+        Raises:
+            UsageError: the text defines no such name.
+        """
+        if name in self.constants:
+            return self.constants[name]
+        from vmm.base.names import unknown
+
+        raise UsageError(unknown(f"constant of {self.name}", name, self.constants))
 
     @property
     def entry(self) -> int:
@@ -86,6 +103,7 @@ class Program:
             "base": self.base,
             "code": self.code.hex(),
             "symbols": dict(self.symbols),
+            "constants": dict(self.constants),
             "lines": [[row.address, row.size, row.file, row.line, row.text, row.origin] for row in self.lines],
         }
 
@@ -98,4 +116,5 @@ class Program:
             code=bytes.fromhex(data["code"]),
             symbols={str(name): int(address) for name, address in data["symbols"].items()},
             lines=tuple(Line(*row) for row in data["lines"]),
+            constants={str(name): int(value) for name, value in data["constants"].items()},
         )

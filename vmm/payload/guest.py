@@ -140,6 +140,14 @@ class Guest(Closes):
             raise UsageError(f"payload {self.payload.name} has no label {name!r}")
         return self.program.symbols[name]
 
+    def constant(self, name: str) -> int:
+        """What the payload's text calls `name`: a constant of its own or of what it includes, or PARAM_<param>.
+
+        Raises:
+            UsageError: the text defines no such name.
+        """
+        return self.program.constant(name)
+
     def open_to_ring3(self, gpa: int, size: int = 1) -> None:
         """Let ring 3 use each page of the boot tables with a byte of [gpa, gpa + size): above 2 MiB, 2 MiB each."""
         from vmm.machine.page_tables import PageTables

@@ -21,7 +21,7 @@ from vmm.machine.cpuid import CpuidModel
 from vmm.machine.hypercalls import HypercallService
 from vmm.machine.machine import Irqchip, Machine
 from vmm.payload.catalog import Payload, find
-from vmm.payload.guest import Guest
+from vmm.payload.guest import Guest, assemble
 from vmm.payload.options import Options
 from vmm.payload.verdict import Finding, Verdict
 
@@ -104,7 +104,15 @@ class Lab:
 
     def param(self, name: str) -> int:
         """A parameter of the payload, as the user gave it or as the header says."""
-        return self.options.merged_params(self.payload.header, self.payload.name)[name]
+        return self._params[name]
+
+    def constant(self, name: str) -> int:
+        """What the payload's text calls `name`, for who has no guest at hand; see `Guest.constant`."""
+        return assemble(self.payload, self._params).constant(name)
+
+    @property
+    def _params(self) -> dict[str, int]:
+        return self.options.merged_params(self.payload.header, self.payload.name)
 
 
 def _disable_hypercall_patching(machine: Machine) -> None:
