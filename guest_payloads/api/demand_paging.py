@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from vmm.kvm.memory import PAGE
+from vmm.abi.x86 import PAGE
 from vmm.machine.layout import REGIONS
 from vmm.machine.paged import paged
 from vmm.payload.ending import run_to_pass

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
+from vmm.abi.x86 import PAGE
 from vmm.machine.dirty import DirtyLog, protect_manually
 from vmm.machine.machine import Machine
 from vmm.payload.ending import run_to_pass
@@ -16,7 +17,7 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("dirty_log", "dirty_log_manual")
-PAGE, PAGES = 0x1000, 96
+PAGES = 96
 STEPS = {1: {0, 3, 64, 95}, 2: {3, 5}, 3: set[int]()}  # what the guest writes before it tells
 CLEARED = {0, 3}  # of the first step, by hand; 64 and 95 stay
 MANUAL = "MANUAL_DIRTY_LOG_PROTECT2"

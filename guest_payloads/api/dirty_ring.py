@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
+from vmm.abi.x86 import PAGE
 from vmm.kvm.dirty import DirtyGfn
 from vmm.machine.dirty import DirtyRings
 from vmm.machine.machine import Machine
@@ -14,7 +15,6 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("dirty_ring",)
-PAGE = 0x1000
 ROUNDS = 2
 
 

@@ -7,8 +7,9 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import flags
+from vmm.abi.x86 import PAGE
 from vmm.kvm.guest_memfd import GuestMemfd
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.layout import REGIONS
 from vmm.payload.ending import run_to_pass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm.abi.ports import DELAY
-from vmm.machine.layout import LARGE_PAGE
+from vmm.abi.x86 import LARGE_PAGE
 from vmm.machine.memory import Memslot
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

@@ -11,10 +11,11 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import flags
+from vmm.abi.x86 import PAGE
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.exits import MemoryFault
 from vmm.kvm.guest_memfd import GuestMemfd
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.kvm.memory import Mapping
 from vmm.machine.layout import REGIONS
 from vmm.machine.steps import Why
 from vmm.payload.ending import run_to_pass

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 
 from vmm.abi.ports import DELAY
+from vmm.abi.x86 import PAGE
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm import memory as host
 from vmm.machine.layout import REGIONS
@@ -20,7 +21,7 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("memslots", "readonly_slots", "aliased_slots", "moved_slots")
-PAGE, PLACES = 0x1000, 8
+PLACES = 8
 NOBODY = 0x5A5A5A5A  # what the device in the holes answers to each read of 4 bytes
 HOLE_ANSWER = NOBODY << 32 | NOBODY
 FIRST, SECOND, LAST, BESIDE = 0x1111_0001, 0x1111_0002, 0xAAAA_AAAA, 0xBBBB_BBBB

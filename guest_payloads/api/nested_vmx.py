@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vmm.abi import msrs, ports, vmx, x86
+from vmm.base.bits import MASK64
 from vmm.payload.accesses import rdmsr
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab
@@ -21,7 +22,7 @@ _CONSTANTS = {row.name: row.value for row in vmx.CONSTANTS}
 _VECTORS = x86.vectors_in_header()
 _EXCEPTION = _CONSTANTS["INTR_INFO_VALID_MASK"] | _CONSTANTS["INTR_TYPE_HARD_EXCEPTION"]
 _WITH_CODE = _CONSTANTS["INTR_INFO_DELIVER_CODE_MASK"]
-FAIL_INVALID = (1 << 64) - 1  # what vmx_error says where no VMCS could hold an error
+FAIL_INVALID = MASK64  # what vmx_error says where no VMCS could hold an error
 WANTED = {
     "not_enabled": _VECTORS["UD_VECTOR"],
     "not_locked": _VECTORS["GP_VECTOR"],

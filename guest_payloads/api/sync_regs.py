@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass
 
 from vmm.abi import ports
+from vmm.base.bits import MASK64
 from vmm.kvm.state import Regs
 from vmm.kvm.sync import SyncRegs
 from vmm.payload.ending import run_to_pass
@@ -14,7 +15,6 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict
 
 FEATURES = ("sync_regs",)
-MASK64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from vmm.abi import ports
 from vmm.abi.structs import PVCLOCK_VCPU_TIME_INFO
+from vmm.base.bits import MASK64
 from vmm.errors import KvmCallError
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
@@ -25,7 +26,6 @@ PAST = 10_000_000_000  # ns: so long ago is the realtime that the second KVM_SET
 WAIT = 0.005  # seconds between two readings of the TSC whose rate is asked for, or
 BY_FAR = 20  # times what an exit takes on this host, so that the wait is nearly all of the time between them, but
 LONGEST_WAIT = 2.0
-MASK64 = (1 << 64) - 1
 TSC = 0x10
 FREQUENCY_SLACK = 0.02
 SLOWER = 2  # a TSC that is not stable may run so much faster than the clock says

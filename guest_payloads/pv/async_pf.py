@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from vmm.abi import msrs, ports, pv
-from vmm.kvm.memory import PAGE
+from vmm.abi.x86 import PAGE
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Irqchip

@@ -10,7 +10,8 @@ from typing import Any
 
 from vmm.abi import cpuid as cpuid_facts
 from vmm.abi import ports, pv, svm, vmx, x86
-from vmm.kvm.memory import PAGE
+from vmm.abi.x86 import PAGE
+from vmm.base.bits import MASK64
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.machine.layout import REGIONS
 from vmm.payload.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
@@ -360,6 +361,6 @@ def _ask(lab: Lab, mask: Iterable[str], enforce: bool) -> Gate:
     return Gate(
         bool(leaf.words[0] & feature.mask),
         write.faulted,
-        None if read.faulted else read.value & (1 << 64) - 1,
+        None if read.faulted else read.value & MASK64,
         plain.faulted,
     )

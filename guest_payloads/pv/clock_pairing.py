@@ -15,6 +15,7 @@ from typing import Any
 from vmm.abi import pv
 from vmm.abi.cpuid import SIGNATURE_LEAF
 from vmm.abi.structs import KVM_CLOCK_PAIRING
+from vmm.base.bits import MASK64
 from vmm.errors import KvmCallError
 from vmm.machine.hypercalls import TSC_OFFSET
 from vmm.machine.layout import REGIONS
@@ -137,7 +138,7 @@ def measure(guest: Guest) -> Evidence:
     paired = None
     if clock.has_realtime:
         try:
-            paired = clock.realtime, clock.host_tsc + vcpu.get_device_attr(*TSC_OFFSET) & (1 << 64) - 1
+            paired = clock.realtime, clock.host_tsc + vcpu.get_device_attr(*TSC_OFFSET) & MASK64
         except KvmCallError:  # before Linux 5.16 the offset cannot be read
             paired = None
     return Evidence(

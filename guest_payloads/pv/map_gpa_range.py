@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from vmm.abi import pv
 from vmm.abi.ports import DELAY
+from vmm.abi.x86 import PAGE
 from vmm.machine.machine import Machine
 from vmm.payload.accesses import Answer, hypercall, perform
 from vmm.payload.ending import run_to_pass
@@ -16,7 +17,6 @@ from vmm.payload.verdict import Finding, Refusal, Verdict
 FEATURES = ("HC_MAP_GPA_RANGE",)
 BIT = next(row for row in pv.FEATURES if row.name == "HC_MAP_GPA_RANGE").mask
 NR = next(row for row in pv.HYPERCALLS if row.name == "MAP_GPA_RANGE").nr
-PAGE = 0x1000
 ENCRYPTED, SIZE_2M = 0x10, 0x1
 HANDED_OVER = 2
 # What the guest asks for, and what RAX must hold. The first seven come to the VMM, the rest not.

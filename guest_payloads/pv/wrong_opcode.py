@@ -18,7 +18,7 @@ from vmm.payload.lab import Lab
 from vmm.payload.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict
 
 FEATURES = ("FIX_HYPERCALL_INSN",)
-OPCODES = {"vmcall": 0x0F01C1, "vmmcall": 0x0F01D9}
+OPCODES = {name: int.from_bytes(code, "big") for name, code in x86.HYPERCALL_INSTRUCTIONS.items()}
 UD, PF = 6, 14
 WRITE_TO_PRESENT = int(x86.PF.PROT | x86.PF.WRITE)
 SLICE = 0.03  # seconds of one run

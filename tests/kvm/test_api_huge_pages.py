@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from vmm.machine.layout import LARGE_PAGE
+from vmm.abi.x86 import LARGE_PAGE
 from vmm.machine.machine import Machine
 from vmm.machine.memory import GuestMemory
 from vmm.payload.catalog import find

@@ -68,7 +68,7 @@ def test_every_hypercall_attempt_ends_with_an_outcome(kvm: Kvm) -> None:
     begin = time.monotonic()
     measured = hypercall_probe.measure(kvm)
     assert time.monotonic() - begin < 2 * hypercall_probe.TIME_LIMIT + 1
-    assert measured.attempts.keys() == hypercall_probe.INSTRUCTIONS.keys()
+    assert measured.attempts.keys() == hypercall_probe.HYPERCALL_INSTRUCTIONS.keys()
     for attempt in measured.attempts.values():
         assert attempt.outcome != "failed", attempt.evidence
     if measured.quirk_off:
@@ -79,7 +79,7 @@ def test_without_the_quirk_switched_off_it_ends_too(kvm: Kvm, monkeypatch: pytes
     """On a software-backed host KVM then re-executes for ever; on hardware it rewrites the other vendor's."""
     monkeypatch.setattr(hypercall_probe, "TIME_LIMIT", 0.2)
     begin = time.monotonic()
-    seen = [hypercall_probe._try(kvm, code, 0) for code in hypercall_probe.INSTRUCTIONS.values()]
+    seen = [hypercall_probe._try(kvm, code, 0) for code in hypercall_probe.HYPERCALL_INSTRUCTIONS.values()]
     assert time.monotonic() - begin < 2 * 0.2 + 1
     outcomes = {hypercall_probe.classify(each).outcome for each in seen}
     assert outcomes <= {"delivered", "rewritten", "hangs", "elsewhere", "#UD"}
@@ -87,7 +87,7 @@ def test_without_the_quirk_switched_off_it_ends_too(kvm: Kvm, monkeypatch: pytes
 
 def test_a_guest_that_hangs_is_a_hang(kvm: Kvm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypercall_probe, "TIME_LIMIT", 0.1)
-    monkeypatch.setattr(hypercall_probe, "INSTRUCTIONS", {"vmcall": HANG, "vmmcall": b"\x0f\x0b"})  # ud2
+    monkeypatch.setattr(hypercall_probe, "HYPERCALL_INSTRUCTIONS", {"vmcall": HANG, "vmmcall": b"\x0f\x0b"})  # ud2
     measured = hypercall_probe.measure(kvm)
     assert {name: attempt.outcome for name, attempt in measured.attempts.items()} == {
         "vmcall": "hangs",
@@ -99,7 +99,7 @@ def test_a_guest_that_answers_itself_is_not_taken_for_kvm(kvm: Kvm, monkeypatch:
     if not kvm.check_extension("BINARY_STATS_FD"):
         pytest.skip("only the statistics can tell")
     monkeypatch.setattr(
-        hypercall_probe, "INSTRUCTIONS", {"vmcall": b"\x31\xc0", "vmmcall": b"\x90"}
+        hypercall_probe, "HYPERCALL_INSTRUCTIONS", {"vmcall": b"\x31\xc0", "vmmcall": b"\x90"}
     )  # xor eax, eax; nop
     assert [each.outcome for each in hypercall_probe.measure(kvm).attempts.values()] == ["elsewhere"] * 2
 

@@ -10,9 +10,9 @@ import pytest
 
 from guest_payloads.pv import async_pf
 from guest_payloads.pv.async_pf import CONTENT, Evidence, judge, observe
+from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.kvm import userfaultfd
-from vmm.kvm.memory import PAGE
 from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
 from vmm.payload.catalog import find
 from vmm.payload.lab import Lab, supported

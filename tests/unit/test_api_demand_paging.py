@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.demand_paging import PAGES, TOUCHED, WANT, Evidence, judge, source
-from vmm.kvm.memory import PAGE
+from vmm.abi.x86 import PAGE
 from vmm.payload.verdict import Verdict
 
 GOOD = Evidence(WANT, TOUCHED, tuple(sorted(TOUCHED)))

@@ -210,6 +210,27 @@ def what_to_try_is_a_field(root: Path) -> list[str]:
     ]
 
 
+# How a fact would be written a second time, and the one place that has it.
+FACTS = {
+    r"\(1 << 64\) - 1|0x[fF]{16}\b": "vmm/base/bits.py",
+    r"^_?PAGE(_SIZE)?(, \w+)* = (0x1000|4096)\b|^_?PAGE_SHIFT = 12": "vmm/abi/x86.py",
+    r"x0f.x01.x(c1|d9)|\b0x0f01(c1|d9)\b": "vmm/abi/x86.py",
+    r"\b\d+\)? +# KVM_MP_STATE": "vmm/abi/exits.py",
+    r"^(IF|\w+_FLAG) = 0x200$": "vmm/abi/x86.py",
+}
+
+
+def a_fact_stands_in_one_place(root: Path) -> list[str]:
+    return [
+        f"{file}:{number}: {line.strip()}: import it from {home}"
+        for fact, home in FACTS.items()
+        for file in python_files(root, "vmm", "guest_payloads")
+        if file != Path(home)
+        for number, line in enumerate(source(root / file).splitlines(), 1)
+        if re.search(fact, line, re.IGNORECASE)
+    ]
+
+
 def median_module_is_short(root: Path) -> list[str]:
     """`__init__.py` is not counted: a row of empty ones would hide any size."""
     files = [file for file in python_files(root, "vmm") if file.stem not in FACES]
@@ -319,6 +340,10 @@ BROKEN = [
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "class A:\n    import rich\n"),
     Broken(what_to_try_is_a_field, "vmm/machine/bad.py", HEAD + 'x = "no KVM\\n  try: a host"\n'),
     Broken(what_to_try_is_a_field, "guest_payloads/pv/bad.py", HEAD + 'x = f"{1}\\n"\ny = "  try: a host"\n'),
+    Broken(a_fact_stands_in_one_place, "vmm/machine/bad.py", HEAD + "x = y & (1 << 64) - 1\n"),
+    Broken(a_fact_stands_in_one_place, "vmm/observe/bad.py", HEAD + "PAGE = 0x1000\n"),
+    Broken(a_fact_stands_in_one_place, "vmm/observe/bad.py", HEAD + "HALTED = 3  # KVM_MP_STATE_HALTED\n"),
+    Broken(a_fact_stands_in_one_place, "vmm/bench/bad.py", HEAD + 'x = b"\\x0f\\x01\\xc1"\n'),
     Broken(median_module_is_short, "vmm/errors.py", HEAD + "x = 1\n" * 300),
     Broken(licence_comes_first, "vmm/abi/bad.py", '"""Doc."""\n'),
     Broken(licence_comes_first, "tools/bad.py", "#!/usr/bin/env python3\n" + '"""Doc."""\n'),

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import EXIT_CANNOT_SHOW, HostError, KvmCallError, UsageError
 from vmm.kvm import userfaultfd
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.kvm.memory import Mapping
 from vmm.kvm.userfaultfd import FaultHandler, NoUserfaultfd, PageFault, Userfaultfd
 
 SOON = 5.0  # far longer than anything here takes

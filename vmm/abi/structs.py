@@ -6,6 +6,7 @@ Sources: <asm/kvm_para.h>; pvclock: Documentation/virt/kvm/x86/msr.rst. All are 
 
 from __future__ import annotations
 
+from vmm.base.bits import MASK64
 from vmm.base.light import NamedTuple
 
 
@@ -120,9 +121,9 @@ OF_HYPERCALL = {"CLOCK_PAIRING": KVM_CLOCK_PAIRING}
 
 def pvclock_nanoseconds(info: dict[str, int], tsc: int) -> int:
     """The paravirtual clock at guest TSC `tsc`, from the fields of a pvclock_vcpu_time_info, in nanoseconds."""
-    delta = tsc - info["tsc_timestamp"] & (1 << 64) - 1
+    delta = tsc - info["tsc_timestamp"] & MASK64
     shift = info["tsc_shift"]
-    delta = delta << shift & (1 << 64) - 1 if shift >= 0 else delta >> -shift
+    delta = delta << shift & MASK64 if shift >= 0 else delta >> -shift
     return info["system_time"] + (delta * info["tsc_to_system_mul"] >> 32)
 
 

@@ -10,6 +10,13 @@ from __future__ import annotations
 from vmm.base.bits import describe
 from vmm.base.light import NamedTuple
 
+PAGE_SHIFT = 12
+PAGE = 1 << PAGE_SHIFT
+LARGE_PAGE = 1 << 21  # of 64-bit and PAE paging
+
+# KVM may write the one over the other: KVM_X86_QUIRK_FIX_HYPERCALL_INSN.
+HYPERCALL_INSTRUCTIONS = {"vmcall": b"\x0f\x01\xc1", "vmmcall": b"\x0f\x01\xd9"}  # Intel's, AMD's
+
 
 class CR0:
     PE = 1 << 0

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+MASK64 = (1 << 64) - 1
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,11 +9,11 @@ from functools import partial
 from statistics import median
 from typing import NamedTuple
 
+from vmm.abi.x86 import PAGE
 from vmm.bench import guests, sides
 from vmm.bench.compare import TURN, Budget, Goal, Row, pinned
 from vmm.bench.spec import Spec
 from vmm.bench.stats import Pair, mad, noisy
-from vmm.kvm.memory import PAGE
 
 COUNT = 100  # exits in a batch
 FIRST_PORT = 0x1000

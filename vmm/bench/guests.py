@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from vmm.abi.msrs import find
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
 from vmm.abi.pv import find_hypercall
+from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.machine.layout import REGIONS
 
 STAMP = 0x81  # its writer looks at the clock
@@ -68,7 +69,6 @@ XOR_EDX = b"\x31\xd2"  # xor edx, edx
 WRMSR = b"\x0f\x30"
 RDMSR = b"\x0f\x32"
 HLT = b"\xf4"
-HYPERCALLS = {"vmcall": b"\x0f\x01\xc1", "vmmcall": b"\x0f\x01\xd9"}
 
 
 def repeated(
@@ -129,7 +129,7 @@ def wrmsr(count: int) -> Guest:
 
 def hypercall(count: int, instruction: str) -> Guest:
     """KVM_HC_VAPIC_POLL_IRQ, which does nothing: RAX is 1 before, and 0 after the first."""
-    return repeated(_mov_eax(1) + HYPERCALLS[instruction], count)
+    return repeated(_mov_eax(1) + HYPERCALL_INSTRUCTIONS[instruction], count)
 
 
 def doorbell(count: int) -> Guest:
@@ -150,7 +150,7 @@ def map_gpa_range(count: int, instruction: str) -> Guest:
     call = find_hypercall("MAP_GPA_RANGE")
     assert call is not None
     setup = b"\xbb" + struct.pack("<I", TOUCH_BASE) + _mov_ecx(1) + XOR_EDX  # mov ebx, TOUCH_BASE
-    return repeated(_mov_eax(call.nr) + HYPERCALLS[instruction], count, setup)
+    return repeated(_mov_eax(call.nr) + HYPERCALL_INSTRUCTIONS[instruction], count, setup)
 
 
 def touch(count: int = TOUCHED) -> Guest:

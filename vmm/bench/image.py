@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from dataclasses import astuple, dataclass
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner
@@ -44,7 +45,7 @@ def image(machine: Machine, set_up: SetUp) -> bytes:
     memory = machine.memory.read(0, machine.memory.size).rstrip(b"\0")
     words = [machine.irqchip == "split", *astuple(set_up)]
     offset = 8 * (5 + len(words)) + len(states)
-    memory += bytes(-len(memory) % 4096)
+    memory += bytes(-len(memory) % PAGE)
     head = struct.pack(f"<{5 + len(words)}Q", MAGIC, machine.memory.size, offset, len(memory), cpus, *words)
     return head + states + memory
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self
 from vmm.abi import apic
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
 from vmm.abi.pv import find_hypercall
+from vmm.abi.x86 import PAGE
 from vmm.bench import guests
 from vmm.bench.guests import STAMP, Guest
 from vmm.bench.image import SetUp, image
@@ -253,20 +254,20 @@ class Touch(Batch):
 
     def __init__(self, guest: Guest, *, uffd: bool = False) -> None:
         super().__init__(guest)
-        self.set_up |= {"touch_base": guests.TOUCH_BASE, "touch_size": guests.TOUCHED * 4096}
+        self.set_up |= {"touch_base": guests.TOUCH_BASE, "touch_size": guests.TOUCHED * PAGE}
         self._mapping = self.machine.memory.slots[0].mapping
         self._stack = ExitStack()
         self._image = super().image()  # read before pages are held back: reading them would wait for good
         if uffd:
             held = self._stack.enter_context(Userfaultfd.open())
-            held.register(self._mapping.hva + guests.TOUCH_BASE, guests.TOUCHED * 4096)
+            held.register(self._mapping.hva + guests.TOUCH_BASE, guests.TOUCHED * PAGE)
             self._stack.enter_context(FaultHandler(held, lambda fault: held.zeropage(fault.address)))
 
     def image(self) -> bytes:
         return self._image
 
     def prepare(self) -> None:
-        self._mapping.bytes.madvise(mmap.MADV_DONTNEED, guests.TOUCH_BASE, guests.TOUCHED * 4096)
+        self._mapping.bytes.madvise(mmap.MADV_DONTNEED, guests.TOUCH_BASE, guests.TOUCHED * PAGE)
 
     def close(self) -> None:
         self._stack.close()  # first: whoever waits for a page goes on

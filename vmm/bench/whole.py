@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.bench import guests, sides
 from vmm.bench.compare import Budget, Goal, Row, per_operation, pinned, row_of, take_turns
 from vmm.bench.exits import at_most
@@ -17,10 +18,8 @@ from vmm.bench.floor import Floor
 from vmm.bench.spec import Spec
 from vmm.bench.stats import Pair, mad
 from vmm.errors import HostError
-from vmm.kvm.memory import PAGE
 from vmm.kvm.system import Kvm
 from vmm.machine import boot
-from vmm.machine.layout import LARGE_PAGE
 from vmm.machine.machine import Machine
 
 MIB = 1 << 20

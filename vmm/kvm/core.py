@@ -8,6 +8,7 @@ exit. Nothing here knows what an exit means: handlers are given.
 
 from __future__ import annotations
 
+from vmm.base.bits import MASK64
 from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import uncleared
@@ -41,7 +42,6 @@ ACCESSES = (
     ReadMsr,
     WriteMsr,
 )  # what may be served without a value being made of it
-U64 = (1 << 64) - 1
 NOTHING_HELD = -1  # VMM_FINISHED of _core.c
 
 
@@ -110,7 +110,7 @@ class Word:
     def drop(self) -> None:
         """The core serves it no longer, and its slot is free; its numbers stay."""
         slot = self._slot
-        slot.address = U64  # no port's, no MSR's, and no address that a CPU has
+        slot.address = MASK64  # no port's, no MSR's, and no address that a CPU has
         if not self._dropped:
             self._slot, self._dropped = ffi.new("struct vmm_slot *", slot), True
 
@@ -192,7 +192,7 @@ class Finish:
 
 def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
     """A word in the next slot; where there is none, in one that was dropped: a vCPU may still be inside of that."""
-    number = count if count < limit else next((i for i in range(limit) if slots[i].address == U64), limit)
+    number = count if count < limit else next((i for i in range(limit) if slots[i].address == MASK64), limit)
     if number == limit:
         return None
     slots[number].reads = slots[number].writes = slots[number].value = 0
@@ -326,7 +326,7 @@ class Core:
             self._vcpu.stored = None if type(exit) is Interrupted else exit
             return
         if c.answer:
-            c.reply[0] = U64
+            c.reply[0] = MASK64
 
     def _as_exit(self, key: int) -> Exit:
         """What the core came back for, as the value that decode gives."""

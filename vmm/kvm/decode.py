@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 
+from vmm.base.bits import MASK64
 from vmm.base.light import Protocol
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import (
@@ -185,12 +186,12 @@ def answer(run: Any, area: Area, exit: Exit, reply: bytes | int | None) -> None:
             ffi.memmove(run.mmio.data, reply, size)
         case ReadMsr(), int():
             run.msr.error = 0
-            run.msr.data = reply & (1 << 64) - 1
+            run.msr.data = reply & MASK64
         case WriteMsr(), int():
             run.msr.error = 0
         case ((ReadMsr() | WriteMsr()), None):
             run.msr.error = 1
         case Hypercall(), int():
-            run.hypercall.ret = reply & (1 << 64) - 1
+            run.hypercall.ret = reply & MASK64
         case _:
             raise ValueError(f"{exit} takes no reply {reply!r}")

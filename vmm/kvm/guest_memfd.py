@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.kvm._kvm import lib
 from vmm.kvm.handle import Handle, new
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
 
 SHARED = lib.GUEST_MEMFD_FLAG_MMAP | lib.GUEST_MEMFD_FLAG_INIT_SHARED

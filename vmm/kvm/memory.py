@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import mmap
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi
 
-PAGE = 4096
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.12 on; x86 Linux's value
 
 

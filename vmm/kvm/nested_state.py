@@ -10,6 +10,7 @@ import struct
 
 from vmm.abi.flags import NESTED_FORMATS, NESTED_STATE
 from vmm.abi.rows import flag_names, value_name, value_of
+from vmm.base.bits import MASK64
 from vmm.base.record import record
 from vmm.errors import UsageError
 
@@ -18,7 +19,7 @@ _HEADER = struct.Struct("<HHIQQ")
 _SVM = value_of(NESTED_FORMATS, "KVM_STATE_NESTED_FORMAT_SVM")
 _GUEST_MODE = value_of(NESTED_STATE, "KVM_STATE_NESTED_GUEST_MODE")
 _GIF_SET = value_of(NESTED_STATE, "KVM_STATE_NESTED_GIF_SET")
-_NOWHERE = (1 << 64) - 1
+_NOWHERE = MASK64
 
 
 @record

@@ -21,10 +21,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import HostError, KvmCallError, MissingCapability, UsageError, errno_name
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Closes, Handle, new
-from vmm.kvm.memory import PAGE
 
 DEVICE = "/dev/userfaultfd"
 FLAGS = os.O_CLOEXEC | os.O_NONBLOCK

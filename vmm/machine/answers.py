@@ -7,9 +7,8 @@ neither exits nor buses; the C core's loop asks it only about what is not a plai
 
 from __future__ import annotations
 
+from vmm.base.bits import MASK64
 from vmm.errors import UsageError
-
-MASK64 = (1 << 64) - 1
 
 
 def integer(value: object) -> int | None:

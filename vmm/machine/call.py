@@ -8,6 +8,7 @@ where the function begins.
 from __future__ import annotations
 
 from vmm.abi.ports import EXIT
+from vmm.base.bits import MASK64
 from vmm.errors import GuestError, UsageError
 from vmm.machine.layout import REGIONS
 from vmm.machine.steps import Why
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
 LANDING = bytes((0xE6, EXIT, 0xF4))  # out EXIT, al; hlt
 LANDING_AT = REGIONS["code"].end - 16
-MASK = (1 << 64) - 1
 
 
 def call(machine: Whole, function: str | int, *args: int, timeout: float | None = None) -> int:
@@ -39,7 +39,7 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
         raise UsageError(f"calling {function}: the program leaves no room for a return address to lead to")
     if len(args) > len(ARGUMENTS):
         raise UsageError(f"calling {function}: {len(args)} arguments, and registers take {len(ARGUMENTS)}")
-    if not all(-(1 << 63) <= value <= MASK for value in args):
+    if not all(-(1 << 63) <= value <= MASK64 for value in args):
         raise UsageError(f"calling {function}: an argument does not fit in 64 bits")
     machine.memory.write(LANDING_AT, LANDING)
     machine.start(0, function)
@@ -47,7 +47,7 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
     regs = vcpu.get_regs()
     regs.rdi = regs.rsi = 0
     for name, value in zip(ARGUMENTS, args, strict=False):
-        setattr(regs, name, value & MASK)
+        setattr(regs, name, value & MASK64)
     regs.rsp -= 8
     machine.memory.write(regs.rsp, LANDING_AT.to_bytes(8, "little"))
     vcpu.set_regs(regs)

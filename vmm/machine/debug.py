@@ -94,8 +94,9 @@ def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:
     """Whether a hardware breakpoint strikes in ring 3 on this host: measured once per process, on its own machine."""
     if not _found:
         from vmm.abi.ports import EXIT
+        from vmm.abi.x86 import PAGE
         from vmm.asm.program import Program
-        from vmm.machine.layout import PAGE, REGIONS
+        from vmm.machine.layout import REGIONS
 
         base = REGIONS["code"].base
         code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $

@@ -14,10 +14,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Self
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import dirty
 from vmm.kvm.dirty import CAPABILITY, DirtyGfn, DirtyRing
-from vmm.kvm.memory import PAGE
 from vmm.kvm.vm import Vm
 from vmm.machine.memory import Memslot
 

@@ -16,15 +16,15 @@ from collections.abc import Callable
 
 from vmm.abi import apic, ports, pv
 from vmm.abi.structs import KVM_CLOCK_PAIRING
+from vmm.abi.x86 import PAGE_SHIFT
+from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner, current
 
-MASK64 = (1 << 64) - 1
 MASK32 = (1 << 32) - 1
 CLOCK_PAIRING_WALLCLOCK = 0  # the only clock type there is
-PAGE_SHIFT = 12
 TSC_OFFSET = (0, 0)  # KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: Documentation/virt/kvm/devices/vcpu.rst
 BITS_PER_WORD = 64  # of a 64-bit guest's IPI bitmap
 PAGE_SIZES = (0, 1, 2)  # attributes 3:0 of MAP_GPA_RANGE: 4 KiB, 2 MiB, 1 GiB

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.base.light import cache
 from vmm.base.record import record
 from vmm.errors import UsageError
@@ -17,8 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = 0x1000
-LARGE_PAGE = 0x20_0000
 GIB = 1 << 30
 FOUR_GIB = 4 * GIB
 

@@ -8,6 +8,7 @@ instruction does not exit by itself (KVM answers it, except what KVM_CAP_EXIT_HY
 
 from __future__ import annotations
 
+from vmm.base.bits import MASK64
 from vmm.base.light import assert_never
 from vmm.errors import errno_name
 from vmm.kvm.decode import DIRTY_RING_FULL
@@ -76,7 +77,7 @@ def unanswered(exit: Exit) -> Resume:
         case MmioRead(_, size):
             return Resume(b"\xff" * size, answers=True)
         case ReadMsr():
-            return Resume(answers.MASK64, answers=True)
+            return Resume(MASK64, answers=True)
         case WriteMsr():
             return Resume(0, answers=True)
         case Hypercall():

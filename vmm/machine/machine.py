@@ -332,7 +332,10 @@ class Machine(Hooks, VirtioSlots, Closes):
             )
         address = self.address(entry)
         if self.irqchip != "none" and index:
-            runner.vcpu.set_mp_state(0)  # KVM_MP_STATE_RUNNABLE
+            from vmm.abi.exits import MP_STATES
+            from vmm.abi.rows import value_of
+
+            runner.vcpu.set_mp_state(value_of(MP_STATES, "KVM_MP_STATE_RUNNABLE"))
         runner.vcpu.abandon()
         boot.long_mode(runner.vcpu, index, address, cpus=len(self.runners), ring=ring)
         self._started.add(index)

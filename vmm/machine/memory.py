@@ -13,13 +13,13 @@ import mmap
 import struct
 from bisect import bisect_right
 
+from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.base.light import Protocol
 from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.answers import integer
-from vmm.machine.layout import LARGE_PAGE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ Sources: Intel SDM vol. 3A, 4.5; AMD APM vol. 2, 5.3.
 
 from __future__ import annotations
 
-from vmm.abi.x86 import PTE_ADDRESS_MASK
+from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE_ADDRESS_MASK
+from vmm.base.bits import MASK64
 from vmm.errors import UsageError
-from vmm.machine.layout import BOOT_TABLE_PAGES, LARGE_PAGE, PAGE, REGIONS
-from vmm.machine.paging import ENTRIES, LINK, MASK64, PRESENT, PSE, ROOT, leaf_flags
+from vmm.machine.layout import BOOT_TABLE_PAGES, REGIONS
+from vmm.machine.paging import ENTRIES, LINK, PRESENT, PSE, ROOT, leaf_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from vmm.kvm.memory import PAGE, Mapping
+from vmm.abi.x86 import PAGE
+from vmm.kvm.memory import Mapping
 from vmm.kvm.userfaultfd import FaultHandler, PageFault, Userfaultfd
 from vmm.machine.memory import GuestMemory, Memslot
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from vmm.abi.x86 import PTE
+from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE
 from vmm.base.light import cache, lru_cache
 from vmm.errors import UsageError
 from vmm.machine.layout import (
@@ -17,9 +17,7 @@ from vmm.machine.layout import (
     CPU_BLOCK_SIZE,
     FOUR_GIB,
     GIB,
-    LARGE_PAGE,
     MAX_CPUS,
-    PAGE,
     REGIONS,
     describe,
     ram_ranges,
@@ -34,7 +32,6 @@ _TABLE = struct.Struct(f"<{ENTRIES}Q")
 # Plain integers: arithmetic with IntFlag is slow, and it keeps a member for every value it ever met.
 PRESENT, RW, USER, PSE, NX = (int(bit) for bit in (PTE.PRESENT, PTE.RW, PTE.USER, PTE.PSE, PTE.NX))
 LINK = PRESENT | RW | USER  # a table never takes a right away: the last entry alone decides (4.6.1)
-MASK64 = (1 << 64) - 1
 
 CPUS_IN_SMALL_PAGES = (LARGE_PAGE - REGIONS["cpus"].base) // CPU_BLOCK_SIZE  # those behind have no guard pages
 

@@ -119,8 +119,9 @@ def in_ring3(kvm: Kvm, make: Make) -> bool:
     """Whether single-step exits in ring 3 on this host: measured once per process, on a machine of its own."""
     if not _found:
         from vmm.abi.ports import EXIT
+        from vmm.abi.x86 import PAGE
         from vmm.asm.program import Program
-        from vmm.machine.layout import PAGE, REGIONS
+        from vmm.machine.layout import REGIONS
         from vmm.machine.steps import Why
 
         base = REGIONS["code"].base

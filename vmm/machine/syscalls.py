@@ -13,17 +13,17 @@ from collections import Counter
 from collections.abc import Callable
 
 from vmm.abi import ports
+from vmm.abi.x86 import PAGE
+from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine.folder import MAX_PATH, MAX_TRANSFER, Folder
-from vmm.machine.layout import PAGE
 from vmm.machine.machine import Machine
 from vmm.machine.steps import Stop, Why
 from vmm.machine.virtual import read_virtual, translate, write_virtual
 
 NAMES = {0: "read", 1: "write", 2: "open", 3: "close", 8: "lseek", 60: "exit"}
 STDOUT, STDERR = 1, 2
-MASK64 = (1 << 64) - 1
 
 
 class SyscallService:

@@ -6,9 +6,9 @@ Segment bases are the caller's affair: addresses are linear. Rights are not chec
 
 from __future__ import annotations
 
+from vmm.abi.x86 import PAGE
 from vmm.errors import GuestMemoryError
 from vmm.kvm.state import Sregs
-from vmm.machine.layout import PAGE
 from vmm.machine.memory import GuestMemory
 from vmm.machine.walk import Translation, walk
 

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import NamedTuple
 
-from vmm.abi.x86 import CR0, CR4, EFER, PTE, PTE_ADDRESS_MASK, flag_rows
+from vmm.abi.x86 import CR0, CR4, EFER, LARGE_PAGE, PAGE, PTE, PTE_ADDRESS_MASK, flag_rows
+from vmm.base.bits import MASK64
 from vmm.base.bits import describe as describe_bits
 from vmm.base.record import record
 from vmm.errors import GuestMemoryError
-from vmm.machine.layout import GIB, LARGE_PAGE, PAGE, describe
-from vmm.machine.paging import LINK, MASK64, NX, PRESENT, PSE, RW, USER
+from vmm.machine.layout import GIB, describe
+from vmm.machine.paging import LINK, NX, PRESENT, PSE, RW, USER
 
 
 class Fault(StrEnum):

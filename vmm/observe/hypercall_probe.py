@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi import ports, pv, quirks
+from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
@@ -25,7 +26,6 @@ SLOWER = 20  # a guest that takes so many times as long hangs
 PATIENCE = 20.0  # seconds for the guest without a hypercall
 NOPS = b"\x90" * 3  # as many bytes as either instruction
 QUIRK = "FIX_HYPERCALL_INSN"
-INSTRUCTIONS = {"vmcall": b"\x0f\x01\xc1", "vmmcall": b"\x0f\x01\xd9"}
 CALL = "VAPIC_POLL_IRQ"  # does nothing, and is answered with 0 by every KVM
 UD = 6
 FAULTS = {UD: "#UD", 13: "#GP"}
@@ -76,7 +76,9 @@ def measure(kvm: Kvm) -> Hypercall:
     quirk = quirks.find(QUIRK)
     assert quirk is not None
     quirk_off = bool(kvm.check_extension("DISABLE_QUIRKS2") & quirk.value)
-    attempts = {name: classify(_try(kvm, code, quirk.value * quirk_off)) for name, code in INSTRUCTIONS.items()}
+    attempts = {
+        name: classify(_try(kvm, code, quirk.value * quirk_off)) for name, code in HYPERCALL_INSTRUCTIONS.items()
+    }
     return Hypercall(transport(attempts), quirk_off, attempts)
 
 

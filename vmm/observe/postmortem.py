@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from vmm.abi.x86 import CR0, KERNEL_CS, page_fault_words, vector_name
+from vmm.abi.x86 import CR0, KERNEL_CS, PAGE, page_fault_words, vector_name
 from vmm.errors import GuestMemoryError, VmmError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine import layout, walk
@@ -184,7 +184,7 @@ def readable(machine: Machine, sregs: Sregs, address: int, size: int) -> bytes:
     data = b""
     with contextlib.suppress(GuestMemoryError):
         while len(data) < size:
-            count = min(size - len(data), layout.PAGE - (address + len(data)) % layout.PAGE)
+            count = min(size - len(data), PAGE - (address + len(data)) % PAGE)
             data += read_virtual(machine.memory, sregs, address + len(data), count)
     return data
 

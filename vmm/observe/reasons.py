@@ -7,13 +7,13 @@ Measured on hosts as docs/hosts.md describes them; a sentence says "can be", bec
 from __future__ import annotations
 
 from vmm.abi.entry import entry_failure
+from vmm.abi.exits import MP_STATES
+from vmm.abi.rows import value_of
+from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS, RFLAGS
 from vmm.kvm.exits import FailEntry, InternalError
 from vmm.machine.steps import Stop, Why
 
-HYPERCALLS = (b"\x0f\x01\xc1", b"\x0f\x01\xd9")
-HALTED = 3  # KVM_MP_STATE_HALTED
-UNINITIALIZED = 1
-INTERRUPT_FLAG = 0x200
+HALTED, UNINITIALIZED = (value_of(MP_STATES, f"KVM_MP_STATE_{name}") for name in ("HALTED", "UNINITIALIZED"))
 
 
 def hint(stop: Stop, instruction: bytes, *, mp_state: int | None, rflags: int) -> str:
@@ -54,7 +54,7 @@ def _entry(guest_state: bool) -> str:
 
 
 def _time_limit(instruction: bytes, mp_state: int | None, rflags: int) -> str:
-    if instruction[:3] in HYPERCALLS:
+    if instruction[:3] in HYPERCALL_INSTRUCTIONS.values():
         return (
             "RIP is at a hypercall instruction. On this host it may never reach KVM: with KVM_X86_QUIRK_FIX_HYPERCALL_"
             "INSN on, KVM patches it and executes it again for ever. `pyvmm doctor` measures that; "
@@ -63,7 +63,7 @@ def _time_limit(instruction: bytes, mp_state: int | None, rflags: int) -> str:
     if mp_state == UNINITIALIZED:
         return "This vCPU still waits for INIT and SIPI."
     # RIP is behind the HLT while the vCPU sleeps in it.
-    if mp_state == HALTED and not rflags & INTERRUPT_FLAG:
+    if mp_state == HALTED and not rflags & RFLAGS.IF:
         return "The vCPU is in HLT with interrupts off (IF=0): only an NMI, INIT or a PV kick can wake it."
     if mp_state == HALTED:
         return "The vCPU is in HLT and no interrupt came."

@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import ports
+from vmm.abi.x86 import PAGE
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
 from vmm.machine import boot, layout
@@ -25,8 +26,6 @@ NATIVE_TURNS = 4_000_000  # about a millisecond: far above the cost of entering 
 REPEATS = 3  # the least of them is taken: what disturbs a run only makes it longer
 LONG_LOOP_BELOW = 100  # so many times slower than ring 3, the long loop still takes a tenth of a second
 EMULATED_SLOWDOWN = 20.0  # emulation costs hundreds of times more, native code once
-
-PAGE = 0x1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from vmm.base.bits import MASK64
 from vmm.errors import HostError
 from vmm.machine.layout import REGIONS
 from vmm.payload.guest import Guest
@@ -18,7 +19,6 @@ _ROW = struct.Struct("<QQ4QQQ")
 RDMSR, WRMSR, HYPERCALL, CPUID = 1, 2, 3, 4
 GP = "#GP"
 OK = "accepted"
-MASK64 = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True)

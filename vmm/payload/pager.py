@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from vmm.abi.x86 import PAGE
 from vmm.kvm import kick
-from vmm.kvm.memory import PAGE
 from vmm.kvm.userfaultfd import PageFault
 from vmm.machine.paged import PagedSlot
 from vmm.machine.paged import held_back as hold_back

@@ -12,6 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from types import ModuleType
 
+from vmm.abi.x86 import PAGE
 from vmm.base.record import replace
 from vmm.errors import (
     EXIT_CANNOT_SHOW,
@@ -31,7 +32,6 @@ from vmm.payload.record import INTERRUPTED
 from vmm.payload.replay_seat import NotInTrace, Seat
 from vmm.payload.run import conclude, judge
 
-PAGE = 0x1000  # KVM brings port data of at most a page at once
 MAX_MMIO = 8
 
 

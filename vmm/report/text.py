@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from vmm.abi import exits
+from vmm.abi.rows import value_name
 from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
@@ -19,8 +21,14 @@ REGISTER_ROWS = (
     ("r12", "r13", "r14", "r15"),
 )
 INDENT = "  "
-MP_STATES = {0: "runnable", 1: "waits for INIT", 2: "waits for SIPI", 3: "halted", 4: "has a SIPI"}
-"""KVM_MP_STATE_* of <linux/kvm.h>, in words."""
+MP_WORDS = {
+    "RUNNABLE": "runnable",
+    "UNINITIALIZED": "waits for INIT",
+    "INIT_RECEIVED": "waits for SIPI",
+    "HALTED": "halted",
+    "SIPI_RECEIVED": "has a SIPI",
+}
+"""What a line has room for, by the name without KVM_MP_STATE_."""
 MISSED = 5  # places of unclaimed accesses that are shown
 
 
@@ -87,7 +95,7 @@ def _fault(fault: FaultInfo) -> str:
 
 
 def _headline(vcpu: VcpuState, style: Style) -> str:
-    state = "" if vcpu.mp_state is None else f", {MP_STATES.get(vcpu.mp_state, f'MP state {vcpu.mp_state}')}"
+    state = "" if vcpu.mp_state is None else f", {_mp_words(vcpu.mp_state)}"
     where = f" {style('name', printable(vcpu.where))}" if vcpu.where else ""
     return f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x}{where}"
 
@@ -114,3 +122,8 @@ def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
         lines.append(f"{INDENT}last exits, oldest first:")
         lines += [f"{INDENT}{INDENT}{printable(text)}" for text in vcpu.last_exits]
     return lines
+
+
+def _mp_words(state: int) -> str:
+    name = value_name(exits.MP_STATES, state).removeprefix("KVM_MP_STATE_")
+    return MP_WORDS.get(name, f"MP state {state}")

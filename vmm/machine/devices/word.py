@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from vmm.base.bits import MASK64
 from vmm.kvm.core import Word
 
 
@@ -30,5 +31,5 @@ class WordDevice:
         """At offset 0 the whole word, zero-extended, as the core does; elsewhere those bytes of it."""
         if offset:
             mask = (1 << 8 * size) - 1 << 8 * offset
-            value = (self.word.value & ~mask | value << 8 * offset) & (1 << 64) - 1
+            value = (self.word.value & ~mask | value << 8 * offset) & MASK64
         self.word.write(value)
