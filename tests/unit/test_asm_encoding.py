@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vmm.asm import keystone_engine, quirks
-from vmm.asm.assembler import assemble
+from vmm.asm import assembler, keystone_engine, quirks
 from vmm.asm.disassembler import disassemble
 from vmm.asm.registers import REGISTERS
 from vmm.errors import PayloadError, UsageError
+
+assemble = partial(assembler.assemble, base=0x20000)
 
 
 def code(text: str, base: int = 0x20000) -> str:

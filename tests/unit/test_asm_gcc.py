@@ -12,13 +12,17 @@ import platform
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vmm.asm.assembler import assemble, assemble_file
+from vmm.asm import assembler
 from vmm.asm.registers import words
 from vmm.errors import PayloadError
+
+assemble = partial(assembler.assemble, base=0x20000)
+assemble_file = partial(assembler.assemble_file, base=0x20000)
 
 BASE = 0x10000000  # nothing of a Linux process is there
 LEVELS = ("-O0", "-O2", "-Os", "-O3")

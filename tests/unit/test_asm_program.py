@@ -7,16 +7,19 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vmm.asm import cache
-from vmm.asm.assembler import assemble
+from vmm.asm import assembler, cache
+from vmm.asm.assembler import Facts
 from vmm.asm.disassembler import around, disassemble
 from vmm.asm.listing import render
 from vmm.asm.program import Program
 from vmm.errors import UsageError
+
+assemble = partial(assembler.assemble, base=0x20000)
 
 TEXT = """msg: .ascii "hello, world"
 start:
@@ -62,7 +65,7 @@ def test_symbols_and_lines(program: Program) -> None:
 def test_a_program_carries_the_constants_of_its_text(folder: Path) -> None:
     text = "PLACE = BASE + 0x10\nSIZE = done - start\nstart: mov eax, PLACE\ndone: ret"
     for _ in range(2):  # assembled, then out of the cache
-        program = assemble(text, name="x.asm", constants={"PARAM_n": 7}, facts=lambda: {"BASE": 0x100})
+        program = assemble(text, name="x.asm", constants={"PARAM_n": 7}, facts=Facts(lambda: {"BASE": 0x100}))
         assert program.constants == {"PARAM_n": 7, "PLACE": 0x110, "SIZE": 5}
     assert program.constant("PLACE") == 0x110
     with pytest.raises(UsageError, match=r"no constant of x\.asm is called 'PLAC'; did you mean PLACE\?"):
@@ -129,7 +132,7 @@ def test_around_believes_memory_over_the_program(program: Program) -> None:
 
 
 def test_cache_hit_needs_no_keystone(folder: Path) -> None:
-    script = "import sys\nfrom vmm.asm.assembler import assemble\np = assemble('nop', constants={})\n"
+    script = "import sys\nfrom vmm.asm.assembler import assemble\np = assemble('nop', base=0, constants={})\n"
     script += "print(p.code.hex(), 'keystone' in sys.modules, 'vmm.asm.layout' in sys.modules)"
     root = str(Path(__file__).parents[2])
     run = [
@@ -145,6 +148,17 @@ def test_cache_gives_the_same_program(folder: Path) -> None:
     first = assemble(TEXT, name="x.asm", constants={})
     assert len(list(folder.iterdir())) == 1
     assert assemble(TEXT, name="x.asm", constants={}) == first
+
+
+def test_what_facts_stand_in_is_in_the_key(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "facts.py"
+
+    def facts() -> dict[str, int]:
+        return {"PLACE": len(file.read_text())}
+
+    for text in ("# 1", "# edited", "# 1"):
+        file.write_text(text)
+        assert assemble("mov al, PLACE", facts=Facts(facts, (str(file),))).code == bytes([0xB0, len(text)])
 
 
 @pytest.mark.parametrize(

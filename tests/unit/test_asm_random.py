@@ -12,16 +12,19 @@ import random
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from vmm.asm.assembler import assemble
+from vmm.asm import assembler
 from vmm.asm.disassembler import disassemble
 from vmm.asm.registers import words
 from vmm.errors import PayloadError
+
+assemble = partial(assembler.assemble, base=0x20000)
 
 PER_RUN = 200  # forms of one run of GNU as
 FORMS = int(os.environ.get("PYVMM_ASM_FORMS", "2000"))

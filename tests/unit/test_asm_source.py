@@ -4,14 +4,18 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vmm.asm.assembler import assemble, assemble_file
+from vmm.asm import assembler
 from vmm.asm.program import Program
 from vmm.asm.source import strip_comment
 from vmm.errors import PayloadError
+
+assemble = partial(assembler.assemble, base=0x20000)
+assemble_file = partial(assembler.assemble_file, base=0x20000)
 
 
 def asm(text: str, **options: object) -> Program:

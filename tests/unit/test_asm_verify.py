@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from vmm.asm import branches, instruction, keystone_engine, mend, quirks, synonyms, verify
-from vmm.asm.assembler import assemble
+from vmm.asm import assembler, branches, instruction, keystone_engine, mend, quirks, synonyms, verify
 from vmm.asm.disassembler import disassemble
 from vmm.asm.expand import Statement
 from vmm.asm.expression import SourceError, Value
 from vmm.asm.source import Row
 from vmm.errors import PayloadError
+
+assemble = partial(assembler.assemble, base=0x20000)
 
 ROOT = Path(__file__).resolve().parents[2]
 INSNS = ROOT / "guest_payloads" / "inc" / "insns.inc"

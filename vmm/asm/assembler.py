@@ -15,7 +15,7 @@ import os
 from vmm.asm import cache as _cache
 from vmm.asm import source
 from vmm.asm.program import Program
-from vmm.base.record import replace
+from vmm.base.record import record, replace
 from vmm.errors import PayloadError, UsageError
 
 TYPE_CHECKING = False
@@ -23,29 +23,46 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-DEFAULT_BASE = 0x20000  # region `code` of vmm/machine/layout.py, which is above this floor
 VERSION = 2  # raise it when the same text gives other bytes, for whoever shares a cache between versions
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
-# What a result depends on: the floors below, and the guest map.
-_FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))
-_FILES = (os.path.join(_PACKAGE, "machine", "layout.py"),)
+_FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))  # what every result depends on
+
+
+@record
+class Facts:
+    """Names for every text of a caller, made when they are needed: making a thousand of them takes longer than asking
+    for forty times. So `files` stand for them in the cache's key, beside those of this floor and of vmm.abi.
+    """
+
+    make: Callable[[], Mapping[str, int]]
+    files: tuple[str, ...] = ()
+
+
+def _abi_constants() -> Mapping[str, int]:
+    from vmm.abi import asm_constants
+
+    return asm_constants()
+
+
+KERNEL = Facts(_abi_constants)
+NONE = Facts(dict)
 
 
 def assemble(
     text: str,
     *,
     name: str = "<text>",
-    base: int = DEFAULT_BASE,
+    base: int,
     constants: Mapping[str, int] | None = None,
-    facts: Callable[[], Mapping[str, int]] | None = None,
+    facts: Facts | None = None,
     include_dirs: Sequence[Path | str] | None = None,
     cache: bool = True,
 ) -> Program:
     """Assembles `text` to run at `base`, a guest address below 2 GiB.
 
-    `constants` are names the text may use, and `facts` makes more, when they are needed: they come from vmm.abi and
-    vmm.machine alone (default, without either: `vmm.abi.asm_constants`). The text's own definitions and labels win.
+    `constants` are names the text may use, and `facts` more (default, without either: those of vmm.abi). The text's own
+    definitions and labels win.
     `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`.
     Raises PayloadError with file, line and column; HostError when keystone is missing and the cache does not help.
     """
@@ -53,14 +70,13 @@ def assemble(
         raise UsageError(f"base {base:#x}: a payload is assembled for an address from 0 to 0x7fffffff")
     folders = source.default_folders() if include_dirs is None else tuple(os.fspath(each) for each in include_dirs)
     rows = list(source.rows(text, name, folders))
-    if constants is None and facts is None:
-        facts = _abi_constants
+    facts = facts or (KERNEL if constants is None else NONE)
     constants = constants or {}
     if not cache:
         return _assemble(rows, name, base, facts, constants)
     entry = _cache.key(
-        (VERSION, _fingerprint(), name, base, [(row.file, row.line, row.text) for row in rows if row.text],
-         facts is None, sorted(constants.items()))
+        (VERSION, _fingerprint(facts.files), name, base, [(row.file, row.line, row.text) for row in rows if row.text],
+         getattr(facts.make, "__qualname__", ""), sorted(constants.items()))
     )  # fmt: skip
     program = _cache.load(entry)
     if program is None:
@@ -72,7 +88,7 @@ def assemble(
 def assemble_file(
     path: Path | str,
     *,
-    base: int = DEFAULT_BASE,
+    base: int,
     constants: Mapping[str, int] | None = None,
     include_dirs: Sequence[Path | str] | None = None,
     cache: bool = True,
@@ -82,21 +98,12 @@ def assemble_file(
     return assemble(text, name=str(path), base=base, constants=constants, include_dirs=include_dirs, cache=cache)
 
 
-def _abi_constants() -> Mapping[str, int]:
-    from vmm.abi import asm_constants
-
-    return asm_constants()
-
-
-def _fingerprint() -> tuple[tuple[str, int, int], ...]:
-    """Sizes and times of the modules that decide a result, so that edited ones never meet their old results.
-
-    It stands for `facts` too: making a thousand constants takes longer than asking for forty times.
-    """
+def _fingerprint(files: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
+    """Sizes and times of the modules that decide a result, so that edited ones never meet their old results."""
     found = []
     try:
         names = [os.path.join(folder, name) for folder in _FOLDERS for name in sorted(os.listdir(folder))]
-        for name in (*names, *_FILES):
+        for name in (*names, *files):
             if name.endswith(".py"):
                 state = os.stat(name)
                 found.append((name, state.st_size, state.st_mtime_ns))
@@ -109,13 +116,13 @@ def _assemble(
     rows: list[source.Row],
     name: str,
     base: int,
-    facts: Callable[[], Mapping[str, int]] | None,
+    facts: Facts,
     constants: Mapping[str, int],
 ) -> Program:
     from vmm.asm.expand import Expander  # not needed when the cache has the program
     from vmm.asm.layout import lay_out
 
-    known = {**facts(), **constants} if facts is not None else constants
+    known = {**facts.make(), **constants}
     expander = Expander(known.get)
     try:
         program = lay_out(expander.run(rows), name, base, known, expander.constants, expander.macros)

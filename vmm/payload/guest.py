@@ -14,6 +14,7 @@ import os
 from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
+from vmm.machine import layout
 from vmm.machine.cpuid import CpuidModel
 from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
@@ -241,6 +242,7 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
 
     if payload.code is not None:
         return Program(payload.name, REGIONS["code"].base, payload.code, {}, ())
+    from vmm.asm.assembler import Facts
     from vmm.asm.assembler import assemble as assemble_text
 
     assert payload.text is not None
@@ -251,7 +253,7 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
         name=payload.file,
         base=REGIONS["code"].base,
         constants=payload.header.constants(params),
-        facts=constants,
+        facts=Facts(constants, (layout.__file__,)),
         include_dirs=(os.path.dirname(payload.file), INCLUDES),
     )
     if not program.code:
@@ -262,6 +264,5 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
 def constants() -> dict[str, int]:
     """Every kernel name and guest-map name that a payload may use."""
     from vmm.abi import asm_constants
-    from vmm.machine import layout
 
     return asm_constants() | layout.asm_constants()
