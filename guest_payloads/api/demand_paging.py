@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from vmm.abi.x86 import PAGE
-from vmm.machine.layout import REGIONS
-from vmm.machine.paged import paged
+from vmm.machine.memory.layout import REGIONS
+from vmm.machine.memory.on_demand import paged
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict

@@ -11,7 +11,7 @@ from vmm.abi.x86 import PAGE
 from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

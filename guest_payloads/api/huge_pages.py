@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vmm.abi.ports import DELAY
 from vmm.abi.x86 import LARGE_PAGE
-from vmm.machine.memory import Memslot
+from vmm.machine.memory.slots import Memslot
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Unproven, Verdict

@@ -16,7 +16,7 @@ from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.exits import MemoryFault
 from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import Why
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest

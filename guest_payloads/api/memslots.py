@@ -13,8 +13,8 @@ from vmm.abi.ports import DELAY
 from vmm.abi.x86 import PAGE
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm import memory as host
-from vmm.machine.layout import REGIONS
-from vmm.machine.memory import GuestMemory, Memslot
+from vmm.machine.memory.layout import REGIONS
+from vmm.machine.memory.slots import GuestMemory, Memslot
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

@@ -11,8 +11,8 @@ from functools import partial
 
 from vmm.abi import ports
 from vmm.machine.context import Context
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import Why
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmm.abi import ports
 from vmm.abi.x86 import CR0, EFER
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict

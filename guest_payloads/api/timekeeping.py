@@ -13,7 +13,7 @@ from vmm.base.bits import MASK64
 from vmm.errors import KvmCallError
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab, supported

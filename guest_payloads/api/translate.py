@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.paging import NX, PRESENT, PSE, ROOT, RW, USER
 from vmm.machine.walk import Fault, Translation, walk
 from vmm.payload.ending import run_to_pass

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm.machine.folder import Folder
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.syscalls import SyscallService
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

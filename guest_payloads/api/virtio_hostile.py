@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import virtio
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.drivers import AGREED, RUNNING
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

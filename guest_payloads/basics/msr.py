@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vmm.abi import msrs
 from vmm.abi.x86 import EFER
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.guest import Guest
 
 

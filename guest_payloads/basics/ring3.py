@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import partial
 
 from vmm.abi.x86 import PF
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.guest import Guest
 
 ALLOWED = (0x80, 0x81)

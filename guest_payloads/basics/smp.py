@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.guest import Guest
 
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from vmm.abi import msrs, ports, pv
 from vmm.abi.x86 import PAGE
 from vmm.kvm.userfaultfd import NoUserfaultfd
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Irqchip
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.accesses import GP, OK, Access, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest

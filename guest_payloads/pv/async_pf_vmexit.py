@@ -13,7 +13,7 @@ from vmm.abi import ports, pv, svm, vmx, x86
 from vmm.abi.x86 import PAGE
 from vmm.base.bits import MASK64
 from vmm.kvm.userfaultfd import NoUserfaultfd
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest

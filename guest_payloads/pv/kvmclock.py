@@ -18,7 +18,7 @@ from vmm.abi import msrs, ports, pv
 from vmm.abi.structs import PVCLOCK_VCPU_TIME_INFO, PVCLOCK_WALL_CLOCK, pvclock_khz, pvclock_nanoseconds
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.vm import Clock
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.accesses import GP, OK, Answer, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest, MissingResult

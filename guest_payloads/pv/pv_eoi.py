@@ -16,7 +16,7 @@ from pathlib import Path
 from vmm.abi import msrs
 from vmm.abi.ports import DELAY
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from vmm.abi import msrs, ports, pv
 from vmm.abi.structs import KVM_STEAL_TIME
 from vmm.kvm import kick
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.observe import schedstat
 from vmm.observe.hog import Hog, any_cpu, pinned
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from vmm.abi import ports, pv
 from vmm.abi.structs import KVM_STEAL_TIME
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

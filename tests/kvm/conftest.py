@@ -19,8 +19,9 @@ import pytest
 
 from vmm.kvm import Kvm, Vcpu, Vm
 from vmm.kvm import memory as host
-from vmm.machine import boot, layout
+from vmm.machine import boot
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCES = (".*", "build", "dist", "docs", "tests", "*.egg-info", "__pycache__", "*.so")

@@ -10,7 +10,7 @@ from vmm.errors import UsageError
 from vmm.kvm import userfaultfd
 from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
 from vmm.machine.machine import Machine
-from vmm.machine.paged import paged
+from vmm.machine.memory.on_demand import paged
 from vmm.payload.catalog import find
 from vmm.payload.prove import Row, prove
 from vmm.payload.verdict import Verdict

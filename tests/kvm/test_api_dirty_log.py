@@ -10,7 +10,7 @@ from vmm.errors import UsageError
 from vmm.kvm import dirty
 from vmm.machine.dirty import DirtyLog
 from vmm.machine.machine import Machine
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find
 from vmm.payload.prove import prove
 from vmm.payload.verdict import Verdict

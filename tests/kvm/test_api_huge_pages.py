@@ -7,7 +7,7 @@ import pytest
 
 from vmm.abi.x86 import LARGE_PAGE
 from vmm.machine.machine import Machine
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find
 from vmm.payload.prove import Row, prove
 from vmm.payload.verdict import Verdict

@@ -10,7 +10,7 @@ from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.machine import Machine
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
 from vmm.payload.prove import prove

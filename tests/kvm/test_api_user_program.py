@@ -13,8 +13,8 @@ import pytest
 from vmm.cli import main
 from vmm.kvm.state import Regs
 from vmm.machine.folder import Folder
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.page_tables import PageTables
 from vmm.machine.paging import RW
 from vmm.machine.syscalls import SyscallService

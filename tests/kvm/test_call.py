@@ -7,8 +7,8 @@ import pytest
 
 from vmm.errors import GuestError, UsageError
 from vmm.machine.call import LANDING_AT, call
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
 
 SOURCE = """
 all_six:    ; each argument into a byte of its own

@@ -29,7 +29,7 @@ from vmm.cli import main
 from vmm.errors import KvmCallError
 from vmm.kvm.system import Kvm
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 PYVMM = [sys.executable, "-m", "vmm"]

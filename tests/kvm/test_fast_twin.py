@@ -20,11 +20,11 @@ from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.machine import layout
 from vmm.machine.bus import Bus
 from vmm.machine.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Result, Stop, Why
 
 HEX = bytes.fromhex

@@ -11,7 +11,7 @@ import pytest
 from vmm import Machine, UsageError, Why
 from vmm.abi import msrs
 from vmm.errors import HostError, MissingCapability
-from vmm.machine import layout
+from vmm.machine.memory import layout
 
 COUNT = """
 start:

@@ -25,11 +25,12 @@ from vmm.abi.cpuid import CpuidEntry
 from vmm.errors import NotTaken, UsageError
 from vmm.kvm import Vcpu
 from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, PortOut, Shutdown
-from vmm.machine import boot, layout
+from vmm.machine import boot
 from vmm.machine.conductor import Conductor
 from vmm.machine.cpuid import CpuidModel, not_taken
 from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Why
 
 MARGIN = 2.0

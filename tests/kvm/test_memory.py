@@ -8,7 +8,7 @@ import pytest
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.exits import Halt, MmioRead, MmioWrite
 from vmm.kvm.memory import Mapping
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 
 PAGE = 4096
 

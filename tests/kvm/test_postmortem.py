@@ -12,8 +12,8 @@ import pytest
 from vmm.abi.x86 import CR0
 from vmm.errors import HostError
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine import layout
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Result, Why
 from vmm.observe.postmortem import PostMortem, examine
 from vmm.payload.catalog import find

@@ -9,7 +9,7 @@ import pytest
 
 from vmm.abi.structs import PVCLOCK_VCPU_TIME_INFO as PAGE
 from vmm.abi.structs import pvclock_nanoseconds
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
 

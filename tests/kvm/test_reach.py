@@ -12,8 +12,8 @@ from vmm import Machine
 from vmm.abi import serial_reg as uart
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
-from vmm.machine import layout
-from vmm.machine.layout import FOUR_GIB, GIB
+from vmm.machine.memory import layout
+from vmm.machine.memory.layout import FOUR_GIB, GIB
 from vmm.machine.split_irqchip import add_ioapic
 from vmm.machine.steps import Why
 from vmm.observe.postmortem import examine

@@ -21,8 +21,8 @@ import pytest
 from vmm.cli import main
 from vmm.errors import HostError, MissingCapability
 from vmm.kvm.exits import Debug, PortOut
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.runner import Runner
 from vmm.machine.stepping import in_ring3
 from vmm.machine.steps import Why

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from vmm import Machine
 from vmm.errors import UsageError
 from vmm.kvm.exits import Interrupted
-from vmm.machine import layout
+from vmm.machine.memory import layout
 
 HEX = bytes.fromhex
 CODE, DATA = layout.REGIONS["code"].base, layout.REGIONS["data"].base

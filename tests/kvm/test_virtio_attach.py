@@ -11,8 +11,8 @@ import pytest
 from vmm.abi import virtio
 from vmm.errors import HostError, UsageError
 from vmm.kvm.vm import Vm
-from vmm.machine.layout import REGIONS
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import Why
 from vmm.payload.catalog import find
 from vmm.payload.lab import Lab

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vmm.errors import PayloadError, UsageError
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload import catalog
 from vmm.payload.catalog import GROUPS, MAX_SOURCE, find, shipped
 from vmm.payload.guest import assemble

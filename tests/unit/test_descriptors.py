@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from vmm.abi import x86
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.machine import descriptors as d
-from vmm.machine.layout import MAX_CPUS, REGIONS, cpu_block
+from vmm.machine.memory.layout import MAX_CPUS, REGIONS, cpu_block
 
 
 def field(value, high, low):

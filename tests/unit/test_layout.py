@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.errors import EXIT_USAGE, UsageError
-from vmm.machine import layout
-from vmm.machine.layout import CPU_BLOCK, CPU_BLOCK_SIZE, MAP, MAX_CPUS, REGIONS
+from vmm.machine.memory import layout
+from vmm.machine.memory.layout import CPU_BLOCK, CPU_BLOCK_SIZE, MAP, MAX_CPUS, REGIONS
 
 MIB = 1 << 20
 

@@ -8,7 +8,7 @@ import pytest
 from vmm.errors import KvmCallError
 from vmm.kvm import dirty
 from vmm.machine.dirty import DirtyLog
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 
 PAGE = 4096
 SMM = 1 << 16

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.errors import GuestMemoryError, UsageError
-from vmm.machine import layout, paging
+from vmm.machine import paging
+from vmm.machine.memory import layout
 from vmm.machine.page_tables import PageTables
 from vmm.machine.paging import identity_map
 from vmm.machine.walk import Fault, paging_mode, render, walk

@@ -14,7 +14,7 @@ from vmm.abi.msrs import find
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
 from vmm.abi.pv import find_hypercall
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 
 STAMP = 0x81  # its writer looks at the clock
 DEVICE = 0xD001_0000  # MMIO that nobody else claims

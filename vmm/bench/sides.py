@@ -26,8 +26,9 @@ from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
-from vmm.machine import boot, descriptors, layout
+from vmm.machine import boot, descriptors
 from vmm.machine.machine import Irqchip, Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Why
 
 now = time.monotonic_ns

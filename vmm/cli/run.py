@@ -134,7 +134,7 @@ def options_of(args: argparse.Namespace) -> Options:
     Raises:
         UsageError: one of them cannot be.
     """
-    from vmm.machine.layout import parse_size
+    from vmm.machine.memory.layout import parse_size
 
     if args.cpus is not None and args.cpus < 1:
         raise UsageError(f"--cpus {args.cpus}: give at least 1")

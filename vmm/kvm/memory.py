@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Host memory that backs guest memory: an anonymous mapping, and its address for KVM.
 
-It knows mmap; it knows nothing of guest-physical addresses (that is vmm/machine/memory.py).
+It knows mmap; it knows nothing of guest-physical addresses (that is vmm/machine/memory/slots.py).
 """
 
 from __future__ import annotations

@@ -12,8 +12,9 @@ from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.kvm import state
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine import descriptors, layout, paging
-from vmm.machine.memory import GuestMemory
+from vmm.machine import descriptors, paging
+from vmm.machine.memory import layout
+from vmm.machine.memory.slots import GuestMemory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

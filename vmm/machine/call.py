@@ -10,7 +10,7 @@ from __future__ import annotations
 from vmm.abi.ports import EXIT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestError, UsageError
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import Why
 
 TYPE_CHECKING = False

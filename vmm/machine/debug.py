@@ -96,7 +96,7 @@ def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:
         from vmm.abi.ports import EXIT
         from vmm.abi.x86 import PAGE
         from vmm.asm.program import Program
-        from vmm.machine.layout import REGIONS
+        from vmm.machine.memory.layout import REGIONS
 
         base = REGIONS["code"].base
         code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $

@@ -25,7 +25,7 @@ from vmm.abi.x86 import (
 from vmm.base.light import cache
 from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError
-from vmm.machine.layout import REGIONS, CpuBlock, check_cpus, cpu_block
+from vmm.machine.memory.layout import REGIONS, CpuBlock, check_cpus, cpu_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import dirty
 from vmm.kvm.dirty import CAPABILITY, DirtyGfn, DirtyRing
 from vmm.kvm.vm import Vm
-from vmm.machine.memory import Memslot
+from vmm.machine.memory.slots import Memslot
 
 if TYPE_CHECKING:
     from vmm.machine.machine import Machine

@@ -15,14 +15,15 @@ from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine import boot, layout, limits
+from vmm.machine import boot, limits
 from vmm.machine.answers import integer
 from vmm.machine.conductor import Conductor, Observer
 from vmm.machine.devices.sink import Sink
 from vmm.machine.exposed import exposed, unedited
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory import layout
+from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.reach import Reach
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Result, Stop, Why
@@ -358,13 +359,13 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def read_virtual(self, va: int, size: int, *, vcpu: int = 0) -> bytes:
         """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
-        from vmm.machine.virtual import read_virtual
+        from vmm.machine.memory.virtual import read_virtual
 
         return read_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
         """Write by guest-virtual address; otherwise as `read_virtual`."""
-        from vmm.machine.virtual import write_virtual
+        from vmm.machine.memory.virtual import write_virtual
 
         write_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, data)
 
@@ -511,7 +512,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
         from vmm.base.record import replace
         from vmm.machine.debug import NOT_IN_RING3, strikes_in_ring3
-        from vmm.machine.virtual import translate
+        from vmm.machine.memory.virtual import translate
 
         user = translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user
         if not user or strikes_in_ring3(self.kvm, Machine):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE_ADDRESS_MASK
 from vmm.base.bits import MASK64
 from vmm.errors import UsageError
-from vmm.machine.layout import BOOT_TABLE_PAGES, REGIONS
+from vmm.machine.memory.layout import BOOT_TABLE_PAGES, REGIONS
 from vmm.machine.paging import ENTRIES, LINK, PRESENT, PSE, ROOT, leaf_flags
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ import struct
 from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE
 from vmm.base.light import cache, lru_cache
 from vmm.errors import UsageError
-from vmm.machine.layout import (
+from vmm.machine.memory.layout import (
     BOOT_TABLE_PAGES,
     CPU_BLOCK_SIZE,
     FOUR_GIB,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import struct
 
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 
 ELF = b"\x7fELF"
 MAGICS = {

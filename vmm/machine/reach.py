@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vmm.abi import ports
 from vmm.errors import UsageError
-from vmm.machine.layout import FOUR_GIB, GIB, REGIONS
+from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vmm.kvm.vm import Vm
     from vmm.machine.claims import Claim
-    from vmm.machine.memory import GuestMemory, Memslot
+    from vmm.machine.memory.slots import GuestMemory, Memslot
     from vmm.machine.platform import Platform
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 from vmm.abi import irq
 from vmm.errors import UsageError
 from vmm.kvm.events import MsiRoute
-from vmm.machine import layout
 from vmm.machine.devices.ioapic import Ioapic, message
 from vmm.machine.machine import COM1_GSI, Machine
+from vmm.machine.memory import layout
 
 
 def add_ioapic(machine: Machine) -> Ioapic:

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
+from vmm.machine.memory.virtual import read_virtual
 from vmm.machine.runner import WATCHED, Runner
-from vmm.machine.virtual import read_virtual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def in_ring3(kvm: Kvm, make: Make) -> bool:
         from vmm.abi.ports import EXIT
         from vmm.abi.x86 import PAGE
         from vmm.asm.program import Program
-        from vmm.machine.layout import REGIONS
+        from vmm.machine.memory.layout import REGIONS
         from vmm.machine.steps import Why
 
         base = REGIONS["code"].base

@@ -16,7 +16,7 @@ from vmm.base.bits import MASK64
 from vmm.base.bits import describe as describe_bits
 from vmm.base.record import record
 from vmm.errors import GuestMemoryError
-from vmm.machine.layout import GIB, describe
+from vmm.machine.memory.layout import GIB, describe
 from vmm.machine.paging import LINK, NX, PRESENT, PSE, RW, USER
 
 

@@ -12,7 +12,7 @@ from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.machine.conductor import Conductor
 from vmm.machine.fast import FastLane
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
 from vmm.machine.steps import Result

@@ -15,9 +15,10 @@ from vmm.abi import ports, pv, quirks
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
-from vmm.machine import boot, layout
+from vmm.machine import boot
 from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Why
 
 STATISTIC = "hypercalls"

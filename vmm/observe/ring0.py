@@ -15,8 +15,9 @@ from vmm.abi import ports
 from vmm.abi.x86 import PAGE
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
-from vmm.machine import boot, layout
+from vmm.machine import boot
 from vmm.machine.machine import Machine
+from vmm.machine.memory import layout
 from vmm.machine.steps import Why
 
 STATISTIC = "insn_emulation"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vmm.base.bits import MASK64
 from vmm.errors import HostError
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.guest import Guest
 
 TABLE = REGIONS["data"].base

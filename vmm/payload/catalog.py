@@ -10,7 +10,7 @@ import guest_payloads
 from vmm.base.light import cache
 from vmm.base.record import record
 from vmm.errors import UsageError
-from vmm.machine.layout import REGIONS
+from vmm.machine.memory.layout import REGIONS
 from vmm.payload.header import Header, parse
 
 TYPE_CHECKING = False

@@ -14,10 +14,10 @@ import os
 from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
-from vmm.machine import layout
 from vmm.machine.cpuid import CpuidModel
-from vmm.machine.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
+from vmm.machine.memory import layout
+from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.steps import Result
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import ResultSlot

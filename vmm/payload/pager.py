@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from vmm.abi.x86 import PAGE
 from vmm.kvm import kick
 from vmm.kvm.userfaultfd import PageFault
-from vmm.machine.paged import PagedSlot
-from vmm.machine.paged import held_back as hold_back
+from vmm.machine.memory.on_demand import PagedSlot
+from vmm.machine.memory.on_demand import held_back as hold_back
 from vmm.observe import schedstat
 from vmm.payload.guest import Guest
 

@@ -15,7 +15,7 @@ from vmm.abi import msrs, pv, structs
 from vmm.abi.cpuid import FEATURES_LEAF
 from vmm.base import names
 from vmm.errors import UsageError
-from vmm.machine import layout
+from vmm.machine.memory import layout
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import constants
 

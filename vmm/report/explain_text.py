@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from vmm.abi import structs
-from vmm.machine.layout import format_size
+from vmm.machine.memory.layout import format_size
 from vmm.report.bytemap import draw
 from vmm.report.columns import aligned
 from vmm.report.explain import ARGUMENT_REGISTERS, Topic

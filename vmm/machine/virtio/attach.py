@@ -11,8 +11,8 @@ from __future__ import annotations
 from vmm.base.light import Generic, TypeVar
 from vmm.base.record import record
 from vmm.errors import HostError, UsageError
-from vmm.machine import layout
 from vmm.machine.devices.sink import OutputLimit, Sink
+from vmm.machine.memory import layout
 from vmm.machine.steps import Stop, Why
 
 TYPE_CHECKING = False
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vmm.kvm.vm import Vm
     from vmm.machine.conductor import Conductor
-    from vmm.machine.memory import GuestMemory
+    from vmm.machine.memory.slots import GuestMemory
     from vmm.machine.platform import Platform
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 
 
 class Dma:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmm.abi.x86 import PAGE
 from vmm.errors import GuestMemoryError
 from vmm.kvm.state import Sregs
-from vmm.machine.memory import GuestMemory
+from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.walk import Translation, walk
 
 

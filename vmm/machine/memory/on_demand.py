@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from vmm.abi.x86 import PAGE
 from vmm.kvm.memory import Mapping
 from vmm.kvm.userfaultfd import FaultHandler, PageFault, Userfaultfd
-from vmm.machine.memory import GuestMemory, Memslot
+from vmm.machine.memory.slots import GuestMemory, Memslot
 
 Source = Callable[[int], bytes | None]
 
