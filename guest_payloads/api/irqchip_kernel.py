@@ -14,7 +14,7 @@ from vmm.abi import irq
 from vmm.abi.ports import DELAY
 from vmm.kvm import irqchip
 from vmm.kvm.irqchip import Pic
-from vmm.machine.lapic import in_service
+from vmm.machine.x86.lapic import in_service
 from vmm.payload.compare import Wanted, compare, results
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

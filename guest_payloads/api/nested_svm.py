@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vmm.abi import msrs, ports, svm, x86
 from vmm.abi.rows import value_of
-from vmm.machine.boot import LONG_MODE_EFER
+from vmm.machine.x86.boot import LONG_MODE_EFER
 from vmm.payload.accesses import wrmsr
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.paging import NX, PRESENT, PSE, ROOT, RW, USER
-from vmm.machine.walk import Fault, Translation, walk
+from vmm.machine.x86.page_entries import NX, PRESENT, PSE, ROOT, RW, USER
+from vmm.machine.x86.page_walk import Fault, Translation, walk
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from vmm.abi import pv, x86
 from vmm.abi.ports import DELAY
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.accesses import hypercall, perform
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from vmm.abi import apic, flags, ports, pv
 from vmm.abi.rows import value_of
 from vmm.kvm.stats import Stats
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.machine import Machine
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.accesses import hypercall, perform
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from vmm.abi import cpuid, msrs
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

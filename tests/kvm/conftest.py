@@ -19,9 +19,9 @@ import pytest
 
 from vmm.kvm import Kvm, Vcpu, Vm
 from vmm.kvm import memory as host
-from vmm.machine import boot
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
+from vmm.machine.x86 import boot
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_SOURCES = (".*", "build", "dist", "docs", "tests", "*.egg-info", "__pycache__", "*.so")

@@ -9,8 +9,8 @@ import pytest
 
 from guest_payloads.api import cpu_modes
 from vmm.errors import UsageError
-from vmm.machine import modes
 from vmm.machine.machine import Machine
+from vmm.machine.x86 import modes
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import prove

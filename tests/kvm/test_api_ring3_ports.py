@@ -4,8 +4,8 @@
 import pytest
 
 from vmm.abi.ports import EXIT_VALUE_FAIL, EXIT_VALUE_PASS
-from vmm.machine import boot
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.x86 import boot
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
 from vmm.payload.prove import prove

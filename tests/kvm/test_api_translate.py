@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from guest_payloads.api import translate
 from vmm.abi.x86 import CR0
-from vmm.machine import modes
 from vmm.machine.machine import Machine
-from vmm.machine.walk import walk
+from vmm.machine.x86 import modes
+from vmm.machine.x86.page_walk import walk
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove

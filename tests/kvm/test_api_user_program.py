@@ -15,9 +15,9 @@ from vmm.kvm.state import Regs
 from vmm.machine.folder import Folder
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.page_tables import PageTables
-from vmm.machine.paging import RW
 from vmm.machine.syscalls import SyscallService
+from vmm.machine.x86.page_edits import PageTables
+from vmm.machine.x86.page_entries import RW
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import prove

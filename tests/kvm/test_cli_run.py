@@ -28,8 +28,8 @@ from vmm.asm import cache
 from vmm.cli import main
 from vmm.errors import KvmCallError
 from vmm.kvm.system import Kvm
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.x86.cpuid import CpuidModel
 
 ROOT = Path(__file__).resolve().parents[2]
 PYVMM = [sys.executable, "-m", "vmm"]

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from vmm.kvm.system import Kvm
-from vmm.machine.cpuid import CpuidModel
-from vmm.machine.exposed import OF_THE_LAPIC
 from vmm.machine.machine import Machine
+from vmm.machine.x86.cpuid import CpuidModel
+from vmm.machine.x86.owed_cpuid import OF_THE_LAPIC
 
 pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from vmm.abi.x86 import CR0
-from vmm.machine import boot, descriptors
 from vmm.machine.bus import Bus
 from vmm.machine.devices.scratch import ScratchMmio
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import Why
+from vmm.machine.x86 import boot, descriptors
 from vmm.payload import guest as guest_module
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.guest import Guest

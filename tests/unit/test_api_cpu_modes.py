@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.cpu_modes import CLIMBS, FEATURES, NAMES, Evidence, Seen, Way, judge
-from vmm.machine.modes import MODES
+from vmm.machine.x86.modes import MODES
 from vmm.payload.verdict import Verdict
 
 MARKER = 0x123

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.translate import PAGES, POOL, TAGGED, Evidence, One, judge, random_address, random_tables
-from vmm.machine.paging import NX, PRESENT, PSE
+from vmm.machine.x86.page_entries import NX, PRESENT, PSE
 from vmm.payload.verdict import Verdict
 
 PAGE = One(0x8000001000, 0x201000, 0x201000, "", 0x201000)

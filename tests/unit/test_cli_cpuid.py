@@ -18,7 +18,7 @@ from vmm.abi import cpuid as facts
 from vmm.abi import cpuid_leaves, pv
 from vmm.abi.cpuid import FLAG_SIGNIFCANT_INDEX, CpuidEntry
 from vmm.errors import UsageError
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.report import cpuid
 from vmm.report.style import Style
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from vmm.abi import cpuid
 from vmm.abi.cpuid import FLAG_SIGNIFCANT_INDEX, SIGNATURE, CpuidEntry
 from vmm.errors import UsageError
-from vmm.machine.cpuid import CpuidModel, diff, feature_named
+from vmm.machine.x86.cpuid import CpuidModel, diff, feature_named
 
 INTEL = (0x756E6547, 0x6C65746E, 0x49656E69)  # EBX, ECX, EDX
 AMD = (0x68747541, 0x444D4163, 0x69746E65)

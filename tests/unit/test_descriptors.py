@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from vmm.abi import x86
 from vmm.errors import GuestMemoryError, UsageError
-from vmm.machine import descriptors as d
 from vmm.machine.memory.layout import MAX_CPUS, REGIONS, cpu_block
+from vmm.machine.x86 import descriptors as d
 
 
 def field(value, high, low):

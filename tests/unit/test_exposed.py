@@ -4,8 +4,8 @@
 import pytest
 
 from vmm.abi.cpuid import CpuidEntry
-from vmm.machine.cpuid import CpuidModel
-from vmm.machine.exposed import complete
+from vmm.machine.x86.cpuid import CpuidModel
+from vmm.machine.x86.owed_cpuid import complete
 
 OLD = ("x2apic", "PV_UNHALT", "STEAL_TIME", "pni")  # before 6.14 KVM offers neither of the next two
 NEW = (*OLD, "hypervisor", "tsc_deadline_timer")

@@ -13,11 +13,11 @@ from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.kvm import exits
 from vmm.kvm.vm import Clock
 from vmm.machine import hypercalls
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.hypercalls import HypercallService
 from vmm.machine.loop import handle
 from vmm.machine.platform import Platform
 from vmm.machine.steps import Resume
+from vmm.machine.x86.cpuid import CpuidModel
 
 PAGE = 0x1000
 RAM_END = 0x20_0000

@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.machine.lapic import in_service, register, vectors
+from vmm.machine.x86.lapic import in_service, register, vectors
 
 SIZE = 0x400
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 import vmm
 from vmm.abi import ports
 from vmm.kvm.msr_filter import SPAN, denying
-from vmm.machine import registers
 from vmm.machine.devices.sink import Sink
 from vmm.machine.steps import Stop, Why
 from vmm.machine.wiring import Board
+from vmm.machine.x86 import registers
 from vmm.observe.tracer import claims
 
 msr_sets = st.sets(st.integers(0, 40) | st.integers(0, 0xFFFF_FFFF), max_size=12)

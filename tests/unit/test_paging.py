@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Page tables against a walker written here from SDM vol. 3A chapter 4, one plain function per paging mode.
 
-The walkers below share nothing with vmm.machine.paging: literal masks, one statement per rule. Each returns
+The walkers below share nothing with vmm.machine.x86.page_entries: literal masks, one statement per rule. Each returns
 (physical address, page size, user, writable, executable), or the word for what stopped it.
 """
 
@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.errors import GuestMemoryError, UsageError
-from vmm.machine import paging
 from vmm.machine.memory import layout
-from vmm.machine.page_tables import PageTables
-from vmm.machine.paging import identity_map
-from vmm.machine.walk import Fault, paging_mode, render, walk
+from vmm.machine.x86 import page_entries as paging
+from vmm.machine.x86.page_edits import PageTables
+from vmm.machine.x86.page_entries import identity_map
+from vmm.machine.x86.page_walk import Fault, paging_mode, render, walk
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 P, RW, US, A, D, PS, G, NX = 1, 2, 4, 0x20, 0x40, 0x80, 0x100, 1 << 63

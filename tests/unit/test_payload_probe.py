@@ -13,7 +13,7 @@ import pytest
 
 from vmm.abi import deviations, pv
 from vmm.errors import HostError, MissingCapability, MissingCpus, UsageError
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload import lab, probe, prove
 from vmm.payload.catalog import find, shipped
 from vmm.payload.probe import Probe, Target, select, targets, topics

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv.signature import MOVED, REST, SIGNATURE, Evidence, Leaves, edit, expected, judge, move
 from vmm.abi.cpuid import CpuidEntry
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.verdict import Verdict
 
 BASE = 0x40000000

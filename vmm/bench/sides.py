@@ -26,10 +26,10 @@ from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
-from vmm.machine import boot, descriptors
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.memory import layout
 from vmm.machine.steps import Why
+from vmm.machine.x86 import boot, descriptors
 
 now = time.monotonic_ns
 PATIENCE = 60.0  # seconds: no measurement takes a tenth of it

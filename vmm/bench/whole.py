@@ -19,8 +19,8 @@ from vmm.bench.spec import Spec
 from vmm.bench.stats import Pair, mad
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
-from vmm.machine import boot
 from vmm.machine.machine import Machine
+from vmm.machine.x86 import boot
 
 MIB = 1 << 20
 PIECE = 1024  # bytes: each piece of ours is followed by one of the floor's

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         return 0
     if args.register is not None:
         raise UsageError("--register goes with --decode")
-    from vmm.machine.cpuid import CpuidModel
+    from vmm.machine.x86.cpuid import CpuidModel
 
     source = "guest" if args.guest else "emulated" if args.emulated else "supported"
     leaf = None if args.leaf is None else cpuid.parse_value(args.leaf)

@@ -19,9 +19,9 @@ from vmm.abi.structs import KVM_CLOCK_PAIRING
 from vmm.abi.x86 import PAGE_SHIFT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, KvmCallError
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.machine import Machine
 from vmm.machine.runner import Runner, current
+from vmm.machine.x86.cpuid import CpuidModel
 
 MASK32 = (1 << 32) - 1
 CLOCK_PAIRING_WALLCLOCK = 0  # the only clock type there is

@@ -15,11 +15,10 @@ from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine import boot, limits
+from vmm.machine import limits
 from vmm.machine.answers import integer
 from vmm.machine.conductor import Conductor, Observer
 from vmm.machine.devices.sink import Sink
-from vmm.machine.exposed import exposed, unedited
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import layout
@@ -29,6 +28,8 @@ from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Result, Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.wiring import Board
+from vmm.machine.x86 import boot
+from vmm.machine.x86.owed_cpuid import exposed, unedited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,13 +38,13 @@ if TYPE_CHECKING:
 
     from vmm.kvm.exits import Exit
     from vmm.machine.context import Context
-    from vmm.machine.cpuid import CpuidModel
     from vmm.machine.debug import Debugger
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
-    from vmm.machine.registers import Registers
     from vmm.machine.watch import Watcher
+    from vmm.machine.x86.cpuid import CpuidModel
+    from vmm.machine.x86.registers import Registers
 
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
 IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
@@ -208,7 +209,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _compare_cpuid(self, before: CpuidModel) -> None:
         """Say what of an edited CPUID KVM did not take. All vCPUs were given the same, but for their APIC ids."""
-        from vmm.machine.cpuid import CpuidModel, not_taken
+        from vmm.machine.x86.cpuid import CpuidModel, not_taken
 
         got = CpuidModel(self.runners[0].vcpu.get_cpuid2())
         self.cpuid_not_taken = tuple(not_taken(before, self.cpuid, got))

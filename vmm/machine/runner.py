@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    from vmm.machine.registers import Registers
+    from vmm.machine.x86.registers import Registers
 
 WATCHED = 0xF
 """DR6: which breakpoint or watchpoint struck (Intel SDM vol. 3B, 17.2.3)."""
@@ -75,7 +75,7 @@ class Runner:
     @property
     def regs(self) -> Registers:
         """The vCPU's registers by name."""
-        from vmm.machine.registers import Registers
+        from vmm.machine.x86.registers import Registers
 
         return Registers(self)  # made anew: kept, it would be a cycle, and a runner nobody holds must go at once
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from vmm.abi import caps, pv
 from vmm.base.bits import describe
 from vmm.kvm.system import Kvm
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.observe import hypercall_probe, ring0
 from vmm.observe.hostfiles import HostFiles
 from vmm.observe.hypercall_probe import Hypercall

@@ -15,11 +15,11 @@ from vmm.abi import ports, pv, quirks
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
-from vmm.machine import boot
-from vmm.machine.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.steps import Why
+from vmm.machine.x86 import boot
+from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 
 STATISTIC = "hypercalls"
 TIME_LIMIT = 0.5  # of one run, in seconds, where the same guest without its hypercall ran in less than 1 / SLOWER of it

@@ -15,10 +15,10 @@ from vmm.abi import ports
 from vmm.abi.x86 import PAGE
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
-from vmm.machine import boot
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.steps import Why
+from vmm.machine.x86 import boot
 
 STATISTIC = "insn_emulation"
 TIME_LIMIT = 20.0  # of one run, in seconds: it ends a hang, and nothing that a slow host does

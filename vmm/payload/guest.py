@@ -14,11 +14,11 @@ import os
 from vmm.abi.x86 import PTE
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
-from vmm.machine.cpuid import CpuidModel
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
 from vmm.machine.steps import Result
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import ResultSlot
 from vmm.payload.options import Options
@@ -151,7 +151,7 @@ class Guest(Closes):
 
     def open_to_ring3(self, gpa: int, size: int = 1) -> None:
         """Let ring 3 use each page of the boot tables with a byte of [gpa, gpa + size): above 2 MiB, 2 MiB each."""
-        from vmm.machine.page_tables import PageTables
+        from vmm.machine.x86.page_edits import PageTables
 
         tables, at = PageTables(self.machine.memory.read_u64, self.machine.memory.write_u64), gpa
         while at < gpa + size:

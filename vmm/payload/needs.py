@@ -7,7 +7,7 @@ import os
 
 from vmm.errors import MissingCapability, MissingCpus
 from vmm.kvm.system import Kvm
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import Payload
 
 TYPE_CHECKING = False

@@ -15,7 +15,7 @@ from vmm.abi import cpuid, pv
 from vmm.abi.cpuid import FEATURES_LEAF, REGISTERS, CpuidEntry
 from vmm.abi.cpuid_leaves import LEAVES, TEXT, fields
 from vmm.errors import UsageError
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 from vmm.report.columns import aligned, one_line
 from vmm.report.style import Style
 

@@ -10,7 +10,7 @@ from vmm.abi.x86 import PAGE
 from vmm.errors import GuestMemoryError
 from vmm.kvm.state import Sregs
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.walk import Translation, walk
+from vmm.machine.x86.page_walk import Translation, walk
 
 
 def translate(memory: GuestMemory, sregs: Sregs, va: int) -> Translation:

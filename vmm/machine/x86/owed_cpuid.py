@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from vmm.base.light import lru_cache
 from vmm.kvm.system import Kvm
-from vmm.machine.cpuid import CpuidModel
+from vmm.machine.x86.cpuid import CpuidModel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.kvm import state
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine import descriptors, paging
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
+from vmm.machine.x86 import descriptors
+from vmm.machine.x86 import page_entries as paging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from vmm.base.bits import describe as describe_bits
 from vmm.base.record import record
 from vmm.errors import GuestMemoryError
 from vmm.machine.memory.layout import GIB, describe
-from vmm.machine.paging import LINK, NX, PRESENT, PSE, RW, USER
+from vmm.machine.x86.page_entries import LINK, NX, PRESENT, PSE, RW, USER
 
 
 class Fault(StrEnum):

@@ -10,7 +10,7 @@ from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE_ADDRESS_MASK
 from vmm.base.bits import MASK64
 from vmm.errors import UsageError
 from vmm.machine.memory.layout import BOOT_TABLE_PAGES, REGIONS
-from vmm.machine.paging import ENTRIES, LINK, PRESENT, PSE, ROOT, leaf_flags
+from vmm.machine.x86.page_entries import ENTRIES, LINK, PRESENT, PSE, ROOT, leaf_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
