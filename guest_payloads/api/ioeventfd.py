@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
-from vmm.machine.kicks import Kick
+from vmm.machine.bus.ioeventfd import Kick
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict

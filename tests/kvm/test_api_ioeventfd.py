@@ -9,7 +9,7 @@ import pytest
 
 from vmm.errors import KvmCallError
 from vmm.kvm.vm import Vm
-from vmm.machine.kicks import Kick
+from vmm.machine.bus.ioeventfd import Kick
 from vmm.machine.machine import Machine
 from vmm.payload.catalog import find
 from vmm.payload.prove import prove

@@ -20,8 +20,8 @@ from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.machine.bus import Bus
-from vmm.machine.claims import Claims
+from vmm.machine.bus.bus import Bus
+from vmm.machine.bus.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout

@@ -20,7 +20,7 @@ from vmm.errors import HostError, KvmCallError, VmmError, exhausted, resource_hi
 from vmm.kvm import Kvm, kick
 from vmm.kvm.exits import Halt
 from vmm.kvm.memory import Mapping
-from vmm.machine.kicks import Kick
+from vmm.machine.bus.ioeventfd import Kick
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.steps import Why

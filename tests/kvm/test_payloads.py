@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from vmm.abi.x86 import CR0
-from vmm.machine.bus import Bus
+from vmm.machine.bus.bus import Bus
 from vmm.machine.devices.scratch import ScratchMmio
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.errors import EXIT_FAIL, UsageError
-from vmm.machine.bus import port_bus
+from vmm.machine.bus.bus import port_bus
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import DEFAULT_LIMIT, OutputLimit, Sink
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from vmm.abi.ports import EXIT
-from vmm.machine.bus import port_bus
+from vmm.machine.bus.bus import port_bus
 from vmm.machine.devices.exit_port import ExitPort
 
 

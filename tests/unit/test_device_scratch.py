@@ -6,7 +6,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.machine.bus import mmio_bus
+from vmm.machine.bus.bus import mmio_bus
 from vmm.machine.devices.scratch import ScratchMmio
 
 BASE = 0xD000_0000

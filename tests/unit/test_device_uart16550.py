@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from vmm.abi import serial_reg as r
 from vmm.abi.ports import COM1, COM1_SIZE
 from vmm.errors import UsageError
-from vmm.machine.bus import port_bus
+from vmm.machine.bus.bus import port_bus
 from vmm.machine.devices.sink import OutputLimit, Sink
 from vmm.machine.devices.uart16550 import PEER_READY, Uart16550A
 

@@ -13,9 +13,9 @@ from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.kvm import exits
 from vmm.kvm.vm import Clock
 from vmm.machine import hypercalls
+from vmm.machine.bus.platform import Platform
 from vmm.machine.hypercalls import HypercallService
 from vmm.machine.loop import handle
-from vmm.machine.platform import Platform
 from vmm.machine.steps import Resume
 from vmm.machine.x86.cpuid import CpuidModel
 

@@ -11,10 +11,10 @@ from vmm.abi import exits as abi
 from vmm.abi.pv import RETURNS
 from vmm.abi.rows import value_meaning
 from vmm.kvm import exits
+from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.loop import handle
-from vmm.machine.platform import Platform
 from vmm.machine.steps import CRASHES, LIMITS, Resume, Stop, Why
 
 # One exit of every kind, and why the run stops at it; None: it goes on.

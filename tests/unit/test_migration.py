@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from vmm.kvm.exits import ReadMsr, WriteMsr
+from vmm.machine.bus.platform import Platform
 from vmm.machine.loop import handle
 from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
-from vmm.machine.platform import Platform
 
 
 @pytest.mark.parametrize("reason", [FILTER, UNKNOWN])

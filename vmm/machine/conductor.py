@@ -16,8 +16,8 @@ from vmm.errors import UsageError, exhausted
 from vmm.kvm import kick
 from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
+from vmm.machine.bus.platform import Platform
 from vmm.machine.fast import FastLane
-from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner, Watch, current
 from vmm.machine.steps import Stop, Why
 

@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from vmm.errors import UsageError
-from vmm.machine.claims import Claim
+from vmm.machine.bus.claims import Claim
+from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.word import WordDevice
 from vmm.machine.fast import FastLane
-from vmm.machine.platform import Platform
 
 States = Mapping[str, Any]
 

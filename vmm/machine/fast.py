@@ -23,12 +23,12 @@ from vmm.kvm.core import (
     Write,
     access,
 )
-from vmm.machine import answers
-from vmm.machine.bus import Bus
+from vmm.machine.bus import answers
+from vmm.machine.bus.bus import Bus
+from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
 from vmm.machine.devices.word import WordDevice
-from vmm.machine.platform import Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

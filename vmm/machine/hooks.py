@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from vmm.errors import UsageError
 from vmm.kvm.core import MsrRead, MsrWrite, Word
-from vmm.machine.answers import integer
+from vmm.machine.bus.answers import integer
+from vmm.machine.bus.platform import HypercallHook, Platform
 from vmm.machine.fast import FastLane
-from vmm.machine.platform import HypercallHook, Platform
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

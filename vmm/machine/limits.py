@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.errors import UsageError
-from vmm.machine.answers import integer
+from vmm.machine.bus.answers import integer
 
 MAX_TIMEOUT = 24 * 3600.0
 

@@ -40,11 +40,11 @@ from vmm.kvm.exits import (
     WriteMsr,
     Xen,
 )
-from vmm.machine import answers
+from vmm.machine.bus import answers
+from vmm.machine.bus.platform import Platform
+from vmm.machine.bus.unclaimed import UnclaimedAccess
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.platform import Platform
 from vmm.machine.steps import GO_ON, Resume, Step, Stop, Why
-from vmm.machine.unclaimed import UnclaimedAccess
 
 
 def handle(exit: Exit, platform: Platform) -> Step:

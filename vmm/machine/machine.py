@@ -16,18 +16,18 @@ from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
 from vmm.machine import limits
-from vmm.machine.answers import integer
+from vmm.machine.bus.answers import integer
+from vmm.machine.bus.board import Board
+from vmm.machine.bus.reach import Reach
 from vmm.machine.conductor import Conductor, Observer
 from vmm.machine.devices.sink import Sink
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.reach import Reach
 from vmm.machine.runner import Runner, current
 from vmm.machine.steps import Result, Stop, Why
 from vmm.machine.virtio.attach import VirtioSlots
-from vmm.machine.wiring import Board
 from vmm.machine.x86 import boot
 from vmm.machine.x86.owed_cpuid import exposed, unedited
 

@@ -12,7 +12,7 @@ from vmm.abi import msrs
 from vmm.abi.exits import MSR_EXIT_REASONS
 from vmm.abi.rows import value_of
 from vmm.kvm.vm import Vm
-from vmm.machine.platform import Platform
+from vmm.machine.bus.platform import Platform
 
 READY = 1 << 0  # KVM_MIGRATION_READY
 FILTER = value_of(MSR_EXIT_REASONS, "KVM_MSR_EXIT_REASON_FILTER")

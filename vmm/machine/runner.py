@@ -13,10 +13,10 @@ from vmm.kvm import kick
 from vmm.kvm.core import Core, Finish
 from vmm.kvm.exits import Debug, Exit, Interrupted
 from vmm.kvm.vcpu import Vcpu
+from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.fast import FastLane
 from vmm.machine.loop import handle, unanswered
-from vmm.machine.platform import Platform
 from vmm.machine.steps import Step, Stop, Why
 
 TYPE_CHECKING = False

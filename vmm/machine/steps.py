@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections import Counter
     from typing import TypeAlias
 
-    from vmm.machine.unclaimed import Missed
+    from vmm.machine.bus.unclaimed import Missed
 
 
 class Why(StrEnum):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
-    from vmm.machine.platform import Platform
+    from vmm.machine.bus.platform import Platform
     from vmm.machine.runner import Runner
     from vmm.machine.steps import Result, Step
 

@@ -10,10 +10,10 @@ from typing import Protocol, Self
 from vmm.asm.program import Program
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
+from vmm.machine.bus.platform import Platform
 from vmm.machine.conductor import Conductor
 from vmm.machine.fast import FastLane
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
 from vmm.machine.steps import Result
 

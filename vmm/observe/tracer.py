@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from vmm.asm.disassembler import disassemble
 from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
+from vmm.machine.bus.platform import Platform
 from vmm.machine.loop import handle
 from vmm.machine.machine import Machine
-from vmm.machine.platform import Platform
 from vmm.machine.runner import Runner
 from vmm.machine.steps import Result, Step, Stop
 from vmm.observe.postmortem import readable

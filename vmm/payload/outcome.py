@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from vmm.machine.unclaimed import Missed
+    from vmm.machine.bus.unclaimed import Missed
     from vmm.observe.postmortem import PostMortem  # only a run that went wrong pays for it
 
 SCHEMA = 1

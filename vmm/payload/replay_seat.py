@@ -13,13 +13,13 @@ from typing import Any
 from vmm.asm.program import Program
 from vmm.base.record import replace
 from vmm.errors import UsageError
+from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
 from vmm.machine.fast import FastLane
 from vmm.machine.hooks import Hooks
 from vmm.machine.loop import handle
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.steps import GO_ON, Result, Resume, Step, Stop, Why
-from vmm.machine.wiring import Board
 from vmm.observe.trace import Claim, Exited, Made, Run, Stopped
 from vmm.observe.tracer import claims
 from vmm.payload.catalog import Payload

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from vmm.machine.bus import Device as Device
+    from vmm.machine.bus.bus import Device as Device
 
 DeviceT = TypeVar("DeviceT", bound="Device")
 

@@ -19,7 +19,7 @@ from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
-from vmm.machine.answers import integer
+from vmm.machine.bus.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmm.kvm.vm import Vm
+    from vmm.machine.bus.platform import Platform
     from vmm.machine.conductor import Conductor
     from vmm.machine.memory.slots import GuestMemory
-    from vmm.machine.platform import Platform
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole
     from vmm.machine.virtio.interrupts import Interrupts

@@ -12,7 +12,7 @@ from vmm.base.names import unknown
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
-from vmm.machine.answers import integer
+from vmm.machine.bus.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

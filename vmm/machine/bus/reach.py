@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmm.kvm.vm import Vm
-    from vmm.machine.claims import Claim
+    from vmm.machine.bus.claims import Claim
+    from vmm.machine.bus.platform import Platform
     from vmm.machine.memory.slots import GuestMemory, Memslot
-    from vmm.machine.platform import Platform
 
 
 class Reach:

@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from vmm.base.light import Protocol, RLock
 from vmm.errors import UsageError
-from vmm.machine.answers import in_bytes, integer, name_of, unsigned
-from vmm.machine.claims import Claim, Claims
-from vmm.machine.unclaimed import Unclaimed, UnclaimedAccess
+from vmm.machine.bus.answers import in_bytes, integer, name_of, unsigned
+from vmm.machine.bus.claims import Claim, Claims
+from vmm.machine.bus.unclaimed import Unclaimed, UnclaimedAccess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

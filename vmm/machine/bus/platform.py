@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmm.base.light import TypeVar
 from vmm.kvm.core import MsrRead, MsrWrite
 from vmm.kvm.exits import Debug
-from vmm.machine.bus import Bus, mmio_bus, port_bus
+from vmm.machine.bus.bus import Bus, mmio_bus, port_bus
 from vmm.machine.steps import Step
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias
 
-    from vmm.machine.unclaimed import Missed
+    from vmm.machine.bus.unclaimed import Missed
 
 CallT = TypeVar("CallT")
 
