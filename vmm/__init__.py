@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmm.kvm.vm import Vm
     from vmm.machine.context import Context
     from vmm.machine.machine import Machine
-    from vmm.machine.steps import Result, Stop, Why
+    from vmm.machine.run.ends import Result, Stop, Why
 
 _HOMES = {
     "Context": "vmm.machine.context",
@@ -27,13 +27,13 @@ _HOMES = {
     "Kvm": "vmm.kvm.system",
     "Machine": "vmm.machine.machine",
     "PayloadError": "vmm.errors",
-    "Result": "vmm.machine.steps",
-    "Stop": "vmm.machine.steps",
+    "Result": "vmm.machine.run.ends",
+    "Stop": "vmm.machine.run.ends",
     "UsageError": "vmm.errors",
     "Vcpu": "vmm.kvm.vcpu",
     "Vm": "vmm.kvm.vm",
     "VmmError": "vmm.errors",
-    "Why": "vmm.machine.steps",
+    "Why": "vmm.machine.run.ends",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY, EXIT_VALUE_PASS
 from vmm.machine.injector import Injector
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.payload.compare import compare, results
 from vmm.payload.ending import broke
 from vmm.payload.lab import Lab

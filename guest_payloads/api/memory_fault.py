@@ -17,7 +17,7 @@ from vmm.kvm.exits import MemoryFault
 from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

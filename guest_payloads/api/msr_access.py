@@ -10,7 +10,7 @@ from vmm.abi import exits, msrs
 from vmm.abi.rows import value_of
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import MsrRange
-from vmm.machine.runner import Runner
+from vmm.machine.run.one_vcpu import Runner
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

@@ -13,7 +13,7 @@ from vmm.abi import ports
 from vmm.machine.context import Context
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
 from vmm.payload.lab import Lab

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from vmm.kvm.vm import Vm
-from vmm.machine.fast import FastLane
 from vmm.machine.machine import Machine
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
+from vmm.machine.run.lean import FastLane
 from vmm.payload.catalog import find
 from vmm.payload.prove import prove
 from vmm.payload.verdict import Verdict

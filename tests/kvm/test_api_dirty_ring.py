@@ -7,10 +7,11 @@ import pytest
 
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm.dirty import DirtyRing
-from vmm.machine import conductor, dirty
+from vmm.machine import dirty
 from vmm.machine.dirty import DirtyRings
 from vmm.machine.machine import Machine
-from vmm.machine.steps import Why
+from vmm.machine.run import all_vcpus as conductor
+from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove

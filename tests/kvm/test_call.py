@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from vmm.errors import GuestError, UsageError
-from vmm.machine.call import LANDING_AT, call
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.run.call import LANDING_AT, call
 
 SOURCE = """
 all_six:    ; each argument into a byte of its own

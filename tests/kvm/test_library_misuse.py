@@ -13,9 +13,9 @@ import pytest
 from vmm import Machine
 from vmm.abi import ports
 from vmm.errors import GuestError, MissingCapability, UsageError
-from vmm.machine import debug
 from vmm.machine.folder import Folder
-from vmm.machine.steps import Why
+from vmm.machine.run import debug
+from vmm.machine.run.ends import Why
 from vmm.machine.syscalls import SyscallService
 
 PATIENCE = 20.0

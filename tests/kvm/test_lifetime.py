@@ -23,7 +23,7 @@ from vmm.kvm.memory import Mapping
 from vmm.machine.bus.ioeventfd import Kick
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 
 HLT = b"\xf4"

@@ -170,7 +170,7 @@ def test_every_outcome(wheel: Wheel, project: Path, workers: tuple[str, ...]) ->
     assert "guest 1: end" in text
     assert "guest 2: end" in text
     assert re.search(r"-+ guest own: console -+\nn\n", text)
-    assert "vmm/machine/call.py" not in text, "the traceback ends in the test's own line"
+    assert "vmm/machine/run/call.py" not in text, "the traceback ends in the test's own line"
     # and the JUnit file verdicts, evidence, console and post-mortem
     assert properties(found["test_proof"])["pyvmm.poll_control.POLL_CONTROL"].startswith("works")
     assert properties(found["test_own_file"]) == {

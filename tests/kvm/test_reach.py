@@ -14,8 +14,8 @@ from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import FOUR_GIB, GIB
+from vmm.machine.run.ends import Why
 from vmm.machine.split_irqchip import add_ioapic
-from vmm.machine.steps import Why
 from vmm.observe.postmortem import examine
 
 PATIENCE = 20.0

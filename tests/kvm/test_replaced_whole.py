@@ -9,7 +9,7 @@ from vmm import Machine
 from vmm.kvm.vcpu import Watchpoint
 from vmm.kvm.vm import MsrRange
 from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 
 pytestmark = pytest.mark.kvm
 MINE, STAR, LSTAR = 0x1234, 0xC000_0081, 0xC000_0082

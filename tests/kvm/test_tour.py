@@ -21,7 +21,7 @@ LEAN, PLAIN = "The lean way", "The plain way"
 # Functions count that are called, not modules that are imported. Two sets, by the run of the machine and by all of it.
 WALK = """
 import gc, sys
-from vmm.machine.conductor import Conductor
+from vmm.machine.run.all_vcpus import Conductor
 from vmm.machine.machine import Machine
 gc.disable()
 Machine.__init__.__kwdefaults__["fast"] = {fast}
@@ -73,7 +73,7 @@ def test_the_tour_names_the_modules_that_a_run_enters_and_no_others(section, fas
     # Values are made without a call of their module's, and the machine hears that its run is over.
     assert named(section) - {"vmm/kvm/exits.py"} == walked - {"vmm/machine/machine.py"}
     assert named("Before the first exit") <= whole
-    assert named("After the last") - {"vmm/machine/steps.py"} <= whole
+    assert named("After the last") - {"vmm/machine/run/ends.py"} <= whole
 
 
 def test_whatever_the_tour_names_is_there():

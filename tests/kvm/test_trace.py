@@ -23,9 +23,9 @@ from vmm.errors import HostError, MissingCapability
 from vmm.kvm.exits import Debug, PortOut
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.runner import Runner
-from vmm.machine.stepping import in_ring3
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
+from vmm.machine.run.one_vcpu import Runner
+from vmm.machine.run.stepping import in_ring3
 from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
 from vmm.payload.catalog import find, shipped

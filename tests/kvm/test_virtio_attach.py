@@ -13,7 +13,7 @@ from vmm.errors import HostError, UsageError
 from vmm.kvm.vm import Vm
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.lab import Lab
 from vmm.payload.options import Options

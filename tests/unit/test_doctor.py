@@ -20,7 +20,7 @@ import pytest
 from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError, KvmCallError
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.observe import hypercall_probe, node, ring0, unusable, userfault
 from vmm.observe.host import HostFacts, PvOffer
 from vmm.observe.hostfiles import Backend, HostFiles, Nested

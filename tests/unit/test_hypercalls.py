@@ -15,8 +15,8 @@ from vmm.kvm.vm import Clock
 from vmm.machine import hypercalls
 from vmm.machine.bus.platform import Platform
 from vmm.machine.hypercalls import HypercallService
-from vmm.machine.loop import handle
-from vmm.machine.steps import Resume
+from vmm.machine.run.ends import Resume
+from vmm.machine.run.handle import handle
 from vmm.machine.x86.cpuid import CpuidModel
 
 PAGE = 0x1000

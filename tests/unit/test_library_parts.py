@@ -14,7 +14,7 @@ from vmm.abi import ports
 from vmm.kvm.msr_filter import SPAN, denying
 from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
 from vmm.machine.x86 import registers
 from vmm.observe.tracer import claims
 

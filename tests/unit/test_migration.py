@@ -7,8 +7,8 @@ import pytest
 
 from vmm.kvm.exits import ReadMsr, WriteMsr
 from vmm.machine.bus.platform import Platform
-from vmm.machine.loop import handle
 from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
+from vmm.machine.run.handle import handle
 
 
 @pytest.mark.parametrize("reason", [FILTER, UNKNOWN])

@@ -21,7 +21,7 @@ import pytest
 from vmm.abi.pv import KVM_ENOSYS
 from vmm.cli import main
 from vmm.kvm import exits
-from vmm.machine.steps import Resume, Stop, Why
+from vmm.machine.run.ends import Resume, Stop, Why
 from vmm.observe.trace import SCHEMA, Claim, End, Exited, Made, Note, Run, Stopped, Trace, TraceError, Writer, read
 from vmm.payload.replay import replay
 from vmm.report.style import Style

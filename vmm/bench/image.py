@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner
+from vmm.machine.run.one_vcpu import Runner
 
 MAGIC = 0x33726F6F6C66  # "floor3"
 MAX_CPUS = 2

@@ -28,7 +28,7 @@ from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.memory import layout
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot, descriptors
 
 now = time.monotonic_ns

@@ -14,9 +14,9 @@ from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
 from vmm.cli.version import pyvmm_version
 from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
-from vmm.machine.limits import MAX_TIMEOUT
 from vmm.machine.machine import DEFAULT_TIMEOUT
 from vmm.machine.memory.layout import parse_size
+from vmm.machine.run.limits import MAX_TIMEOUT
 from vmm.observe.trace import Record, Writer
 from vmm.payload.catalog import Payload
 from vmm.payload.options import Options, both

@@ -2,7 +2,7 @@
  *
  * The C core of the exit loop. It finishes what needs no Python (console bytes, counters, words behind ports, MMIO
  * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
- * vmm/machine/loop.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
+ * vmm/machine/run/handle.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
 #define VMM_FINISHED (-1) /* done here: none of the codes of _core.h, for Python hears nothing of it */
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))

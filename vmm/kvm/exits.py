@@ -2,7 +2,7 @@
 """Why a vCPU came back from KVM_RUN: one frozen value for each exit reason of the x86 header.
 
 Values only: data is copied out of kvm_run, so an exit can be kept, compared and replayed after the next KVM_RUN.
-Decoding is in decode.py, handling in vmm/machine/loop.py. Source: Documentation/virt/kvm/api.rst, section 5.
+Decoding is in decode.py, handling in vmm/machine/run/handle.py. Source: Documentation/virt/kvm/api.rst, section 5.
 An exit that waits for an answer (a read, an MSR, a hypercall) completes only inside the next KVM_RUN.
 """
 

@@ -14,7 +14,7 @@ from vmm.errors import UsageError
 from vmm.machine.bus.claims import Claim
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.word import WordDevice
-from vmm.machine.fast import FastLane
+from vmm.machine.run.lean import FastLane
 
 States = Mapping[str, Any]
 

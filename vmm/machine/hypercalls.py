@@ -20,7 +20,7 @@ from vmm.abi.x86 import PAGE_SHIFT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner, current
+from vmm.machine.run.one_vcpu import Runner, current
 from vmm.machine.x86.cpuid import CpuidModel
 
 MASK32 = (1 << 32) - 1

@@ -17,8 +17,8 @@ from vmm.errors import UsageError
 from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
 from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner
-from vmm.machine.steps import Result, Why
+from vmm.machine.run.ends import Result, Why
+from vmm.machine.run.one_vcpu import Runner
 
 
 class Injector:

@@ -15,18 +15,18 @@ from vmm.asm.program import Program
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine import limits
 from vmm.machine.bus.answers import integer
 from vmm.machine.bus.board import Board
 from vmm.machine.bus.reach import Reach
-from vmm.machine.conductor import Conductor, Observer
 from vmm.machine.devices.sink import Sink
-from vmm.machine.fast import FastLane
-from vmm.machine.hooks import Hooks
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.runner import Runner, current
-from vmm.machine.steps import Result, Stop, Why
+from vmm.machine.run import limits
+from vmm.machine.run.all_vcpus import Conductor, Observer
+from vmm.machine.run.ends import Result, Stop, Why
+from vmm.machine.run.hooks import Hooks
+from vmm.machine.run.lean import FastLane
+from vmm.machine.run.one_vcpu import Runner, current
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.x86 import boot
 from vmm.machine.x86.owed_cpuid import exposed, unedited
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 
     from vmm.kvm.exits import Exit
     from vmm.machine.context import Context
-    from vmm.machine.debug import Debugger
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
-    from vmm.machine.watch import Watcher
+    from vmm.machine.run.debug import Debugger
+    from vmm.machine.run.watch import Watcher
     from vmm.machine.x86.cpuid import CpuidModel
     from vmm.machine.x86.registers import Registers
 
@@ -175,7 +175,7 @@ class Machine(Hooks, VirtioSlots, Closes):
     def debugger(self) -> Debugger:
         """Single-step and "run until"; made by the first who asks."""
         if self._debugger is None:
-            from vmm.machine.debug import Debugger
+            from vmm.machine.run.debug import Debugger
 
             self._debugger = Debugger(self, Machine)
         return self._debugger
@@ -505,15 +505,15 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _check_until(self, place: int) -> None:
         """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
         if self.runners[0].thread_id is None and self.runners[0].vcpu.get_sregs().ss.dpl:
-            from vmm.machine.debug import require_ring3
+            from vmm.machine.run.debug import require_ring3
 
             require_ring3(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
 
     def _why_not_reached(self, stop: Stop, place: int) -> Stop:
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
         from vmm.base.record import replace
-        from vmm.machine.debug import NOT_IN_RING3, strikes_in_ring3
         from vmm.machine.memory.virtual import translate
+        from vmm.machine.run.debug import NOT_IN_RING3, strikes_in_ring3
 
         user = translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user
         if not user or strikes_in_ring3(self.kvm, Machine):
@@ -541,8 +541,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self.conductor.run(active, limit, exit_limit)
 
     def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
-        """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.call."""
-        from vmm.machine.call import call
+        """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.run.call."""
+        from vmm.machine.run.call import call
 
         return call(self, function, *args, timeout=timeout)
 

@@ -20,7 +20,7 @@ from vmm.kvm.state import Regs, Sregs
 from vmm.machine.folder import MAX_PATH, MAX_TRANSFER, Folder
 from vmm.machine.machine import Machine
 from vmm.machine.memory.virtual import read_virtual, translate, write_virtual
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
 
 NAMES = {0: "read", 1: "write", 2: "open", 3: "close", 8: "lseek", 60: "exit"}
 STDOUT, STDERR = 1, 2

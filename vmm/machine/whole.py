@@ -11,11 +11,11 @@ from vmm.asm.program import Program
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
-from vmm.machine.conductor import Conductor
-from vmm.machine.fast import FastLane
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.runner import Runner
-from vmm.machine.steps import Result
+from vmm.machine.run.all_vcpus import Conductor
+from vmm.machine.run.ends import Result
+from vmm.machine.run.lean import FastLane
+from vmm.machine.run.one_vcpu import Runner
 
 
 class Whole(Protocol):

@@ -11,7 +11,7 @@ from vmm.kvm.state import Regs, Sregs
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.virtual import read_virtual, translate
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
 
 DOUBLE_FAULT, PAGE_FAULT, UNDEFINED = 8, 14, 6
 FETCH = 0x10  # page-fault error code: it was an instruction fetch

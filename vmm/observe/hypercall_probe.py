@@ -17,7 +17,7 @@ from vmm.errors import HostError
 from vmm.kvm.system import Kvm
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 

@@ -17,8 +17,8 @@ from vmm.kvm.state import Regs, Sregs
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.virtual import read_virtual, translate
-from vmm.machine.runner import Runner
-from vmm.machine.steps import Result, Why
+from vmm.machine.run.ends import Result, Why
+from vmm.machine.run.one_vcpu import Runner
 from vmm.machine.x86 import page_walk as walk
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.observe.causes import cause

@@ -13,7 +13,7 @@ from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.errors import VmmError
 from vmm.kvm.exits import Debug, Exit, MmioWrite, PortIn, PortOut
 from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner
+from vmm.machine.run.one_vcpu import Runner
 from vmm.observe.postmortem import code_bits, linear, readable, where
 
 STEPPED = {

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, TypeAlias, get_args
 
 from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
-from vmm.machine.steps import Resume, Stop, Why
+from vmm.machine.run.ends import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
 from vmm.observe.unbroken import Unbroken
 

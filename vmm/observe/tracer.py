@@ -12,10 +12,10 @@ from vmm.asm.disassembler import disassemble
 from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.bus.platform import Platform
-from vmm.machine.loop import handle
 from vmm.machine.machine import Machine
-from vmm.machine.runner import Runner
-from vmm.machine.steps import Result, Step, Stop
+from vmm.machine.run.ends import Result, Step, Stop
+from vmm.machine.run.handle import handle
+from vmm.machine.run.one_vcpu import Runner
 from vmm.observe.postmortem import readable
 from vmm.observe.site import Sites
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from vmm.abi import ports
 from vmm.kvm.nested_state import NestedState
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 from vmm.payload.accesses import GP, OK, Access, perform
 from vmm.payload.compare import number, results
 from vmm.payload.ending import broke, run_to_pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vmm.base.record import field, record
 from vmm.errors import UsageError
-from vmm.machine.limits import MAX_TIMEOUT
+from vmm.machine.run.limits import MAX_TIMEOUT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,11 +15,11 @@ from vmm.base.record import replace
 from vmm.errors import UsageError
 from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
-from vmm.machine.fast import FastLane
-from vmm.machine.hooks import Hooks
-from vmm.machine.loop import handle
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import GO_ON, Result, Resume, Step, Stop, Why
+from vmm.machine.run.ends import GO_ON, Result, Resume, Step, Stop, Why
+from vmm.machine.run.handle import handle
+from vmm.machine.run.hooks import Hooks
+from vmm.machine.run.lean import FastLane
 from vmm.observe.trace import Claim, Exited, Made, Run, Stopped
 from vmm.observe.tracer import claims
 from vmm.payload.catalog import Payload

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vmm.errors import GuestError
-from vmm.machine.call import call
 from vmm.machine.machine import Machine
-from vmm.machine.steps import Result
+from vmm.machine.run.call import call
+from vmm.machine.run.ends import Result
 from vmm.observe.postmortem import examine
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
@@ -34,7 +34,7 @@ class WatchedMachine(Machine):
         return self.last
 
     def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
-        """Call a function of the loaded program; RAX as it returned. See vmm.machine.call."""
+        """Call a function of the loaded program; RAX as it returned. See vmm.machine.run.call."""
         __tracebackhide__ = True  # pytest then points at the test's own line
         try:
             return call(self, function, *args, timeout=timeout)

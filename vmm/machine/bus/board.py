@@ -11,7 +11,7 @@ from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
 from vmm.machine.devices.sink import Sink
 from vmm.machine.memory import layout
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from vmm.base.light import TypeVar
 from vmm.kvm.core import MsrRead, MsrWrite
 from vmm.kvm.exits import Debug
 from vmm.machine.bus.bus import Bus, mmio_bus, port_bus
-from vmm.machine.steps import Step
+from vmm.machine.run.ends import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from vmm.base.record import record
 from vmm.errors import HostError, UsageError
 from vmm.machine.devices.sink import OutputLimit, Sink
 from vmm.machine.memory import layout
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from vmm.kvm.vm import Vm
     from vmm.machine.bus.platform import Platform
-    from vmm.machine.conductor import Conductor
     from vmm.machine.memory.slots import GuestMemory
+    from vmm.machine.run.all_vcpus import Conductor
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole
     from vmm.machine.virtio.interrupts import Interrupts

@@ -17,16 +17,16 @@ from vmm.kvm import kick
 from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
 from vmm.machine.bus.platform import Platform
-from vmm.machine.fast import FastLane
-from vmm.machine.runner import Runner, Watch, current
-from vmm.machine.steps import Stop, Why
+from vmm.machine.run.ends import Stop, Why
+from vmm.machine.run.lean import FastLane
+from vmm.machine.run.one_vcpu import Runner, Watch, current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
-    from vmm.machine.worker import Worker
+    from vmm.machine.run.thread import Worker
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
 HEARTBEAT = 0.02
@@ -115,7 +115,7 @@ class Conductor:
 
     def _ensure_workers(self, count: int) -> None:
         while len(self._workers) < count:
-            from vmm.machine.worker import Worker
+            from vmm.machine.run.thread import Worker
 
             try:
                 self._workers.append(Worker(self.runners[len(self._workers) + 1]))

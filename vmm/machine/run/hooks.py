@@ -7,7 +7,7 @@ from vmm.errors import UsageError
 from vmm.kvm.core import MsrRead, MsrWrite, Word
 from vmm.machine.bus.answers import integer
 from vmm.machine.bus.platform import HypercallHook, Platform
-from vmm.machine.fast import FastLane
+from vmm.machine.run.lean import FastLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

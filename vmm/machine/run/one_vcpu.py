@@ -15,9 +15,9 @@ from vmm.kvm.exits import Debug, Exit, Interrupted
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.fast import FastLane
-from vmm.machine.loop import handle, unanswered
-from vmm.machine.steps import Step, Stop, Why
+from vmm.machine.run.ends import Step, Stop, Why
+from vmm.machine.run.handle import handle, unanswered
+from vmm.machine.run.lean import FastLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmm.machine.runner import Runner
+    from vmm.machine.run.one_vcpu import Runner
 
 PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
 

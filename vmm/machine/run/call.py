@@ -11,7 +11,7 @@ from vmm.abi.ports import EXIT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestError, UsageError
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.steps import Why
+from vmm.machine.run.ends import Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ from __future__ import annotations
 from vmm.base.record import replace
 from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug, Exit
-from vmm.machine.runner import WATCHED, Runner
-from vmm.machine.steps import GO_ON, Step, Stop, Why
+from vmm.machine.run.ends import GO_ON, Step, Stop, Why
+from vmm.machine.run.one_vcpu import WATCHED, Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from vmm.kvm.system import Kvm
-    from vmm.machine.stepping import Stepping
+    from vmm.machine.run.stepping import Stepping
     from vmm.machine.whole import Make, Whole
 
 NOT_IN_RING3 = "breakpoints do not strike on this host"
@@ -41,7 +41,7 @@ class Debugger:
 
     def begin_stepping(self, say: Callable[[str], object] | None = None) -> None:
         """`stepping`, and somebody to tell where this host cannot step."""
-        from vmm.machine.stepping import Stepping
+        from vmm.machine.run.stepping import Stepping
 
         self.stepping = True
         self.steps = Stepping(self._machine, self._make)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.memory.virtual import read_virtual
-from vmm.machine.runner import WATCHED, Runner
+from vmm.machine.run.one_vcpu import WATCHED, Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def in_ring3(kvm: Kvm, make: Make) -> bool:
         from vmm.abi.x86 import PAGE
         from vmm.asm.program import Program
         from vmm.machine.memory.layout import REGIONS
-        from vmm.machine.steps import Why
+        from vmm.machine.run.ends import Why
 
         base = REGIONS["code"].base
         code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
