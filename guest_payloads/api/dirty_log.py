@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
 from vmm.abi.x86 import PAGE
-from vmm.machine.dirty import DirtyLog, protect_manually
+from vmm.machine.extra.dirty_pages import DirtyLog, protect_manually
 from vmm.machine.machine import Machine
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

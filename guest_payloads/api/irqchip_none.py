@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Host half of irqchip_none: pyvmm is the interrupt controller (vmm/machine/injector.py)."""
+"""Host half of irqchip_none: pyvmm is the interrupt controller (vmm/machine/extra/injector.py)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY, EXIT_VALUE_PASS
-from vmm.machine.injector import Injector
+from vmm.machine.extra.injector import Injector
 from vmm.machine.run.ends import Why
 from vmm.payload.compare import compare, results
 from vmm.payload.ending import broke

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from guest_payloads.api.irqchip_kernel import CONTENT_AFTER, EDGE_PIN, LEVEL_PIN, LEVEL_VECTOR, STORM, level
 from vmm.abi import irq
 from vmm.abi.ports import DELAY
-from vmm.machine.split_irqchip import add_ioapic
+from vmm.machine.extra.split_irqchip import add_ioapic
 from vmm.machine.x86.lapic import in_service
 from vmm.payload.compare import compare, results
 from vmm.payload.ending import run_to_pass

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vmm.machine.folder import Folder
+from vmm.machine.extra.folder import Folder
+from vmm.machine.extra.syscalls import SyscallService
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.syscalls import SyscallService
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab
 from vmm.payload.verdict import Finding, Verdict

@@ -17,7 +17,7 @@ from vmm.abi.cpuid import SIGNATURE_LEAF
 from vmm.abi.structs import KVM_CLOCK_PAIRING
 from vmm.base.bits import MASK64
 from vmm.errors import KvmCallError
-from vmm.machine.hypercalls import TSC_OFFSET
+from vmm.machine.extra.hypercalls import TSC_OFFSET
 from vmm.machine.memory.layout import REGIONS
 from vmm.payload.accesses import hypercall, perform
 from vmm.payload.ending import run_to_pass

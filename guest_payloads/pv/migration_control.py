@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from vmm.abi import pv
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import Vm
-from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
+from vmm.machine.extra.migration_control import (
+    FILTER,
+    UNKNOWN,
+    MigrationControl,
+    exit_as_unknown,
+    exit_by_filter,
+    number,
+)
 from vmm.machine.run.one_vcpu import Runner
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass

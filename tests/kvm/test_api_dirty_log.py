@@ -8,7 +8,7 @@ import pytest
 from guest_payloads.api import dirty_log
 from vmm.errors import UsageError
 from vmm.kvm import dirty
-from vmm.machine.dirty import DirtyLog
+from vmm.machine.extra.dirty_pages import DirtyLog
 from vmm.machine.machine import Machine
 from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find

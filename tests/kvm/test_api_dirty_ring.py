@@ -7,8 +7,8 @@ import pytest
 
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm.dirty import DirtyRing
-from vmm.machine import dirty
-from vmm.machine.dirty import DirtyRings
+from vmm.machine.extra import dirty_pages as dirty
+from vmm.machine.extra.dirty_pages import DirtyRings
 from vmm.machine.machine import Machine
 from vmm.machine.run import all_vcpus as conductor
 from vmm.machine.run.ends import Why

@@ -12,10 +12,10 @@ import pytest
 
 from vmm.cli import main
 from vmm.kvm.state import Regs
-from vmm.machine.folder import Folder
+from vmm.machine.extra.folder import Folder
+from vmm.machine.extra.syscalls import SyscallService
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.syscalls import SyscallService
 from vmm.machine.x86.page_edits import PageTables
 from vmm.machine.x86.page_entries import RW
 from vmm.payload.catalog import find

@@ -13,10 +13,10 @@ import pytest
 from vmm import Machine
 from vmm.abi import ports
 from vmm.errors import GuestError, MissingCapability, UsageError
-from vmm.machine.folder import Folder
+from vmm.machine.extra.folder import Folder
+from vmm.machine.extra.syscalls import SyscallService
 from vmm.machine.run import debug
 from vmm.machine.run.ends import Why
-from vmm.machine.syscalls import SyscallService
 
 PATIENCE = 20.0
 

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv.hypercalls import POLL, RING3, UNKNOWN
 from vmm.kvm import Kvm
-from vmm.machine.hypercalls import HypercallService
+from vmm.machine.extra.hypercalls import HypercallService
 from vmm.observe import hypercall_probe
 from vmm.payload.catalog import find
 from vmm.payload.options import Options

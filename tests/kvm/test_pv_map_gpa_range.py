@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from guest_payloads.pv import map_gpa_range
-from vmm.machine.hypercalls import HypercallService
+from vmm.machine.extra.hypercalls import HypercallService
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove

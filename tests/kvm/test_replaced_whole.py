@@ -8,7 +8,14 @@ import pytest
 from vmm import Machine
 from vmm.kvm.vcpu import Watchpoint
 from vmm.kvm.vm import MsrRange
-from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
+from vmm.machine.extra.migration_control import (
+    FILTER,
+    UNKNOWN,
+    MigrationControl,
+    exit_as_unknown,
+    exit_by_filter,
+    number,
+)
 from vmm.machine.run.ends import Why
 
 pytestmark = pytest.mark.kvm

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vmm.errors import EXIT_FAIL, EXIT_USAGE, UsageError
 from vmm.machine.bus.bus import GUEST_PHYSICAL, PORTS, Bus, mmio_bus, port_bus
 from vmm.machine.bus.unclaimed import Unclaimed, UnclaimedAccess
-from vmm.machine.devices.asleep import Asleep
+from vmm.machine.devices.on_demand import Asleep
 
 
 @dataclass(eq=False)

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 
 from vmm.kvm.dirty import DirtyGfn
-from vmm.machine import dirty
-from vmm.machine.dirty import DirtyRings
+from vmm.machine.extra import dirty_pages as dirty
+from vmm.machine.extra.dirty_pages import DirtyRings
 
 
 class Ring:

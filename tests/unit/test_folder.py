@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.errors import HostError
-from vmm.machine import folder
-from vmm.machine.folder import FIRST, MAX_FILE, MAX_OPEN, MAX_TRANSFER, Folder
+from vmm.machine.extra import folder
+from vmm.machine.extra.folder import FIRST, MAX_FILE, MAX_OPEN, MAX_TRANSFER, Folder
 
 CREATE = os.O_WRONLY | os.O_CREAT
 

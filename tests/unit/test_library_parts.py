@@ -86,4 +86,4 @@ def test_a_run_without_a_trace_loads_nothing_of_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"vmm.observe.trace", "vmm.observe.tracer", "vmm.observe.codec", "vmm.cli.tracing"}
-    assert not loaded & {"vmm.machine.context", "vmm.machine.passing", "vmm.report.timeline", "capstone"}
+    assert not loaded & {"vmm.machine.context", "vmm.machine.extra.handed_over", "vmm.report.timeline", "capstone"}

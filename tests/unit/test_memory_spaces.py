@@ -7,7 +7,7 @@ import pytest
 
 from vmm.errors import KvmCallError
 from vmm.kvm import dirty
-from vmm.machine.dirty import DirtyLog
+from vmm.machine.extra.dirty_pages import DirtyLog
 from vmm.machine.memory.slots import GuestMemory
 
 PAGE = 4096

@@ -7,7 +7,14 @@ import pytest
 
 from vmm.kvm.exits import ReadMsr, WriteMsr
 from vmm.machine.bus.platform import Platform
-from vmm.machine.migration import FILTER, UNKNOWN, MigrationControl, exit_as_unknown, exit_by_filter, number
+from vmm.machine.extra.migration_control import (
+    FILTER,
+    UNKNOWN,
+    MigrationControl,
+    exit_as_unknown,
+    exit_by_filter,
+    number,
+)
 from vmm.machine.run.handle import handle
 
 

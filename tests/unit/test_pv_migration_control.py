@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.migration_control import BIT, Evidence, Way, judge
-from vmm.machine.migration import FILTER, UNKNOWN
+from vmm.machine.extra.migration_control import FILTER, UNKNOWN
 from vmm.payload.verdict import Verdict
 
 BY_FILTER = Way(

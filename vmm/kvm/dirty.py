@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which pages a guest has written: the dirty log of a memslot, and the dirty ring of a vCPU.
 
-It knows the ioctls and the ring's layout; who collects when is vmm/machine/dirty.py.
+It knows the ioctls and the ring's layout; who collects when is vmm/machine/extra/dirty_pages.py.
 Source: Documentation/virt/kvm/api.rst, 4.8 (KVM_GET_DIRTY_LOG), 4.117 (KVM_CLEAR_DIRTY_LOG), 8.29 (the dirty ring).
 """
 

@@ -59,7 +59,7 @@ class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
     irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only; see
-    vmm.machine.split_irqchip.add_ioapic, without which the serial port COM1 raises no interrupt).
+    vmm.machine.extra.split_irqchip.add_ioapic, without which the serial port COM1 raises no interrupt).
     cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
     (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
     fast: let the C core finish what needs no Python; False takes the slow way for every exit, with equal results.
@@ -584,7 +584,7 @@ def _code(what: object) -> bytes:
     if isinstance(what, (bytes, bytearray, memoryview)):
         code = bytes(what)
         if code.startswith(b"\x7fELF"):
-            from vmm.machine.raw import refusal
+            from vmm.machine.images.raw import refusal
 
             if why := refusal(code, "<bytes>"):
                 raise UsageError(*why)

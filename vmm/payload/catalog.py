@@ -104,7 +104,7 @@ def _source(name: str, file: str, group: str) -> Payload:
 
 def _header_of(code: bytes, file: str) -> Header:
     """Raw code has none; what is to be said of it is there all the same."""
-    from vmm.machine.raw import note
+    from vmm.machine.images.raw import note
 
     said = note(code, file)
     return Header(notes=(said,)) if said else Header()
@@ -118,7 +118,7 @@ def _raw(file: str) -> bytes:
     if not code:
         raise UsageError(f"{file} is empty: there is nothing to run")
     if not file.lower().endswith(".bin"):
-        from vmm.machine.raw import is_text
+        from vmm.machine.images.raw import is_text
 
         if is_text(code):
             copy = f"cp {file} {os.path.basename(file)}"
@@ -131,7 +131,7 @@ def _raw(file: str) -> bytes:
 
 def _refuse(data: bytes, file: str) -> None:
     """UsageError for what is plainly no code, however large."""
-    from vmm.machine.raw import refusal
+    from vmm.machine.images.raw import refusal
 
     if why := refusal(data, file):
         raise UsageError(*why)

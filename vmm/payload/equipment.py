@@ -69,11 +69,11 @@ def _of_vm(name: str) -> bool:
 def _device(machine: Machine, header: Header, name: str, file: str) -> Any:
     match name:
         case "ioapic":
-            from vmm.machine.split_irqchip import add_ioapic
+            from vmm.machine.extra.split_irqchip import add_ioapic
 
             return add_ioapic(machine)
         case "hypercalls":
-            from vmm.machine.hypercalls import HypercallService
+            from vmm.machine.extra.hypercalls import HypercallService
 
             return HypercallService(machine, enforce="ENFORCE_PV_FEATURE_CPUID" in dict(header.enable))
         case "virtio_rng":

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`--folder`: every guest of a run gets the system calls of vmm.machine.syscalls on one folder. It prints nothing."""
+"""`--folder`: every guest of a run gets the system calls of vmm.machine.extra.syscalls on one folder. It prints nothing."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.machine.folder import Folder
-from vmm.machine.syscalls import SyscallService
+from vmm.machine.extra.folder import Folder
+from vmm.machine.extra.syscalls import SyscallService
 from vmm.payload.options import Watch
 
 if TYPE_CHECKING:

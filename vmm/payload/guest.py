@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmm.asm.program import Program
-    from vmm.machine.hypercalls import HypercallService
+    from vmm.machine.extra.hypercalls import HypercallService
 
 
 class Guest(Closes):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.abi import pv, quirks
 from vmm.kvm.system import Kvm
-from vmm.machine.hypercalls import HypercallService
+from vmm.machine.extra.hypercalls import HypercallService
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import Payload, find

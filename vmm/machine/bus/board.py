@@ -6,9 +6,9 @@ from __future__ import annotations
 from vmm.abi import ports
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
-from vmm.machine.devices.asleep import Asleep
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
+from vmm.machine.devices.on_demand import Asleep
 from vmm.machine.devices.sink import Sink
 from vmm.machine.memory import layout
 from vmm.machine.run.ends import Stop, Why

@@ -110,14 +110,14 @@ class Hooks:
     def _pass_msr(self, index: int, *, read: bool) -> None:
         """Have KVM hand accesses of this MSR over."""
         if self._told is not None:
-            from vmm.machine.passing import pass_msr  # loaded by the first who asks for something
+            from vmm.machine.extra.handed_over import pass_msr  # loaded by the first who asks for something
 
             pass_msr(self._told, index, read=read)
 
     def _pass_hypercall(self, nr: int) -> None:
         """Have KVM hand this hypercall over."""
         if self._told is not None:
-            from vmm.machine.passing import pass_hypercall
+            from vmm.machine.extra.handed_over import pass_hypercall
 
             pass_hypercall(self._told, nr)
 

@@ -17,7 +17,7 @@ from vmm.abi.x86 import PAGE
 from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.state import Regs, Sregs
-from vmm.machine.folder import MAX_PATH, MAX_TRANSFER, Folder
+from vmm.machine.extra.folder import MAX_PATH, MAX_TRANSFER, Folder
 from vmm.machine.machine import Machine
 from vmm.machine.memory.virtual import read_virtual, translate, write_virtual
 from vmm.machine.run.ends import Stop, Why
