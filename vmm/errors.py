@@ -112,7 +112,7 @@ def errno_name(err: int) -> str:
     return _errno.errorcode.get(err, str(err))
 
 
-# What can stop an open is more than an errno tells; who looks around for the reason is vmm/observe/unusable.py.
+# What can stop an open is more than an errno tells; who looks around for the reason is vmm/host/unusable.py.
 LOOK = "`pyvmm doctor`: it looks why, and says what to do"
 # Hints are data, so that a test can walk them. Key: (call, errno).
 HINTS: dict[tuple[str, int], str] = {

@@ -204,6 +204,6 @@ def _unusable() -> str:
         with Kvm.open() as kvm, kvm.create_vm():
             return ""
     except HostError as error:
-        from vmm.observe.unusable import why_unusable
+        from vmm.host.unusable import why_unusable
 
         return why_unusable(error).one_line

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from vmm.abi import ports, pv
 from vmm.abi.cpuid import FEATURES_LEAF
-from vmm.observe.hog import any_cpu, pinned
+from vmm.host.hog import any_cpu, pinned
 from vmm.payload.accesses import cpuid, hypercall, perform
 from vmm.payload.ending import run_to_pass
 from vmm.payload.lab import Lab

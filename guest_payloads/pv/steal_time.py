@@ -21,10 +21,10 @@ from typing import NamedTuple
 
 from vmm.abi import msrs, ports, pv
 from vmm.abi.structs import KVM_STEAL_TIME
+from vmm.host import schedstat
+from vmm.host.hog import Hog, any_cpu, pinned
 from vmm.kvm import kick
 from vmm.machine.memory.layout import REGIONS
-from vmm.observe import schedstat
-from vmm.observe.hog import Hog, any_cpu, pinned
 from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.ending import run_to_pass
 from vmm.payload.gate import hidden_msr

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from vmm.host import measured as host
 from vmm.kvm.system import Kvm
-from vmm.observe import host
 from vmm.payload.catalog import find
 from vmm.payload.prove import proofs, prove
 from vmm.payload.verdict import Finding

@@ -216,7 +216,7 @@ def test_where_no_hypercall_reaches_kvm_the_row_says_so(name, monkeypatch):
     class Nothing:
         transport = "none"
 
-    monkeypatch.setattr("vmm.observe.hypercall_probe.measure", lambda kvm: Nothing)
+    monkeypatch.setattr("vmm.host.hypercall_insn.measure", lambda kvm: Nothing)
     row = table.measure(table.select([name])[0], table.QUICK)
     assert row.why == "no hypercall instruction of ring 0 reaches KVM on this host"
     assert row.median is None

@@ -339,7 +339,7 @@ def test_no_permission(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     closed_kvm(monkeypatch, errno=13)  # root is refused nothing, so the refusal is made up
     status, out, err = run("hello")
     assert (status, out) == (99, "")
-    assert "Permission denied (EACCES)\n  try: " in err  # the advice is of the node here: tests of vmm.observe.unusable
+    assert "Permission denied (EACCES)\n  try: " in err  # the advice is of the node here: tests of vmm.host.unusable
 
 
 @pytest.mark.parametrize("kind", ["file", "null"])

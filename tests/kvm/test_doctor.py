@@ -16,8 +16,10 @@ import pytest
 from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError
+from vmm.host import hypercall_insn as hypercall_probe
+from vmm.host import measured as host
+from vmm.host import ring0
 from vmm.kvm.system import Kvm
-from vmm.observe import host, hypercall_probe, ring0
 from vmm.report import doctor as report
 
 HANG = b"\xeb\xfe"  # jmp to itself

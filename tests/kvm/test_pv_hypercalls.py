@@ -8,9 +8,9 @@ from __future__ import annotations
 import pytest
 
 from guest_payloads.pv.hypercalls import POLL, RING3, UNKNOWN
+from vmm.host import hypercall_insn as hypercall_probe
 from vmm.kvm import Kvm
 from vmm.machine.extra.hypercalls import HypercallService
-from vmm.observe import hypercall_probe
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.prove import Row, prove

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from guest_payloads.pv import sched_yield
-from vmm.observe.hog import any_cpu, pinned
+from vmm.host.hog import any_cpu, pinned
 from vmm.payload.catalog import find
 from vmm.payload.lab import supported
 from vmm.payload.options import Options

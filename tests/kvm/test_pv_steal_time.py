@@ -9,8 +9,8 @@ import threading
 import pytest
 
 from guest_payloads.pv import steal_time
-from vmm.observe import hog
-from vmm.observe.hog import any_cpu, pinned
+from vmm.host import hog
+from vmm.host.hog import any_cpu, pinned
 from vmm.payload.catalog import find
 from vmm.payload.lab import supported
 from vmm.payload.options import Options

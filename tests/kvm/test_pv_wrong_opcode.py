@@ -8,8 +8,8 @@ import time
 import pytest
 
 from guest_payloads.pv import wrong_opcode
+from vmm.host import hypercall_insn as hypercall_probe
 from vmm.kvm import Kvm
-from vmm.observe import hypercall_probe
 from vmm.payload.catalog import find
 from vmm.payload.prove import Row, prove
 from vmm.payload.verdict import Verdict

@@ -12,12 +12,12 @@ import jsonschema
 import pytest
 
 import vmm.report
-from vmm.observe.host import HostFacts, PvOffer
-from vmm.observe.hostfiles import Backend, Nested
-from vmm.observe.hypercall_probe import Attempt, Hypercall
-from vmm.observe.ring0 import judge
-from vmm.observe.setting import Setting
-from vmm.observe.userfault import Userfault
+from vmm.host.hypercall_insn import Attempt, Hypercall
+from vmm.host.measured import HostFacts, PvOffer
+from vmm.host.ring0 import judge
+from vmm.host.surroundings import Setting
+from vmm.host.sysfs import Backend, Nested
+from vmm.host.userfaultfd import Userfault
 
 SCHEMAS = Path(vmm.report.__file__).parent / "schemas"
 

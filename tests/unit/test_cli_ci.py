@@ -14,10 +14,11 @@ import pytest
 
 from vmm import cli
 from vmm.errors import HostError, KvmCallError
+from vmm.host import measured as host
+from vmm.host import unusable
+from vmm.host.measured import HostFacts
+from vmm.host.node import Node
 from vmm.kvm.system import Kvm
-from vmm.observe import host, unusable
-from vmm.observe.host import HostFacts
-from vmm.observe.node import Node
 from vmm.payload import probe
 from vmm.payload.prove import Row
 from vmm.payload.verdict import Finding, Verdict

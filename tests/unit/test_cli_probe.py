@@ -23,9 +23,9 @@ from vmm import cli
 from vmm.cli.files import write_file
 from vmm.cli.live import Live
 from vmm.errors import HostError, UsageError
+from vmm.host import measured as host
+from vmm.host.measured import HostFacts
 from vmm.kvm.system import Kvm
-from vmm.observe import host
-from vmm.observe.host import HostFacts
 from vmm.payload import probe
 from vmm.payload.probe import Target
 from vmm.payload.prove import Row

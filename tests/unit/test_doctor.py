@@ -20,16 +20,18 @@ import pytest
 from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError, KvmCallError
+from vmm.host import hypercall_insn as hypercall_probe
+from vmm.host import node, ring0, unusable
+from vmm.host import userfaultfd as userfault
+from vmm.host.hypercall_insn import Attempt, Hypercall, Seen
+from vmm.host.measured import HostFacts, PvOffer
+from vmm.host.node import Node
+from vmm.host.ring0 import judge
+from vmm.host.surroundings import Setting
+from vmm.host.sysfs import Backend, HostFiles, Nested
+from vmm.host.unusable import NotBuilt, Surroundings, why_unusable
+from vmm.host.userfaultfd import Userfault
 from vmm.machine.run.ends import Why
-from vmm.observe import hypercall_probe, node, ring0, unusable, userfault
-from vmm.observe.host import HostFacts, PvOffer
-from vmm.observe.hostfiles import Backend, HostFiles, Nested
-from vmm.observe.hypercall_probe import Attempt, Hypercall, Seen
-from vmm.observe.node import Node
-from vmm.observe.ring0 import judge
-from vmm.observe.setting import Setting
-from vmm.observe.unusable import NotBuilt, Surroundings, why_unusable
-from vmm.observe.userfault import Userfault
 from vmm.report import doctor as report
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "doctor.schema.json").read_text(encoding="utf-8"))
@@ -507,7 +509,7 @@ def test_an_error_without_a_better_hint_keeps_its_own(tmp_path: Path) -> None:
 
 
 def test_doctor_works_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("vmm.kvm.system", "vmm.observe.host"):
+    for name in ("vmm.kvm.system", "vmm.host.measured"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setattr(sys, "meta_path", [Hide("vmm.kvm.system", "vmm.kvm._kvm"), *sys.meta_path])
     status, printed = run()

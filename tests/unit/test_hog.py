@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from vmm.errors import MissingCapability
-from vmm.observe import schedstat
-from vmm.observe.hog import LIFETIME, Hog, any_cpu, pinned
+from vmm.host import schedstat
+from vmm.host.hog import LIFETIME, Hog, any_cpu, pinned
 
 NO_CPU = 8191
 
@@ -75,7 +75,7 @@ def test_it_may_have_ended_by_itself() -> None:
 def test_it_ends_with_its_parent() -> None:
     program = (
         "import sys, time\n"
-        "from vmm.observe.hog import Hog, any_cpu\n"
+        "from vmm.host.hog import Hog, any_cpu\n"
         "with Hog(any_cpu()) as hog:\n"
         "    print(hog.pid, flush=True)\n"
         "    time.sleep(60)\n"

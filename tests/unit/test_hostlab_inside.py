@@ -14,12 +14,12 @@ import pytest
 
 from tools.hostlab.inside import action, host, user
 from vmm.errors import KvmCallError
-from vmm.observe import unusable
-from vmm.observe.hostfiles import Backend, Nested
-from vmm.observe.node import Node
-from vmm.observe.setting import Setting
-from vmm.observe.unusable import Surroundings
-from vmm.observe.userfault import Userfault
+from vmm.host import unusable
+from vmm.host.node import Node
+from vmm.host.surroundings import Setting
+from vmm.host.sysfs import Backend, Nested
+from vmm.host.unusable import Surroundings
+from vmm.host.userfaultfd import Userfault
 
 
 def advice(mode: str, group: str, *, udev: bool = True, name: str = "jo") -> tuple[str, ...]:

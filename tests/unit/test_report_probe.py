@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vmm.observe.host import HostFacts
+from vmm.host.measured import HostFacts
 from vmm.payload.options import Options
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row

@@ -51,7 +51,7 @@ def project(tmp_path: Path) -> Path:
         "vmm/__init__.py": "",
         "vmm/errors.py": ERRORS,
         "vmm/kvm.py": KVM,
-        "vmm/observe/unusable.py": UNUSABLE,
+        "vmm/host/unusable.py": UNUSABLE,
         "vmm/pytest_plugin.py": (ROOT / "vmm/pytest_plugin.py").read_text(encoding="utf-8"),
         "tests/conftest.py": (ROOT / "tests/conftest.py").read_text(encoding="utf-8"),
         "tests/kvm/test_guest.py": "def test_guest(): ...\n",

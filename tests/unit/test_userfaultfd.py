@@ -270,5 +270,5 @@ def test_an_ordinary_user_is_refused_by_name() -> None:
 
 
 def test_importing_it_loads_no_ctypes() -> None:
-    code = "import sys, vmm.kvm.userfaultfd, vmm.observe.userfault; sys.exit('ctypes' in sys.modules)"
+    code = "import sys, vmm.kvm.userfaultfd, vmm.host.userfaultfd; sys.exit('ctypes' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

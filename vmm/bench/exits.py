@@ -58,7 +58,7 @@ _emulated: list[bool] = []
 def emulated() -> bool:
     """Whether ring 0 of a guest is emulated here; measured once."""
     if not _emulated:
-        from vmm.observe import ring0
+        from vmm.host import ring0
 
         with Kvm.open() as kvm:
             _emulated.append(ring0.measure(kvm).kind != "native")
@@ -94,7 +94,7 @@ class ExitRow(NamedTuple):
 
 def _transport() -> str:
     """The hypercall instruction that works here. MissingCapability if none does."""
-    from vmm.observe import hypercall_probe
+    from vmm.host import hypercall_insn as hypercall_probe
 
     with Kvm.open() as kvm:
         transport = hypercall_probe.measure(kvm).transport

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vmm.errors import MissingCapability
-from vmm.observe.schedstat import of_thread
+from vmm.host.schedstat import of_thread
 
 SPOILED = 0.05  # of a row's time
 FEW_IDLE = 0.05

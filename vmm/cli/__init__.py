@@ -165,7 +165,7 @@ def _message(error: VmmError) -> str:
     """Its text; of a device that cannot be opened, what doctor would say of it. Nobody else pays for looking around."""
     if not isinstance(error, KvmCallError) or error.call != "open":
         return str(error)
-    from vmm.observe.unusable import message
+    from vmm.host.unusable import message
 
     return message(error)
 

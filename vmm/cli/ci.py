@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_HOST
 
 if TYPE_CHECKING:
-    from vmm.observe.unusable import Unusable
+    from vmm.host.unusable import Unusable
 
 
 def required() -> bool:

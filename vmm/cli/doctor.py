@@ -11,10 +11,10 @@ import argparse
 from typing import TYPE_CHECKING, TextIO
 
 from vmm.errors import EXIT_HOST, EXIT_PASS, VmmError
-from vmm.observe.unusable import NotBuilt, why_unusable
+from vmm.host.unusable import NotBuilt, why_unusable
 
 if TYPE_CHECKING:
-    from vmm.observe.host import HostFacts
+    from vmm.host.measured import HostFacts
 
 NAME = "doctor"
 HELP = "is KVM usable here, why not, and what does it do: measured by running guests"
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
 def _measure(device: str) -> HostFacts:
     try:
+        from vmm.host.measured import measure
         from vmm.kvm.system import Kvm
-        from vmm.observe.host import measure
     except ImportError as error:
         if error.name != "vmm.kvm._kvm":
             raise

@@ -16,7 +16,7 @@ from vmm.errors import HostError, UsageError
 from vmm.payload.options import Options
 
 if TYPE_CHECKING:
-    from vmm.observe.host import HostFacts
+    from vmm.host.measured import HostFacts
     from vmm.payload.probe import Probe, Table, Target
     from vmm.payload.prove import Row
 
@@ -94,8 +94,8 @@ def _reserve(name: str, stack: ExitStack) -> OutputFile:
 
 
 def _probe(args: argparse.Namespace, chosen: Sequence[Target], written: dict[str, OutputFile], out: TextIO) -> int:
+    from vmm.host import measured as host
     from vmm.kvm.system import Kvm
-    from vmm.observe import host
     from vmm.payload.probe import Probe
 
     options = Options(mask=tuple(_feature(name) for name in args.mask))
@@ -106,7 +106,7 @@ def _probe(args: argparse.Namespace, chosen: Sequence[Target], written: dict[str
         if not args.ci:
             raise
         from vmm.cli.ci import cannot_use
-        from vmm.observe.unusable import why_unusable
+        from vmm.host.unusable import why_unusable
 
         found = why_unusable(error)
         if args.tap:

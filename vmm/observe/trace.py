@@ -19,11 +19,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, get_args
 
+from vmm.base.unbroken import Unbroken
 from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
 from vmm.machine.run.ends import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
-from vmm.observe.unbroken import Unbroken
 
 SCHEMA = 1
 DIGEST = 8  # bytes of a line's sum

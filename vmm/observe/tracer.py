@@ -16,8 +16,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.run.ends import Result, Step, Stop
 from vmm.machine.run.handle import handle
 from vmm.machine.run.one_vcpu import Runner
+from vmm.observe.location import Sites
 from vmm.observe.postmortem import readable
-from vmm.observe.site import Sites
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
 
 LOADS_RFLAGS = ("iret", "iretq", "iretd", "popf", "popfq", "sysretq", "sysret")

@@ -145,7 +145,7 @@ def _read(file: str, limit: int, what: str, *, known: Callable[[bytes, str], Non
     try:
         mode = os.stat(file).st_mode
         if not stat.S_ISREG(mode):
-            from vmm.observe.node import KINDS
+            from vmm.host.node import KINDS
 
             kind = KINDS.get(stat.S_IFMT(mode), "special file")
             raise UsageError(f"{file} is a {kind}, and a payload is a regular file")

@@ -26,7 +26,7 @@ from vmm.payload.options import Options
 from vmm.payload.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
-    from vmm.observe.ring0 import Ring0
+    from vmm.host.ring0 import Ring0
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _disable_hypercall_patching(machine: Machine) -> None:
 @functools.cache
 def ring0() -> Ring0:
     """Is ring 0 of a guest native on this host? Counted once."""
-    from vmm.observe.ring0 import count  # few proofs ask
+    from vmm.host.ring0 import count  # few proofs ask
 
     with Kvm.open() as kvm:
         return count(kvm)

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from vmm.abi.x86 import PAGE
+from vmm.host import schedstat
 from vmm.kvm import kick
 from vmm.kvm.userfaultfd import PageFault
 from vmm.machine.memory.on_demand import PagedSlot
 from vmm.machine.memory.on_demand import held_back as hold_back
-from vmm.observe import schedstat
 from vmm.payload.guest import Guest
 
 # A vCPU that sleeps in its load can tell nobody. One that is found asleep in so many looks, while no page was asked for

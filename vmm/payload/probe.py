@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vmm.abi import pv
 from vmm.base import names
 from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_INTERRUPTED, EXIT_PASS, KvmCallError, UsageError, VmmError
-from vmm.observe.host import HostFacts
+from vmm.host.measured import HostFacts
 from vmm.payload.catalog import Payload, shipped
 from vmm.payload.lab import supported
 from vmm.payload.options import Options

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.abi import caps, pv
 from vmm.errors import advised
-from vmm.observe.hostfiles import PARAMETERS
-from vmm.observe.setting import Setting
-from vmm.observe.unusable import Unusable
+from vmm.host.surroundings import Setting
+from vmm.host.sysfs import PARAMETERS
+from vmm.host.unusable import Unusable
 from vmm.report.columns import aligned
 
 if TYPE_CHECKING:
-    from vmm.observe.host import HostFacts  # it needs the C binding, and this module must do without
+    from vmm.host.measured import HostFacts  # it needs the C binding, and this module must do without
 
 SCHEMA = 1
 WIDTH = 118  # columns, where prose and lists of names are folded; the verdict and commands to copy are not

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from vmm.payload.outcome import plain
 
 if TYPE_CHECKING:  # they need the C binding, and reading documents must do without
-    from vmm.observe.host import HostFacts
+    from vmm.host.measured import HostFacts
     from vmm.payload.probe import Table
 
 SCHEMA = 1

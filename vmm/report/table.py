@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from vmm.observe.host import HostFacts
+from vmm.host.measured import HostFacts
 from vmm.payload.probe import Table
 from vmm.payload.prove import Row
 from vmm.payload.verdict import Refusal, Verdict, counted

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from vmm.errors import MissingCapability
-from vmm.observe import schedstat
+from vmm.host import schedstat
 
 if TYPE_CHECKING:
     import subprocess

@@ -18,9 +18,9 @@ import os
 from dataclasses import dataclass
 
 from vmm.errors import HostError, KvmCallError, VmmError, advised
-from vmm.observe.hostfiles import HostFiles
-from vmm.observe.node import Node, look_at_node, user_name
-from vmm.observe.setting import Setting, look
+from vmm.host.node import Node, look_at_node, user_name
+from vmm.host.surroundings import Setting, look
+from vmm.host.sysfs import HostFiles
 
 MISC_MAJOR = 10
 DEVICE = "/dev/kvm"

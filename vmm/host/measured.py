@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from vmm.abi import caps, pv
 from vmm.base.bits import describe
+from vmm.host import hypercall_insn as hypercall_probe
+from vmm.host import ring0
+from vmm.host.hypercall_insn import Hypercall
+from vmm.host.ring0 import Ring0
+from vmm.host.surroundings import Setting, look
+from vmm.host.sysfs import HostFiles
 from vmm.kvm.system import Kvm
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.observe import hypercall_probe, ring0
-from vmm.observe.hostfiles import HostFiles
-from vmm.observe.hypercall_probe import Hypercall
-from vmm.observe.ring0 import Ring0
-from vmm.observe.setting import Setting, look
 
 
 @dataclass(frozen=True, slots=True)

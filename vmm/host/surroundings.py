@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vmm.observe import userfault
-from vmm.observe.hostfiles import Backend, HostFiles, Nested
-from vmm.observe.userfault import Userfault
+from vmm.host import userfaultfd as userfault
+from vmm.host.sysfs import Backend, HostFiles, Nested
+from vmm.host.userfaultfd import Userfault
 
 
 @dataclass(frozen=True, slots=True)
