@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
 from vmm.machine.machine import Machine
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("coalesced_mmio", "coalesced_pio")
 ZONE_SIZE, PORT_SIZE, REGISTER = 0x100, 4, 0x800

@@ -10,10 +10,10 @@ from vmm.kvm.state import Table
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Why
 from vmm.machine.x86.modes import MODES, enter
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
 NAMES = {
     "real": "mode_real",

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from vmm.abi.x86 import PAGE
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.memory.on_demand import paged
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("userfaultfd",)
 PAGES = 16

@@ -12,9 +12,9 @@ from vmm.abi.ports import DELAY
 from vmm.abi.x86 import PAGE
 from vmm.machine.extra.dirty_pages import DirtyLog, protect_manually
 from vmm.machine.machine import Machine
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("dirty_log", "dirty_log_manual")
 PAGES = 96

@@ -10,9 +10,9 @@ from vmm.abi.x86 import PAGE
 from vmm.kvm.dirty import DirtyGfn
 from vmm.machine.extra.dirty_pages import DirtyRings
 from vmm.machine.machine import Machine
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("dirty_ring",)
 ROUNDS = 2

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from vmm.abi import flags
 from vmm.errors import KvmCallError, errno_name
 from vmm.machine.machine import Machine
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("disable_exits",)
 CAPABILITY = "X86_DISABLE_EXITS"

@@ -13,8 +13,8 @@ from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Result, Why
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 KINDS = ("singlestep", "hw_breakpoints", "watchpoints", "sw_breakpoints")
 RINGS = (0, 3)

@@ -12,10 +12,10 @@ from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("guest_memfd", "guest_memfd_private")
 SHARED = sum(row.value for row in flags.GUEST_MEMFD)

@@ -10,9 +10,9 @@ from pathlib import Path
 from vmm.abi.ports import DELAY
 from vmm.abi.x86 import LARGE_PAGE
 from vmm.machine.memory.slots import Memslot
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Unproven, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Unproven, Verdict
 
 FEATURES = ("huge_pages",)
 PAGES = 4  # of 2 MiB

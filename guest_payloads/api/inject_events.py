@@ -11,10 +11,10 @@ from vmm.kvm import inject
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.run.ends import Why
-from vmm.payload.compare import Wanted, compare, results
-from vmm.payload.ending import broke, run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import Wanted, compare, results
+from vmm.payload.proof.ending import broke, run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("inject_exception", "inject_exception_payload", "inject_interrupt", "inject_nmi", "triple_fault_event")
 UD, GP, PAGE_FAULT, DEBUG = 6, 13, 14, 1

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
 from vmm.machine.bus.ioeventfd import Kick
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("ioeventfd", "ioeventfd_any_length")
 MMIO_SIZE, PORTS = 0x100, 3

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from vmm.payload.compare import compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding
+from vmm.payload.proof.compare import compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding
 
 FEATURES = ("ipi_smi",)
 

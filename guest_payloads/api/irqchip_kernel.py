@@ -15,10 +15,10 @@ from vmm.abi.ports import DELAY
 from vmm.kvm import irqchip
 from vmm.kvm.irqchip import Pic
 from vmm.machine.x86.lapic import in_service
-from vmm.payload.compare import Wanted, compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import Wanted, compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("irqchip_kernel", "irq_line_edge", "irq_line_level")
 PULSES = {1: 3, 2: 10}  # what the guest asks for -> the line that rises and falls

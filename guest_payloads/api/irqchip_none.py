@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from vmm.abi.ports import DELAY, EXIT_VALUE_PASS
 from vmm.machine.extra.injector import Injector
 from vmm.machine.run.ends import Why
-from vmm.payload.compare import compare, results
-from vmm.payload.ending import broke
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import compare, results
+from vmm.payload.proof.ending import broke
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("irqchip_none",)
 ORDER = (0x51, 0x52, 0x53, 0x54)

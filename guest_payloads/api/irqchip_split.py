@@ -10,10 +10,10 @@ from vmm.abi import irq
 from vmm.abi.ports import DELAY
 from vmm.machine.extra.split_irqchip import add_ioapic
 from vmm.machine.x86.lapic import in_service
-from vmm.payload.compare import compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("irqchip_split", "ioapic_eoi_exit")
 NMI_PIN = 6

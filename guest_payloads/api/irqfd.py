@@ -15,10 +15,10 @@ from vmm.abi.ports import DELAY
 from vmm.kvm.events import IrqchipRoute, MsiRoute
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
-from vmm.payload.compare import compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("irqfd", "irqfd_resample", "gsi_routing", "msi")
 ROUTED_GSI, EVENT_GSI, PIN = 40, 41, 11

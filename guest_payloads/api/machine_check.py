@@ -13,10 +13,10 @@ from vmm.abi.ports import DELAY
 from vmm.kvm.irqchip import set_mce, setup_mce
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.run.ends import Why
-from vmm.payload.compare import Wanted, compare, results
-from vmm.payload.ending import broke, run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import Wanted, compare, results
+from vmm.payload.proof.ending import broke, run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("mce_corrected", "mce_uncorrected")
 BANKS = 5

@@ -18,10 +18,10 @@ from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Why
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
 FEATURES = ("memory_fault", "memory_fault_memfd")
 PAGES, SLOT = 8, 64

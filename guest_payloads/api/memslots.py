@@ -15,10 +15,10 @@ from vmm.errors import KvmCallError, errno_name
 from vmm.kvm import memory as host
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.memory.slots import GuestMemory, Memslot
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("memslots", "readonly_slots", "aliased_slots", "moved_slots")
 PLACES = 8

@@ -11,10 +11,10 @@ from vmm.abi.rows import value_of
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import MsrRange
 from vmm.machine.run.one_vcpu import Runner
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("msrs_partial", "msr_filter", "msr_exits")
 INVAL, UNKNOWN, FILTER = (

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from vmm.abi import msrs, ports, svm, x86
 from vmm.abi.rows import value_of
 from vmm.machine.x86.boot import LONG_MODE_EFER
-from vmm.payload.accesses import wrmsr
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
-from vmm.payload.nested import judge as judge_exits
-from vmm.payload.verdict import Finding, Refusal
+from vmm.payload.proof.accesses import wrmsr
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
+from vmm.payload.proof.nested import judge as judge_exits
+from vmm.payload.proof.verdict import Finding, Refusal
 
 FEATURES = ("nested_svm", "nested_svm_state")
 ROW = ("exit", "exit_info_1", "exit_info_2", "rip", "rax", "rbx")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from vmm.abi import msrs, ports, vmx, x86
 from vmm.base.bits import MASK64
-from vmm.payload.accesses import rdmsr
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
-from vmm.payload.nested import judge as judge_exits
-from vmm.payload.verdict import Finding, Refusal
+from vmm.payload.proof.accesses import rdmsr
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.nested import Evidence, Exit, Numbers, hidden, masked, observe, prove_move
+from vmm.payload.proof.nested import judge as judge_exits
+from vmm.payload.proof.verdict import Finding, Refusal
 
 FEATURES = ("nested_vmx", "nested_vmx_state")
 ROW = ("exit", "qualification", "event", "error", "rip", "length", "rax", "rbx")

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from vmm.abi.apic import DM_NMI, msi_address, msi_data
 from vmm.abi.ports import DELAY
-from vmm.payload.compare import compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("nmi",)
 BY_MESSAGE = 3

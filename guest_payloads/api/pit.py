@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from vmm.abi.irq import PIT_HZ
 from vmm.kvm.irqchip import get_pit_counts
-from vmm.payload.compare import AtLeast, Wanted, compare, results
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.compare import AtLeast, Wanted, compare, results
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("pit",)
 TICKS = 4

@@ -14,10 +14,10 @@ from vmm.machine.context import Context
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Why
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
 FEATURES = ("save_restore",)
 EVERY = 5  # steps from one move to the next

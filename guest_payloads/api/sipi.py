@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from vmm.abi import ports
 from vmm.abi.x86 import CR0, EFER
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("smp_by_sipi",)
 START_CS = REGIONS["trampoline"].base >> 4

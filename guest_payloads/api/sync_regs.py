@@ -10,9 +10,9 @@ from vmm.abi import ports
 from vmm.base.bits import MASK64
 from vmm.kvm.state import Regs
 from vmm.kvm.sync import SyncRegs
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("sync_regs",)
 

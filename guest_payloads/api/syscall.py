@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from vmm.abi import msrs
 from vmm.abi.x86 import KERNEL_CS, PF, RFLAGS, STAR_VALUE, USER_CS
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
 FEATURES = ("syscall", "syscall_by_set_msrs")
 MASK = int(RFLAGS.IF | RFLAGS.DF)

@@ -14,10 +14,10 @@ from vmm.errors import KvmCallError
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab, supported
-from vmm.payload.verdict import Finding, Unproven, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab, supported
+from vmm.payload.proof.verdict import Finding, Unproven, Verdict
 
 FEATURES = ("kvm_clock", "tsc_offset", "tsc_adjust", "tsc_writes", "tsc_khz")
 PAGE = REGIONS["data"].base + 0x1000

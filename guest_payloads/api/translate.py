@@ -12,10 +12,10 @@ from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.x86.page_entries import NX, PRESENT, PSE, ROOT, RW, USER
 from vmm.machine.x86.page_walk import Fault, Translation, walk
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("translate",)
 _ROW = struct.Struct("<QQQ")

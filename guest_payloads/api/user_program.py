@@ -13,9 +13,9 @@ from pathlib import Path
 from vmm.machine.extra.folder import Folder
 from vmm.machine.extra.syscalls import SyscallService
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("user_program",)
 HELLO = b"hello, guest\n"

@@ -12,10 +12,10 @@ from vmm.abi import apic, exits, flags, ports
 from vmm.abi.rows import value_of
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.run.ends import Stop, Why
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
 FEATURES = ("xsave", "xcrs", "debugregs", "vcpu_events", "lapic_state", "mp_state")
 XMM0_VALUE, XMM1_VALUE = 0x1111222233334444, 0x5555666677778888  # the first set by the guest, the second by the host

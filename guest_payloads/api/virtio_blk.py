@@ -11,10 +11,10 @@ from pathlib import Path
 
 from vmm.abi import virtio
 from vmm.abi.virtio import SECTOR
-from vmm.payload.drivers import AGREED, Driver, driver, feature_refusals, wrong
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
 FEATURES = ("virtio_blk",)
 SECTORS = 8

@@ -9,10 +9,10 @@ from vmm.abi import virtio
 from vmm.machine.machine import Machine
 from vmm.machine.virtio.attach import Attached
 from vmm.machine.virtio.console import VirtioConsole
-from vmm.payload.drivers import AGREED, Driver, driver, feature_refusals, wrong
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
 FEATURES = ("virtio_console",)
 HELLO = b"guest: anybody there?\n"

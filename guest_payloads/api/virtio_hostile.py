@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from vmm.abi import virtio
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.drivers import AGREED, RUNNING
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
+from vmm.payload.proof.virtio_drivers import AGREED, RUNNING
 
 FEATURES = ("virtio_hostile",)
 DATA = REGIONS["data"]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 from vmm.abi import virtio
 from vmm.machine.machine import Machine
-from vmm.payload.drivers import AGREED, Driver, driver, feature_refusals, wrong
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
 FEATURES = ("virtio_rng",)
 LENGTHS = (64, 64, 32)  # of the three chains

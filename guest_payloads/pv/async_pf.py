@@ -13,12 +13,12 @@ from vmm.abi.x86 import PAGE
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.machine.machine import Irqchip
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import GP, OK, Access, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab, ring0
-from vmm.payload.pager import held_back
-from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.accesses import GP, OK, Access, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.held_back import held_back
+from vmm.payload.proof.lab import Lab, ring0
+from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("ASYNC_PF", "ASYNC_PF_INT")
 _FACTS = {row.name: row.value for row in pv.CONSTANTS}

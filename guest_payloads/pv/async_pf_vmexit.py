@@ -14,12 +14,12 @@ from vmm.abi.x86 import PAGE
 from vmm.base.bits import MASK64
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab, supported
-from vmm.payload.pager import held_back
-from vmm.payload.verdict import Deviation, Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.held_back import held_back
+from vmm.payload.proof.lab import Lab, supported
+from vmm.payload.proof.verdict import Deviation, Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("ASYNC_PF_VMEXIT",)
 NEEDED = ("ASYNC_PF", "ASYNC_PF_INT")

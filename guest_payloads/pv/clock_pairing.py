@@ -19,11 +19,11 @@ from vmm.base.bits import MASK64
 from vmm.errors import KvmCallError
 from vmm.machine.extra.hypercalls import TSC_OFFSET
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import hypercall, perform
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("KVM_HC_CLOCK_PAIRING",)
 RAM = REGIONS["data"].base

@@ -14,10 +14,10 @@ from vmm.abi.apic import translate_ext_dest_id
 from vmm.abi.ports import DELAY
 from vmm.errors import KvmCallError
 from vmm.machine.machine import Machine
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("MSI_EXT_DEST_ID",)
 BIT = next(row for row in pv.FEATURES if row.name == "MSI_EXT_DEST_ID").mask

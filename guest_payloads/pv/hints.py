@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmm.abi import ports, pv
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("NOP_IO_DELAY", "HINTS_REALTIME")
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from vmm.abi import pv, x86
 from vmm.abi.ports import DELAY
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload.accesses import hypercall, perform
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 POLL, UNKNOWN, RING3 = "KVM_HC_VAPIC_POLL_IRQ", "unknown hypercall", "hypercall from ring 3"
 FEATURES = (POLL, UNKNOWN, RING3)

@@ -19,11 +19,11 @@ from vmm.abi.structs import PVCLOCK_VCPU_TIME_INFO, PVCLOCK_WALL_CLOCK, pvclock_
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.vm import Clock
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import GP, OK, Answer, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest, MissingResult
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, GuestBroke, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, Answer, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, GuestBroke, Refusal, Verdict
 
 FEATURES = ("CLOCKSOURCE2", "CLOCKSOURCE")
 PAIRS = {"CLOCKSOURCE2": ("WALL_CLOCK_NEW", "SYSTEM_TIME_NEW"), "CLOCKSOURCE": ("WALL_CLOCK", "SYSTEM_TIME")}

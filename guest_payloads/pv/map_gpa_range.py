@@ -9,10 +9,10 @@ from vmm.abi import pv
 from vmm.abi.ports import DELAY
 from vmm.abi.x86 import PAGE
 from vmm.machine.machine import Machine
-from vmm.payload.accesses import Answer, hypercall, perform
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import Answer, hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("HC_MAP_GPA_RANGE",)
 BIT = next(row for row in pv.FEATURES if row.name == "HC_MAP_GPA_RANGE").mask

@@ -18,11 +18,11 @@ from vmm.machine.extra.migration_control import (
     number,
 )
 from vmm.machine.run.one_vcpu import Runner
-from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("MIGRATION_CONTROL",)
 BIT = next(row for row in pv.FEATURES if row.name == "MIGRATION_CONTROL").mask

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmm.abi import pv
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 FEATURES = ("MMU_OP",)
 

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from vmm.abi import msrs, ports, pv
 from vmm.machine.machine import Machine
-from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
-from vmm.payload.gate import hidden_msr
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.msr_gate import hidden_msr
+from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("POLL_CONTROL",)
 # Longest poll, nanoseconds. After a HLT that took longer, a late awakening on a busy host included, KVM stops polling

@@ -17,10 +17,10 @@ from vmm.abi import msrs
 from vmm.abi.ports import DELAY
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("PV_EOI",)
 WORD = REGIONS["data"].base

@@ -14,11 +14,11 @@ from vmm.abi.rows import value_of
 from vmm.kvm.stats import Stats
 from vmm.machine.machine import Machine
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload.accesses import hypercall, perform
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("PV_UNHALT",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr

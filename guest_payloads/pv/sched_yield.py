@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from vmm.abi import ports, pv
 from vmm.abi.cpuid import FEATURES_LEAF
 from vmm.host.hog import any_cpu, pinned
-from vmm.payload.accesses import cpuid, hypercall, perform
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.lab import evidence as numbers_of
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import cpuid, hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.lab import evidence as numbers_of
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("PV_SCHED_YIELD",)
 HANDED_OVER = 2  # the guest's `kind`: neither VMCALL nor VMMCALL reaches KVM

@@ -7,11 +7,11 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import apic, pv
-from vmm.payload.accesses import hypercall, perform
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import hypercall, perform
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("PV_SEND_IPI",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "SEND_IPI").nr

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 
 from vmm.abi import cpuid, msrs
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("KVM_CPUID_SIGNATURE",)
 SIGNATURE = cpuid.SIGNATURE[0] | cpuid.SIGNATURE[1] << 32

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from vmm.abi import ports, pv
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("CLOCKSOURCE_STABLE_BIT",)
 FEATURE = FEATURES[0]

@@ -25,13 +25,13 @@ from vmm.host import schedstat
 from vmm.host.hog import Hog, any_cpu, pinned
 from vmm.kvm import kick
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.accesses import GP, OK, perform, rdmsr, wrmsr
-from vmm.payload.ending import run_to_pass
-from vmm.payload.gate import hidden_msr
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.lab import evidence as numbers_of
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.lab import evidence as numbers_of
+from vmm.payload.proof.msr_gate import hidden_msr
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 FEATURES = ("STEAL_TIME",)
 HOG_SHARE = 2_000_000  # nanoseconds that the other process must have had before

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from vmm.abi import ports, pv
 from vmm.abi.structs import KVM_STEAL_TIME
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.ending import run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Unproven, Verdict
+from vmm.payload.proof.ending import run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
 FEATURES = ("PV_TLB_FLUSH",)
 PREEMPTED = REGIONS["data"].base + KVM_STEAL_TIME.field("preempted").offset

@@ -14,8 +14,8 @@ from typing import Any
 from vmm.abi import quirks, x86
 from vmm.machine.run.ends import Why
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict
 
 FEATURES = ("FIX_HYPERCALL_INSN",)
 OPCODES = {name: int.from_bytes(code, "big") for name, code in x86.HYPERCALL_INSTRUCTIONS.items()}

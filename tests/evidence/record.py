@@ -16,8 +16,8 @@ from typing import Any
 from vmm.host import measured as host
 from vmm.kvm.system import Kvm
 from vmm.payload.catalog import find
-from vmm.payload.prove import proofs, prove
-from vmm.payload.verdict import Finding
+from vmm.payload.proof.prove import proofs, prove
+from vmm.payload.proof.verdict import Finding
 from vmm.report.probe import host as host_document
 
 

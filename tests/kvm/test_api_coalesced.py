@@ -10,8 +10,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.run.ends import Why
 from vmm.machine.run.lean import FastLane
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 MMIO = 0xD0700000
 WRITE_THREE = "mov ebx, 0xd0700000\nmov byte ptr [rbx], 1\nmov byte ptr [rbx], 2\nmov byte ptr [rbx], 3\n"

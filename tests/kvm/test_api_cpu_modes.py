@@ -13,8 +13,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.x86 import modes
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("cpu_modes")
 

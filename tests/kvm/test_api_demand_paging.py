@@ -12,8 +12,8 @@ from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
 from vmm.machine.machine import Machine
 from vmm.machine.memory.on_demand import paged
 from vmm.payload.catalog import find
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 BASE, PAGE = 0x40000000, 0x1000
 

@@ -14,8 +14,8 @@ from vmm.machine.run import all_vcpus as conductor
 from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 BASE, PAGE = 0x40000000, 0x1000
 

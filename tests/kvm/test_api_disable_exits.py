@@ -7,8 +7,8 @@ import pytest
 
 from guest_payloads.api import disable_exits
 from vmm.payload.catalog import find
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def run() -> Row:

@@ -9,8 +9,8 @@ from guest_payloads.api import guest_debug
 from vmm.errors import UsageError
 from vmm.kvm.vcpu import Watchpoint
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("guest_debug")
 

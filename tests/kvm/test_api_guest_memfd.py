@@ -10,8 +10,8 @@ from vmm.errors import UsageError
 from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.machine.machine import Machine
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def verdicts() -> dict[str, Verdict]:

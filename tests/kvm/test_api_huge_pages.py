@@ -9,8 +9,8 @@ from vmm.abi.x86 import LARGE_PAGE
 from vmm.machine.machine import Machine
 from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 BASE = 0x40000000
 

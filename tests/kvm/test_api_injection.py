@@ -11,8 +11,8 @@ from vmm.kvm import inject
 from vmm.machine.machine import Machine
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def verdicts(name, **options):

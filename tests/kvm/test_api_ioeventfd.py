@@ -12,8 +12,8 @@ from vmm.kvm.vm import Vm
 from vmm.machine.bus.ioeventfd import Kick
 from vmm.machine.machine import Machine
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 MMIO = 0xD0700000
 

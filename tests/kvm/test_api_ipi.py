@@ -8,8 +8,8 @@ import pytest
 from vmm.abi.apic import DM_NMI
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def test_works():
@@ -35,7 +35,7 @@ def test_smi_works_or_its_capability_is_named(kvm):
 
 
 def test_a_fixed_ipi_in_its_place_is_broken(monkeypatch):
-    monkeypatch.setattr("vmm.payload.prove.check_needs", lambda payload: None)
+    monkeypatch.setattr("vmm.payload.proof.prove.check_needs", lambda payload: None)
     (row,) = prove(find("ipi_smi"), Options(params={"mode": 0}))
     assert row.verdict is Verdict.BROKEN
     assert row.finding.evidence == {"entered": 0, "answers": 1}

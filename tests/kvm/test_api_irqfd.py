@@ -7,8 +7,8 @@ from vmm.kvm.events import VmEvents
 from vmm.kvm.vm import Vm
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def verdicts(**options):

@@ -13,8 +13,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.memory.slots import GuestMemory
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 BASE, PAGE = 0x40000000, 0x1000
 ALL = set(memslots.FEATURES)

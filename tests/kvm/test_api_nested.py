@@ -7,10 +7,10 @@ import pytest
 
 from vmm.kvm import Kvm
 from vmm.payload.catalog import find
-from vmm.payload.lab import supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import supported
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
 FEATURES = {"nested_svm": "svm", "nested_vmx": "vmx"}

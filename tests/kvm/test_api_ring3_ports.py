@@ -8,8 +8,8 @@ from vmm.machine.memory.layout import REGIONS
 from vmm.machine.x86 import boot
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def test_works():

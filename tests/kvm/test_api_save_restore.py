@@ -9,8 +9,8 @@ from guest_payloads.api import save_restore
 from vmm.kvm.vcpu import Vcpu
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("save_restore")
 

@@ -11,8 +11,8 @@ import pytest
 from guest_payloads.api import statistics
 from vmm.cli import main
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("statistics")
 

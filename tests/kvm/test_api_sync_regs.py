@@ -11,8 +11,8 @@ from vmm.kvm.state import Regs, Sregs, VcpuEvents
 from vmm.kvm.sync import SyncRegs
 from vmm.machine.machine import Machine
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("sync_regs")
 ALL = 7

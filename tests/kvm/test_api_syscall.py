@@ -7,8 +7,8 @@ import pytest
 
 from guest_payloads.api import syscall
 from vmm.payload.catalog import find
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("syscall")
 

@@ -8,10 +8,10 @@ import pytest
 from guest_payloads.api import lapic_timer
 from vmm.kvm.vcpu import Vcpu
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def verdicts(name, **options):

@@ -18,8 +18,8 @@ from vmm.machine.x86 import modes
 from vmm.machine.x86.page_walk import walk
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("translate")
 TABLES = [0xA0000 + 0x1000 * i for i in range(4)]  # the first is the root

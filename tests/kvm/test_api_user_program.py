@@ -20,8 +20,8 @@ from vmm.machine.x86.page_edits import PageTables
 from vmm.machine.x86.page_entries import RW
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("user_program")
 USER = REGIONS["user"].base

@@ -9,8 +9,8 @@ from guest_payloads.api import vcpu_state
 from vmm.kvm.vcpu import Vcpu
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("vcpu_state")
 SETTERS = {

@@ -17,10 +17,10 @@ from vmm.machine.virtio.dma import Dma
 from vmm.machine.virtio.queue import SplitQueue
 from vmm.machine.virtio.transport import VirtioMmio
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 DEVICES = ("virtio_rng", "virtio_console", "virtio_blk")
 ALL = (*DEVICES, "virtio_hostile")

@@ -15,11 +15,11 @@ from vmm.errors import UsageError
 from vmm.kvm import userfaultfd
 from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab, supported
 from vmm.payload.options import Options
-from vmm.payload.pager import held_back
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict, broken_refusals
+from vmm.payload.proof.held_back import held_back
+from vmm.payload.proof.lab import Lab, supported
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict, broken_refusals
 
 NAMES = ("ASYNC_PF", "ASYNC_PF_INT")
 

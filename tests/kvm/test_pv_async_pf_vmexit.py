@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from vmm.payload.catalog import find
-from vmm.payload.lab import supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import supported
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
 

@@ -7,10 +7,10 @@ import pytest
 
 from guest_payloads.pv.clock_pairing import judge, measure
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def test_time_of_day_and_tsc_are_one_pair():

@@ -7,10 +7,10 @@ import pytest
 
 from guest_payloads.pv.hints import FEATURES, judge, measure
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def proven(**options) -> dict[str, Row]:

@@ -13,8 +13,8 @@ from vmm.kvm import Kvm
 from vmm.machine.extra.hypercalls import HypercallService
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def run(*, enforce: bool = False, **options) -> dict[str, Row]:

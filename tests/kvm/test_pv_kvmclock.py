@@ -6,11 +6,11 @@ from __future__ import annotations
 import pytest
 
 from guest_payloads.pv import kvmclock
-from vmm.payload.accesses import perform
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.accesses import perform
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 SYSENTER_ESP = 0x175  # takes any value and does nothing with it
 

@@ -8,8 +8,8 @@ import pytest
 from guest_payloads.pv import migration_control
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def run(*, enforce: bool = False, **options) -> Row:

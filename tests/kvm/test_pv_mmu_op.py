@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def test_it_is_absent_and_its_hypercall_unknown():

@@ -7,10 +7,10 @@ import pytest
 
 from guest_payloads.pv import pv_eoi
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab, supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab, supported
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 def run(**options) -> Row:

@@ -12,10 +12,10 @@ from guest_payloads.pv import steal_time
 from vmm.host import hog
 from vmm.host.hog import any_cpu, pinned
 from vmm.payload.catalog import find
-from vmm.payload.lab import supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import supported
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 PAYLOAD = find("steal_time")
 

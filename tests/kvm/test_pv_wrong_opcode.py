@@ -11,8 +11,8 @@ from guest_payloads.pv import wrong_opcode
 from vmm.host import hypercall_insn as hypercall_probe
 from vmm.kvm import Kvm
 from vmm.payload.catalog import find
-from vmm.payload.prove import Row, prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.prove import Row, prove
+from vmm.payload.proof.verdict import Verdict
 
 
 @pytest.fixture

@@ -30,8 +30,8 @@ from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
 from vmm.payload.catalog import find, shipped
 from vmm.payload.options import Options
-from vmm.payload.record import Recording
-from vmm.payload.replay import replay
+from vmm.payload.replay.recorder import Recording
+from vmm.payload.replay.replay import replay
 from vmm.payload.run import run_payload
 
 PATIENT = Options(timeout=60)

@@ -15,8 +15,8 @@ from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
+from vmm.payload.proof.lab import Lab
 
 BASE = REGIONS["virtio_mmio"].base
 

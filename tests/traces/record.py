@@ -17,7 +17,7 @@ from vmm.observe.trace import Writer
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest
 from vmm.payload.options import Options
-from vmm.payload.record import Recording
+from vmm.payload.replay.recorder import Recording
 from vmm.payload.run import run_payload
 
 FILTERED_MSR = 0x4B564D00

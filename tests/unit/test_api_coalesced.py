@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.coalesced import Counts, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(tuple(range(1, 525)), 524, Counts(440, 2), Counts(40, 0), Counts(20, 20), Counts(20, 20), pio=True)
 

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.api.cpu_modes import CLIMBS, FEATURES, NAMES, Evidence, Seen, Way, judge
 from vmm.machine.x86.modes import MODES
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 MARKER = 0x123
 

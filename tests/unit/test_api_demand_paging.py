@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.api.demand_paging import PAGES, TOUCHED, WANT, Evidence, judge, source
 from vmm.abi.x86 import PAGE
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(WANT, TOUCHED, tuple(sorted(TOUCHED)))
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.dirty_log import AT_FIRST, AUTOMATIC, BY_HAND, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(AUTOMATIC, (AT_FIRST, *BY_HAND), 3)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.dirty_ring import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 ALL = tuple(range(1024))
 GOOD = Evidence(1024, 256, (ALL, ALL), others=0, full=10, exits=10, resets=2048)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.disable_exits import HLT, Evidence, Slept, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(20, Slept(20, 20, 3), Slept(20, 0, 3), HLT)
 EMULATED = replace(GOOD, disabled=Slept(20, 20, 453))

@@ -10,7 +10,7 @@ import pytest
 from guest_payloads.api.guest_debug import KINDS, VECTORS, WANTED, Evidence, judge
 from vmm.errors import UsageError
 from vmm.kvm.vcpu import Watchpoint
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 
 def good(kind: str) -> Evidence:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from guest_payloads.api.guest_memfd import IN_DECOY, IN_MEMFD, WRITTEN, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 
 def test_works():

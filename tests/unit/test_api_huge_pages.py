@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from guest_payloads.api.huge_pages import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(given=4, large=4, large_4k=2, small=0, small_4k=4)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.ioeventfd import AFTERWARDS, ANY_LENGTH, BINDINGS, MISSES, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 COUNTS = {name: want for name, (*_, want) in (BINDINGS | ANY_LENGTH).items()}
 GOOD = Evidence(COUNTS, MISSES, AFTERWARDS, len(MISSES) + len(AFTERWARDS), any_length=True)

@@ -10,7 +10,7 @@ import pytest
 from guest_payloads.api.irqchip_kernel import FEATURES, Evidence, judge
 from vmm.abi import irq
 from vmm.kvm.irqchip import Pic
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESULTS = {
     "pic_master": 1,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.irqchip_none import ORDER, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESULTS = {"closed": 0, "first": 1, "second": 1, "open": 1, "woken": 1, "nmi": 1}
 GOOD = Evidence(RESULTS, ORDER, windows=2, halts=1)

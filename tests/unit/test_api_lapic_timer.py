@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.lapic_timer import FEATURES, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESULTS = {
     "once": 1,

@@ -10,7 +10,7 @@ import pytest
 
 from guest_payloads.api.memory_fault import CONTENT, Evidence, judge
 from vmm.kvm.exits import MemoryFault
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 FAULT = MemoryFault(flags=0, gpa=0x40003000, size=0x1000, errno=errno.EFAULT)
 GOOD = Evidence(0x40003000, FAULT, CONTENT)

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.api import memslots
 from guest_payloads.api.memslots import HOLE_ANSWER, ROM, WRITTEN, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 READ = {
     "hole": HOLE_ANSWER,

@@ -22,7 +22,7 @@ from guest_payloads.api.msr_access import (
     judge_filter,
     judge_partial,
 )
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 WRITTEN = 0x123
 BAD, STAR, LSTAR, EFER = 0x12345678, 0xC0000081, 0xC0000082, 0xC0000080

@@ -12,11 +12,11 @@ import pytest
 
 from guest_payloads.api import nested_svm, nested_vmx
 from vmm.kvm.nested_state import HEADER, NestedState
-from vmm.payload import nested
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest, assemble
-from vmm.payload.nested import Evidence, Moved, judge_moved
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof import nested
+from vmm.payload.proof.nested import Evidence, Moved, judge_moved
+from vmm.payload.proof.verdict import Finding, Verdict
 
 HALVES = {"nested_svm": nested_svm, "nested_vmx": nested_vmx}
 AREA = 0xC5000

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.nmi import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESULTS = {"inside": 0, "after": 2, "message": 3}
 GOOD = Evidence(RESULTS, (0, 1, 0))

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.pit import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESULTS = {"reading": 1190, "rate": 5, "rate_ticks": 8_100_000, "single": 1, "single_ticks": 2_050_000}
 GOOD = Evidence(RESULTS, count=1193, tsc_khz=2_000_000, state=1193)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.ring3_ports import ON_THE_BUS, WANTED, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(dict(WANTED), ON_THE_BUS, 1)
 

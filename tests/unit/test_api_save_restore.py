@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.save_restore import EXPECTED, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 ALONE = {"digest": 7, "ticks": 40, **EXPECTED}
 GOOD = Evidence(40, ALONE, ALONE, 8, ALONE)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.sipi import Evidence, Started, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 ONE = Started(0x800, 0, 0x60000010, 0xD01)
 GOOD = Evidence(1, 1, 3, 3, 3, (ONE, ONE))

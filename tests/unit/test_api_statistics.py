@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.api.statistics import Evidence, judge
 from vmm.kvm.stats import StatDescriptor
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 from vmm.report.statistics import statistics_lines
 from vmm.report.style import Style
 

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.api.sync_regs import Evidence, expected, judge
 from vmm.base.bits import MASK64
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(300, 0, 7, 7, 9000.0, 3000.0)
 

@@ -7,7 +7,7 @@ import pytest
 
 from guest_payloads.api.syscall import Evidence, judge
 from vmm.abi.x86 import STAR_VALUE
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 HANDLER, BACK = 0x20100, 0x21007
 GOOD = {

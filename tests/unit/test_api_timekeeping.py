@@ -18,7 +18,7 @@ from guest_payloads.api.timekeeping import (
     judge_offset,
     judge_writes,
 )
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.verdict import Finding, Verdict
 
 JUMP = 1 << 44
 STEP = 0x20000

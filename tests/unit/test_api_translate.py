@@ -10,7 +10,7 @@ import pytest
 
 from guest_payloads.api.translate import PAGES, POOL, TAGGED, Evidence, One, judge, random_address, random_tables
 from vmm.machine.x86.page_entries import NX, PRESENT, PSE
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 PAGE = One(0x8000001000, 0x201000, 0x201000, "", 0x201000)
 HOLE = One(0x8000002000, None, None, "not present", None)

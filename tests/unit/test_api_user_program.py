@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.api.user_program import HELLO, REFUSED, SECRET, WANTED, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 NAMES = ("copy.txt", "hello.txt", "link", "out", "pipe", "sub")
 GOOD = Evidence({name: wanted[0] for name, wanted in WANTED.items()}, (HELLO, HELLO[7:]), HELLO, HELLO, NAMES, 24)

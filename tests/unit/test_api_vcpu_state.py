@@ -18,7 +18,7 @@ from guest_payloads.api.vcpu_state import (
     Evidence,
     judge,
 )
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 HOST = {
     "xsave2": 4096, "xmm0": XMM0_VALUE, "xcr0_x87": 1, "xcr0_all": 7, "dr1": DR1_VALUE, "nmi_before": 0,

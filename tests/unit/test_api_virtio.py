@@ -9,8 +9,8 @@ import pytest
 
 from guest_payloads.api import virtio_blk, virtio_console, virtio_hostile, virtio_rng
 from vmm.abi import virtio
-from vmm.payload.drivers import AGREED, RUNNING, Driver
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
+from vmm.payload.proof.virtio_drivers import AGREED, RUNNING, Driver
 
 OFFERED = 1 << 32 | 1 << 28
 

@@ -19,9 +19,9 @@ from vmm.host import unusable
 from vmm.host.measured import HostFacts
 from vmm.host.node import Node
 from vmm.kvm.system import Kvm
-from vmm.payload import probe
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof import probe
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Finding, Verdict
 
 Run = Callable[..., tuple[int, str, str]]
 

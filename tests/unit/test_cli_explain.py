@@ -14,7 +14,7 @@ from vmm.abi import msrs, pv, structs
 from vmm.abi.structs import Field, Struct
 from vmm.errors import UsageError
 from vmm.machine.memory import layout
-from vmm.payload.prove import proofs
+from vmm.payload.proof.prove import proofs
 from vmm.report import explain, explain_text
 from vmm.report.bytemap import CELL, draw
 from vmm.report.style import Style

@@ -26,10 +26,10 @@ from vmm.errors import HostError, UsageError
 from vmm.host import measured as host
 from vmm.host.measured import HostFacts
 from vmm.kvm.system import Kvm
-from vmm.payload import probe
-from vmm.payload.probe import Target
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
+from vmm.payload.proof import probe
+from vmm.payload.proof.probe import Target
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Deviation, Finding, Refusal, Verdict
 
 
 def row(name: str, finding: Finding, **more: Any) -> Row:

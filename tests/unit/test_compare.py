@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from vmm import cli
 from vmm.abi import pv
 from vmm.errors import UsageError
-from vmm.payload.verdict import ORDER, Verdict
+from vmm.payload.proof.verdict import ORDER, Verdict
 from vmm.report import baseline as common
 from vmm.report import compare, compare_text
 from vmm.report.annotations import annotation

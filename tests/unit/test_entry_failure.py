@@ -11,10 +11,10 @@ from vmm.kvm.exits import FailEntry
 from vmm.machine.run.ends import Result, Stop, Why
 from vmm.observe.reasons import hint
 from vmm.payload.catalog import find
-from vmm.payload.ending import broke
-from vmm.payload.probe import Probe, Target
+from vmm.payload.proof.ending import broke
+from vmm.payload.proof.probe import Probe, Target
+from vmm.payload.proof.verdict import Unproven, Verdict
 from vmm.payload.run import judge
-from vmm.payload.verdict import Unproven, Verdict
 
 SVM = "SVM: VMRUN refused the VMCB (VMEXIT_INVALID): controls or guest state are not valid"
 REASONS = [
@@ -62,7 +62,7 @@ def test_a_vm_that_died_is_no_mistake_of_pyvmm(monkeypatch):
     def died(*arguments, **options):
         raise KvmCallError("KVM_RUN", errno.EIO, "running vCPU 0")
 
-    monkeypatch.setattr("vmm.payload.probe.prove", died)
+    monkeypatch.setattr("vmm.payload.proof.probe.prove", died)
     (row,) = Probe([Target("ipi_smi", find("ipi_smi"), group="api")])
     assert row.verdict is Verdict.UNPROVEN
     assert not row.error

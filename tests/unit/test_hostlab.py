@@ -521,8 +521,8 @@ FILES = [path for path in sorted(expected.FOLDER.glob("*.toml")) if path.name !=
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_of_expected_verdicts_has_every_row_that_pyvmm_proves(path: Path) -> None:
-    from vmm.payload.probe import targets, topics
-    from vmm.payload.verdict import Verdict
+    from vmm.payload.proof.probe import targets, topics
+    from vmm.payload.proof.verdict import Verdict
 
     found = expected.read(path)
     assert set(found.features) == {each.name for each in targets()}

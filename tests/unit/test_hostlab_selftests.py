@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_selftest_stands_beside_rows_that_pyvmm_has() -> None:
-    from vmm.payload.probe import targets, topics
+    from vmm.payload.proof.probe import targets, topics
 
     known = {each.name for each in (*targets(), *topics())}
     for program in selftests.PROGRAMS:

@@ -7,8 +7,8 @@ import threading
 
 import pytest
 
-from vmm.payload import pager
-from vmm.payload.pager import LOOKS, Pager
+from vmm.payload.proof import held_back as pager
+from vmm.payload.proof.held_back import LOOKS, Pager
 
 
 class Slot:

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from vmm.payload.compare import AtLeast, Wanted, compare, holds
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.compare import AtLeast, Wanted, compare, holds
+from vmm.payload.proof.verdict import Verdict
 
 
 @pytest.mark.parametrize(

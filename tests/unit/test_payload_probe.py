@@ -14,11 +14,11 @@ import pytest
 from vmm.abi import deviations, pv
 from vmm.errors import HostError, MissingCapability, MissingCpus, UsageError
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload import lab, probe, prove
 from vmm.payload.catalog import find, shipped
-from vmm.payload.probe import Probe, Target, select, targets, topics
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict
+from vmm.payload.proof import lab, probe, prove
+from vmm.payload.proof.probe import Probe, Target, select, targets, topics
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict
 
 WORKS = Finding(Verdict.WORKS, summary="seen")
 

@@ -12,10 +12,10 @@ from guest_payloads.pv import async_pf
 from guest_payloads.pv.async_pf import BROADCAST, CONTENT, Evidence, judge
 from vmm.kvm.userfaultfd import NoUserfaultfd
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.prove import prove
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.prove import prove
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(
     broadcast=BROADCAST,
@@ -153,7 +153,7 @@ def lab(*mask: str) -> Lab:
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmm.payload.lab.supported", lambda: SimpleNamespace(has=lambda name: True))
+    monkeypatch.setattr("vmm.payload.proof.lab.supported", lambda: SimpleNamespace(has=lambda name: True))
 
 
 @pytest.mark.usefixtures("offered")
@@ -171,7 +171,7 @@ def test_without_permission_it_is_unproven_by_name(monkeypatch: pytest.MonkeyPat
         raise NoUserfaultfd("/dev/userfaultfd", "EACCES", "EPERM")
 
     monkeypatch.setattr(async_pf, "look", refuse)
-    monkeypatch.setattr("vmm.payload.prove.check_needs", lambda payload: None)
+    monkeypatch.setattr("vmm.payload.proof.prove.check_needs", lambda payload: None)
     for row in prove(find("async_pf")):
         assert row.verdict is Verdict.UNPROVEN
         for part in ("/dev/userfaultfd: EACCES", "EPERM", "CAP_SYS_PTRACE", "vm.unprivileged_userfaultfd=1"):

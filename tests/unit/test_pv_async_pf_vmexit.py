@@ -11,9 +11,9 @@ import pytest
 from guest_payloads.pv import async_pf_vmexit
 from guest_payloads.pv.async_pf_vmexit import AS_VMEXIT, CONTENT, PLAIN, WRITTEN, Gate, Seen, judge
 from vmm.payload.catalog import find
-from vmm.payload.lab import Lab
 from vmm.payload.options import Options
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Verdict
 
 SHOWN = Gate(feature=True, refused=False, read_back=WRITTEN, refused_without=False)
 HIDDEN = Gate(feature=False, refused=True, read_back=None, refused_without=False)
@@ -168,7 +168,7 @@ def test_broken(shown: dict[str, int], hidden: dict[str, int], words: str, guest
     ],
 )
 def test_masked(monkeypatch: pytest.MonkeyPatch, mask: str, verdict: Verdict, words: str) -> None:
-    monkeypatch.setattr("vmm.payload.lab.supported", lambda: SimpleNamespace(has=lambda name: True))
+    monkeypatch.setattr("vmm.payload.proof.lab.supported", lambda: SimpleNamespace(has=lambda name: True))
     lab = Lab(find("async_pf_vmexit"), Options(mask=(mask,)))
     finding = async_pf_vmexit.prove(lab)
     assert finding.verdict is verdict

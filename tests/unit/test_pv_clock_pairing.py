@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv.clock_pairing import Evidence, judge
 from vmm.abi.structs import KVM_CLOCK_PAIRING
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 SEC, NSEC, TSC = 1_700_000_000, 500_000_000, 9_000_000
 NOW = SEC * 10**9 + NSEC

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv.ext_dest_id import BIT, FAR, IDS, MESSAGES, NEAR, Came, Evidence, judge
 from vmm.abi.apic import msi_address
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 CAME = tuple(
     Came(each.destination, True, msi_address(each.destination, extended=True), int(bool(each.targets)), each.targets)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.hints import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(features=0x01007EFB, hints=1, loop=160, delay=16_160, turns=16)
 

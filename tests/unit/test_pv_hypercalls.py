@@ -11,7 +11,7 @@ from guest_payloads.pv.hypercalls import POLL, RING3, UNKNOWN, Evidence, Try, ju
 from vmm.asm.disassembler import disassemble
 from vmm.payload.catalog import find
 from vmm.payload.guest import assemble
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 INTEL = Evidence(
     poll=0, changed=0, poll_counted=1, unknown=10, refused=10, unknown_counted=10, kind=0,

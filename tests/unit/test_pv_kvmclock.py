@@ -10,7 +10,7 @@ import pytest
 from guest_payloads.pv.kvmclock import SET_TO, Evidence, Reading, judge
 from vmm.abi.structs import pvclock_khz, pvclock_nanoseconds
 from vmm.kvm.vm import Clock
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 MS = 1_000_000
 EPOCH = 1_700_000_000 * 10**9  # time of day when the guest's clock was 0

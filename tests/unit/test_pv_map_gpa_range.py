@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.map_gpa_range import ANSWERS, BIT, Evidence, expected_frames, expected_ranges, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GPA = 0x180000
 RANGES = expected_ranges(GPA)

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv.migration_control import BIT, Evidence, Way, judge
 from vmm.machine.extra.migration_control import FILTER, UNKNOWN
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 BY_FILTER = Way(
     "filter", FILTER, 0x01007EFB | BIT, initial=1, denied=0, allowed=1, bad_faults=2, kept=1, faults=2, reads=4,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.poll_control import Count, Evidence, Phase, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(
     phases=(Phase(21, 20, 1), Phase(20, 0, 20), Phase(20, 20)),

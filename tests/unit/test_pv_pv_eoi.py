@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv import pv_eoi
 from guest_payloads.pv.pv_eoi import WORD, Evidence, Run, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 # A host whose LAPIC is KVM's own: the first interrupt blocks the second until EOI, and the bit shows.
 HARDWARE = Run(

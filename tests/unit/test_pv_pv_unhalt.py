@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.pv_unhalt import Evidence, Rest, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 RESTS = (Rest(1, 1, 0), Rest(1, 1, 0), Rest(3, 3, 2), Rest(4, 4, 3))
 BY_KVM = Evidence(

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.sched_yield import Calls, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 SEEN = 0x01007EFB
 KERNEL = Evidence(target=Calls(8, 0, 8, 5), nobody=Calls(8, 0, 8, 0), seen=SEEN, kind=1, served=0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.send_ipi import CALLS, Came, Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 CAME = tuple(Came(call.result, () if call.nmi else call.targets, call.targets if call.nmi else ()) for call in CALLS)
 BY_KVM = Evidence(CAME, kind=0, served=0)

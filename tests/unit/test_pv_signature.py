@@ -10,7 +10,7 @@ import pytest
 from guest_payloads.pv.signature import MOVED, REST, SIGNATURE, Evidence, Leaves, edit, expected, judge, move
 from vmm.abi.cpuid import CpuidEntry
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 BASE = 0x40000000
 FOUND = Leaves(1, BASE, BASE + 1, SIGNATURE, REST, 0x01007EFB, 0, 0)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.stable_bit import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(exposed=True, version=2, flags=(1, 0, 1), kvm=(True, False, True), host_clock="tsc")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.tlb_flush import Evidence, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 GOOD = Evidence(
     rises={0: [0, 0, 0], 1: [0, 0, 0], 2: [1, 1, 1], 3: [1, 1, 1]},

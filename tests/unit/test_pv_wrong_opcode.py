@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.wrong_opcode import OPCODES, PF, UD, Evidence, Shot, judge
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 
 WRITE = 3  # error code: present, write
 

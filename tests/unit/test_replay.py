@@ -23,7 +23,7 @@ from vmm.cli import main
 from vmm.kvm import exits
 from vmm.machine.run.ends import Resume, Stop, Why
 from vmm.observe.trace import SCHEMA, Claim, End, Exited, Made, Note, Run, Stopped, Trace, TraceError, Writer, read
-from vmm.payload.replay import replay
+from vmm.payload.replay.replay import replay
 from vmm.report.style import Style
 from vmm.report.timeline import BINS, KINDS, Timeline, ticks
 from vmm.report.trace import TraceText

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from vmm.host.measured import HostFacts
 from vmm.payload.options import Options
-from vmm.payload.probe import Table
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
+from vmm.payload.proof.probe import Table
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Deviation, Finding, Refusal, Verdict
 from vmm.report import junit, markdown, probe, table, tap
 from vmm.report.columns import cells, one_line
 from vmm.report.style import Style

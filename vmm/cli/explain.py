@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.cli.colour import style_for
-    from vmm.payload.prove import proofs
+    from vmm.payload.proof.prove import proofs
     from vmm.report import explain, explain_text
 
     proven = proofs({})

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from vmm.payload.catalog import Payload
-from vmm.payload.prove import Row
+from vmm.payload.proof.prove import Row
 from vmm.report.columns import HEAD, KINDS, TOPIC_HEAD, Cells, cells
 from vmm.report.table import widths
 

@@ -17,8 +17,8 @@ from vmm.payload.options import Options
 
 if TYPE_CHECKING:
     from vmm.host.measured import HostFacts
-    from vmm.payload.probe import Probe, Table, Target
-    from vmm.payload.prove import Row
+    from vmm.payload.proof.probe import Probe, Table, Target
+    from vmm.payload.proof.prove import Row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     """Show the table; what came before ^C is shown too."""
-    from vmm.payload.probe import select
+    from vmm.payload.proof.probe import select
 
     chosen = select(args.features, api=args.api)
     check_outputs({"--junit": args.junit, "--save": args.save})
@@ -96,7 +96,7 @@ def _reserve(name: str, stack: ExitStack) -> OutputFile:
 def _probe(args: argparse.Namespace, chosen: Sequence[Target], written: dict[str, OutputFile], out: TextIO) -> int:
     from vmm.host import measured as host
     from vmm.kvm.system import Kvm
-    from vmm.payload.probe import Probe
+    from vmm.payload.proof.probe import Probe
 
     options = Options(mask=tuple(_feature(name) for name in args.mask))
     try:

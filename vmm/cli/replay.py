@@ -10,8 +10,8 @@ from vmm.cli.colour import style_for
 from vmm.cli.files import check_outputs, write_file
 from vmm.cli.tracing import printer
 from vmm.observe.trace import read
-from vmm.payload.record import INTERRUPTED
-from vmm.payload.replay import Replayed, replay
+from vmm.payload.replay.recorder import INTERRUPTED
+from vmm.payload.replay.replay import Replayed, replay
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -230,7 +230,7 @@ def _run(
             statistics = Statistics()
             options = replace(options, watch=statistics.watch)
         if args.folder or args.folder_rw:
-            from vmm.payload.files import serve_folder
+            from vmm.payload.folder import serve_folder
 
             if args.folder and args.folder_rw:
                 raise UsageError("--folder and --folder-rw: one folder is served, to be read or to be written too")

@@ -21,7 +21,7 @@ from vmm.observe.trace import Record, Writer
 from vmm.payload.catalog import Payload
 from vmm.payload.options import Options, both
 from vmm.payload.outcome import Outcome
-from vmm.payload.record import Recording
+from vmm.payload.replay.recorder import Recording
 from vmm.payload.run import run_payload
 from vmm.report.timeline import Timeline
 from vmm.report.trace import TraceText

@@ -45,7 +45,7 @@ def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | N
             return Outcome(payload.name, "skip", str(error))
     module = payload.host_half()
     if module and hasattr(module, "prove"):
-        from vmm.payload.prove import outcome_of, prove
+        from vmm.payload.proof.prove import outcome_of, prove
 
         return outcome_of(payload, prove(payload, options, strict=options.strict))
     with Guest(payload, options, live=live) as guest:

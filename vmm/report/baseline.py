@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from vmm.abi import pv
 from vmm.errors import EXIT_FAIL, EXIT_PASS
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 from vmm.report.compare import Document, host_of, names_of, required_names, unusable_of
 from vmm.report.snapshot import NOT_PROBED, Snapshot
 

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from vmm.report.style import printable
 
 if TYPE_CHECKING:
-    from vmm.payload.prove import Row  # it needs the C binding, and doctor's report, which aligns too, must do without
+    from vmm.payload.proof.prove import (
+        Row,  # it needs the C binding, and doctor's report, which aligns too, must do without
+    )
 
 KINDS = {"pass": "good", "skip": "warn", "fail": "bad", "error": "bad"}  # outcome -> colour (vmm.report.style)
 

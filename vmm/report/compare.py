@@ -14,7 +14,7 @@ from typing import Any
 from vmm.abi import pv
 from vmm.base import names
 from vmm.errors import EXIT_FAIL, EXIT_PASS, UsageError
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.verdict import Verdict
 from vmm.report.snapshot import NOT_PROBED, Entry, Snapshot, rank, usable
 
 SCHEMA = 1

@@ -13,9 +13,9 @@ from collections import Counter
 from datetime import UTC, datetime
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from vmm.payload.probe import Table
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Verdict
+from vmm.payload.proof.probe import Table
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Verdict
 from vmm.report.columns import cells, number, one_line
 from vmm.report.probe import host
 from vmm.report.style import printable

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from vmm.payload.probe import Table
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Deviation
+from vmm.payload.proof.probe import Table
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Deviation
 from vmm.report.columns import HEAD, TOPIC_HEAD, Cells, cells, number, one_line
 from vmm.report.gfm import escape, head, line
 from vmm.report.table import host_line, refusal_text, summary

@@ -9,7 +9,7 @@ from vmm.payload.outcome import plain
 
 if TYPE_CHECKING:  # they need the C binding, and reading documents must do without
     from vmm.host.measured import HostFacts
-    from vmm.payload.probe import Table
+    from vmm.payload.proof.probe import Table
 
 SCHEMA = 1
 

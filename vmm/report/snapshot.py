@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmm.errors import UsageError
-from vmm.payload.verdict import ORDER, Verdict
+from vmm.payload.proof.verdict import ORDER, Verdict
 from vmm.report.columns import one_line
 from vmm.report.probe import SCHEMA
 

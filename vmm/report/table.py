@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from vmm.host.measured import HostFacts
-from vmm.payload.probe import Table
-from vmm.payload.prove import Row
-from vmm.payload.verdict import Refusal, Verdict, counted
+from vmm.payload.proof.probe import Table
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import Refusal, Verdict, counted
 from vmm.report.columns import HEAD, KINDS, TOPIC_HEAD, cells, line, number, one_line
 from vmm.report.doctor import verdict as host_verdict
 from vmm.report.style import Style

@@ -12,8 +12,8 @@ from collections.abc import Sized
 from typing import Any
 
 from vmm.payload.outcome import plain
-from vmm.payload.prove import Row
-from vmm.payload.verdict import counted
+from vmm.payload.proof.prove import Row
+from vmm.payload.proof.verdict import counted
 from vmm.report.columns import cells, one_line
 
 INDENT = "  "

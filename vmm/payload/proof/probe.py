@@ -18,10 +18,10 @@ from vmm.base import names
 from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_INTERRUPTED, EXIT_PASS, KvmCallError, UsageError, VmmError
 from vmm.host.measured import HostFacts
 from vmm.payload.catalog import Payload, shipped
-from vmm.payload.lab import supported
 from vmm.payload.options import Options
-from vmm.payload.prove import Row, bit_of, proofs, prove
-from vmm.payload.verdict import Deviation, Finding, Refusal, Verdict
+from vmm.payload.proof.lab import supported
+from vmm.payload.proof.prove import Row, bit_of, proofs, prove
+from vmm.payload.proof.verdict import Deviation, Finding, Refusal, Verdict
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from vmm.abi import virtio
 from vmm.machine.virtio.attach import Attached
 from vmm.machine.virtio.transport import Backend
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Refusal
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Refusal
 
 AGREED = virtio.VIRTIO_CONFIG_S_ACKNOWLEDGE | virtio.VIRTIO_CONFIG_S_DRIVER | virtio.VIRTIO_CONFIG_S_FEATURES_OK
 RUNNING = AGREED | virtio.VIRTIO_CONFIG_S_DRIVER_OK

@@ -23,7 +23,7 @@ from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import Payload, find
 from vmm.payload.guest import Guest, assemble
 from vmm.payload.options import Options
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.verdict import Finding, Verdict
 
 if TYPE_CHECKING:
     from vmm.host.ring0 import Ring0

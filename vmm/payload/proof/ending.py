@@ -6,8 +6,8 @@ from __future__ import annotations
 from vmm.abi.ports import EXIT_VALUE_PASS
 from vmm.machine.run.ends import Result, Why
 from vmm.payload.guest import Guest
+from vmm.payload.proof.verdict import GuestBroke, Unproven
 from vmm.payload.run import hosts_fault
-from vmm.payload.verdict import GuestBroke, Unproven
 
 
 def run_to_pass(guest: Guest, timeout: float | None = None) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vmm.payload.guest import Guest
-from vmm.payload.verdict import Finding, Verdict
+from vmm.payload.proof.verdict import Finding, Verdict
 
 HEX_FROM = 1 << 20
 

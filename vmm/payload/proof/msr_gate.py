@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from vmm.abi import cpuid as facts
 from vmm.abi import msrs, pv
-from vmm.payload.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Refusal
+from vmm.payload.proof.accesses import GP, OK, cpuid, perform, rdmsr, wrmsr
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Refusal
 
 
 def hidden_msr(lab: Lab, feature: pv.Feature, msr: msrs.Msr, value: int) -> list[Refusal]:

@@ -15,12 +15,12 @@ from vmm.abi import ports
 from vmm.kvm.nested_state import NestedState
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import Why
-from vmm.payload.accesses import GP, OK, Access, perform
-from vmm.payload.compare import number, results
-from vmm.payload.ending import broke, run_to_pass
 from vmm.payload.guest import Guest
-from vmm.payload.lab import Lab
-from vmm.payload.verdict import Finding, Refusal, Verdict
+from vmm.payload.proof.accesses import GP, OK, Access, perform
+from vmm.payload.proof.compare import number, results
+from vmm.payload.proof.ending import broke, run_to_pass
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 LOG = REGIONS["data"].base
 CONSOLE = "2"  # what L2 says where its hypervisor does not listen

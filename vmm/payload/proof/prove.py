@@ -16,11 +16,11 @@ from vmm.abi import pv
 from vmm.errors import MissingCapability, MissingCpus, UsageError
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.guest import MissingResult
-from vmm.payload.lab import Lab
 from vmm.payload.needs import check_needs
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
-from vmm.payload.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
+from vmm.payload.proof.lab import Lab
+from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
 
 
 @dataclass(frozen=True)

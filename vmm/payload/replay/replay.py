@@ -28,8 +28,8 @@ from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Tra
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.header import Header, parse
 from vmm.payload.outcome import EXIT_CODES, Outcome
-from vmm.payload.record import INTERRUPTED
-from vmm.payload.replay_seat import NotInTrace, Seat
+from vmm.payload.replay.recorder import INTERRUPTED
+from vmm.payload.replay.seat import NotInTrace, Seat
 from vmm.payload.run import conclude, judge
 
 MAX_MMIO = 8
