@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds vmm/kvm/_kvm, the cffi binding, in API mode from the build host's <linux/kvm.h>.
 
-Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; _core.h is in
+Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; _lean.h is in
 both. The constants that vmm/abi holds as facts are declared from its tables, so that the compiler's value can be
 compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an #ifndef guard.
 
@@ -43,7 +43,7 @@ def facts() -> list[Constant]:
 def declarations() -> str:
     """The cdef: the hand-written part, then one `#define NAME ...` for each fact that a uapi header holds."""
     constants = "".join(f"#define {row.name} ...\n" for row in facts())
-    return _read("_kvm.cdef.h") + _read("_core.h") + _read("_core.cdef.h") + constants
+    return _read("_kvm.cdef.h") + _read("_lean.h") + _read("_lean.cdef.h") + constants
 
 
 def source() -> str:
@@ -53,7 +53,7 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    return _read("_kvm.c") + guards + _read("_core.h") + _read("_core.c")
+    return _read("_kvm.c") + guards + _read("_lean.h") + _read("_lean.c")
 
 
 def missing() -> list[str]:

@@ -18,8 +18,8 @@ import pytest
 
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
-from vmm.kvm.core import Finish, Word
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
+from vmm.kvm.lean import Finish, Word
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
@@ -761,7 +761,7 @@ def test_what_is_collected_comes_in_the_guests_order(booted, fast):
 
 def test_the_twins_share_no_way(booted, monkeypatch):
     """The comparison is worth something only if the two ways are two."""
-    from vmm.kvm.core import Core
+    from vmm.kvm.lean import Core
 
     def no(*_: object) -> None:
         raise AssertionError("the C core was asked")

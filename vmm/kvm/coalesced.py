@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The ring in which KVM collects guest writes (KVM_REGISTER_COALESCED_MMIO): one for a VM, seen through any vCPU.
 
-It takes entries out; which are the console's is _core.c, who gets the others vmm/machine/run/lean.py.
+It takes entries out; which are the console's is _lean.c, who gets the others vmm/machine/run/lean.py.
 Source: Documentation/virt/kvm/api.rst, 4.116.
 """
 

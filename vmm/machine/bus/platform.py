@@ -7,8 +7,8 @@ It is the whole world that `loop.handle` sees, so handling is tested with exits 
 from __future__ import annotations
 
 from vmm.base.light import TypeVar
-from vmm.kvm.core import MsrRead, MsrWrite
 from vmm.kvm.exits import Debug
+from vmm.kvm.lean import MsrRead, MsrWrite
 from vmm.machine.bus.bus import Bus, mmio_bus, port_bus
 from vmm.machine.run.ends import Step
 

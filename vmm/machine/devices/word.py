@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.base.bits import MASK64
-from vmm.kvm.core import Word
+from vmm.kvm.lean import Word
 
 
 class WordDevice:

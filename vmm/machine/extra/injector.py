@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 
 from vmm.errors import UsageError
-from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
+from vmm.kvm.lean import ACCESSES
 from vmm.machine.machine import Machine
 from vmm.machine.run.ends import Result, Why
 from vmm.machine.run.one_vcpu import Runner

@@ -14,8 +14,8 @@ import time
 from vmm.base.light import Lock, RLock, partial
 from vmm.errors import UsageError, exhausted
 from vmm.kvm import kick
-from vmm.kvm.core import ACCESSES
 from vmm.kvm.exits import Exit
+from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
 from vmm.machine.run.ends import Stop, Why
 from vmm.machine.run.lean import FastLane

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.errors import UsageError
-from vmm.kvm.core import MsrRead, MsrWrite, Word
+from vmm.kvm.lean import MsrRead, MsrWrite, Word
 from vmm.machine.bus.answers import integer
 from vmm.machine.bus.platform import HypercallHook, Platform
 from vmm.machine.run.lean import FastLane

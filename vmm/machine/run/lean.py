@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who serves what on the fast way (vmm/kvm/core.py): the buses' claims, each looked up once, and the console's bytes.
+"""Who serves what on the fast way (vmm/kvm/lean.py): the buses' claims, each looked up once, and the console's bytes.
 
 It decides nothing: whose an access is, it asks where `loop.handle` asks (`Bus.route`, the tables of MSRs), and what it
 does not hand out, `loop.handle` serves. So both ways end at the same devices.
@@ -10,7 +10,7 @@ from __future__ import annotations
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.base.light import RLock, partial
 from vmm.errors import UsageError
-from vmm.kvm.core import (
+from vmm.kvm.lean import (
     VMM_MSR_READ,
     VMM_MSR_WRITE,
     VMM_PORT_IN,
@@ -92,7 +92,7 @@ class FastLane:
                     device.word.drop()
                     self._words = tuple(other for other in self._words if other is not each)
 
-    # -- vmm.kvm.core.Handlers
+    # -- vmm.kvm.lean.Handlers
 
     def find_writer(self, key: int) -> Write | None:
         changes, (code, address, size) = self._changes, access(key)

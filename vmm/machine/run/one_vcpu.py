@@ -10,8 +10,8 @@ from __future__ import annotations
 from vmm.base.light import Counter, Protocol, local
 from vmm.errors import UsageError
 from vmm.kvm import kick
-from vmm.kvm.core import Core, Finish
 from vmm.kvm.exits import Debug, Exit, Interrupted
+from vmm.kvm.lean import Core, Finish
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What the C core of the exit loop (_core.c) and Python share: the codes and the structures, for the compiler and for
+ * What the C core of the exit loop (_lean.c) and Python share: the codes and the structures, for the compiler and for
  * cffi alike. They are ours, so they are complete here.
  */
 /* vmm_core_run gives a key: address << 8 | size << 4 | one of these. Size and address only where they say so. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What Python calls of the C core of the exit loop (_core.c), beside what _core.h shares with it.
+ * What Python calls of the C core of the exit loop (_lean.c), beside what _lean.h shares with it.
  */
 #define VMM_RING ... /* places in the kernel's ring of coalesced writes */
 

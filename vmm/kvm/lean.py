@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fast way through KVM_RUN: the C core (_core.c) and the tight loop around it.
+"""The fast way through KVM_RUN: the C core (_lean.c) and the tight loop around it.
 
 What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
 single access that Python serves comes as one number, by which its handler is found. Everything else is decoded like any
@@ -42,11 +42,11 @@ ACCESSES = (
     ReadMsr,
     WriteMsr,
 )  # what may be served without a value being made of it
-NOTHING_HELD = -1  # VMM_FINISHED of _core.c
+NOTHING_HELD = -1  # VMM_FINISHED of _lean.c
 
 
 class Handlers(Protocol):
-    """Who serves single accesses, by key (see _core.h). Filled as asked for, emptied when who serves what changes."""
+    """Who serves single accesses, by key (see _lean.h). Filled as asked for, emptied when who serves what changes."""
 
     writers: dict[int, Write]  # of ports and MMIO: what they return is nobody's
     refusing: dict[int, Write]  # of MSRs: False refuses
