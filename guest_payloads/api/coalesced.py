@@ -85,7 +85,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
 
 
 def _exits(machine: Machine) -> tuple[int, int]:
-    counts = machine.runners[0].counts
+    counts = machine.cpus[0].counts
     return counts["MmioWrite"], counts["PortOut"]
 
 

@@ -95,13 +95,13 @@ def _emulated(guest: Guest) -> int | None:
     """KVM's count of instructions it has emulated; None where it does not count."""
     if not guest.machine.kvm.check_extension("BINARY_STATS_FD"):
         return None
-    with guest.machine.runners[0].vcpu.get_stats() as stats:
+    with guest.machine.cpus[0].vcpu.get_stats() as stats:
         return stats.get(STATISTIC)
 
 
 def _run(guest: Guest, start: str) -> dict[str, Way]:
     """Start in one mode, and what became of each."""
-    vcpu, bits = guest.machine.runners[0].vcpu, MODES[start].bits
+    vcpu, bits = guest.machine.cpus[0].vcpu, MODES[start].bits
     base = REGIONS["code"].base if bits == 16 else 0
     entry = guest.symbol(start) - base
     enter(

@@ -52,7 +52,7 @@ def sleep(lab: Lab, disabled: int) -> Slept:
     """Run the guest with these exits disabled."""
     with (
         lab.guest(before_vcpus=lambda machine: disable(machine, disabled)) as guest,
-        guest.machine.runners[0].vcpu.get_stats() as stats,
+        guest.machine.cpus[0].vcpu.get_stats() as stats,
     ):
         if "halt_exits" not in stats:
             raise Unproven("this KVM does not count halt_exits")

@@ -64,7 +64,7 @@ def _observe(lab: Lab, kind: str, ring: int) -> Evidence:
 
 def _follow(guest: Guest, kind: str, names: dict[int, str]) -> Evidence:
     """From one debug exit to the next, to the end."""
-    vcpu = guest.machine.runners[0].vcpu
+    vcpu = guest.machine.cpus[0].vcpu
     found: list[tuple[str, int]] = []
     ended = failed = ""
     taken = None
@@ -97,7 +97,7 @@ def _end(guest: Guest, result: Result) -> tuple[str, int | None]:
     """(empty for the #UD at the guest's end, else what ended the run; the exception that it took otherwise)."""
     if result.stop.why is not Why.GUEST_FAULT:
         return result.stop.text, None
-    rsp = guest.machine.runners[0].vcpu.get_regs().rsp
+    rsp = guest.machine.cpus[0].vcpu.get_regs().rsp
     frame = FaultFrame.parse(guest.machine.memory.read(rsp, FAULT_FRAME_SIZE))
     if (frame.vector, frame.rip) == (UD, guest.symbol("done")):
         return "", None

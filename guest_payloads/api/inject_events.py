@@ -58,7 +58,7 @@ def _run(lab: Lab, *, payload: bool, triple: bool) -> tuple[dict[str, int], str]
             machine.vm.enable_cap("EXCEPTION_PAYLOAD", 1)
         if triple:
             machine.vm.enable_cap("X86_TRIPLE_FAULT_EVENT", 1)
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         machine.on_port_write(DELAY, lambda what: _event(vcpu, what))
         if not triple:
             run_to_pass(guest)

@@ -55,7 +55,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         machine, seen = guest.machine, _Seen()
-        vm, vcpu = machine.vm, machine.runners[0].vcpu
+        vm, vcpu = machine.vm, machine.cpus[0].vcpu
 
         def line(what: int) -> None:
             if what in PULSES:

@@ -36,7 +36,7 @@ def prove(lab: Lab) -> Finding:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         machine = guest.machine
-        injector, vcpu = Injector(machine), machine.runners[0].vcpu
+        injector, vcpu = Injector(machine), machine.cpus[0].vcpu
         order: list[int] = []
         windows: list[int] = []
         idle: list[int] = []
@@ -48,7 +48,7 @@ def observe(lab: Lab) -> Evidence:
                 vcpu.nmi()
 
         def halted() -> int | None:
-            windows.append(machine.runners[0].counts["IrqWindowOpen"])  # counts begin anew with each run
+            windows.append(machine.cpus[0].counts["IrqWindowOpen"])  # counts begin anew with each run
             idle.append(1)
             return ORDER[3] if len(idle) == 1 else None
 

@@ -38,7 +38,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         machine = guest.machine
-        ioapic, vcpu = add_ioapic(machine), machine.runners[0].vcpu
+        ioapic, vcpu = add_ioapic(machine), machine.cpus[0].vcpu
         held: list[bool] = []
 
         def line(what: int) -> None:

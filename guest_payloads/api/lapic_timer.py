@@ -42,7 +42,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         run_to_pass(guest)
-        khz = guest.machine.runners[0].vcpu.get_tsc_khz()
+        khz = guest.machine.cpus[0].vcpu.get_tsc_khz()
         return Evidence(results(guest), guest.params["ticks"], khz, guest.constant("LONG"))
 
 

@@ -41,13 +41,13 @@ def prove(lab: Lab) -> dict[str, Finding]:
 
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu = guest.machine.cpus[0].vcpu
         _prepare(vcpu)
         guest.machine.on_port_write(DELAY, lambda what: report(vcpu, what))
         run_to_pass(guest)
         found = results(guest)
     with lab.guest(params={"mce": 0}) as guest:
-        other = guest.machine.runners[0].vcpu
+        other = guest.machine.cpus[0].vcpu
         _prepare(other)
         guest.machine.on_port_write(DELAY, lambda what: report(other, what))
         result = guest.run()

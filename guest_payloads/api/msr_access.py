@@ -10,7 +10,7 @@ from vmm.abi import exits, msrs
 from vmm.abi.rows import value_of
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import MsrRange
-from vmm.machine.run.one_vcpu import Runner
+from vmm.machine.run.cpu import Cpu
 from vmm.payload.guest import Guest
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
@@ -72,7 +72,7 @@ def _msr(name: str) -> int:
 def _partial(lab: Lab) -> Partial:
     """STAR and LSTAR with an MSR between them that nobody has."""
     with lab.guest() as guest:
-        vcpu, bad = guest.machine.runners[0].vcpu, lab.param("unknown")
+        vcpu, bad = guest.machine.cpus[0].vcpu, lab.param("unknown")
         first, last = _msr("MSR_STAR"), _msr("MSR_LSTAR")
         count = vcpu.set_msrs({first: STAR_VALUE, bad: 1, last: LSTAR_VALUE})
         got = vcpu.get_msrs([first, bad, last])
@@ -97,7 +97,7 @@ def _guest(lab: Lab, prepare: Callable[[Guest], object] | None = None) -> Result
 
 
 def _set(guest: Guest) -> None:
-    vcpu = guest.machine.runners[0].vcpu
+    vcpu = guest.machine.cpus[0].vcpu
     vcpu.set_msrs({_msr("MSR_STAR"): STAR_VALUE, _msr("MSR_LSTAR"): LSTAR_VALUE})
 
 
@@ -110,7 +110,7 @@ def hand_over(guest: Guest) -> None:
 def _exits(lab: Lab) -> Exits:
     seen: list[Seen] = []
 
-    def note(runner: Runner, exit: Exit) -> None:
+    def note(cpu: Cpu, exit: Exit) -> None:
         if isinstance(exit, ReadMsr):
             seen.append(("read", exit.index, exit.reason, 0))
         elif isinstance(exit, WriteMsr):

@@ -31,7 +31,7 @@ def prove(lab: Lab) -> Finding:
 def observe(lab: Lab) -> Evidence:
     with lab.guest() as guest:
         machine = guest.machine
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         masked: list[int] = []
 
         def asked(what: int) -> None:

@@ -44,7 +44,7 @@ def observe(lab: Lab) -> Evidence:
     with lab.guest(before_vcpus=lambda machine: machine.vm.create_pit2()) as guest:
         run_to_pass(guest)
         machine = guest.machine
-        khz = machine.runners[0].vcpu.get_tsc_khz()
+        khz = machine.cpus[0].vcpu.get_tsc_khz()
         return Evidence(results(guest), guest.params["count"], khz, get_pit_counts(machine.vm)[0])
 
 

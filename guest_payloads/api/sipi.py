@@ -41,7 +41,7 @@ class Evidence:
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:
         memory, at = guest.machine.memory, guest.constant("ROWS")
-        cpus = len(guest.machine.runners)
+        cpus = len(guest.machine.cpus)
         memory.pack("Q", guest.constant("CPUS"), cpus)
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         run_to_pass(guest)

@@ -30,7 +30,7 @@ class Evidence:
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
-        with guest.machine.vm.get_stats() as of_vm, guest.machine.runners[0].vcpu.get_stats() as stats:
+        with guest.machine.vm.get_stats() as of_vm, guest.machine.cpus[0].vcpu.get_stats() as stats:
             before = snapshot(stats)
             run_to_pass(guest)
             return judge(

@@ -31,7 +31,7 @@ class Evidence:
 
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu = guest.machine.cpus[0].vcpu
         sync = SyncRegs(vcpu, guest.machine.vm.check_extension("SYNC_REGS"), "regs", "sregs")
         seen: list[bool] = []
         spent = [0, 0]

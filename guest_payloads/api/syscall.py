@@ -53,7 +53,7 @@ def _set_msrs(guest: Guest) -> None:
         _number("MSR_LSTAR"): guest.symbol("system_call"),
         _number("MSR_SYSCALL_MASK"): MASK,
     }
-    done = guest.machine.runners[0].vcpu.set_msrs(wanted)
+    done = guest.machine.cpus[0].vcpu.set_msrs(wanted)
     if done != len(wanted):
         raise GuestBroke(f"KVM_SET_MSRS took {done} of STAR, LSTAR and FMASK")
 

@@ -52,7 +52,7 @@ class Stages:
     """What the host does at each OUT, and when it came and went (ns)."""
 
     def __init__(self, guest: Guest, evidence: Evidence) -> None:
-        self.vm, self.vcpu, self.memory = guest.machine.vm, guest.machine.runners[0].vcpu, guest.machine.memory
+        self.vm, self.vcpu, self.memory = guest.machine.vm, guest.machine.cpus[0].vcpu, guest.machine.memory
         self.evidence = evidence
         self.arrived: dict[int, int] = {}
         self.left: dict[int, int] = {}

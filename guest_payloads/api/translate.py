@@ -112,7 +112,7 @@ def prove(lab: Lab) -> Finding:
 
 def _look_up(guest: Guest, rng: random.Random) -> list[One]:
     machine = guest.machine
-    model, memory, vcpu = machine.cpuid, machine.memory, machine.runners[0].vcpu
+    model, memory, vcpu = machine.cpuid, machine.memory, machine.cpus[0].vcpu
     maxphyaddr = model.register(0x80000008, 0, "eax") & 0xFF or 36
     gib_pages = bool(model.register(0x80000001, 0, "edx") >> 26 & 1)
     tables = random_tables(rng, maxphyaddr, gib_pages)
@@ -140,7 +140,7 @@ def _look_up(guest: Guest, rng: random.Random) -> list[One]:
 
 def translate(guest: Guest, va: int) -> int | None:
     """KVM's answer."""
-    return guest.machine.runners[0].vcpu.translate(va)
+    return guest.machine.cpus[0].vcpu.translate(va)
 
 
 def _readable(found: Translation) -> bool:

@@ -42,7 +42,7 @@ class Evidence:
 def prove(lab: Lab) -> dict[str, Finding]:
     evidence = Evidence()
     with lab.guest() as guest:
-        machine, vcpu = guest.machine, guest.machine.runners[0].vcpu
+        machine, vcpu = guest.machine, guest.machine.cpus[0].vcpu
         evidence.offered = machine.cpuid.register(0xD, 0, "eax") or X87
         evidence.host["xsave2"] = machine.vm.check_extension("XSAVE2")  # bytes of the area, 0 without KVM_GET_XSAVE2
 
@@ -51,7 +51,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
                 vcpu.complete()
                 STAGES[number](vcpu, evidence)
             elif number == 7:
-                machine.conductor.end(machine.current, Stop(Why.STOPPED, "for the run state"))
+                machine.all_cpus.end(machine.current, Stop(Why.STOPPED, "for the run state"))
 
         machine.on_port_write(ports.DELAY, stage)
         stopped = guest.run()
@@ -112,7 +112,7 @@ STAGES = {1: xsave, 2: xcr0_x87, 3: xcr0_all, 4: debugregs, 5: events, 6: lapic}
 
 def halt(guest: Guest, evidence: Evidence) -> None:
     """A halted vCPU waits in KVM_RUN until the time limit; then it is made runnable."""
-    vcpu = guest.machine.runners[0].vcpu
+    vcpu = guest.machine.cpus[0].vcpu
     vcpu.complete()
     evidence.host["state_before"] = vcpu.get_mp_state()
     rip = vcpu.get_regs().rip

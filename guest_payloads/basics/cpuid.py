@@ -16,7 +16,7 @@ END = 0xFFFFFFFF
 
 
 def expected(guest: Guest) -> list[CpuidEntry]:
-    return guest.machine.runners[0].vcpu.get_cpuid2()
+    return guest.machine.cpus[0].vcpu.get_cpuid2()
 
 
 def setup(guest: Guest) -> None:

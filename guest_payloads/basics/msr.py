@@ -25,6 +25,6 @@ def check(guest: Guest) -> None:
     guest.expect(guest["tsc_moves"] > 0, "the time-stamp counter did not grow between two RDMSRs")
     guest.equal("#GP for an MSR that does not exist", guest["gp_taken"], 1)
     guest.equal("its error code", guest["gp_error"], 0)
-    seen = guest.machine.runners[0].vcpu.get_msrs([number("MSR_LSTAR"), number("MSR_EFER")])
+    seen = guest.machine.cpus[0].vcpu.get_msrs([number("MSR_LSTAR"), number("MSR_EFER")])
     guest.equal("LSTAR through KVM_GET_MSRS", seen.get(number("MSR_LSTAR")), lstar)
     guest.equal("EFER through KVM_GET_MSRS", seen.get(number("MSR_EFER")), wanted)

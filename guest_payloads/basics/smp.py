@@ -8,7 +8,7 @@ from vmm.payload.guest import Guest
 
 
 def check(guest: Guest) -> None:
-    cpus = len(guest.machine.runners)
+    cpus = len(guest.machine.cpus)
     guest.equal("vCPUs that arrived", guest["arrived"], cpus)
     guest.equal("the shared counter", guest["total"], cpus * guest.params["rounds"])
     marks = guest.machine.memory.read(REGIONS["data"].base + 0x1000, cpus)

@@ -130,7 +130,7 @@ class Seen:
 def observe(guest: Guest, *, prompt: bool = False) -> Seen:
     """Run one guest to its end; with `prompt` its page is fetched once it is asked for. GuestBroke for another end."""
     content = struct.pack("<Q", CONTENT) * (PAGE // 8)
-    vcpu = guest.machine.runners[0].vcpu
+    vcpu = guest.machine.cpus[0].vcpu
     page_is_missing, ask_for_window = guest.constant("PAGE_IS_MISSING"), guest.constant("ASK_FOR_WINDOW")
     with held_back(guest, guest.params["page"], [content], prompt=prompt) as pager:
 

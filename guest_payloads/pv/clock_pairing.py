@@ -133,7 +133,7 @@ def measure(guest: Guest) -> Evidence:
     begin = time.time_ns()
     run_to_pass(guest)
     end = time.time_ns()
-    vcpu = guest.machine.runners[0].vcpu
+    vcpu = guest.machine.cpus[0].vcpu
     clock = guest.machine.vm.get_clock()
     paired = None
     if clock.has_realtime:

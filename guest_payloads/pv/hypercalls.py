@@ -60,7 +60,7 @@ class Evidence:
 
 def prove(lab: Lab) -> dict[str, Finding]:
     with lab.guest() as guest:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu = guest.machine.cpus[0].vcpu
         marks: dict[int, int | None] = {}
         has_stats = bool(guest.machine.kvm.check_extension("BINARY_STATS_FD"))
         stats = vcpu.get_stats() if has_stats else None

@@ -193,7 +193,7 @@ def _prove(lab: Lab, feature: str) -> Finding:
 
 def measure(guest: Guest, feature: str) -> Evidence:
     """Run the guest; at each STEP do to its clock what the step is for, and read the host's clocks."""
-    machine, vcpu = guest.machine, guest.machine.runners[0].vcpu
+    machine, vcpu = guest.machine, guest.machine.cpus[0].vcpu
     at: dict[int, Reading] = {}
     doings = {
         5: lambda: machine.vm.set_clock(SET_TO),
@@ -281,7 +281,7 @@ def _rows(kind: str, feature: str, expected: str, answers: list[Answer], when: s
 
 def _early_control(guest: Guest) -> str:
     try:
-        guest.machine.runners[0].vcpu.kvmclock_ctrl()
+        guest.machine.cpus[0].vcpu.kvmclock_ctrl()
     except KvmCallError as error:
         return errno_name(error.errno)
     return OK

@@ -17,7 +17,7 @@ from vmm.machine.extra.migration_control import (
     exit_by_filter,
     number,
 )
-from vmm.machine.run.one_vcpu import Runner
+from vmm.machine.run.cpu import Cpu
 from vmm.payload.guest import Guest
 from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.proof.ending import run_to_pass
@@ -62,7 +62,7 @@ WAYS: tuple[tuple[str, int, Callable[[Vm], None]], ...] = (
 def _run(lab: Lab, name: str, reason: int, turn_on: Callable[[Vm], None]) -> Way:
     exits: list[ReadMsr | WriteMsr] = []
 
-    def note(runner: Runner, exit: Exit) -> None:
+    def note(cpu: Cpu, exit: Exit) -> None:
         if isinstance(exit, (ReadMsr, WriteMsr)):
             exits.append(exit)
 

@@ -67,7 +67,7 @@ def _allow_polling(machine: Machine) -> None:
 
 def _watch(guest: Guest, wanted: int) -> list[Phase]:
     """Run the guest; after each HLT tell it whether that counted, and whether enough have."""
-    with guest.machine.runners[0].vcpu.get_stats() as stats:
+    with guest.machine.cpus[0].vcpu.get_stats() as stats:
         for name in STATISTICS:
             if name not in stats:
                 raise Unproven(f"this KVM has no statistic {name}")

@@ -80,7 +80,7 @@ def prove(lab: Lab) -> Finding:
 
 def _run(lab: Lab, **params: int) -> Run:
     with lab.guest(params=params) as guest:
-        vcpu, vector = guest.machine.runners[0].vcpu, guest.constant("VECTOR")
+        vcpu, vector = guest.machine.cpus[0].vcpu, guest.constant("VECTOR")
         after: list[tuple[int, int]] = []
         first: list[int] = []
         guest.machine.on_port_write(DELAY, lambda taken: after.append((taken, _in_service(vcpu, vector))))

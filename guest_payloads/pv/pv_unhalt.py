@@ -66,7 +66,7 @@ class Evidence:
 def prove(lab: Lab) -> Finding:
     if absent := lab.absent(FEATURES[0]):
         return absent
-    with lab.guest() as guest, guest.machine.runners[SLEEPER].vcpu.get_stats() as stats:
+    with lab.guest() as guest, guest.machine.cpus[SLEEPER].vcpu.get_stats() as stats:
         return judge(_watch(guest, stats))
 
 
@@ -74,7 +74,7 @@ def _watch(guest: Guest, stats: Stats) -> Evidence:
     machine, rests, sent = guest.machine, list[Rest](), list[int]()
     before = stats["halt_exits"]
     machine.on_port_write(ports.DELAY, lambda number: rests.append(_rest(guest, stats, before, number)))
-    kick = apic.msi_address(machine.runners[SLEEPER].vcpu.id), apic.msi_data(0, apic.DM_REMRD)
+    kick = apic.msi_address(machine.cpus[SLEEPER].vcpu.id), apic.msi_data(0, apic.DM_REMRD)
     machine.on_port_write(ports.DELAY + 1, lambda value: sent.append(machine.vm.signal_msi(*kick)))
     run_to_pass(guest)
     assert guest.hypercalls is not None
@@ -83,7 +83,7 @@ def _watch(guest: Guest, stats: Stats) -> Evidence:
         nobody=guest["nobody"],
         kick=guest["kick"],
         woken=guest["woken"],
-        microseconds=guest["cycles"] * 1e3 / machine.runners[0].vcpu.get_tsc_khz(),
+        microseconds=guest["cycles"] * 1e3 / machine.cpus[0].vcpu.get_tsc_khz(),
         early=guest["early"],
         kept=guest["kept"],
         icr=guest["icr"],
@@ -194,5 +194,5 @@ def refusals(lab: Lab) -> list[Refusal]:
 
 
 def _bit(kind: str, what: str, guest: Guest, want: str) -> Refusal:
-    shown = CpuidModel(guest.machine.runners[0].vcpu.get_cpuid2())
+    shown = CpuidModel(guest.machine.cpus[0].vcpu.get_cpuid2())
     return Refusal(kind, what, want, "set" if shown.has(FEATURES[0]) else "clear")

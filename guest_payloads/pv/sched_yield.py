@@ -56,7 +56,7 @@ def prove(lab: Lab) -> Finding:
     if absent:
         return absent
     with lab.guest() as guest, ExitStack() as stack:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu = guest.machine.cpus[0].vcpu
         stats = stack.enter_context(vcpu.get_stats()) if guest.machine.kvm.check_extension("BINARY_STATS_FD") else {}
         if lab.param("contend"):
             stack.enter_context(pinned(any_cpu()))  # the thread of vCPU 1 inherits it

@@ -126,7 +126,7 @@ def prove(lab: Lab) -> Finding:
         return absent
     cpu = any_cpu()
     with lab.guest() as guest, ExitStack() as stack:
-        vcpu = guest.machine.runners[0].vcpu
+        vcpu = guest.machine.cpus[0].vcpu
         stats = stack.enter_context(vcpu.get_stats()) if guest.machine.kvm.check_extension("BINARY_STATS_FD") else {}
         stack.enter_context(pinned(cpu))  # the thread of vCPU 1 inherits it: it sees vCPU 0 when that does not run
         hog = stack.enter_context(Hog(cpu)) if lab.param("hog") else None

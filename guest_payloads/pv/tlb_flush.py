@@ -46,7 +46,7 @@ class Evidence:
 def gather(guest: Guest) -> Evidence:
     """Run the guest, and answer its OUTs."""
     memory, rises = guest.machine.memory, {value: list[int]() for value in VALUES}
-    with guest.machine.runners[0].vcpu.get_stats() as stats:
+    with guest.machine.cpus[0].vcpu.get_stats() as stats:
         if STATISTIC not in stats:
             raise Unproven(f"this KVM has no statistic {STATISTIC}")
         before = 0

@@ -95,7 +95,7 @@ def prove(lab: Lab) -> Finding:
 
 def _shoot(guest: Guest, opcode: str, patching: bool, readonly: bool) -> Shot:
     machine = guest.machine
-    vcpu = machine.runners[0].vcpu
+    vcpu = machine.cpus[0].vcpu
     address = guest.symbol(f"{opcode}_page")
     machine.memory.pack("QQ", guest.constant("CHOICE"), list(OPCODES).index(opcode), readonly)
     statistics = vcpu.get_stats() if machine.kvm.check_extension("BINARY_STATS_FD") else None

@@ -75,7 +75,7 @@ def booted() -> Iterator[Callable[..., Machine]]:
 
         def make(code: bytes, *, aps: Mapping[int, int] | None = None, **options) -> Machine:
             machine = stack.enter_context(Machine(**options))
-            boot.write_tables(machine.memory, len(machine.runners))
+            boot.write_tables(machine.memory, len(machine.cpus))
             base = layout.REGIONS["code"].base
             machine.memory.write(base, code)
             machine.start(0, base)

@@ -44,7 +44,7 @@ def test_registers_of_another_mode(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_no_mode_is_refused() -> None:
     with Machine() as machine:
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         with pytest.raises(UsageError, match="virtual86"):
             modes.enter(vcpu, "virtual86", 0)
         for base in (0x20008, 0x100000):

@@ -10,7 +10,7 @@ from vmm.kvm.dirty import DirtyRing
 from vmm.machine.extra import dirty_pages as dirty
 from vmm.machine.extra.dirty_pages import DirtyRings
 from vmm.machine.machine import Machine
-from vmm.machine.run import all_vcpus as conductor
+from vmm.machine.run import all_cpus as conductor
 from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
@@ -96,7 +96,7 @@ def test_a_size_that_kvm_refuses_is_an_error():
 
 def test_without_the_capability_there_is_no_ring_to_map():
     with Machine() as m, pytest.raises(UsageError, match="dirty ring"):
-        DirtyRing(m.vm, m.runners[0].vcpu)
+        DirtyRing(m.vm, m.cpus[0].vcpu)
 
 
 def test_signals_during_a_reset_lose_no_page(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def test_a_trap_elsewhere_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_four_in_all(booted) -> None:
-    vcpu = booted(b"\xf4").runners[0].vcpu
+    vcpu = booted(b"\xf4").cpus[0].vcpu
     vcpu.set_guest_debug(breakpoints=[1, 2], watchpoints=[Watchpoint(0), Watchpoint(8)])
     with pytest.raises(UsageError, match="5 breakpoints"):
         vcpu.set_guest_debug(breakpoints=[1, 2, 3], watchpoints=[Watchpoint(0), Watchpoint(8)])

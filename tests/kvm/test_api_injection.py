@@ -67,24 +67,24 @@ def test_banks_that_are_not_set_up_are_broken(monkeypatch):
 @pytest.mark.parametrize("vector", [-1, 2, 32, 0x71])
 def test_what_is_no_exception_is_refused(vector):
     with Machine() as machine, pytest.raises(UsageError, match="no exception"):
-        inject.exception(machine.runners[0].vcpu, vector)
+        inject.exception(machine.cpus[0].vcpu, vector)
 
 
 @pytest.mark.parametrize(("vector", "code"), [(6, 0), (13, None), (14, None), (3, 1)])
 def test_an_error_code_exactly_where_the_cpu_has_one(vector, code):
     with Machine() as machine, pytest.raises(UsageError, match="error code"):
-        inject.exception(machine.runners[0].vcpu, vector, code)
+        inject.exception(machine.cpus[0].vcpu, vector, code)
 
 
 def test_a_payload_needs_its_capability():
     """It would be ignored else."""
     with Machine() as machine, pytest.raises(KvmCallError, match="KVM_SET_VCPU_EVENTS"):
-        inject.exception(machine.runners[0].vcpu, 14, 2, payload=0x1000)
+        inject.exception(machine.cpus[0].vcpu, 14, 2, payload=0x1000)
 
 
 def test_what_is_injected_can_be_read_back():
     with Machine() as machine:
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         inject.exception(vcpu, 13, 0x18)
         events = vcpu.get_vcpu_events()
         assert (events.exception_injected, events.exception_nr, events.exception_error_code) == (1, 13, 0x18)

@@ -200,7 +200,7 @@ def test_an_injector_with_nothing_to_deliver_leaves_the_lean_way_open():
         injector = Injector(machine)
         machine.on_port_write(0x80, lambda value: None)
         machine.on_port_write(0x81, lambda value: [injector.interrupt(0x51) for _ in range(2)])
-        machine.on_port_write(0x82, lambda value: lanes.append(machine.conductor.lane is not None))
+        machine.on_port_write(0x82, lambda value: lanes.append(machine.all_cpus.lane is not None))
         injector.run(lambda: None)
         assert len(injector.injected) == 2
         assert (lanes[0], lanes[-1]) == (True, True)

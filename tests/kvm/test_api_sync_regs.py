@@ -50,7 +50,7 @@ def test_a_vcpu_that_keeps_nothing_is_not_works(monkeypatch: pytest.MonkeyPatch)
 
 def test_all_parts_read_and_set(booted) -> None:
     machine: Machine = booted(b"\x90\xe6\x80\xf4")  # nop; out 0x80, al; hlt
-    vcpu = machine.runners[0].vcpu
+    vcpu = machine.cpus[0].vcpu
     sync = SyncRegs(vcpu, ALL, "regs", "sregs", "events")
     sregs, regs = vcpu.get_sregs(), vcpu.get_regs()
     sregs.cr2, regs.rbx = 0x1234000, 77
@@ -65,7 +65,7 @@ def test_all_parts_read_and_set(booted) -> None:
 
 
 def test_what_is_not_kept_is_refused(booted) -> None:
-    vcpu = booted(b"\xf4").runners[0].vcpu
+    vcpu = booted(b"\xf4").cpus[0].vcpu
     with pytest.raises(UsageError, match="fpu"):
         SyncRegs(vcpu, ALL, "fpu")
     with pytest.raises(UsageError, match="does not keep 'sregs'"):

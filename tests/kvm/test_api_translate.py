@@ -81,7 +81,7 @@ def entries(draw: st.DrawFn, wide: bool) -> int:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(data=st.data())
 def test_equal_on_random_page_tables(machine: Machine, mode: str, data: st.DataObject) -> None:
-    vcpu, memory, model = machine.runners[0].vcpu, machine.memory, machine.cpuid
+    vcpu, memory, model = machine.cpus[0].vcpu, machine.memory, machine.cpuid
     wide = mode != "paging32"
     rng = random.Random(data.draw(st.integers(0, 1 << 32)))
     pool = data.draw(st.lists(entries(wide), min_size=4, max_size=12))

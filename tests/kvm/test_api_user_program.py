@@ -47,7 +47,7 @@ def ask(tmp_path: Path, booted):
     with Folder(tmp_path) as folder:
         service = SyscallService(machine, folder, lambda data: None)
         machine.memory.write(USER, b"file\0")
-        sregs = machine.runners[0].vcpu.get_sregs()
+        sregs = machine.cpus[0].vcpu.get_sregs()
 
         def ask(number: int, *args: int) -> int:
             padded = (*args, 0, 0, 0)

@@ -142,7 +142,7 @@ def test_the_floor_runs_the_same_bytes():
         side = sides.Batch(guest)
         try:
             data = side.image()
-            states = [part for runner in side.machine.runners for part in runner.vcpu.raw_state()]
+            states = [part for runner in side.machine.cpus for part in runner.vcpu.raw_state()]
             places = [data.index(part) for part in states]
             assert places == sorted(set(places))
             assert guest.code in data

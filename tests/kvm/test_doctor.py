@@ -46,7 +46,7 @@ def test_ring0_kind_agrees_with_the_statistics(kvm: Kvm) -> None:
         pytest.skip("this KVM has no statistic insn_emulation to compare with")
     with ring0.Machine(kvm=kvm) as machine:
         ring0._count(machine)  # tables and a first run
-        with machine.runners[0].vcpu.get_stats() as stats:
+        with machine.cpus[0].vcpu.get_stats() as stats:
             before = stats[ring0.STATISTIC]
             assert ring0._run(machine, 2 * ring0.COUNTED_TURNS, 0) is not None
             rise = stats[ring0.STATISTIC] - before

@@ -19,7 +19,7 @@ def test_a_guest_gets_what_it_is_owed(irqchip):
     with Machine(irqchip=irqchip) as m:
         offered = CpuidModel(m.kvm.get_supported_cpuid())
         announced = bool(m.kvm.check_extension("TSC_DEADLINE_TIMER"))
-        got = CpuidModel(m.runners[0].vcpu.get_cpuid2())
+        got = CpuidModel(m.cpus[0].vcpu.get_cpuid2())
     assert got.has("hypervisor")
     assert got.has("tsc_deadline_timer") == (irqchip != "none" and (announced or offered.has("tsc_deadline_timer")))
     for name in OF_THE_LAPIC[1:]:
@@ -44,7 +44,7 @@ def test_each_vcpu_has_its_own_apic_id_in_every_leaf_that_tells_it():
         model.set_register(0x80000000, 0, "eax", 0x80000026)
 
     with Machine(irqchip="split", cpus=[0, 3, 7], cpuid=amd) as m:
-        for runner, apic_id in zip(m.runners, (0, 3, 7), strict=True):
+        for runner, apic_id in zip(m.cpus, (0, 3, 7), strict=True):
             got = CpuidModel(runner.vcpu.get_cpuid2())
             assert got.register(1, 0, "ebx") >> 24 == apic_id
             assert got.register(0x8000001E, 0, "eax") == apic_id

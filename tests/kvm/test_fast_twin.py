@@ -136,7 +136,7 @@ def stopping(machine: Machine) -> None:
 
 def stopping_reads(machine: Machine) -> None:
     def answer() -> int:
-        machine.conductor.end(machine.current, Stop(Why.STOPPED, "a device says so, and answers"))
+        machine.all_cpus.end(machine.current, Stop(Why.STOPPED, "a device says so, and answers"))
         return 0x5A
 
     machine.on_port_read(DELAY, answer)
@@ -147,7 +147,7 @@ def completing(machine: Machine) -> list[int]:
     rips: list[int] = []
 
     def look(value: int) -> None:
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         vcpu.complete()
         rips.append(vcpu.get_regs().rip)
 
@@ -164,7 +164,7 @@ def completing_reads(machine: Machine) -> list[int]:
 
     def look(value: int) -> None:
         answers.append(100 + value)
-        machine.runners[0].vcpu.complete()
+        machine.cpus[0].vcpu.complete()
 
     machine.on_port_read(DELAY, answer)
     machine.on_port_write(DELAY, look)
@@ -321,13 +321,13 @@ def completing_msrs(machine: Machine) -> list[int]:
     seen: list[int] = []
 
     def read() -> int:
-        machine.runners[0].vcpu.complete()
+        machine.cpus[0].vcpu.complete()
         return 9
 
     def write(value: int) -> None:
         seen.append(value)
-        machine.runners[0].vcpu.complete()
-        seen.append(machine.runners[0].vcpu.get_regs().rip)
+        machine.cpus[0].vcpu.complete()
+        seen.append(machine.cpus[0].vcpu.get_regs().rip)
 
     machine.on_msr_read(MSR, read)
     machine.on_msr_write(MSR, write)

@@ -79,7 +79,7 @@ def test_until_on_another_vcpu():
         result = machine.run(PATIENCE, until="there")
         assert result.stop.why is Why.REACHED
         assert result.vcpu == 1
-        assert machine.runners[1].regs.rbx == 7
+        assert machine.cpus[1].regs.rbx == 7
 
 
 def test_single_steps_are_exits_and_the_run_goes_on(counter):
@@ -299,21 +299,21 @@ def test_fpu_msrs_and_every_vcpu_are_in_it(irqchip):
     with Machine(cpus=2, irqchip=irqchip) as machine:
         machine.load("start:\nmov ecx, 0xc0000082\nmov eax, 0x1000\nxor edx, edx\nwrmsr\nthere:\nout 0x80, al\nhlt")
         machine.run(PATIENCE, until="there")
-        machine.runners[1].regs.rbx = 5
-        area = bytearray(machine.runners[0].vcpu.get_xsave())
+        machine.cpus[1].regs.rbx = 5
+        area = bytearray(machine.cpus[0].vcpu.get_xsave())
         area[160:168] = b"\1\2\3\4\5\6\7\x08"  # XMM0
         area[512] |= 0b11  # XSTATE_BV: x87 and SSE are not in their initial state (Intel SDM vol. 1, 13.4.2)
-        machine.runners[0].vcpu.set_xsave(bytes(area))
+        machine.cpus[0].vcpu.set_xsave(bytes(area))
         state = machine.save()
         lstar = next(row.number for row in msrs.MSRS if row.name == "MSR_LSTAR")
-        machine.runners[0].vcpu.set_msrs({lstar: 0})
+        machine.cpus[0].vcpu.set_msrs({lstar: 0})
         area[160:168] = bytes(8)
-        machine.runners[0].vcpu.set_xsave(bytes(area))
-        machine.runners[1].regs.rbx = 0
+        machine.cpus[0].vcpu.set_xsave(bytes(area))
+        machine.cpus[1].regs.rbx = 0
         machine.restore(state)
-        assert machine.runners[0].vcpu.get_msrs([lstar]) == {lstar: 0x1000}
-        assert machine.runners[0].vcpu.get_xsave()[160:168] == b"\1\2\3\4\5\6\7\x08"
-        assert machine.runners[1].regs.rbx == 5
+        assert machine.cpus[0].vcpu.get_msrs([lstar]) == {lstar: 0x1000}
+        assert machine.cpus[0].vcpu.get_xsave()[160:168] == b"\1\2\3\4\5\6\7\x08"
+        assert machine.cpus[1].regs.rbx == 5
         assert (state.vcpus[0].lapic is None) == (irqchip == "none")
 
 

@@ -39,7 +39,7 @@ def test_what_is_no_size(memory: Any):
 
 def test_numbers_of_other_types_are_numbers():
     with Machine(cpus=Two.TWO) as machine:
-        assert len(machine.runners) == 2
+        assert len(machine.cpus) == 2
         machine.regs.rax = Two.TWO
         assert machine.regs.rax == 2
 
@@ -87,7 +87,7 @@ def test_a_run_before_load_says_so(irqchip):
 def test_a_vcpu_that_somebody_set_up_by_hand_runs_without_load():
     with Machine() as machine:
         machine.memory.write(0x1000, b"\xf4")
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         sregs, regs = vcpu.get_sregs(), vcpu.get_regs()
         sregs.cs.base = sregs.cs.selector = 0
         regs.rip = 0x1000
@@ -138,18 +138,18 @@ def test_after_a_breakpoint_a_further_run_goes_on():
         seen: list[int] = []
         machine.on_port_write(0x80, seen.append)
         places = [machine.address(name) for name in ("start", "a", "b", "c")]
-        machine.runners[0].vcpu.set_guest_debug(breakpoints=places)
+        machine.cpus[0].vcpu.set_guest_debug(breakpoints=places)
         stops = [machine.run(PATIENCE).stop for _ in range(9)]
         assert [stop.exit.pc for stop in stops] == [places[i] for i in (0, 1, 2, 3, 1, 2, 3, 1, 2)]
         assert (len(seen), machine.regs.ecx) == (2, 2)
-        assert machine.runners[0].vcpu.debug.breakpoints == tuple(places)  # as they were
+        assert machine.cpus[0].vcpu.debug.breakpoints == tuple(places)  # as they were
 
 
 def test_a_stop_on_the_way_off_a_breakpoint_is_a_stop():
     with Machine() as machine:
         machine.load(BREAKPOINTS)
         machine.on_port_write(0x80, lambda value: machine.stop())
-        machine.runners[0].vcpu.set_guest_debug(breakpoints=[machine.address("b")])
+        machine.cpus[0].vcpu.set_guest_debug(breakpoints=[machine.address("b")])
         assert [machine.run(PATIENCE).stop.why for _ in range(4)] == [Why.DEBUG, Why.STOPPED, Why.DEBUG, Why.STOPPED]
 
 
@@ -157,7 +157,7 @@ def test_a_breakpoint_that_is_jumped_to_after_the_trap_strikes_again():
     with Machine() as machine:
         machine.load(BREAKPOINTS)
         at = machine.address("a")
-        machine.runners[0].vcpu.set_guest_debug(breakpoints=[at])
+        machine.cpus[0].vcpu.set_guest_debug(breakpoints=[at])
         machine.on_port_write(0x80, lambda value: None)
         assert machine.run(PATIENCE).stop.exit.pc == at
         machine.regs.rip = machine.address("start")

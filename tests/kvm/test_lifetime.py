@@ -179,12 +179,12 @@ def test_a_closed_machine_is_an_error_not_a_crash(booted):
         machine.run,
         lambda: machine.start(0, 0x2_0000),
         lambda: machine.memory.read(0, 1),
-        lambda: machine.runners[0].vcpu.get_regs(),
+        lambda: machine.cpus[0].vcpu.get_regs(),
         lambda: machine.vm.get_clock(),
     ):
         with pytest.raises(HostError, match="closed"):
             ask()
-    machine.runners[0].interrupt()
+    machine.cpus[0].interrupt()
     assert kvm_files() == kvm_maps() == 0
 
 
@@ -193,7 +193,7 @@ def test_a_machine_closed_from_another_thread_ends_its_run_first(booted):
     results = []
     thread = threading.Thread(target=lambda: results.append(machine.run(timeout=30)))
     thread.start()
-    while machine.runners[0].thread_id is None and thread.is_alive():
+    while machine.cpus[0].thread_id is None and thread.is_alive():
         pass
     machine.close()
     thread.join(5)
@@ -206,7 +206,7 @@ def test_a_closed_machine_has_no_threads(booted):
     machine = booted(b"\xeb\xfe", cpus=3, irqchip="split", aps={1: 0, 2: 0})  # jmp $
     machine.run(timeout=0.01)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith("vcpu-")]
-    held = list(machine.conductor._workers)
+    held = list(machine.all_cpus._workers)
     assert len(threads) == len(held) == 2
     machine.close()
     assert not any(thread.is_alive() for thread in threads)
@@ -337,7 +337,7 @@ with Machine(cpus=2{options}) as m:
 
 
 @pytest.mark.parametrize("options", ["", ", irqchip='split'", ", fast=False"])
-@pytest.mark.parametrize("child", ["pass", CLOSE, "m.regs", "m.runners[1].interrupt()"])
+@pytest.mark.parametrize("child", ["pass", CLOSE, "m.regs", "m.cpus[1].interrupt()"])
 def test_a_child_by_fork_ends_with_one_error_and_leaves_its_parent_alone(options, child):
     text = FORK.format(options=options, child=child, virtio="split" in options)
     subprocess.run([sys.executable, "-c", text], check=True, timeout=60)

@@ -27,7 +27,7 @@ from vmm.kvm import Vcpu
 from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, PortOut, Shutdown
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.all_vcpus import Conductor
+from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 from vmm.machine.x86.cpuid import CpuidModel, not_taken
@@ -123,7 +123,7 @@ def test_a_default_gate_reports_the_fault(booted, name):
     machine = booted(code + SPIN)
     result = machine.run(timeout=5)
     assert (result.stop.why, result.vcpu, result.stop.crashed) == (Why.GUEST_FAULT, 0, True)
-    vcpu = machine.runners[0].vcpu
+    vcpu = machine.cpus[0].vcpu
     vcpu.complete()
     frame = FaultFrame.parse(machine.memory.read(vcpu.get_regs().rsp, FAULT_FRAME_SIZE))
     assert (frame.vector, frame.error_code) == (vector, error_code)
@@ -179,7 +179,7 @@ def ended_in_time(machine: Machine, timeout: float, record=None) -> None:
         if record:
             record("late_ms", round(late * 1000, 1))
     assert late < MARGIN
-    for runner in machine.runners:
+    for runner in machine.cpus:
         runner.vcpu.complete()
         runner.vcpu.get_regs()  # would block if it still ran
 
@@ -321,7 +321,7 @@ def test_a_vcpu_that_runs_cannot_be_started_again(booted):
     machine = booted(out(0x80, 1) + SPIN, cpus=2, irqchip="split")  # vCPU 1 waits for SIPI inside KVM_RUN
 
     def start_again(_value: int) -> None:
-        while machine.runners[1].thread_id is None:  # its thread may come later than this exit
+        while machine.cpus[1].thread_id is None:  # its thread may come later than this exit
             time.sleep(0.001)
         machine.start(1, CODE)
 
@@ -388,7 +388,7 @@ def test_a_vcpu_can_be_started_anew_inside_an_exit(booted, pending):
 
 def test_an_interrupt_before_a_run_ends_nothing(booted):
     machine = booted(SPIN)
-    machine.runners[0].interrupt()
+    machine.cpus[0].interrupt()
     assert machine.run(timeout=0.05).stop.why is Why.TIME_LIMIT
 
 
@@ -436,7 +436,7 @@ def test_a_stop_inside_a_stop_does_not_wait_for_itself():
     machine.load(SPIN)
 
     def stop() -> None:
-        with machine.conductor._lock:
+        with machine.all_cpus._lock:
             machine.stop("inside")
 
     thread = threading.Thread(target=stop, daemon=True)
@@ -471,7 +471,7 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
     with Machine(cpus=2) as machine:
         machine.load("start:\n hlt\nsecond:\n pause\n jmp second\n")
         machine.start(1, "second")
-        tick, end_all, ticks = Conductor.tick, Conductor._end_all, itertools.count()
+        tick, end_all, ticks = AllCpus.tick, AllCpus._end_all, itertools.count()
 
         def first(self, runner):
             if next(ticks) == 2:
@@ -479,11 +479,11 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
             tick(self, runner)
 
         def second(self):
-            monkeypatch.setattr(Conductor, "_end_all", end_all)
+            monkeypatch.setattr(AllCpus, "_end_all", end_all)
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(Conductor, "tick", first)
-        monkeypatch.setattr(Conductor, "_end_all", second)
+        monkeypatch.setattr(AllCpus, "tick", first)
+        monkeypatch.setattr(AllCpus, "_end_all", second)
         with pytest.raises(KeyboardInterrupt):
             machine.run(timeout=600)
         closing = threading.Thread(target=machine.close, daemon=True)
@@ -494,7 +494,7 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
 
 def test_a_machine_closes_again_wherever_the_first_time_was_interrupted():
     """^C at every line of the end, while there is a worker: a second close() ends, and everything is given back."""
-    traced = {Conductor.close.__code__, Conductor.end.__code__}
+    traced = {AllCpus.close.__code__, AllCpus.end.__code__}
 
     def interrupted_at(line: int) -> bool:
         machine = Machine(cpus=2)
@@ -720,7 +720,7 @@ def test_before_vcpus_and_cpuid_are_called_in_time():
     order = []
 
     def before(machine: Machine) -> None:
-        order.append(("vm", len(machine.runners)))
+        order.append(("vm", len(machine.cpus)))
         machine.vm.enable_cap("X86_USER_SPACE_MSR", 2)
 
     with Machine(before_vcpus=before, cpuid=lambda model: order.append(("cpuid", bool(model.entries())))) as machine:
@@ -835,7 +835,7 @@ def test_what_kvm_does_not_take_of_cpuid_is_said_and_what_it_takes_is_not():
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             with Machine(cpuid=lambda model, name=name: model.disable(name)) as machine:
-                there = CpuidModel(machine.runners[0].vcpu.get_cpuid2()).has(name)
+                there = CpuidModel(machine.cpus[0].vcpu.get_cpuid2()).has(name)
                 said[name] = machine.cpuid_not_taken
         assert bool(caught) == bool(said[name]) == there
         if there:

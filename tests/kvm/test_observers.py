@@ -38,7 +38,7 @@ def test_the_lean_way_is_off_for_those_alone_who_look_at_what_it_serves(kinds, l
     with Machine() as machine:
         seen, open_ = [], []
         machine.observe(lambda runner, exit: seen.append(type(exit)), *kinds)
-        machine.on_port_write(0x80, lambda value: open_.append(machine.conductor.lane is not None))
+        machine.on_port_write(0x80, lambda value: open_.append(machine.all_cpus.lane is not None))
         machine.load(TWO_WRITES)
         machine.run()
         assert (open_, seen) == ([lean], [PortOut] * 2 * (not lean) + [Halt])

@@ -89,9 +89,9 @@ def test_code_that_cannot_be_read(booted: Booted) -> None:
 def test_page_tables_that_are_gone(booted: Booted) -> None:
     machine = booted(SPIN)
     result = machine.run(0.05)
-    sregs = machine.runners[0].vcpu.get_sregs()
+    sregs = machine.cpus[0].vcpu.get_sregs()
     sregs.cr3 = 0x7FFF0000
-    machine.runners[0].vcpu.set_sregs(sregs)
+    machine.cpus[0].vcpu.set_sregs(sregs)
     post = look(machine, result)
     assert not post.vcpus[0].code
     assert "no RAM at the entry" in "\n".join(post.vcpus[0].walks[0])
@@ -100,7 +100,7 @@ def test_page_tables_that_are_gone(booted: Booted) -> None:
 def test_no_paging_and_real_mode(booted: Booted) -> None:
     machine = booted(SPIN)
     result = machine.run(0.05)
-    vcpu = machine.runners[0].vcpu
+    vcpu = machine.cpus[0].vcpu
     sregs = vcpu.get_sregs()
     sregs.cr0, sregs.cr4, sregs.efer = sregs.cr0 & ~int(CR0.PG | CR0.PE), 0, 0
     sregs.cs.l, sregs.cs.db, sregs.cs.base, sregs.cs.selector = 0, 0, CODE, CODE >> 4

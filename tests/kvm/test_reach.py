@@ -159,7 +159,7 @@ def test_ram_behind_the_last_vcpu_is_mapped_and_a_vcpus_guard_page_is_not(cpus):
 def test_a_postmortem_counts_the_base_of_cs():
     with Machine(cpus=2, irqchip="split") as machine:
         machine.load("x: pause; jmp x")
-        vcpu = machine.runners[1].vcpu
+        vcpu = machine.cpus[1].vcpu
         machine.memory.write(0x9_0000, b"\xeb\xfe")
         sregs = vcpu.get_sregs()
         sregs.cs.selector, sregs.cs.base = 0x9000, 0x9_0000

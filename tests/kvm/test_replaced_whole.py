@@ -67,7 +67,7 @@ def test_a_mask_that_is_set_anew_keeps_what_a_callback_needs():
 def test_an_end_of_a_run_leaves_ones_own_breakpoints():
     """KVM_SET_GUEST_DEBUG."""
     with Machine() as machine:
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         machine.load("nop; nop; nop; nop; hlt")
         places = [machine.program.base + i for i in range(5)]
         watched = (Watchpoint(0x8000),)

@@ -21,11 +21,11 @@ LEAN, PLAIN = "The lean way", "The plain way"
 # Functions count that are called, not modules that are imported. Two sets, by the run of the machine and by all of it.
 WALK = """
 import gc, sys
-from vmm.machine.run.all_vcpus import Conductor
+from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.machine import Machine
 gc.disable()
 Machine.__init__.__kwdefaults__["fast"] = {fast}
-whole, running, run = set(), set(), Conductor.run
+whole, running, run = set(), set(), AllCpus.run
 def note(frame, event, arg):
     if event == "call" and frame.f_code.co_name != "<module>":
         for each in now:
@@ -37,7 +37,7 @@ def walk(self, *args):
         return run(self, *args)
     finally:
         now.pop()
-Conductor.run = walk
+AllCpus.run = walk
 from vmm.cli import main
 sys.setprofile(note)
 status = main(["run", "hello"])

@@ -23,8 +23,8 @@ from vmm.errors import HostError, MissingCapability
 from vmm.kvm.exits import Debug, PortOut
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Why
-from vmm.machine.run.one_vcpu import Runner
 from vmm.machine.run.stepping import in_ring3
 from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
@@ -241,11 +241,11 @@ def test_a_script_is_told_where_it_cannot_step() -> None:
 
 def test_without_a_watcher_the_fast_lane_is_taken() -> None:
     with Machine() as machine:
-        assert machine.conductor.lane is machine.lane
+        assert machine.all_cpus.lane is machine.lane
         Tracer(lambda record: None).attach(machine, "x", {}, dict)
-        assert machine.conductor.lane is None
+        assert machine.all_cpus.lane is None
         machine.watcher = None
-        assert machine.conductor.lane is machine.lane
+        assert machine.all_cpus.lane is machine.lane
 
 
 def test_an_endless_guest_makes_no_endless_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -454,7 +454,7 @@ def test_a_guests_control_characters_are_shown_and_not_obeyed(
 def test_a_traced_machine_of_a_script(booted: Callable[..., Machine]) -> None:
     """What on_exit sees is seen too, and a hook's error goes through as without a trace."""
     machine = booted(bytes.fromhex("e680 f4"))
-    seen: list[Runner] = []
+    seen: list[Cpu] = []
     machine.on_exit = lambda runner, exit: seen.append(runner)
     records: list[Record] = []
     Tracer(records.append).attach(machine, "x", {}, dict)

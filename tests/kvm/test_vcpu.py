@@ -241,7 +241,7 @@ def test_translation_without_paging_is_the_identity(real_mode):
 
 
 def test_translation_walks_the_guests_tables(booted):
-    vcpu = booted(b"\xf4").runners[0].vcpu
+    vcpu = booted(b"\xf4").cpus[0].vcpu
     assert vcpu.translate(0x2_0123) == 0x2_0123
     assert vcpu.translate(0) is None  # the null page is not mapped
 

@@ -84,7 +84,7 @@ class Machine:
     def __init__(self, ids=(0, 1, 70), irqchip="split"):
         self.platform = Platform()
         self.memory, self.vm, self.irqchip = Memory(), Vm(), irqchip
-        self.runners = [SimpleNamespace(vcpu=Vcpu(apic_id), index=n) for n, apic_id in enumerate(ids)]
+        self.cpus = [SimpleNamespace(vcpu=Vcpu(apic_id), index=n) for n, apic_id in enumerate(ids)]
 
     def on_port_write(self, port, hook, size=1):
         self.platform.ports.on_write(port, hook, size)
@@ -101,7 +101,7 @@ def service(machine):
 
 
 def call(service, nr, *args, cpl=0):
-    return service.serve(service._machine.runners[0], nr, (*args, 0, 0, 0, 0)[:4], cpl=cpl)
+    return service.serve(service._machine.cpus[0], nr, (*args, 0, 0, 0, 0)[:4], cpl=cpl)
 
 
 def sent_to(machine):
@@ -128,7 +128,7 @@ def test_a_number_without_a_meaning(service, nr):
 @pytest.mark.parametrize(("nr", "feature"), [(KICK, "PV_UNHALT"), (SEND, "PV_SEND_IPI"), (YIELD, "PV_SCHED_YIELD")])
 def test_a_hidden_feature_is_refused_only_under_enforcement(machine, nr, feature):
     row = pv.find(feature)
-    caller = machine.runners[0].vcpu
+    caller = machine.cpus[0].vcpu
     caller.features &= ~row.mask
     enforcing = HypercallService(machine)
     assert call(enforcing, nr, 0, 1) == 0
@@ -136,7 +136,7 @@ def test_a_hidden_feature_is_refused_only_under_enforcement(machine, nr, feature
     assert [call(enforcing, each, 0, 1) for each in (nr, nr, POLL)] == [-pv.KVM_ENOSYS, -pv.KVM_ENOSYS, 0]
     assert caller.asked == 1, "what KVM shows the vCPU is asked once"
     # KVM looks at the CPUID of the vCPU that calls.
-    assert enforcing.serve(machine.runners[1], nr, (0, 1, 0, 0)) == 0
+    assert enforcing.serve(machine.cpus[1], nr, (0, 1, 0, 0)) == 0
 
 
 def test_without_leaves_every_gated_call_is_refused_under_enforcement(machine, monkeypatch):
@@ -322,11 +322,11 @@ def test_another_hypercall_that_exits_is_unknown(service, machine):
 def test_a_call_handed_over_takes_the_ring_from_the_frame(machine, service, monkeypatch, cs, answer):
     regs = SimpleNamespace(rax=POLL, rbx=0, rcx=0, rdx=0, rsi=0, rsp=0x5000)
     done = []
-    caller = machine.runners[0].vcpu
+    caller = machine.cpus[0].vcpu
     caller.complete = lambda: done.append("complete")
     caller.get_regs = lambda: regs
     caller.set_regs = lambda new: done.append(new.rax)
     machine.memory.frame = {0x5008: cs}
-    monkeypatch.setattr(hypercalls, "current", lambda: machine.runners[0])
+    monkeypatch.setattr(hypercalls, "current", lambda: machine.cpus[0])
     handle(exits.PortOut(ports.HYPERCALL, 1, b"\x01"), machine.platform)
     assert done == ["complete", answer]

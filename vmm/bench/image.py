@@ -9,7 +9,7 @@ from dataclasses import astuple, dataclass
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.machine.machine import Machine
-from vmm.machine.run.one_vcpu import Runner
+from vmm.machine.run.cpu import Cpu
 
 MAGIC = 0x33726F6F6C66  # "floor3"
 MAX_CPUS = 2
@@ -37,10 +37,10 @@ class SetUp:
 
 def image(machine: Machine, set_up: SetUp) -> bytes:
     """The file's bytes, from a machine that is loaded and has not run."""
-    cpus = len(machine.runners)
+    cpus = len(machine.cpus)
     if machine.irqchip == "kernel" or len(machine.memory.slots) != 1 or cpus > MAX_CPUS:
         raise UsageError(f"the C floor knows split interrupt controllers or none, one memslot, and {MAX_CPUS} vCPUs")
-    vcpus = [_vcpu(runner) for runner in machine.runners]
+    vcpus = [_vcpu(cpu) for cpu in machine.cpus]
     states = b"".join(vcpus).ljust(MAX_CPUS * len(vcpus[0]), b"\0")
     memory = machine.memory.read(0, machine.memory.size).rstrip(b"\0")
     words = [machine.irqchip == "split", *astuple(set_up)]
@@ -50,8 +50,8 @@ def image(machine: Machine, set_up: SetUp) -> bytes:
     return head + states + memory
 
 
-def _vcpu(runner: Runner) -> bytes:
+def _vcpu(cpu: Cpu) -> bytes:
     """Its struct cpu."""
-    regs, sregs, cpuid = runner.vcpu.raw_state()
+    regs, sregs, cpuid = cpu.vcpu.raw_state()
     head = struct.pack("<II", len(cpuid) // CPUID_ENTRY, 0)
     return regs + sregs + head + cpuid.ljust(MAX_CPUID * CPUID_ENTRY, b"\0")

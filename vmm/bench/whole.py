@@ -96,11 +96,11 @@ class Workers:
         """Stamps per second of wall time."""
         machine, word = self.machine, self._words[0]
         machine.start(0, sides.CODE, ring=3)
-        runners = machine.runners[1:active]
-        for runner in runners:
-            machine.start(runner.index, sides.CODE, ring=3)
+        cpus = machine.cpus[1:active]
+        for cpu in cpus:
+            machine.start(cpu.index, sides.CODE, ring=3)
         before = word.writes
-        stop, _, wall = machine.conductor.run(runners, seconds, None)
+        stop, _, wall = machine.all_cpus.run(cpus, seconds, None)
         assert stop.limited
         return (word.writes - before) / wall
 

@@ -76,6 +76,6 @@ def _entries(source: str) -> list[CpuidEntry]:
         from vmm.machine.machine import Machine
 
         with Machine(irqchip="split") as machine:
-            return machine.runners[0].vcpu.get_cpuid2()
+            return machine.cpus[0].vcpu.get_cpuid2()
     with Kvm.open() as kvm:
         return kvm.get_supported_cpuid() if source == "supported" else kvm.get_emulated_cpuid()

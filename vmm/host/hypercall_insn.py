@@ -116,7 +116,7 @@ def _try(kvm: Kvm, instruction: bytes, quirks_off: int) -> Seen:
             machine.vm.enable_cap("DISABLE_QUIRKS2", quirks_off)
 
     with Machine(kvm=kvm, before_vcpus=prepare) as machine:
-        vcpu = machine.runners[0].vcpu
+        vcpu = machine.cpus[0].vcpu
         boot.write_tables(machine.memory, 1)
         leave = bytes((0xE6, ports.EXIT))  # out EXIT, al
         machine.memory.write(code, load + NOPS + leave)
@@ -150,5 +150,5 @@ def _try(kvm: Kvm, instruction: bytes, quirks_off: int) -> Seen:
 def _counted(machine: Machine) -> int | None:
     if not machine.kvm.check_extension("BINARY_STATS_FD"):
         return None
-    with machine.runners[0].vcpu.get_stats() as stats:
+    with machine.cpus[0].vcpu.get_stats() as stats:
         return stats.get(STATISTIC)

@@ -103,7 +103,7 @@ def _run(machine: Machine, turns: int, ring: int) -> float | None:
     machine.memory.write(code, program(turns))
     machine.start(0, code, ring=ring)
     result = machine.run(TIME_LIMIT)
-    machine.runners[0].vcpu.complete()
+    machine.cpus[0].vcpu.complete()
     return result.wall if result.stop.why is Why.EXIT_PORT and result.stop.code == 0 else None
 
 
@@ -114,7 +114,7 @@ def _count(machine: Machine) -> int | None:
     _proves_usable(machine)
     if not machine.kvm.check_extension("BINARY_STATS_FD"):
         return None
-    with machine.runners[0].vcpu.get_stats() as stats:
+    with machine.cpus[0].vcpu.get_stats() as stats:
         before = stats.get(STATISTIC)
         if before is None or _run(machine, COUNTED_TURNS, 0) is None:
             return None
@@ -126,7 +126,7 @@ def _proves_usable(machine: Machine) -> None:
     machine.memory.write(code, program(1))
     machine.start(0, code)
     stop = machine.run(TIME_LIMIT).stop
-    machine.runners[0].vcpu.complete()
+    machine.cpus[0].vcpu.complete()
     if stop.why is not Why.EXIT_PORT or stop.code != 0:
         raise HostError(
             f"a VM can be made, but a guest of {instructions(1)} instructions does not run to its end: {stop.text}",

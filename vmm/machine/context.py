@@ -88,11 +88,11 @@ def save(machine: Whole, started: Iterable[int]) -> Context:
         UsageError: that instruction would end the run.
         whatever a callback raises.
     """
-    machine.conductor.settle()
+    machine.all_cpus.settle()
     vm, memory, kernel = machine.vm, machine.memory, machine.irqchip == "kernel"
     devices = device_state.get(machine.platform, machine.lane)  # first: what they serve they write to memory
     return Context(
-        tuple(_save(machine.kvm, runner.vcpu, machine.irqchip != "none") for runner in machine.runners),
+        tuple(_save(machine.kvm, cpu.vcpu, machine.irqchip != "none") for cpu in machine.cpus),
         tuple((slot.gpa, memory.read(slot.gpa, slot.size)) for slot in memory.slots),
         clock=vm.get_clock().clock,
         chips=irqchip.get_chips(vm) if kernel else None,
@@ -110,7 +110,7 @@ def restore(context: Context, machine: Whole) -> None:
         UsageError: the context is of a machine with other vCPUs, memslots, interrupt controllers, or devices that are
             not here; nothing was changed.
     """
-    vm, memory, vcpus = machine.vm, machine.memory, [runner.vcpu for runner in machine.runners]
+    vm, memory, vcpus = machine.vm, machine.memory, [cpu.vcpu for cpu in machine.cpus]
     slots = [(slot.gpa, slot.size) for slot in memory.slots]
     if len(context.vcpus) != len(vcpus) or [(gpa, len(data)) for gpa, data in context.memory] != slots:
         raise UsageError("this context is of another machine: its vCPUs or its memslots differ")

@@ -5,7 +5,7 @@
         m.load("mov al, 0x41; out 0xe9, al; hlt")
         print(m.run(timeout=1).console)
 
-It wires the floors below; what an exit means is loop.py, how a vCPU is driven runner.py, where things lie layout.py.
+It wires the floors below; what an exit means is loop.py, how a vCPU is driven cpu.py, where things lie layout.py.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from vmm.machine.devices.sink import Sink
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run import limits
-from vmm.machine.run.all_vcpus import Conductor, Observer
+from vmm.machine.run.all_cpus import AllCpus, Observer
+from vmm.machine.run.cpu import Cpu, current
 from vmm.machine.run.ends import Result, Stop, Why
 from vmm.machine.run.hooks import Hooks
 from vmm.machine.run.lean import FastLane
-from vmm.machine.run.one_vcpu import Runner, current
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.x86 import boot
 from vmm.machine.x86.owed_cpuid import exposed, unedited
@@ -114,7 +114,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
             self.memory.check = self.reach.slot
             Hooks.__init__(self, self.platform, FastLane(self.platform, self.sink), self.vm)
-            self.conductor = Conductor(self.platform, self.lane if fast else None)
+            self.all_cpus = AllCpus(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
             self._debugger: Debugger | None = None
             if before_vcpus:
@@ -129,16 +129,16 @@ class Machine(Hooks, VirtioSlots, Closes):
     # -- building
 
     @property
-    def runners(self) -> list[Runner]:
+    def cpus(self) -> list[Cpu]:
         """One for each vCPU, by index."""
-        return self.conductor.runners
+        return self.all_cpus.cpus
 
-    def _runner(self, index: int) -> Runner:
+    def _cpu(self, index: int) -> Cpu:
         """UsageError: there is no such vCPU."""
         number = integer(index)
-        if number is None or not 0 <= number < len(self.runners):
-            raise UsageError(f"vCPU {index!r}: this machine has vCPUs 0 to {len(self.runners) - 1}")
-        return self.runners[number]
+        if number is None or not 0 <= number < len(self.cpus):
+            raise UsageError(f"vCPU {index!r}: this machine has vCPUs 0 to {len(self.cpus) - 1}")
+        return self.cpus[number]
 
     def _create_irqchip(self) -> None:
         if self.irqchip == "none":
@@ -158,7 +158,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _wire(self, strict: bool, sink: Sink) -> None:
         raise_irq = self._com1_irq if self.irqchip != "none" else None
-        self._board = Board(sink, lambda stop: self.conductor.end(current(), stop), strict=strict, com1_irq=raise_irq)
+        self._board = Board(sink, lambda stop: self.all_cpus.end(current(), stop), strict=strict, com1_irq=raise_irq)
         self.platform, self.sink = self._board.platform, sink
 
     @property
@@ -203,7 +203,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
             vcpu.set_cpuid2(unedited(apic_id, lapic=lapic) if edit is None else model.of_vcpu(apic_id))
-            self.runners.append(Runner(vcpu, index, self.lane.finish))
+            self.cpus.append(Cpu(vcpu, index, self.lane.finish))
         if edit is not None:
             self._compare_cpuid(exposed(self.kvm, lapic=lapic))
 
@@ -211,7 +211,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         """Say what of an edited CPUID KVM did not take. All vCPUs were given the same, but for their APIC ids."""
         from vmm.machine.x86.cpuid import CpuidModel, not_taken
 
-        got = CpuidModel(self.runners[0].vcpu.get_cpuid2())
+        got = CpuidModel(self.cpus[0].vcpu.get_cpuid2())
         self.cpuid_not_taken = tuple(not_taken(before, self.cpuid, got))
         if self.cpuid_not_taken:
             import warnings
@@ -231,7 +231,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.vm.require("COALESCED_PIO", "coalescing the console")
         page = self.vm.require("COALESCED_MMIO", "coalescing the console")
         self.vm.register_coalesced_mmio(ports.DEBUG_CONSOLE, 1, pio=True)
-        self.lane.coalesce(self.runners[0].vcpu.coalesced_ring(page))
+        self.lane.coalesce(self.cpus[0].vcpu.coalesced_ring(page))
 
     def coalesce_writes(self, address: int, size: int, *, pio: bool = False) -> None:
         """Let KVM collect writes to these MMIO addresses (or ports). Their device has them in the guest's order, before
@@ -244,7 +244,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         if pio:
             self.vm.require("COALESCED_PIO", "coalescing port writes")
         self.vm.register_coalesced_mmio(address, size, pio=pio)
-        self.lane.share(self.runners[0].vcpu.coalesced_ring(page))
+        self.lane.share(self.cpus[0].vcpu.coalesced_ring(page))
 
     # -- loading
 
@@ -281,7 +281,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         start = program.entry if entry is None else entry
         self._check_room(program)
         self._check_entry(program, start)
-        boot.write_tables(self.memory, len(self.runners), user=tuple(user), allowed_ports=allowed_ports)
+        boot.write_tables(self.memory, len(self.cpus), user=tuple(user), allowed_ports=allowed_ports)
         self.memory.write(program.base, program.code)
         self.program = program
         self.start(0, start, ring=ring)
@@ -300,7 +300,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _check_entry(self, program: Program, entry: int | str) -> None:
         """Refuse what cannot run by the tables that `load` writes, and what lies on those, or on a vCPU's block."""
-        end, cpus = program.base + max(len(program.code), 1), len(self.runners)
+        end, cpus = program.base + max(len(program.code), 1), len(self.cpus)
         own = [layout.REGIONS[name] for name in ("gdt", "idt", "gates", "page_tables")]
         for region in own:
             if program.base < region.end and region.base < end:
@@ -327,19 +327,17 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
         """
-        runner = self._runner(index)
-        if runner.thread_id is not None:
-            raise UsageError(
-                f"{runner.vcpu.what} is running; start it before run(), or from the guest by INIT and SIPI"
-            )
+        cpu = self._cpu(index)
+        if cpu.thread_id is not None:
+            raise UsageError(f"{cpu.vcpu.what} is running; start it before run(), or from the guest by INIT and SIPI")
         address = self.address(entry)
         if self.irqchip != "none" and index:
             from vmm.abi.exits import MP_STATES
             from vmm.abi.rows import value_of
 
-            runner.vcpu.set_mp_state(value_of(MP_STATES, "KVM_MP_STATE_RUNNABLE"))
-        runner.vcpu.abandon()
-        boot.long_mode(runner.vcpu, index, address, cpus=len(self.runners), ring=ring)
+            cpu.vcpu.set_mp_state(value_of(MP_STATES, "KVM_MP_STATE_RUNNABLE"))
+        cpu.vcpu.abandon()
+        boot.long_mode(cpu.vcpu, index, address, cpus=len(self.cpus), ring=ring)
         self._started.add(index)
 
     def address(self, where: int | str) -> int:
@@ -362,18 +360,18 @@ class Machine(Hooks, VirtioSlots, Closes):
         """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
         from vmm.machine.memory.virtual import read_virtual
 
-        return read_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, size)
+        return read_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
         """Write by guest-virtual address; otherwise as `read_virtual`."""
         from vmm.machine.memory.virtual import write_virtual
 
-        write_virtual(self.memory, self._runner(vcpu).vcpu.get_sregs(), va, data)
+        write_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, data)
 
     @property
     def regs(self) -> Registers:
-        """The registers of vCPU 0 by name; another one's are `runners[i].regs`, in a callback `current.regs`."""
-        return self.runners[0].regs
+        """The registers of vCPU 0 by name; another one's are `cpus[i].regs`, in a callback `current.regs`."""
+        return self.cpus[0].regs
 
     def save(self) -> Context:
         """The state of all vCPUs, memory and devices, between two runs; pickle takes it. Errors and limits as
@@ -395,39 +393,39 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _between_runs(self, doing: str) -> None:
         if self.vm.closed:
             raise HostError(f"{doing}: this machine has been closed")
-        if any(runner.thread_id is not None for runner in self.runners):
+        if any(cpu.thread_id is not None for cpu in self.cpus):
             raise UsageError(f"{doing}: the machine is running; do it before or after run()")
 
     # -- hooks (the callbacks are in hooks.py)
 
     @property
-    def current(self) -> Runner | None:
-        """Inside a hook: the runner of the vCPU that caused it."""
+    def current(self) -> Cpu | None:
+        """Inside a hook: the cpu of the vCPU that caused it."""
         return current()
 
     # -- running
 
     def observe(self, f: Observer, *kinds: type[Exit]) -> None:
-        """Call f(runner, exit) with each exit of these kinds (vmm.kvm.exits), or with every one, before it is handled.
+        """Call f(cpu, exit) with each exit of these kinds (vmm.kvm.exits), or with every one, before it is handled.
         Several may observe. Whoever wants to see accesses to ports, MMIO or MSRs, or all, turns the lean way off: each
         of those becomes a value then, and costs several times as much.
         """
-        self.conductor.add_observer(f, kinds)
+        self.all_cpus.add_observer(f, kinds)
 
     def unobserve(self, f: Observer) -> None:
         """Undo `observe`. UsageError: f observes nothing."""
-        self.conductor.remove_observer(f)
+        self.all_cpus.remove_observer(f)
 
     @property
     def on_exit(self) -> Observer | None:
-        """`m.on_exit = f` observes every exit with f(runner, exit), in place of the f that was assigned before; None
+        """`m.on_exit = f` observes every exit with f(cpu, exit), in place of the f that was assigned before; None
         takes it back. Other observers, and devices, stay. While one is assigned, the lean way is off: see `observe`.
         """
-        return self.conductor.on_exit
+        return self.all_cpus.on_exit
 
     @on_exit.setter
     def on_exit(self, f: Observer | None) -> None:
-        self.conductor.on_exit = f
+        self.all_cpus.on_exit = f
 
     @property
     def watcher(self) -> Watcher | None:
@@ -437,7 +435,7 @@ class Machine(Hooks, VirtioSlots, Closes):
     @watcher.setter
     def watcher(self, watcher: Watcher | None) -> None:
         self._watcher = watcher
-        self.conductor.watch = watcher.serve if watcher else None
+        self.all_cpus.watch = watcher.serve if watcher else None
 
     def note(self, text: str) -> None:
         """Tell whoever watches what the host does; nobody, and it is free."""
@@ -464,7 +462,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             raise HostError("this machine has been closed; make another one to run")
         if 0 not in self._started and self._at_reset():
             raise UsageError("run() before load(): vCPU 0 is as after a reset, and nothing is at its reset vector")
-        active = [r for r in self.runners[1:] if r.index in self._started or self.irqchip != "none"]
+        active = [r for r in self.cpus[1:] if r.index in self._started or self.irqchip != "none"]
         limit = self.timeout if timeout is None else timeout
         limit = None if limit is None else limits.time_limit(limit)
         exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
@@ -476,16 +474,16 @@ class Machine(Hooks, VirtioSlots, Closes):
         stop, by, wall = self._run(active, limit, place, exit_limit)
         if place is not None and stop.why is not Why.REACHED:
             stop = self._why_not_reached(stop, place)
-        counts = self.runners[0].counts
-        for runner in self.runners[1:]:
-            counts.update(runner.counts)
+        counts = self.cpus[0].counts
+        for cpu in self.cpus[1:]:
+            counts.update(cpu.counts)
         result = Result(
             stop=stop,
             vcpu=by.index if by else None,
             console=self.sink.data,
             wall=wall,
             counts=counts,
-            recent={runner.index: runner.recent for runner in self.runners},
+            recent={cpu.index: cpu.recent for cpu in self.cpus},
             unclaimed=self.platform.unclaimed,
             missed=self.platform.missed,
         )
@@ -495,16 +493,16 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _at_reset(self) -> bool:
         """Whether vCPU 0 would begin at the reset vector, where this machine has no memory."""
-        runner = self.runners[0]
-        if runner.thread_id is not None or runner.vcpu.pending:
+        cpu = self.cpus[0]
+        if cpu.thread_id is not None or cpu.vcpu.pending:
             return False
-        regs, sregs = runner.vcpu.get_regs(), runner.vcpu.get_sregs()
+        regs, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         vector = sregs.cs.base + regs.rip
         return (regs.rip, sregs.cs.selector) == (0xFFF0, 0xF000) and self.memory.slot_at(vector) is None
 
     def _check_until(self, place: int) -> None:
         """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
-        if self.runners[0].thread_id is None and self.runners[0].vcpu.get_sregs().ss.dpl:
+        if self.cpus[0].thread_id is None and self.cpus[0].vcpu.get_sregs().ss.dpl:
             from vmm.machine.run.debug import require_ring3
 
             require_ring3(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
@@ -515,30 +513,30 @@ class Machine(Hooks, VirtioSlots, Closes):
         from vmm.machine.memory.virtual import translate
         from vmm.machine.run.debug import NOT_IN_RING3, strikes_in_ring3
 
-        user = translate(self.memory, self.runners[0].vcpu.get_sregs(), place).user
+        user = translate(self.memory, self.cpus[0].vcpu.get_sregs(), place).user
         if not user or strikes_in_ring3(self.kvm, Machine):
             return stop
         return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NOT_IN_RING3}")
 
     def _run(
-        self, active: list[Runner], limit: float | None, until: int | None, exit_limit: int | None
-    ) -> tuple[Stop, Runner | None, float]:
+        self, active: list[Cpu], limit: float | None, until: int | None, exit_limit: int | None
+    ) -> tuple[Stop, Cpu | None, float]:
         if self._debugger is None and until is None:  # nobody has ever asked for a debug exit
-            return self.conductor.run(active, limit, exit_limit)
-        debugger, boot_cpu = self.debugger, self.runners[0]
+            return self.all_cpus.run(active, limit, exit_limit)
+        debugger, boot_cpu = self.debugger, self.cpus[0]
         if until is not None and boot_cpu.thread_id is None and boot_cpu.regs.rip == until:
             # A breakpoint strikes before its instruction: step off it first.
             debugger.until = None
             debugger.one(True)
-            debugger.arm(self.runners)
-            ended = self.conductor.run([], limit, exit_limit)
+            debugger.arm(self.cpus)
+            ended = self.all_cpus.run([], limit, exit_limit)
             debugger.one(False)
             if ended[0].why is not Why.DEBUG:
-                debugger.arm(self.runners)
+                debugger.arm(self.cpus)
                 return ended
         debugger.until = until
-        debugger.arm(self.runners)
-        return self.conductor.run(active, limit, exit_limit)
+        debugger.arm(self.cpus)
+        return self.all_cpus.run(active, limit, exit_limit)
 
     def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
         """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.run.call."""
@@ -550,13 +548,13 @@ class Machine(Hooks, VirtioSlots, Closes):
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
         that it cannot come too early.
         """
-        self.conductor.end(None, Stop(Why.STOPPED, text))
+        self.all_cpus.end(None, Stop(Why.STOPPED, text))
 
     # -- the end
 
     @property
     def _unclosed(self) -> str:
-        cpus = len(self.runners)
+        cpus = len(self.cpus)
         return "" if self.vm.closed else f"machine with {cpus} vCPU{'s' * (cpus != 1)}; call close(), or use `with`"
 
     def close(self) -> None:
@@ -565,9 +563,9 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: called from inside a run, by one of its hooks.
         """
-        if current() not in self.runners:  # what a hook asks for is refused below, and changes nothing
+        if current() not in self.cpus:  # what a hook asks for is refused below, and changes nothing
             self._close_virtio()
-        self.conductor.close(self._release)
+        self.all_cpus.close(self._release)
         self._close_kvm()
 
     def _release(self) -> None:

@@ -12,10 +12,10 @@ from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
 from vmm.machine.memory.slots import GuestMemory
-from vmm.machine.run.all_vcpus import Conductor
+from vmm.machine.run.all_cpus import AllCpus
+from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Result
 from vmm.machine.run.lean import FastLane
-from vmm.machine.run.one_vcpu import Runner
 
 
 class Whole(Protocol):
@@ -26,14 +26,14 @@ class Whole(Protocol):
     memory: GuestMemory
     platform: Platform
     lane: FastLane
-    conductor: Conductor
+    conductor: AllCpus
     program: Program | None
 
     @property
     def irqchip(self) -> str: ...
 
     @property
-    def runners(self) -> list[Runner]: ...
+    def cpus(self) -> list[Cpu]: ...
 
     def load(
         self, what: Program, *, ring: int, user: Iterable[tuple[int, int]], allowed_ports: Iterable[int]

@@ -13,7 +13,7 @@ from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.errors import VmmError
 from vmm.kvm.exits import Debug, Exit, MmioWrite, PortIn, PortOut
 from vmm.machine.machine import Machine
-from vmm.machine.run.one_vcpu import Runner
+from vmm.machine.run.cpu import Cpu
 from vmm.observe.postmortem import code_bits, linear, readable, where
 
 STEPPED = {
@@ -35,12 +35,12 @@ class Sites:
         self._machine = machine
         self._stepped: dict[str, bool] = {}  # kind of exit -> RIP was past the instruction
 
-    def of(self, runner: Runner, exit: Exit) -> tuple[int, str, str]:
+    def of(self, cpu: Cpu, exit: Exit) -> tuple[int, str, str]:
         """(RIP, symbol+offset, text) of the instruction that caused the exit; empty text where it cannot be told."""
         machine = self._machine
         try:
-            rip = exit.pc if isinstance(exit, Debug) else runner.vcpu.get_regs().rip
-            sregs = runner.vcpu.get_sregs()
+            rip = exit.pc if isinstance(exit, Debug) else cpu.vcpu.get_regs().rip
+            sregs = cpu.vcpu.get_sregs()
             here = linear(sregs, rip)
             start = _statement_before(machine, here)
             before = readable(machine, sregs, start, here - start) if start < here else b""
@@ -55,10 +55,10 @@ class Sites:
                 rip, here, text = rip - len(before), start, past
         return rip, where(machine, here), self._with_target(text)
 
-    def at(self, runner: Runner, address: int) -> tuple[int, str, str]:
+    def at(self, cpu: Cpu, address: int) -> tuple[int, str, str]:
         """(address, symbol+offset, text) of the instruction at this linear address."""
         machine = self._machine
-        sregs = runner.vcpu.get_sregs()
+        sregs = cpu.vcpu.get_sregs()
         text = _text(readable(machine, sregs, address, MAX_LENGTH), address, code_bits(sregs))
         return address, where(machine, address), self._with_target(text)
 

@@ -17,8 +17,8 @@ from vmm.kvm.state import Regs, Sregs
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.virtual import read_virtual, translate
+from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Result, Why
-from vmm.machine.run.one_vcpu import Runner
 from vmm.machine.x86 import page_walk as walk
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.observe.causes import cause
@@ -87,28 +87,28 @@ class PostMortem:
 def examine(machine: Machine, result: Result) -> PostMortem:
     """Look at the machine after `result`. Never raises for what a guest did to itself: it is said in a note."""
     first = result.vcpu or 0
-    order = [first, *(r.index for r in machine.runners if r.index != first)]
+    order = [first, *(r.index for r in machine.cpus if r.index != first)]
     notes: list[str] = []
     fault: FaultInfo | None = None
     states = []
     why_hint = ""
     for index in order:
-        runner = machine.runners[index]
+        cpu = machine.cpus[index]
         try:
-            runner.vcpu.complete()
-            regs, sregs = runner.vcpu.get_regs(), runner.vcpu.get_sregs()
+            cpu.vcpu.complete()
+            regs, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         except VmmError as error:
             notes.append(f"vCPU {index}: {error}")
             continue
         if result.stop.why is Why.GUEST_FAULT and index == first:
             fault, regs = _fault(machine, regs, sregs, notes)
-        mp_state = _mp_state(machine, runner)
+        mp_state = _mp_state(machine, cpu)
         if index == first:
             instruction = readable(machine, sregs, linear(sregs, regs.rip), 3)
             vector, code = (fault.vector, fault.error_code) if fault else (None, 0)
             why_hint = cause(machine, result.stop, regs, sregs, vector, code)
             why_hint = why_hint or hint(result.stop, instruction, mp_state=mp_state, rflags=regs.rflags)
-        states.append(_state(machine, runner, regs, sregs, mp_state, result, fault if index == first else None))
+        states.append(_state(machine, cpu, regs, sregs, mp_state, result, fault if index == first else None))
     return PostMortem(result.stop.text, why_hint, fault, tuple(states), tuple(notes))
 
 
@@ -129,20 +129,20 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
     return FaultInfo(frame.vector, vector_name(frame.vector), frame.error_code, detail, cr2), regs
 
 
-def _mp_state(machine: Machine, runner: Runner) -> int | None:
+def _mp_state(machine: Machine, cpu: Cpu) -> int | None:
     try:
-        return runner.vcpu.get_mp_state() if machine.irqchip != "none" else None
+        return cpu.vcpu.get_mp_state() if machine.irqchip != "none" else None
     except VmmError:
         return None
 
 
-def _state(machine: Machine, runner: Runner, regs: Regs, sregs: Sregs, mp_state: int | None, result: Result,
+def _state(machine: Machine, cpu: Cpu, regs: Regs, sregs: Sregs, mp_state: int | None, result: Result,
            fault: FaultInfo | None) -> VcpuState:  # fmt: skip
     here = linear(sregs, regs.rip)
     addresses = [here] + ([fault.cr2] if fault and fault.cr2 not in (None, here) else [])
     return VcpuState(
-        index=runner.index,
-        apic_id=runner.vcpu.id,
+        index=cpu.index,
+        apic_id=cpu.vcpu.id,
         rip=regs.rip,
         where=where(machine, here),
         mode=mode_name(sregs),
@@ -152,7 +152,7 @@ def _state(machine: Machine, runner: Runner, regs: Regs, sregs: Sregs, mp_state:
         segments={name: _segment(getattr(sregs, name)) for name in ("cs", "ss", "ds", "es", "fs", "gs", "tr")},
         code=code_around(machine, sregs, regs.rip),
         walks=tuple(tuple(walk.render(translate(machine.memory, sregs, va))) for va in addresses),
-        last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(runner.index, ())),
+        last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(cpu.index, ())),
     )
 
 

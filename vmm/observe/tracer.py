@@ -13,9 +13,9 @@ from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.bus.platform import Platform
 from vmm.machine.machine import Machine
+from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Result, Step, Stop
 from vmm.machine.run.handle import handle
-from vmm.machine.run.one_vcpu import Runner
 from vmm.observe.location import Sites
 from vmm.observe.postmortem import readable
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
@@ -76,7 +76,7 @@ class Tracer:
             t=self.now(),
             payload=payload,
             params=dict(params),
-            ids=tuple(runner.vcpu.id for runner in machine.runners),
+            ids=tuple(cpu.vcpu.id for cpu in machine.cpus),
             memory=machine.memory.size,
             irqchip=machine.irqchip,
             strict=machine.platform.ports.strict,
@@ -88,22 +88,22 @@ class Tracer:
             machine.debugger.begin_stepping(machine.note)
         machine.watcher = _Watch(self, machine, number, results)
 
-    def serve(self, watch: _Watch, runner: Runner, exit: Exit, platform: Platform) -> Step:
+    def serve(self, watch: _Watch, cpu: Cpu, exit: Exit, platform: Platform) -> Step:
         """Handle an exit and tell of it."""
         locked = self._lock.acquire(timeout=PATIENCE)
         try:
             self._serving = True
             t = self.now()
-            rip, at, insn = watch.sites.of(runner, exit)
+            rip, at, insn = watch.sites.of(cpu, exit)
             if self.step:
-                watch.check_stepping(runner, exit, insn, t)
-                rip, at, insn = watch.stepped(runner, exit) or (rip, at, insn)
+                watch.check_stepping(cpu, exit, insn, t)
+                rip, at, insn = watch.stepped(cpu, exit) or (rip, at, insn)
             printed = watch.machine.sink.length
             step = handle(exit, platform)
             told = replace(step, exit=None) if isinstance(step, Stop) else step
             console = watch.machine.sink.since(printed)
             self.exits += 1
-            self._emit(Exited(self.exits, watch.number, t, runner.index, exit, rip, at, insn, told, console))
+            self._emit(Exited(self.exits, watch.number, t, cpu.index, exit, rip, at, insn, told, console))
             return step
         finally:
             self._serving = False
@@ -122,13 +122,13 @@ class _Watch:
         self.sites = Sites(machine)
         self._stepped: dict[int, tuple[str, int | None]] = {}  # vCPU -> what loads RFLAGS next, and where it goes
 
-    def begin(self, active: Sequence[Runner]) -> None:
+    def begin(self, active: Sequence[Cpu]) -> None:
         platform = self.machine.platform
         self._tracer.emit(
             Run(
                 guest=self.number,
                 t=self._tracer.now(),
-                active=(0, *(runner.index for runner in active)),
+                active=(0, *(cpu.index for cpu in active)),
                 claims=tuple(claims(platform)),
                 msr_reads=tuple(platform.msr_reads),
                 msr_writes=tuple(platform.msr_writes),
@@ -136,8 +136,8 @@ class _Watch:
             )
         )
 
-    def serve(self, runner: Runner, exit: Exit, platform: Platform) -> Step:
-        return self._tracer.serve(self, runner, exit, platform)
+    def serve(self, cpu: Cpu, exit: Exit, platform: Platform) -> Step:
+        return self._tracer.serve(self, cpu, exit, platform)
 
     def note(self, text: str) -> None:
         self._tracer.say(Note(self.number, self._tracer.now(), text))
@@ -157,26 +157,26 @@ class _Watch:
             )
         )
 
-    def check_stepping(self, runner: Runner, exit: Exit, insn: str, t: int) -> None:
+    def check_stepping(self, cpu: Cpu, exit: Exit, insn: str, t: int) -> None:
         """Say where single-step got lost: KVM steps by RFLAGS.TF, which some instructions load anew."""
-        before, target = self._stepped.pop(runner.index, ("", None))
+        before, target = self._stepped.pop(cpu.index, ("", None))
         if before and not (isinstance(exit, Debug) and target in (None, exit.pc)):
-            text = f"vCPU {runner.index}: single-step was lost at `{before}`, which loads RFLAGS"
+            text = f"vCPU {cpu.index}: single-step was lost at `{before}`, which loads RFLAGS"
             self._tracer.emit(Note(self.number, t, f"{text}; what ran from there until here is not traced"))
         if isinstance(exit, Debug) and insn.split(" ")[0] in LOADS_RFLAGS:
-            self._stepped[runner.index] = insn, self._returns_to(runner, insn)
+            self._stepped[cpu.index] = insn, self._returns_to(cpu, insn)
 
-    def stepped(self, runner: Runner, exit: Exit) -> tuple[int, str, str] | None:
+    def stepped(self, cpu: Cpu, exit: Exit) -> tuple[int, str, str] | None:
         """The instruction that a step ran, where it is known; the exit itself tells the next one."""
         steps = self.machine.debugger.steps
-        at = steps.at.get(runner.index) if steps is not None else None
-        return self.sites.at(runner, at) if isinstance(exit, Debug) and at is not None else None
+        at = steps.at.get(cpu.index) if steps is not None else None
+        return self.sites.at(cpu, at) if isinstance(exit, Debug) and at is not None else None
 
-    def _returns_to(self, runner: Runner, insn: str) -> int | None:
+    def _returns_to(self, cpu: Cpu, insn: str) -> int | None:
         """Where an IRETQ goes; None where that is not known."""
         if insn != "iretq":
             return None
-        regs, sregs = runner.vcpu.get_regs(), runner.vcpu.get_sregs()
+        regs, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         frame = readable(self.machine, sregs, regs.rsp, 8)
         return int.from_bytes(frame, "little") if len(frame) == 8 else None
 

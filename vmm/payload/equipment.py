@@ -51,8 +51,8 @@ def attach(machine: Machine, header: Header, folder: Path, *, serve: bool) -> di
     for name, arguments in header.enable:
         if not _of_vm(name):
             machine.kvm.require(name, f"enabling KVM_CAP_{name}")
-            for runner in machine.runners:
-                runner.vcpu.enable_cap(name, *arguments)
+            for cpu in machine.cpus:
+                cpu.vcpu.enable_cap(name, *arguments)
     made: dict[str, Any] = {}
     for name, file in header.devices:
         made[name] = _device(machine, header, name, str(folder / file))

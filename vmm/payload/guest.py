@@ -125,8 +125,8 @@ class Guest(Closes):
             user = ((begin, end),)
         machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
         if header.start_all:
-            for runner in machine.runners[1:]:
-                machine.start(runner.index, self.program.entry, ring=header.ring)
+            for cpu in machine.cpus[1:]:
+                machine.start(cpu.index, self.program.entry, ring=header.ring)
         limit = self.options.timeout if self.options.timeout is not None else header.timeout
         if limit is not None:
             machine.timeout = limit

@@ -36,8 +36,8 @@ class Statistics:
         self._guests += 1
         with ExitStack() as stack:  # what has been opened is closed if the next cannot be
             opened = [("VM", stack.enter_context(machine.vm.get_stats()))]
-            for runner in machine.runners:
-                opened.append((f"vCPU {runner.index}", stack.enter_context(runner.vcpu.get_stats())))
+            for cpu in machine.cpus:
+                opened.append((f"vCPU {cpu.index}", stack.enter_context(cpu.vcpu.get_stats())))
             before = [stats.snapshot() for _, stats in opened]
             guest.on_close.append(partial(self._read, self._guests, opened, before, stack.pop_all()))
 

@@ -93,7 +93,7 @@ class DirtyRings:
 
     def attach(self, machine: Machine) -> None:
         """Collect whenever a ring of this machine is full."""
-        self._rings = [DirtyRing(self._vm, runner.vcpu) for runner in machine.runners]
+        self._rings = [DirtyRing(self._vm, cpu.vcpu) for cpu in machine.cpus]
         machine.platform.on_ring_full.append(self._on_full)
 
     def _on_full(self) -> None:

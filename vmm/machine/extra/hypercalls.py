@@ -20,7 +20,7 @@ from vmm.abi.x86 import PAGE_SHIFT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.machine.machine import Machine
-from vmm.machine.run.one_vcpu import Runner, current
+from vmm.machine.run.cpu import Cpu, current
 from vmm.machine.x86.cpuid import CpuidModel
 
 MASK32 = (1 << 32) - 1
@@ -49,7 +49,7 @@ class HypercallService:
         self.ranges: list[tuple[int, int, int]] = []
         self.map_gpa_result: int | None = None
         self._cpuids: dict[int, CpuidModel] = {}
-        self._calls: dict[int, Callable[[Runner, tuple[int, ...]], int]] = {
+        self._calls: dict[int, Callable[[Cpu, tuple[int, ...]], int]] = {
             _number(name): call
             for name, call in (
                 ("VAPIC_POLL_IRQ", self._vapic_poll_irq),
@@ -65,44 +65,44 @@ class HypercallService:
 
     def _handed_over(self, value: int) -> None:
         """The guest's #UD handler did its OUT: read the call, serve it, leave the answer in RAX."""
-        runner = current()
-        assert runner is not None  # a port write comes from a vCPU
-        runner.vcpu.complete()
-        regs = runner.vcpu.get_regs()
+        cpu = current()
+        assert cpu is not None  # a port write comes from a vCPU
+        cpu.vcpu.complete()
+        regs = cpu.vcpu.get_regs()
         cs = self._machine.memory.read_u64(regs.rsp + 8)  # the frame: RIP, CS, ...; the stack is identity-mapped
-        answer = self.serve(runner, regs.rax, (regs.rbx, regs.rcx, regs.rdx, regs.rsi), cpl=cs & 3)
+        answer = self.serve(cpu, regs.rax, (regs.rbx, regs.rcx, regs.rdx, regs.rsi), cpl=cs & 3)
         regs.rax = answer & MASK64
-        runner.vcpu.set_regs(regs)
+        cpu.vcpu.set_regs(regs)
 
-    def serve(self, runner: Runner, nr: int, args: tuple[int, ...], *, cpl: int = 0) -> int:
+    def serve(self, cpu: Cpu, nr: int, args: tuple[int, ...], *, cpl: int = 0) -> int:
         """The result of hypercall `nr` with a0 to a3, as a signed number."""
         self.served[nr] += 1
         if cpl != 0:
             return -pv.KVM_EPERM
         call = self._calls.get(nr)
         row = pv.find_hypercall(nr)
-        if call is None or row is None or not self._permitted(runner, row.gate):
+        if call is None or row is None or not self._permitted(cpu, row.gate):
             return -pv.KVM_ENOSYS
-        return call(runner, args)
+        return call(cpu, args)
 
-    def _permitted(self, runner: Runner, gate: str) -> bool:
+    def _permitted(self, cpu: Cpu, gate: str) -> bool:
         """KVM's guest_pv_has: what counts is the vCPU's CPUID after KVM's own adjustments."""
         if not gate or not self.enforce:
             return True
-        if runner.index not in self._cpuids:
-            self._cpuids[runner.index] = CpuidModel(runner.vcpu.get_cpuid2())
-        return self._cpuids[runner.index].has(gate)
+        if cpu.index not in self._cpuids:
+            self._cpuids[cpu.index] = CpuidModel(cpu.vcpu.get_cpuid2())
+        return self._cpuids[cpu.index].has(gate)
 
     # -- the calls
 
-    def _vapic_poll_irq(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _vapic_poll_irq(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         return 0
 
-    def _kick_cpu(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _kick_cpu(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         self._signal(args[1] & MASK32, 0, apic.DM_REMRD)
         return 0  # also for an id that does not exist
 
-    def _send_ipi(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _send_ipi(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         low, high, lowest_id, command = args
         if command & (apic.DEST_LOGICAL | apic.DEST_ALLBUT):
             return -pv.KVM_EINVAL
@@ -115,7 +115,7 @@ class HypercallService:
     def _signal(self, destination: int, vector: int, mode: int) -> int:
         """One MSI to the vCPU with exactly this APIC id; 0 if there is none or it does not take it."""
         vm = self._machine.vm
-        if all(each.vcpu.id != destination for each in self._machine.runners):
+        if all(each.vcpu.id != destination for each in self._machine.cpus):
             return 0  # not even tried: 0xff is a broadcast in an MSI, and no id in a hypercall
         long_ids = vm.enabled.get("X2APIC_API", (0,))[0] & X2APIC_API_USE_32BIT_IDS
         if destination > 0xFF and not long_ids:
@@ -125,11 +125,11 @@ class HypercallService:
         except KvmCallError:
             return 0
 
-    def _sched_yield(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _sched_yield(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         os.sched_yield()  # userspace has no directed yield
         return 0
 
-    def _clock_pairing(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _clock_pairing(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         gpa, clock_type = args[0], args[1]
         if clock_type != CLOCK_PAIRING_WALLCLOCK:
             return -pv.KVM_EOPNOTSUPP
@@ -137,7 +137,7 @@ class HypercallService:
         if not clock.has_realtime:
             return -pv.KVM_EOPNOTSUPP
         # KVM_SET_TSC_KHZ is never used here, so the guest's TSC runs at the host's rate.
-        tsc = (clock.host_tsc + runner.vcpu.get_device_attr(*TSC_OFFSET)) & MASK64
+        tsc = (clock.host_tsc + cpu.vcpu.get_device_attr(*TSC_OFFSET)) & MASK64
         sec, nsec = divmod(clock.realtime, 10**9)
         try:
             self._machine.memory.write(gpa, KVM_CLOCK_PAIRING.pack(sec=sec, nsec=nsec, tsc=tsc, flags=0))
@@ -145,7 +145,7 @@ class HypercallService:
             return -pv.KVM_EFAULT
         return 0
 
-    def _map_gpa_range(self, runner: Runner, args: tuple[int, ...]) -> int:
+    def _map_gpa_range(self, cpu: Cpu, args: tuple[int, ...]) -> int:
         """What KVM checks before it exits, then what the VMM decides."""
         gpa, pages, attributes = args[:3]
         nr = _number("MAP_GPA_RANGE")

@@ -17,8 +17,8 @@ from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
 from vmm.machine.machine import Machine
+from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Result, Why
-from vmm.machine.run.one_vcpu import Runner
 
 
 class Injector:
@@ -35,7 +35,7 @@ class Injector:
     def __init__(self, machine: Machine, index: int = 0) -> None:
         if machine.irqchip != "none":
             raise UsageError(f"irqchip={machine.irqchip}: KVM injects by itself there; raise a line or send an MSI")
-        self._machine, self._runner = machine, machine.runners[index]
+        self._machine, self._cpu = machine, machine.cpus[index]
         self._queue: deque[int] = deque()
         self._lock = threading.Lock()
         self._observing = False
@@ -59,10 +59,10 @@ class Injector:
         with self._lock:
             self._queue.append(vector)
             self._observe()
-        if self._runner.thread_id is None or self._machine.current is self._runner:
+        if self._cpu.thread_id is None or self._machine.current is self._cpu:
             self._hand_over()
         else:
-            self._machine.conductor.open_window(self._runner)
+            self._machine.all_cpus.open_window(self._cpu)
 
     def run(self, idle: Callable[[], int | None], timeout: float | None = None) -> Result:
         """Run the machine; each time the guest halts, `idle()` gives the vector that wakes it, or None to end.
@@ -71,7 +71,7 @@ class Injector:
         """
         while True:
             result = self._machine.run(timeout)
-            if result.stop.why is not Why.HALT or not self._runner.vcpu.ready_for_interrupt:
+            if result.stop.why is not Why.HALT or not self._cpu.vcpu.ready_for_interrupt:
                 return result
             self._hand_over()
             if self._given:  # one came while it was halting
@@ -82,11 +82,11 @@ class Injector:
             self.interrupt(vector)
 
     def _on_window(self) -> None:
-        if self._machine.current is self._runner:
+        if self._machine.current is self._cpu:
             self._hand_over()
 
-    def _on_access(self, runner: Runner, exit: Exit) -> None:
-        if runner is self._runner:
+    def _on_access(self, cpu: Cpu, exit: Exit) -> None:
+        if cpu is self._cpu:
             self._hand_over()
 
     def _observe(self) -> None:
@@ -101,11 +101,11 @@ class Injector:
     @property
     def _given(self) -> bool:
         """One was handed over and not taken yet: what kvm_run says is of before that, and KVM holds one at a time."""
-        return bool(self._runner.vcpu.get_vcpu_events().interrupt_injected)
+        return bool(self._cpu.vcpu.get_vcpu_events().interrupt_injected)
 
     def _hand_over(self) -> None:
         """What can be given is given; for the rest KVM is asked to say when."""
-        vcpu = self._runner.vcpu
+        vcpu = self._cpu.vcpu
         with self._lock:
             if self._queue and vcpu.ready_for_interrupt and not self._given:
                 vector = self._queue.popleft()

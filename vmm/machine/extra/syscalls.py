@@ -45,15 +45,15 @@ class SyscallService:
         machine.on_port_write(ports.SYSCALL, self._serve)
 
     def _serve(self, value: int) -> None:
-        runner = self._machine.current
-        assert runner is not None
-        vcpu = runner.vcpu
+        cpu = self._machine.current
+        assert cpu is not None
+        vcpu = cpu.vcpu
         vcpu.complete()
         regs = vcpu.get_regs()
         answer = self.answer(regs, vcpu.get_sregs())
         if self.status is not None:
-            self._machine.conductor.end(
-                runner, Stop(Why.EXIT_PORT, f"the program ended with status {self.status}", code=self.status)
+            self._machine.all_cpus.end(
+                cpu, Stop(Why.EXIT_PORT, f"the program ended with status {self.status}", code=self.status)
             )
             return
         regs.rax = answer & MASK64

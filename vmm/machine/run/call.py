@@ -43,7 +43,7 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
         raise UsageError(f"calling {function}: an argument does not fit in 64 bits")
     machine.memory.write(LANDING_AT, LANDING)
     machine.start(0, function)
-    vcpu = machine.runners[0].vcpu
+    vcpu = machine.cpus[0].vcpu
     regs = vcpu.get_regs()
     regs.rdi = regs.rsi = 0
     for name, value in zip(ARGUMENTS, args, strict=False):

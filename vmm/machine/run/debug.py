@@ -10,8 +10,8 @@ from __future__ import annotations
 from vmm.base.record import replace
 from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug, Exit
+from vmm.machine.run.cpu import WATCHED, Cpu
 from vmm.machine.run.ends import GO_ON, Step, Stop, Why
-from vmm.machine.run.one_vcpu import WATCHED, Runner
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,16 +47,16 @@ class Debugger:
         self.steps = Stepping(self._machine, self._make)
         self.steps.say = say
 
-    def arm(self, runners: Sequence[Runner]) -> None:
+    def arm(self, cpus: Sequence[Cpu]) -> None:
         """Tell KVM, where something changed; no vCPU may be running. KVM_SET_GUEST_DEBUG replaces all that a vCPU was
         told: what somebody else has set stays.
         """
-        for runner in runners:
-            self._arm(runner)
-        self._machine.conductor.after = self._steps_of(runners) if self.stepping and not self._one else None
+        for cpu in cpus:
+            self._arm(cpu)
+        self._machine.all_cpus.after = self._steps_of(cpus) if self.stepping and not self._one else None
 
-    def _arm(self, runner: Runner) -> None:
-        vcpu, (stepped, until) = runner.vcpu, self._ours.get(runner.index, (False, None))
+    def _arm(self, cpu: Cpu) -> None:
+        vcpu, (stepped, until) = cpu.vcpu, self._ours.get(cpu.index, (False, None))
         told = vcpu.debug
         theirs = told.singlestep and not stepped
         places = tuple(each for each in told.breakpoints if each != until)
@@ -69,13 +69,13 @@ class Debugger:
                 watchpoints=wanted.watchpoints,
                 software=wanted.software,
             )
-        self._ours[runner.index] = step, place
+        self._ours[cpu.index] = step, place
 
-    def _steps_of(self, runners: Sequence[Runner]) -> Callable[[Runner, Exit], object]:
+    def _steps_of(self, cpus: Sequence[Cpu]) -> Callable[[Cpu, Exit], object]:
         if self.steps is None:
             self.begin_stepping()
         assert self.steps is not None
-        self.steps.begin(list(runners))
+        self.steps.begin(list(cpus))
         return self.steps.served
 
     def one(self, on: bool) -> None:
@@ -103,7 +103,7 @@ def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:
         with make(kvm=kvm) as machine:
             program = Program("<breakpoint in ring 3>", base, code, {}, ())
             machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
-            machine.runners[0].vcpu.set_guest_debug(breakpoints=[base + 1])
+            machine.cpus[0].vcpu.set_guest_debug(breakpoints=[base + 1])
             _found.append(machine.run(timeout=10).stop.why is Why.DEBUG)
     return _found[0]
 

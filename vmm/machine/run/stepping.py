@@ -13,7 +13,7 @@ from __future__ import annotations
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.memory.virtual import read_virtual
-from vmm.machine.run.one_vcpu import WATCHED, Runner
+from vmm.machine.run.cpu import WATCHED, Cpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Stepping:
         """Told where nothing is stepped; without anybody to tell, a run that begins there is refused."""
         self._said: set[tuple[int, str]] = set()
 
-    def begin(self, runners: list[Runner]) -> None:
+    def begin(self, cpus: list[Cpu]) -> None:
         """Before a run; none of them is running.
 
         Raises:
@@ -48,49 +48,49 @@ class Stepping:
         """
         self._said.clear()
         in_ring3(self._machine.kvm, self._make)  # measured now, and not on a vCPU's thread
-        for runner in runners:
-            runner.vcpu.complete()
-            if runner.index == 0 and self.say is None and self._untold(runner.vcpu.get_sregs()):
+        for cpu in cpus:
+            cpu.vcpu.complete()
+            if cpu.index == 0 and self.say is None and self._untold(cpu.vcpu.get_sregs()):
                 raise MissingCapability(f"single-step: {RING3}", hint="run it without, its exits are seen all the same")
-            self._look(runner)
+            self._look(cpu)
 
-    def served(self, runner: Runner, exit: Exit) -> None:
+    def served(self, cpu: Cpu, exit: Exit) -> None:
         """An exit was handled, and the guest goes on: where?"""
-        vcpu = runner.vcpu
+        vcpu = cpu.vcpu
         if isinstance(exit, Debug):
-            self._arm(runner, exit.pc)
+            self._arm(cpu, exit.pc)
             return
         vcpu.complete()
         if isinstance(vcpu.stored, Debug) and not vcpu.stored.dr6 & WATCHED:
             vcpu.stored = vcpu.trapped_at = None  # the step of the very instruction: its exit has shown it
         if vcpu.stored is None:
-            self._look(runner)
+            self._look(cpu)
 
-    def _look(self, runner: Runner) -> None:
-        sregs = runner.vcpu.get_sregs()
-        rip = runner.vcpu.get_regs().rip
-        self._arm(runner, rip if sregs.cs.l else sregs.cs.base + rip, sregs)
+    def _look(self, cpu: Cpu) -> None:
+        sregs = cpu.vcpu.get_sregs()
+        rip = cpu.vcpu.get_regs().rip
+        self._arm(cpu, rip if sregs.cs.l else sregs.cs.base + rip, sregs)
 
-    def _arm(self, runner: Runner, address: int, sregs: Sregs | None = None) -> None:
+    def _arm(self, cpu: Cpu, address: int, sregs: Sregs | None = None) -> None:
         """Step the instruction at this address, or not."""
-        self.at[runner.index] = address
-        known = sregs or runner.vcpu.get_sregs()
+        self.at[cpu.index] = address
+        known = sregs or cpu.vcpu.get_sregs()
         why = ""
         if self._untold(known):
             why = RING3
         elif self._halts(known, address):
             why = f"HLT at {address:#x} is not stepped, which could step over it" if self._sleeps else "HLT"
-        wanted, debug = not why, runner.vcpu.debug
+        wanted, debug = not why, cpu.vcpu.debug
         if wanted or wanted != debug.singlestep:  # again each time: what loads RFLAGS ends it
-            runner.vcpu.set_guest_debug(
+            cpu.vcpu.set_guest_debug(
                 singlestep=wanted,
                 breakpoints=debug.breakpoints,
                 watchpoints=debug.watchpoints,
                 software=debug.software,
             )
-        if why and why != "HLT" and (runner.index, why) not in self._said and self.say:
-            self._said.add((runner.index, why))
-            self.say(f"vCPU {runner.index}: {why}; nothing is, until its next exit")
+        if why and why != "HLT" and (cpu.index, why) not in self._said and self.say:
+            self._said.add((cpu.index, why))
+            self.say(f"vCPU {cpu.index}: {why}; nothing is, until its next exit")
 
     def _untold(self, sregs: Sregs) -> bool:
         """In ring 3, where the host keeps no step from the guest?"""
@@ -129,7 +129,7 @@ def in_ring3(kvm: Kvm, make: Make) -> bool:
         with make(kvm=kvm) as machine:
             program = Program("<step in ring 3>", base, code, {}, ())
             machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
-            machine.runners[0].vcpu.set_guest_debug(singlestep=True)
+            machine.cpus[0].vcpu.set_guest_debug(singlestep=True)
             stop = machine.run(timeout=10).stop
             _found.append(stop.why is Why.DEBUG and isinstance(stop.exit, Debug) and stop.exit.pc == base + 1)
     return _found[0]

@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmm.machine.run.one_vcpu import Runner
+    from vmm.machine.run.cpu import Cpu
 
 PATIENCE = 0.01  # seconds between two kicks of a vCPU that should have stopped
 
 _Jobs: TypeAlias = "SimpleQueue[Callable[[], object] | None]"
 
 
-class Worker:
-    """A thread that drives one runner each time it is told to, so that a vCPU keeps its thread over many runs.
+class CpuThread:
+    """A thread that drives one cpu each time it is told to, so that a vCPU keeps its thread over many runs.
 
-    The thread does not hold its Worker: one that nobody holds (^C came while it was made) ends by itself.
+    The thread does not hold its CpuThread: one that nobody holds (^C came while it was made) ends by itself.
     """
 
-    def __init__(self, runner: Runner) -> None:
-        self.runner = runner
+    def __init__(self, cpu: Cpu) -> None:
+        self.cpu = cpu
         self.errors: list[BaseException] = []
         # Its put is one step for a signal handler: ^C can come before or after it, not in the middle.
         self._jobs: _Jobs = SimpleQueue()
         self._thread = threading.Thread(
-            target=_live, args=(self._jobs, self.errors), name=f"vcpu-{runner.vcpu.id}", daemon=True
+            target=_live, args=(self._jobs, self.errors), name=f"vcpu-{cpu.vcpu.id}", daemon=True
         )
         self._thread.start()
 
     def start(self, job: Callable[[], None]) -> None:
         """Run `job` on the thread, after those it has. Its exception, if any, joins `errors`."""
-        runner = self.runner
+        cpu = self.cpu
 
-        self._jobs.put(partial(runner.on_this_thread, job))
+        self._jobs.put(partial(cpu.on_this_thread, job))
 
     def idle(self) -> threading.Event:
         """An event that is set when every job given so far has ended."""
@@ -53,7 +53,7 @@ class Worker:
         """Get the vCPU out of KVM_RUN until every job has ended: its machine must be stopping."""
         done = self.idle()
         while not done.wait(PATIENCE):
-            self.runner.interrupt()
+            self.cpu.interrupt()
 
     def close(self) -> None:
         """End the thread, and first the job it may still have: its machine must be stopping. Idempotent."""
@@ -62,7 +62,7 @@ class Worker:
             return
         while self._thread.is_alive():
             self._jobs.put(None)
-            self.runner.interrupt()
+            self.cpu.interrupt()
             self._thread.join(PATIENCE)
 
     def __del__(self) -> None:

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
     from vmm.machine.bus.platform import Platform
+    from vmm.machine.run.cpu import Cpu
     from vmm.machine.run.ends import Result, Step
-    from vmm.machine.run.one_vcpu import Runner
 
 
 class Watcher(Protocol):
     """Sees every run of a machine, and handles its exits on its behalf."""
 
-    def begin(self, active: Sequence[Runner]) -> None:
+    def begin(self, active: Sequence[Cpu]) -> None:
         """A run begins with vCPU 0 and these."""
 
-    def serve(self, runner: Runner, exit: Exit, platform: Platform) -> Step:
+    def serve(self, cpu: Cpu, exit: Exit, platform: Platform) -> Step:
         """In place of loop.handle; on the vCPU's thread."""
 
     def note(self, text: str) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vmm.kvm.vm import Vm
     from vmm.machine.bus.platform import Platform
     from vmm.machine.memory.slots import GuestMemory
-    from vmm.machine.run.all_vcpus import Conductor
+    from vmm.machine.run.all_cpus import AllCpus
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole
     from vmm.machine.virtio.interrupts import Interrupts
@@ -63,7 +63,7 @@ class VirtioSlots:
     memory: GuestMemory
     sink: Sink
     irqchip: str
-    conductor: Conductor
+    conductor: AllCpus
     _virtio: tuple[Attached[Backend], ...] = ()
     _virtio_interrupts: Interrupts | None = None
 
@@ -170,7 +170,7 @@ class VirtioSlots:
             stop = Stop(Why.OUTPUT_LIMIT, error.text)
         else:
             stop = Stop(Why.INTERRUPTED, f"a virtio device failed: {type(error).__name__}: {error}")
-        self.conductor.end(None, stop)
+        self.all_cpus.end(None, stop)
 
     def _close_virtio(self) -> None:
         """End the devices' threads and give back what they hold, while the VM is still there. Idempotent."""

@@ -63,11 +63,11 @@ class Registers:
         UsageError: no such register, a value that does not fit, or the vCPU is running.
     """
 
-    __slots__ = ("_runner",)
-    _runner: Driven
+    __slots__ = ("_cpu",)
+    _cpu: Driven
 
-    def __init__(self, runner: Driven) -> None:
-        object.__setattr__(self, "_runner", runner)
+    def __init__(self, cpu: Driven) -> None:
+        object.__setattr__(self, "_cpu", cpu)
 
     def __dir__(self) -> list[str]:
         return names()
@@ -75,7 +75,7 @@ class Registers:
     def __getattr__(self, name: str) -> int:
         _known(name)
         self._still("read")
-        vcpu = self._runner.vcpu
+        vcpu = self._cpu.vcpu
         if not self._in_hook:
             vcpu.complete()
         if part := parts().get(name):
@@ -93,7 +93,7 @@ class Registers:
         if number is None:
             raise UsageError(f"{name} = {value!r}: give an integer")
         value = number
-        vcpu = self._runner.vcpu
+        vcpu = self._cpu.vcpu
         if self._in_hook and vcpu.awaits_reply:
             raise UsageError(f"setting {name}: the guest waits for this callback's value; set registers after the run")
         vcpu.complete()
@@ -119,12 +119,12 @@ class Registers:
 
     @property
     def _in_hook(self) -> bool:
-        return self._runner.thread_id is not None
+        return self._cpu.thread_id is not None
 
     def _still(self, doing: str) -> None:
-        thread = self._runner.thread_id
+        thread = self._cpu.thread_id
         if thread is not None and thread != kick.thread_id():
-            raise UsageError(f"{self._runner.vcpu.what} is running; its registers can be {doing} by its own callbacks")
+            raise UsageError(f"{self._cpu.vcpu.what} is running; its registers can be {doing} by its own callbacks")
 
 
 @cache

@@ -72,7 +72,7 @@ def perform(guest: Guest, accesses: list[Access]) -> list[Answer]:
         memory.write(TABLE + row * _ROW.size, _ROW.pack(each.what, each.number, *args, 0, 0))
     memory.write(TABLE + len(accesses) * _ROW.size, bytes(8))
     if guest.result is not None:
-        guest.machine.runners[0].vcpu.complete()  # the OUT that ended the run before
+        guest.machine.cpus[0].vcpu.complete()  # the OUT that ended the run before
         guest.machine.start(0, guest.program.entry)
         guest.clear_results()
     result = guest.run()

@@ -79,8 +79,8 @@ class Lab:
         guest = Guest(what, options, cpus=cpus, irqchip=irqchip, cpuid=cpuid, before_vcpus=prepare, hypercalls=False)
         try:
             if enforce:
-                for runner in guest.machine.runners:
-                    runner.vcpu.enable_cap("ENFORCE_PV_FEATURE_CPUID", 1)
+                for cpu in guest.machine.cpus:
+                    cpu.vcpu.enable_cap("ENFORCE_PV_FEATURE_CPUID", 1)
             guest.hypercalls = HypercallService(guest.machine, enforce=enforce)
         except BaseException:
             guest.close()

@@ -135,16 +135,16 @@ def move(lab: Lab, alone: Evidence, names: Sequence[str], expect: Callable[[Gues
     """The evidence of `prove_move`."""
     with lab.guest() as first, lab.guest() as second:
         size = first.machine.kvm.check_extension("NESTED_STATE")
-        start = first.machine.runners[0].vcpu.get_nested_state(size)
+        start = first.machine.cpus[0].vcpu.get_nested_state(size)
         first.machine.on_port_write(ports.DELAY, lambda value: first.machine.stop("to be moved"))
         second.machine.on_port_write(ports.DELAY, lambda value: None)
         result = first.run()
         if result.stop.why is not Why.STOPPED:
             raise broke(first, result)
         saved = first.machine.save()
-        inside = first.machine.runners[0].vcpu.get_nested_state(size)
+        inside = first.machine.cpus[0].vcpu.get_nested_state(size)
         second.machine.restore(saved)
-        copied = second.machine.runners[0].vcpu.get_nested_state(size)
+        copied = second.machine.cpus[0].vcpu.get_nested_state(size)
         moved = observe(second, names, expect)
     return Moved(start, inside, copied, alone, moved)
 

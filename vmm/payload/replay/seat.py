@@ -137,7 +137,7 @@ class Seat:
         self._ends.append((stop, self._cpu))
 
     def _halt_or_end(self, stop: Stop) -> None:
-        """As Conductor.finish: a HLT ends the run when it is the last one."""
+        """As AllCpus.finish: a HLT ends the run when it is the last one."""
         if stop.why is Why.HALT and self._working is not None:
             self._working.discard(self._cpu)
             if self._working:

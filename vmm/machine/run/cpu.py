@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
 WATCHED = 0xF
 """DR6: which breakpoint or watchpoint struck (Intel SDM vol. 3B, 17.2.3)."""
-Watch: TypeAlias = "Callable[[Runner, Exit, Platform], Step]"
+Watch: TypeAlias = "Callable[[Cpu, Exit, Platform], Step]"
 
 
 class Control(Protocol):
-    """What a runner asks of its machine."""
+    """What a cpu asks of its machine."""
 
     platform: Platform
 
@@ -44,10 +44,10 @@ class Control(Protocol):
     def stopping(self) -> bool:
         """The run is over, or nearly."""
 
-    def finish(self, runner: Runner, stop: Stop) -> None:
+    def finish(self, cpu: Cpu, stop: Stop) -> None:
         """This vCPU stops; the run ends with it unless others still have work."""
 
-    def tick(self, runner: Runner) -> None:
+    def tick(self, cpu: Cpu) -> None:
         """KVM_RUN was interrupted: time to look at the limits."""
 
     @property
@@ -57,14 +57,14 @@ class Control(Protocol):
     def admit(self) -> bool:
         """An exit was taken: may it be served in this run? False ends the run, and the exit is the next one's."""
 
-    def observe(self, runner: Runner, exit: Exit) -> None:
+    def observe(self, cpu: Cpu, exit: Exit) -> None:
         """An exit is going to be handled."""
 
-    def served(self, runner: Runner, exit: Exit) -> None:
+    def served(self, cpu: Cpu, exit: Exit) -> None:
         """An exit was handled, and the guest may go on."""
 
 
-class Runner:
+class Cpu:
     """Drives one vCPU."""
 
     def __init__(self, vcpu: Vcpu, index: int, finish: Finish) -> None:
@@ -77,7 +77,7 @@ class Runner:
         """The vCPU's registers by name."""
         from vmm.machine.x86.registers import Registers
 
-        return Registers(self)  # made anew: kept, it would be a cycle, and a runner nobody holds must go at once
+        return Registers(self)  # made anew: kept, it would be a cycle, and a cpu nobody holds must go at once
 
     @property
     def counts(self) -> Counter[str]:
@@ -96,10 +96,10 @@ class Runner:
         try:  # ^C may come between any two lines: nothing may stay bound
             self.vcpu.bind()
             self.thread_id = kick.thread_id()  # last: a kick needs a thread that has bound something
-            _current.runner = self
+            _current.cpu = self
             work()
         finally:
-            _current.runner = outer
+            _current.cpu = outer
             self.thread_id = None
             self.vcpu.unbind(before)
 
@@ -229,12 +229,12 @@ class Runner:
 
 
 class _Current(local):
-    runner: Runner | None = None
+    cpu: Cpu | None = None
 
 
 _current = _Current()
 
 
-def current() -> Runner | None:
-    """The runner whose exit this thread is handling; for hooks that need their vCPU."""
-    return _current.runner
+def current() -> Cpu | None:
+    """The cpu whose exit this thread is handling; for hooks that need their vCPU."""
+    return _current.cpu

@@ -17,49 +17,47 @@ from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
+from vmm.machine.run.cpu import Cpu, Watch, current
 from vmm.machine.run.ends import Stop, Why
 from vmm.machine.run.lean import FastLane
-from vmm.machine.run.one_vcpu import Runner, Watch, current
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeAlias
 
-    from vmm.machine.run.thread import Worker
+    from vmm.machine.run.thread import CpuThread
 
 # How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
 HEARTBEAT = 0.02
-Observer: TypeAlias = "Callable[[Runner, Exit], object]"
+Observer: TypeAlias = "Callable[[Cpu, Exit], object]"
 
 
-class Conductor:
-    """Runs the vCPUs of one machine, again and again. It is what a runner asks (runner.Control)."""
+class AllCpus:
+    """Runs the vCPUs of one machine, again and again. It is what a cpu asks (cpu.Control)."""
 
     def __init__(self, platform: Platform, fast: FastLane | None) -> None:
         self.platform, self._lane = platform, fast
-        self.runners: list[Runner] = []
+        self.cpus: list[Cpu] = []
         self._observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...] = ()
         self._assigned: Observer | None = None  # that of them which is `on_exit`
         self._sees_accesses = False
         self.watch: Watch | None = None
-        self.after: Callable[[Runner, Exit], object] | None = None
+        self.after: Callable[[Cpu, Exit], object] | None = None
         """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the fast way."""
-        self._workers: list[Worker] = []
+        self._workers: list[CpuThread] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
         self._ended = False
         self._pid = os.getpid()
         self._active: set[int] = set()
         self._stop: Stop | None = None
-        self._stopped_by: Runner | None = None
+        self._stopped_by: Cpu | None = None
         self._deadline: float | None = None
         self._exit_limit: int | None = None
         self._taken = 0
 
-    def run(
-        self, active: Sequence[Runner], limit: float | None, exit_limit: int | None
-    ) -> tuple[Stop, Runner | None, float]:
+    def run(self, active: Sequence[Cpu], limit: float | None, exit_limit: int | None) -> tuple[Stop, Cpu | None, float]:
         """Run vCPU 0 and the `active` others until one ends the run: why it ended, by whom, after how many seconds.
 
         Raises:
@@ -83,42 +81,42 @@ class Conductor:
                     raise worker.errors[0]
             return stop, by, time.monotonic() - begin
 
-    def _run(self, active: Sequence[Runner], limit: float | None) -> None:
-        boot = self.runners[0]
-        for runner in self.runners:
-            runner.core.reset()
-        self._active = {boot.index, *(runner.index for runner in active)}
-        self._ensure_workers(len(self.runners) - 1 if active else 0)
+    def _run(self, active: Sequence[Cpu], limit: float | None) -> None:
+        boot = self.cpus[0]
+        for cpu in self.cpus:
+            cpu.core.reset()
+        self._active = {boot.index, *(cpu.index for cpu in active)}
+        self._ensure_workers(len(self.cpus) - 1 if active else 0)
         for worker in self._workers:
             worker.errors.clear()
         boot.on_this_thread(partial(self._run_bound, active, limit))
 
-    def _run_bound(self, active: Sequence[Runner], limit: float | None) -> None:
+    def _run_bound(self, active: Sequence[Cpu], limit: float | None) -> None:
         """On the thread of the boot vCPU, which the timer kicks."""
         timer = kick.Timer(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
         try:
-            for runner in active:
-                self._workers[runner.index - 1].start(partial(self._drive, runner))
-            self._drive(self.runners[0])
+            for cpu in active:
+                self._workers[cpu.index - 1].start(partial(self._drive, cpu))
+            self._drive(self.cpus[0])
             self._wait_for_workers()
         finally:
             timer.close()
 
-    def _drive(self, runner: Runner) -> None:
+    def _drive(self, cpu: Cpu) -> None:
         try:
-            runner.drive(self)
+            cpu.drive(self)
         except BaseException as error:
             if not self._mine:
                 self._lock = RLock()  # a worker, which is the parent's, may have held it
-            self.finish(runner, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
+            self.finish(cpu, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
             raise
 
     def _ensure_workers(self, count: int) -> None:
         while len(self._workers) < count:
-            from vmm.machine.run.thread import Worker
+            from vmm.machine.run.thread import CpuThread
 
             try:
-                self._workers.append(Worker(self.runners[len(self._workers) + 1]))
+                self._workers.append(CpuThread(self.cpus[len(self._workers) + 1]))
             except RuntimeError as error:
                 doing = f"starting a thread for vCPU {len(self._workers) + 1} of {count + 1}"
                 raise exhausted(doing, "pthread_create", errno.EAGAIN) from error
@@ -133,56 +131,56 @@ class Conductor:
         for worker in self._workers:
             idle = worker.idle()
             while not idle.wait(HEARTBEAT):
-                self.tick(self.runners[0])
+                self.tick(self.cpus[0])
 
-    def _end_all(self) -> tuple[Stop, Runner | None]:
+    def _end_all(self) -> tuple[Stop, Cpu | None]:
         """Every vCPU out of KVM_RUN and every worker idle. Why, and by whom; a stop from here on is the next run's."""
         with self._lock:
             if self._stop is None:
                 self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
         for worker in self._workers if self._mine else ():
             worker.finish()
-        for runner in self.runners:
-            runner.vcpu.clear_interrupt()
+        for cpu in self.cpus:
+            cpu.vcpu.clear_interrupt()
         with self._lock:
             ended = self._stop, self._stopped_by
             self._stop = self._stopped_by = None
         return ended
 
     def settle(self) -> None:
-        """Between two runs: every vCPU at the boundary of an instruction (Runner.settle). A stop that a hook asks for
+        """Between two runs: every vCPU at the boundary of an instruction (Cpu.settle). A stop that a hook asks for
         meanwhile ends what it is called in, as it would a run; one from before is still the next run's.
 
         Raises:
             UsageError: it runs; an instruction would end otherwise.
             whatever a hook raises.
         """
-        if not any(runner.vcpu.pending or runner.vcpu.stored for runner in self.runners):
+        if not any(cpu.vcpu.pending or cpu.vcpu.stored for cpu in self.cpus):
             return
         if not self._running.acquire(blocking=False):
             raise UsageError("this machine runs; ask for its state after run()")
         before = self._stop, self._stopped_by
         try:
-            for runner in self.runners:
-                runner.on_this_thread(partial(runner.settle, self))
+            for cpu in self.cpus:
+                cpu.on_this_thread(partial(cpu.settle, self))
         finally:
             with self._lock:
                 self._stop, self._stopped_by = before
             self._running.release()
 
-    def end(self, runner: Runner | None, stop: Stop) -> None:
+    def end(self, cpu: Cpu | None, stop: Stop) -> None:
         """End the run, whoever asks; the first reason counts. Between two runs it ends the next at once, so that it
         cannot come too early.
         """
         with self._lock:
             if self._stop is None:
-                self._stopped_by, self._stop = runner, stop
+                self._stopped_by, self._stop = cpu, stop
             me = current()
-            for each in (runner, me if me in self.runners else None):
+            for each in (cpu, me if me in self.cpus else None):
                 if each is not None:
                     each.core.stopped = True
-            for other in self.runners:  # under the lock: close() unmaps what interrupt() writes
-                if other is not runner and other is not me:
+            for other in self.cpus:  # under the lock: close() unmaps what interrupt() writes
+                if other is not cpu and other is not me:
                     other.interrupt()
 
     def close(self, release: Callable[[], object]) -> None:
@@ -191,7 +189,7 @@ class Conductor:
         Raises:
             UsageError: called by a hook of the very run.
         """
-        if self._running.locked() and current() in self.runners:
+        if self._running.locked() and current() in self.cpus:
             raise UsageError("a hook cannot close the machine that runs it; call stop(), and close it after run()")
         if self._ended:
             return
@@ -216,7 +214,7 @@ class Conductor:
             if idle:
                 self._running.release()
 
-    # -- what a runner asks (runner.Control)
+    # -- what a cpu asks (cpu.Control)
 
     @property
     def lane(self) -> FastLane | None:
@@ -228,15 +226,15 @@ class Conductor:
     def stopping(self) -> bool:
         return self._stop is not None
 
-    def finish(self, runner: Runner, stop: Stop) -> None:
+    def finish(self, cpu: Cpu, stop: Stop) -> None:
         if stop.why is Why.HALT:
             # Without an in-kernel LAPIC nothing wakes this vCPU; the others may still have work.
-            self._active.discard(runner.index)
+            self._active.discard(cpu.index)
             if self._active:
                 return
-        self.end(runner, stop)
+        self.end(cpu, stop)
 
-    def tick(self, runner: Runner) -> None:
+    def tick(self, cpu: Cpu) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
             self.end(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
 
@@ -250,21 +248,21 @@ class Conductor:
         self.end(None, exit_limit_reached(self._exit_limit, None))
         return False
 
-    def observe(self, runner: Runner, exit: Exit) -> None:
+    def observe(self, cpu: Cpu, exit: Exit) -> None:
         for f, kinds in self._observers:
             if not kinds or isinstance(exit, kinds):
-                f(runner, exit)
+                f(cpu, exit)
 
-    def served(self, runner: Runner, exit: Exit) -> None:
+    def served(self, cpu: Cpu, exit: Exit) -> None:
         if self.after is not None:
-            self.after(runner, exit)
+            self.after(cpu, exit)
         if self._exit_limit is not None and self._taken >= self._exit_limit:
-            self.end(runner, exit_limit_reached(self._exit_limit, exit))
+            self.end(cpu, exit_limit_reached(self._exit_limit, exit))
 
     # -- who sees exits
 
     def add_observer(self, f: Observer, kinds: tuple[type[Exit], ...]) -> None:
-        """Call f(runner, exit) with each exit of these kinds, or each of all, before it is handled."""
+        """Call f(cpu, exit) with each exit of these kinds, or each of all, before it is handled."""
         with self._lock:
             self._see((*self._observers, (f, kinds)))
 
@@ -279,8 +277,8 @@ class Conductor:
     def _see(self, observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...]) -> None:
         self._observers = observers
         self._sees_accesses = any(not kinds or issubclass(each, kinds) for _, kinds in observers for each in ACCESSES)
-        for runner in self.runners:
-            runner.core.stopped = True  # perhaps the other way from here on; taken back where that is seen
+        for cpu in self.cpus:
+            cpu.core.stopped = True  # perhaps the other way from here on; taken back where that is seen
 
     @property
     def on_exit(self) -> Observer | None:
@@ -295,12 +293,12 @@ class Conductor:
         if f is not None:
             self.add_observer(f, ())
 
-    def open_window(self, runner: Runner) -> None:
+    def open_window(self, cpu: Cpu) -> None:
         """Have KVM say when a vCPU that runs can take an interrupt (IrqWindowOpen); from any thread."""
         with self._lock:  # close() unmaps what this writes
-            if not runner.vcpu.closed:
-                runner.vcpu.request_interrupt_window(True)
-                runner.interrupt()
+            if not cpu.vcpu.closed:
+                cpu.vcpu.request_interrupt_window(True)
+                cpu.interrupt()
 
 
 def exit_limit_reached(limit: int, exit: Exit | None) -> Stop:
