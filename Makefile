@@ -28,7 +28,7 @@ PYVMM := $(VENV)/bin/pyvmm
 PIP := $(PY) -m pip -qq --disable-pip-version-check --no-input
 
 # What the extension is made of: the binding, and the facts that cffi_build.py turns into C declarations.
-EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/abi/*.py)
+EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/base/*.py vmm/abi/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check build listings bench hosts wheel clean

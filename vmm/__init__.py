@@ -9,8 +9,11 @@ with Machine(memory="2M") as m:
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
     from typing import Any
 
     from vmm.errors import HostError, PayloadError, UsageError, VmmError
@@ -64,3 +67,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted(__all__)
+
+
+class _Renamed:
+    """Asked for a module that nobody else has found: has it another name now? (base/renamed.py)"""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if not name.startswith("vmm."):
+            return None
+        from vmm.base.renamed import find
+
+        return find(name)
+
+
+sys.meta_path.append(_Renamed)

@@ -10,7 +10,7 @@ from vmm.kvm.dirty import DirtyRing
 from vmm.machine.extra import dirty_pages as dirty
 from vmm.machine.extra.dirty_pages import DirtyRings
 from vmm.machine.machine import Machine
-from vmm.machine.run import all_cpus as conductor
+from vmm.machine.run import all_cpus
 from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
@@ -101,6 +101,6 @@ def test_without_the_capability_there_is_no_ring_to_map():
 
 def test_signals_during_a_reset_lose_no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pending signal would end KVM_RESET_DIRTY_RINGS half way, and pages that it had freed would stay unprotected."""
-    monkeypatch.setattr(conductor, "HEARTBEAT", 0.0001)
+    monkeypatch.setattr(all_cpus, "HEARTBEAT", 0.0001)
     for _ in range(40):
         test_works()

@@ -382,3 +382,23 @@ def test_a_device_that_is_made_late_has_the_name_it_is_claimed_under():
         names = {claim.base: claim.name for bus in (m.platform.ports, m.platform.mmio) for claim in bus.readers}
         assert names[0x3F8] == m.uart.name
         assert names[layout.REGIONS["scratch_mmio"].base] == m.scratch.name
+
+
+def test_a_cpu_has_its_registers_local_apic_and_state():
+    with Machine(cpus=2, irqchip="split") as m:
+        m.load("mov eax, 7; hlt")
+        m.run(timeout=5)
+        boot, other = m.cpus
+        assert boot.regs.eax == 7
+        assert (boot.index, other.index) == (0, 1)
+        assert boot.lapic["ID"] == 0
+        assert boot.lapic == boot.lapic
+        assert boot.lapic.irr == boot.lapic.isr == ()
+        with pytest.raises(KeyError, match="NOT: no register of the local APIC; there are ID"):
+            boot.lapic["NOT"]
+        assert other.state == "KVM_MP_STATE_UNINITIALIZED"
+
+
+def test_the_old_name_of_the_cpus():
+    with Machine() as m, pytest.warns(DeprecationWarning, match=r"Machine\.runners is called Machine\.cpus"):
+        assert m.runners is m.cpus

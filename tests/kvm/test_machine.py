@@ -539,7 +539,8 @@ def test_a_machine_closes_again_wherever_the_first_time_was_interrupted():
 
 INTERRUPTED = """
     import os, random, signal, sys, threading, time
-    from vmm.machine import boot, layout
+    from vmm.machine.memory import layout
+    from vmm.machine.x86 import boot
     from vmm.machine.machine import Machine
 
     code, irqchip, cpus = bytes.fromhex(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -102,7 +102,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
-    assert process.returncode == 99
+    assert process.returncode == 141
 
 
 @pytest.mark.parametrize("source", [(), ("--guest",), ("--emulated",)])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""CPUID: the value type of one entry, and features by name. What may be done with them is vmm.machine.x86.cpuid's business.
+"""CPUID: the value type of one entry, and features by name. What is done with them is vmm.machine.x86.cpuid's business.
 
 Feature names are those of /proc/cpuinfo, else Linux's X86_FEATURE_ name in lower case; `ALIASES` holds other spellings.
 Sources: Intel SDM vol. 2A, CPUID; AMD APM vol. 3, appendix E; Linux's asm/cpufeatures.h and kvm/reverse_cpuid.h.

@@ -80,7 +80,7 @@ class Vcpu(Handle):
         self.stored_is_first = False  # of what its instruction, or one turn of a string instruction, asks for
         self.debug = GuestDebug()
         self.trapped_at: int | None = None  # the address of the last exit, if that was a debug event
-        self.attention = False  # who serves accesses without looking up has to look up now (core.py)
+        self.attention = False  # who serves accesses without looking up has to look up now (lean.py)
 
     def close(self) -> None:
         # The mapping first: the vCPU lives as long as that.
@@ -138,7 +138,7 @@ class Vcpu(Handle):
         return self._live()
 
     def new_core(self, finish: Any) -> Any:
-        """A `struct vmm_core` for this vCPU and that `struct vmm_finish`, which must outlive it (see core.py)."""
+        """A `struct vmm_core` for this vCPU and that `struct vmm_finish`, which must outlive it (see lean.py)."""
         core = uncleared("struct vmm_core *")
         lib.vmm_core_init(core, self.fd, self._live(), finish)
         return core

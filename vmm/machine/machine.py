@@ -5,7 +5,7 @@
         m.load("mov al, 0x41; out 0xe9, al; hlt")
         print(m.run(timeout=1).console)
 
-It wires the floors below; what an exit means is loop.py, how a vCPU is driven cpu.py, where things lie layout.py.
+It wires the floors below; what an exit means is run/handle.py, how a vCPU is driven run/cpu.py.
 """
 
 from __future__ import annotations
@@ -132,6 +132,14 @@ class Machine(Hooks, VirtioSlots, Closes):
     def cpus(self) -> list[Cpu]:
         """One for each vCPU, by index."""
         return self.all_cpus.cpus
+
+    @property
+    def runners(self) -> list[Cpu]:
+        """The old name of `cpus`."""
+        import warnings
+
+        warnings.warn("Machine.runners is called Machine.cpus now", DeprecationWarning, stacklevel=2)
+        return self.cpus
 
     def _cpu(self, index: int) -> Cpu:
         """UsageError: there is no such vCPU."""
@@ -370,7 +378,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     @property
     def regs(self) -> Registers:
-        """The registers of vCPU 0 by name; another one's are `cpus[i].regs`, in a callback `current.regs`."""
+        """The registers of vCPU 0 by name, `cpus[0].regs`; in a callback those of its vCPU are `current.regs`."""
         return self.cpus[0].regs
 
     def save(self) -> Context:

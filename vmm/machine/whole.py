@@ -26,7 +26,7 @@ class Whole(Protocol):
     memory: GuestMemory
     platform: Platform
     lane: FastLane
-    conductor: AllCpus
+    all_cpus: AllCpus
     program: Program | None
 
     @property

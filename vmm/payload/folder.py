@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`--folder`: every guest of a run gets the system calls of vmm.machine.extra.syscalls on one folder. It prints nothing."""
+"""`--folder`: every guest of a run gets the system calls of vmm.machine.extra.syscalls on one folder."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 """What counts as an answer: the one rule for what a device or a callback gives the guest, whichever way it was asked.
 
 An integer is what says so by __index__: int, bool, IntEnum, IntFlag, numpy's. It must fit; nothing is cut off. It knows
-neither exits nor buses; the C core's loop asks it only about what is not a plain int in range (fast.py).
+neither exits nor buses; the C core's loop asks it only about what is not a plain int in range (run/lean.py).
 """
 
 from __future__ import annotations

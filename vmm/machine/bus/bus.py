@@ -218,7 +218,7 @@ class Bus:
         def gone(claim: Claim[Any]) -> bool:
             if isinstance(what, int):
                 return claim.base == what
-            # Of a device that is made late the owner stands for it (devices/asleep.py).
+            # Of a device that is made late the owner stands for it (devices/on_demand.py).
             return claim.owner is what or getattr(claim.owner, "made", None) is what
 
         with self._lock:

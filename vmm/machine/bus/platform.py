@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What answers a guest's exits: the two buses, and the hooks for MSRs, hypercalls and debug events.
 
-It is the whole world that `loop.handle` sees, so handling is tested with exits as values and no device.
+It is the whole world that `handle` sees, so handling is tested with exits as values and no device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Guest memory by guest-physical address: memslots over anonymous mappings, with every access checked.
 
-It knows memslots and bytes; it knows no page tables (paging.py) and no meaning of an address (layout.py).
+It knows memslots and bytes; it knows no page tables (x86/) and no meaning of an address (layout.py).
 
 A vCPU in system management mode sees an address space of its own, with memslots of its own: 1 << 16 | slot (api.rst,
 KVM_SET_USER_MEMORY_REGION). This machine has no memory that only SMM sees, so each slot is in all spaces that KVM has.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One vCPU's way through KVM_RUN: run, remember, handle, answer, until somebody asks for the end.
 
-It knows nothing of what an exit means (loop.py), who wired the devices (machine.py), nor whose thread it is on
-(conductor.py, worker.py).
+It knows nothing of what an exit means (handle.py), who put the devices on their buses (board.py), nor whose
+thread it is on (all_cpus.py, thread.py).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
+    from vmm.machine.x86.lapic import Lapic
     from vmm.machine.x86.registers import Registers
 
 WATCHED = 0xF
@@ -32,7 +33,7 @@ Watch: TypeAlias = "Callable[[Cpu, Exit, Platform], Step]"
 
 
 class Control(Protocol):
-    """What a cpu asks of its machine."""
+    """What a vCPU asks of its machine."""
 
     platform: Platform
 
@@ -52,7 +53,7 @@ class Control(Protocol):
 
     @property
     def watch(self) -> Watch | None:
-        """Who handles every exit in place of loop.handle, and sees what comes of it."""
+        """Who handles every exit in place of `handle`, and sees what comes of it."""
 
     def admit(self) -> bool:
         """An exit was taken: may it be served in this run? False ends the run, and the exit is the next one's."""
@@ -78,6 +79,24 @@ class Cpu:
         from vmm.machine.x86.registers import Registers
 
         return Registers(self)  # made anew: kept, it would be a cycle, and a cpu nobody holds must go at once
+
+    @property
+    def lapic(self) -> Lapic:
+        """The local APIC as it is now (KVM_GET_LAPIC). KvmCallError: it is not KVM's (irqchip=none)."""
+        from vmm.machine.x86.lapic import Lapic
+
+        return Lapic(self.vcpu.get_lapic())
+
+    @property
+    def state(self) -> str:
+        """What this vCPU does when KVM_RUN is called, by KVM_GET_MP_STATE: `KVM_MP_STATE_RUNNABLE`, ...
+
+        KvmCallError: there is none without a local APIC of KVM's.
+        """
+        from vmm.abi.exits import MP_STATES
+        from vmm.abi.rows import value_name
+
+        return value_name(MP_STATES, self.vcpu.get_mp_state())
 
     @property
     def counts(self) -> Counter[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who serves what on the fast way (vmm/kvm/lean.py): the buses' claims, each looked up once, and the console's bytes.
 
-It decides nothing: whose an access is, it asks where `loop.handle` asks (`Bus.route`, the tables of MSRs), and what it
-does not hand out, `loop.handle` serves. So both ways end at the same devices.
+It decides nothing: whose an access is, it asks where `handle` asks (`Bus.route`, the tables of MSRs), and what it
+does not hand out, `handle` serves. So both ways end at the same devices.
 """
 
 from __future__ import annotations

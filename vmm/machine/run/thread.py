@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The thread of a vCPU that is not the boot vCPU: it lives as long as the machine, because KVM accounts time by thread.
 
-Only a machine that runs a second vCPU imports this. It knows jobs; what they are is the conductor's business.
+Only a machine that runs a second vCPU imports this. It knows jobs; what they are is all_cpus.py's business.
 """
 
 from __future__ import annotations

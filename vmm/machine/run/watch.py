@@ -20,7 +20,7 @@ class Watcher(Protocol):
         """A run begins with vCPU 0 and these."""
 
     def serve(self, cpu: Cpu, exit: Exit, platform: Platform) -> Step:
-        """In place of loop.handle; on the vCPU's thread."""
+        """In place of `handle`; on the vCPU's thread."""
 
     def note(self, text: str) -> None:
         """The host has something to say about what it does."""

@@ -63,7 +63,7 @@ class VirtioSlots:
     memory: GuestMemory
     sink: Sink
     irqchip: str
-    conductor: AllCpus
+    all_cpus: AllCpus
     _virtio: tuple[Attached[Backend], ...] = ()
     _virtio_interrupts: Interrupts | None = None
 

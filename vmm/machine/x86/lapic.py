@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from vmm.abi.apic import REGISTERS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 OFFSETS = {row.name: row.offset for row in REGISTERS}
 
 
@@ -30,3 +34,38 @@ def vectors(state: bytes, name: str) -> tuple[int, ...]:
 def in_service(state: bytes, vector: int) -> bool:
     """Is this interrupt being served, that is delivered and not ended?"""
     return vector in vectors(state, "ISR")
+
+
+class Lapic:
+    """A local APIC as it was when it was asked: `lapic["TPR"]`, `lapic.irr`, `lapic.isr`, `lapic.tmr`."""
+
+    def __init__(self, state: bytes) -> None:
+        self.state = state
+        """The page of registers, 1024 bytes (struct kvm_lapic_state)."""
+
+    def __getitem__(self, name: str) -> int:
+        """A register by name (vmm.abi.apic.REGISTERS): 32 bits. KeyError, with the names that there are."""
+        if name not in OFFSETS:
+            raise KeyError(f"{name}: no register of the local APIC; there are {', '.join(OFFSETS)}")
+        return register(self.state, name)
+
+    @property
+    def irr(self) -> tuple[int, ...]:
+        """Vectors that wait, lowest first."""
+        return vectors(self.state, "IRR")
+
+    @property
+    def isr(self) -> tuple[int, ...]:
+        """Vectors that are being served, lowest first."""
+        return vectors(self.state, "ISR")
+
+    @property
+    def tmr(self) -> tuple[int, ...]:
+        """Vectors that are level-triggered, lowest first."""
+        return vectors(self.state, "TMR")
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Lapic) and self.state == other.state
+
+    def __hash__(self) -> int:
+        return hash(self.state)

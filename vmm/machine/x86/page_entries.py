@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Page tables: the bits of an entry, and the boot identity map as bytes. Numbers in, bytes out.
 
-Live tables are edited by page_tables.py and walked by walk.py. Sources: Intel SDM vol. 3A, chapter 4; AMD APM
+Live tables are edited by page_edits.py and walked by page_walk.py. Sources: Intel SDM vol. 3A, chapter 4; AMD APM
 vol. 2, chapter 5.
 """
 

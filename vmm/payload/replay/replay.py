@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A trace handled again without a device: every exit goes through loop.handle and the same devices, and what comes of
+"""A trace handled again without a device: every exit goes through `handle` and the same devices, and what comes of
 it must be what the record says. It runs no guest code; guest memory and registers it does not have.
 
 What a host half hooks is hooked again by its `setup`, where that needs no vCPU and no memory. Everything else that
