@@ -7,6 +7,7 @@ PYTHON ?= python3
 EXTRAS ?= test,dev,plot
 PAYLOADS ?= hello
 PYTEST_ARGS ?=
+JOBS ?= auto
 COVERAGE ?= --cov --cov-report=term
 BENCH_ARGS ?=
 HOSTS ?= svm-newest svm-6.1 vmx-6.1
@@ -38,7 +39,7 @@ help: ## this list
 	@echo
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
 	@echo
-	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  BENCH_ARGS="$(BENCH_ARGS)"'
+	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  JOBS=$(JOBS)  BENCH_ARGS="$(BENCH_ARGS)"'
 	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  and more: docs/hostlab.md'
 
 run: build ## build, what this host is, one guest, every paravirtual feature proven, what to do next
@@ -55,8 +56,10 @@ run: build ## build, what this host is, one guest, every paravirtual feature pro
 	@echo '       $(PYVMM) explain STEAL_TIME what a row of the table is, and how it is proven'
 	@echo '       $(PYVMM) doctor --all       all that this KVM offers;  make test: everything that must hold'
 
-test: check ## build, check, then every test with branch coverage
-	@$(PY) -m pytest $(COVERAGE) $(PYTEST_ARGS)
+# A file stays on one worker, so that what a file has made for itself is made once. More than four workers gain nothing:
+# tests that start guests wait for each other's CPUs then.
+test: check ## build, check, then every test with branch coverage, JOBS at a time
+	@$(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(COVERAGE) $(PYTEST_ARGS)
 
 check: build ## ruff (lint and format) and mypy --strict
 	@$(PY) -m ruff check --quiet .
