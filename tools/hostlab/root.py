@@ -8,9 +8,12 @@ is mounted, and files keep owners that the user who runs this could not give the
 
 from __future__ import annotations
 
+import os
+import pwd
 from pathlib import Path
 
 from . import store
+from .errors import LabError
 from .hosts import ROOT_RELEASE
 from .packages import proxies, source_line
 from .progress import Say, silent
@@ -30,6 +33,7 @@ BLOCK = 4096  # bytes
 SPARE = 512 << 20  # bytes for what a run writes
 FILES = 80_000
 IMAGE = "root.img"
+SUBUID = Path("/etc/subuid")
 
 
 def image(say: Say = silent) -> Path:
@@ -38,7 +42,23 @@ def image(say: Say = silent) -> Path:
     return store.get("root", digest, _make, say, f"the hosts' file system, Debian {ROOT_RELEASE}") / IMAGE
 
 
+def check() -> None:
+    """Raises: LabError, where a user who is not root lacks what mmdebstrap needs for its user namespace."""
+    if os.geteuid() == 0:
+        return
+    need("newuidmap")
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    for file in (SUBUID, SUBUID.with_name("subgid")):
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        if not any(line.partition(":")[0] in (user, str(os.geteuid())) for line in text.splitlines()):
+            raise LabError(
+                f"{file} has no range for {user}: mmdebstrap cannot make files of other users in a namespace",
+                hint=f"sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}, or run it as root",
+            )
+
+
 def _make(work: Path) -> None:
+    check()
     need("mmdebstrap", "genext2fs")
     tar, image = work / "root.tar", work / IMAGE
     words = ["mmdebstrap", *OPTIONS, *(f"--aptopt={line}" for line in proxies()), f"--include={','.join(PACKAGES)}"]
