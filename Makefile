@@ -103,7 +103,7 @@ hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdict
 	    $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
-	@rm -rf dist build/lib build/bdist.*
+	@rm -rf dist build/lib build/lib.* build/temp.* build/bdist.* *.egg-info
 	@$(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist
 
