@@ -1,4 +1,5 @@
 ; summary: writes that KVM collects in a ring, and that the VMM sees in order with the exits around them
+; proves:  coalesced_mmio, coalesced_pio
 ; needs:   KVM_CAP_COALESCED_MMIO
 ; machine: timeout=30
 ; param:   mmio = 0xd0700000   the zone, 0x100 bytes; 0x800 above it is a register that always exits

@@ -11,7 +11,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("coalesced_mmio", "coalesced_pio")
 ZONE_SIZE, PORT_SIZE, REGISTER = 0x100, 4, 0x800
 REGISTER_WRITES = 4  # writes outside the zone while it is there
 PER_EXIT = 100  # KVM's ring has more places than this: a full one may exit, but no sooner

@@ -1,4 +1,5 @@
 ; summary: real mode, protected mode of 16 and 32 bits, 32-bit paging, PAE, long mode: by registers, and climbed by the guest
+; proves:  mode_real, mode_protected16, mode_protected32, mode_paging32, mode_pae, mode_long
 ; machine: timeout=30
 ; param:   climb = 0       0: stay; from real mode up to 1: 32-bit paging, 2: PAE, 3: long mode; 4: through all of them
 ; result:  real_push       u32  bytes that the one-byte PUSH 0x50 takes: 2, in 32-bit code 4, in 64-bit code 8

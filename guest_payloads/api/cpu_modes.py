@@ -23,7 +23,6 @@ NAMES = {
     "pae": "mode_pae",
     "long": "mode_long",
 }
-FEATURES = tuple(NAMES.values())
 TABLES = {"paging32": "directory32", "pae": "pointers_pae", "long": "level4"}  # what CR3 points to
 WINDOWS = {"paging32": 0x400000, "pae": 0x400000, "long": 0x8000400000}
 CLIMBS = {"paging32": 1, "pae": 2, "long": 3}  # PARAM_climb that ends there; the first three are on the way of each

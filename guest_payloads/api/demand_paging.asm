@@ -1,4 +1,5 @@
 ; summary: memory whose pages the VMM supplies when the guest first touches them
+; proves:  userfaultfd
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      a slot of 16 pages that userfaultfd holds back

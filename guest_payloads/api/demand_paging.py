@@ -14,7 +14,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("userfaultfd",)
 PAGES = 16
 TOUCHED = (5, 2, 9, 11)  # in this order
 EMPTY = 11  # the host has nothing for it

@@ -1,4 +1,5 @@
 ; summary: the pages that a guest has written, by the dirty log: protected again by KVM, and by hand
+; proves:  dirty_log, dirty_log_manual
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   base = 0x40000000      a slot of 96 pages that keeps a log

@@ -16,7 +16,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("dirty_log", "dirty_log_manual")
 PAGES = 96
 STEPS = {1: {0, 3, 64, 95}, 2: {3, 5}, 3: set[int]()}  # what the guest writes before it tells
 CLEARED = {0, 3}  # of the first step, by hand; 64 and 95 stay

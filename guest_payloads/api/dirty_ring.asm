@@ -1,4 +1,5 @@
 ; summary: the pages that a guest has written, in a ring that stops the guest when it is full
+; proves:  dirty_ring
 ; needs:   KVM_CAP_DIRTY_LOG_RING_ACQ_REL
 ; machine: timeout=30
 ; user:    user_begin user_end

@@ -1,4 +1,5 @@
 ; summary: HLT that does not leave the guest, woken by its timer all the same
+; proves:  disable_exits
 ; needs:   KVM_CAP_X86_DISABLE_EXITS
 ; machine: irqchip=kernel timeout=30
 ; param:   sleeps = 20      how often the guest halts

@@ -12,7 +12,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("disable_exits",)
 CAPABILITY = "X86_DISABLE_EXITS"
 BITS = {row.name.removeprefix("KVM_X86_DISABLE_EXITS_"): row.value for row in flags.DISABLE_EXITS}
 HLT = BITS["HLT"]

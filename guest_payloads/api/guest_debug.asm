@@ -1,4 +1,6 @@
 ; summary: single-step, breakpoints, watchpoints and INT3 that the host sets, in ring 0 and in ring 3
+; proves:  singlestep_ring0, singlestep_ring3, hw_breakpoints_ring0, hw_breakpoints_ring3, watchpoints_ring0
+; proves:  watchpoints_ring3, sw_breakpoints_ring0, sw_breakpoints_ring3
 ; machine: timeout=30
 ; user:    user_begin user_end
 ;

@@ -18,7 +18,6 @@ from vmm.payload.proof.verdict import Finding, Verdict
 
 KINDS = ("singlestep", "hw_breakpoints", "watchpoints", "sw_breakpoints")
 RINGS = (0, 3)
-FEATURES = tuple(f"{kind}_ring{ring}" for kind in KINDS for ring in RINGS)
 LABELS = ("one", "two", "three", "four", "five", "six")
 # At which labels the guest must be found. A breakpoint strikes before its instruction, a watchpoint after the access.
 WANTED: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,5 @@
 ; summary: guest memory out of a guest_memfd, which the VMM shares with its guest
+; proves:  guest_memfd, guest_memfd_private
 ; needs:   KVM_CAP_GUEST_MEMFD, KVM_CAP_USER_MEMORY2
 ; machine: timeout=30
 ; user:    user_begin user_end

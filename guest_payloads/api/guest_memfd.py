@@ -17,7 +17,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("guest_memfd", "guest_memfd_private")
 SHARED = sum(row.value for row in flags.GUEST_MEMFD)
 PROTECTED_VM = next(row.value for row in flags.VM_TYPES if row.name.endswith("SW_PROTECTED_VM"))
 SIZE, SLOT = 4 * PAGE, 64

@@ -1,4 +1,5 @@
 ; summary: host memory in pages of 2 MiB, which KVM maps as such
+; proves:  huge_pages
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   large = 0x40000000     a slot over huge pages: 4 of them

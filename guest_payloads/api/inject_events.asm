@@ -1,4 +1,5 @@
 ; summary: events that the host puts into a vCPU: exceptions with all that belongs to them, an interrupt, an NMI
+; proves:  inject_exception, inject_exception_payload, inject_interrupt, inject_nmi, triple_fault_event
 ; needs:   KVM_CAP_VCPU_EVENTS
 ; machine: irqchip=none timeout=30
 ; param:   payload = 1      0 leaves out exceptions with a payload

@@ -16,7 +16,6 @@ from vmm.payload.proof.ending import broke, run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("inject_exception", "inject_exception_payload", "inject_interrupt", "inject_nmi", "triple_fault_event")
 UD, GP, PAGE_FAULT, DEBUG = 6, 13, 14, 1
 INTERRUPT = 0x71
 GP_CODE = 0x1238

@@ -1,4 +1,5 @@
 ; summary: writes that signal an eventfd in place of an exit: which ones, by address, length and value
+; proves:  ioeventfd, ioeventfd_any_length
 ; needs:   KVM_CAP_IOEVENTFD
 ; machine: timeout=30
 ; param:   mmio = 0xd0700000    guest-physical address without memory behind it

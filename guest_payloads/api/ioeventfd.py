@@ -13,7 +13,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("ioeventfd", "ioeventfd_any_length")
 MMIO_SIZE, PORTS = 0x100, 3
 # name -> (is a port, offset, length or 0 for any, value or None for any, writes that must signal)
 BINDINGS: dict[str, tuple[bool, int, int, int | None, int]] = {

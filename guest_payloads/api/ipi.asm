@@ -1,4 +1,5 @@
 ; summary: interrupts between CPUs, each kind: fixed, lowest priority, NMI, INIT and start-up; each way to address them
+; proves:  ipi, ipi_nmi, ipi_init_sipi
 ; machine: irqchip=split cpus=4 start=all timeout=30
 ; param:   mode = 0         delivery mode bits added to the first IPI, 0 is fixed
 ; result:  sent       u64   rows of the table that were sent: 10

@@ -10,7 +10,7 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("ipi", "ipi_nmi", "ipi_init_sipi")
+ROWS = ("ipi", "ipi_nmi", "ipi_init_sipi")
 HALF = 4  # words of a row are of the vector, as many of NMIs: one of each vCPU
 
 # What each IPI of the .asm adds to the counts of the vector, by vCPU; None: one of vCPU 1 and 2, whichever.
@@ -55,7 +55,7 @@ def judge(seen: Evidence) -> dict[str, Finding]:
         for pair in zip(((0,) * 8, *seen.rows), seen.rows, strict=False)
     ]
     if len(added) != len(FIXED) + len(NMI) + 1:
-        return dict.fromkeys(FEATURES, Finding(Verdict.BROKEN, f"{len(added)} IPIs were sent, and there are 10"))
+        return dict.fromkeys(ROWS, Finding(Verdict.BROKEN, f"{len(added)} IPIs were sent, and there are 10"))
     vectors = [*zip((*FIXED, LAST), (*added[: len(FIXED)], added[-1]), strict=True)]
     nmis = [*zip(NMI, added[len(FIXED) : -1], strict=True)]
     numbers = {what: _text(row[:HALF]) for (what, _), row in vectors}
@@ -68,7 +68,7 @@ def judge(seen: Evidence) -> dict[str, Finding]:
     nmi = _finding(wrong, numbers, "an NMI to one, and to all others")
     summary = "a start-up IPI alone is ignored; after INIT the vCPU starts at its page, in real mode"
     init = compare(seen.results, {"sipi_alone": 0, "started": 1, "real_mode": 0}, summary)
-    return dict(zip(FEATURES, (ipi, nmi, init), strict=True))
+    return dict(zip(ROWS, (ipi, nmi, init), strict=True))
 
 
 def _right(row: Row, want: Row | None) -> bool:

@@ -1,4 +1,5 @@
 ; summary: a system-management interrupt from one CPU to another: it runs 16-bit code at SMBASE + 0x8000, and comes back
+; proves:  ipi_smi
 ; needs:   KVM_CAP_X86_SMM
 ; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   mode = 0x200     delivery mode of the IPI, 0x200 is SMI

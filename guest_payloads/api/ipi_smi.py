@@ -8,8 +8,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding
 
-FEATURES = ("ipi_smi",)
-
 
 def prove(lab: Lab) -> Finding:
     with lab.guest() as guest:

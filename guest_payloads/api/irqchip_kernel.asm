@@ -1,4 +1,5 @@
 ; summary: the PICs, the IOAPIC and the local APIC that KVM keeps, driven by KVM_IRQ_LINE: edges and levels
+; proves:  irqchip_kernel, irq_line_edge, irq_line_level
 ; needs:   KVM_CAP_IRQCHIP
 ; machine: irqchip=kernel timeout=30
 ; param:   unmask = 1     0 leaves every input masked, at both controllers

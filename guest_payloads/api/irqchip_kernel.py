@@ -20,7 +20,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("irqchip_kernel", "irq_line_edge", "irq_line_level")
 PULSES = {1: 3, 2: 10}  # what the guest asks for -> the line that rises and falls
 EDGE_PIN, LEVEL_PIN = 5, 11
 LEVEL_VECTOR = 0x5B
@@ -84,7 +83,7 @@ def observe(lab: Lab) -> Evidence:
 
 
 def judge(seen: Evidence) -> dict[str, Finding]:
-    return dict(zip(FEATURES, (_pics(seen), _edge(seen), _level(seen)), strict=True))
+    return {"irqchip_kernel": _pics(seen), "irq_line_edge": _edge(seen), "irq_line_level": _level(seen)}
 
 
 def _pics(seen: Evidence) -> Finding:

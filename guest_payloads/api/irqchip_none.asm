@@ -1,4 +1,5 @@
 ; summary: no interrupt controller in the kernel: KVM_INTERRUPT, the interrupt window, HLT exits
+; proves:  irqchip_none
 ; machine: irqchip=none timeout=30
 ; result:  closed    u64   interrupts 0x51 and 0x52 while interrupts were disabled: 0
 ; result:  first     u64   of 0x51 after STI: 1

@@ -13,7 +13,6 @@ from vmm.payload.proof.ending import broke
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("irqchip_none",)
 ORDER = (0x51, 0x52, 0x53, 0x54)
 
 

@@ -1,4 +1,5 @@
 ; summary: local APICs in the kernel, the IOAPIC in pyvmm: entries become MSIs, the end of a level comes by an exit
+; proves:  irqchip_split, ioapic_eoi_exit
 ; needs:   KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING
 ; machine: irqchip=split timeout=30
 ; param:   unmask = 1     0 leaves every pin masked

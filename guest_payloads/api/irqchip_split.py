@@ -15,7 +15,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("irqchip_split", "ioapic_eoi_exit")
 NMI_PIN = 6
 VERSION = irq.IOAPIC_VERSION_82093AA | (irq.IOAPIC_PINS - 1) << 16
 
@@ -72,7 +71,7 @@ def judge(seen: Evidence) -> dict[str, Finding]:
     }
     summary = "the guest programs pyvmm's IOAPIC, and its entries arrive as MSIs: fixed and NMI"
     entries = compare(seen.results, wanted, summary)
-    return dict(zip(FEATURES, (entries, _level(seen)), strict=True))
+    return {"irqchip_split": entries, "ioapic_eoi_exit": _level(seen)}
 
 
 def _level(seen: Evidence) -> Finding:

@@ -1,4 +1,5 @@
 ; summary: interrupts by message, by route and by eventfd; an eventfd behind a level line, told of each EOI
+; proves:  irqfd, irqfd_resample, gsi_routing, msi
 ; needs:   KVM_CAP_IRQCHIP, KVM_CAP_SIGNAL_MSI, KVM_CAP_IRQ_ROUTING, KVM_CAP_IRQFD
 ; machine: irqchip=kernel timeout=30
 ; param:   resample = 1       0 leaves out the level line with its resample eventfd

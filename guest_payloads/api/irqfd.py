@@ -20,7 +20,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("irqfd", "irqfd_resample", "gsi_routing", "msi")
 ROUTED_GSI, EVENT_GSI, PIN = 40, 41, 11
 NOBODY = 9  # an APIC id that no vCPU has
 LEVEL_VECTOR = 0x65

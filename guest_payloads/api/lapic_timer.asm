@@ -1,4 +1,5 @@
 ; summary: the local APIC's timer in its three modes: once, periodic, at a value of the TSC
+; proves:  lapic_timer_oneshot, lapic_timer_periodic, lapic_timer_deadline
 ; needs:   KVM_CAP_IRQCHIP
 ; machine: irqchip=split timeout=30
 ; param:   ticks = 200000    initial count, in 1 ns units of KVM's APIC bus at divider 1

@@ -14,7 +14,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("lapic_timer_oneshot", "lapic_timer_periodic", "lapic_timer_deadline")
 PERIODS = 5
 EARLY = 0.95  # of the time asked for: the TSC frequency that KVM tells is rounded
 ADVANCE_NS = 5000  # KVM may start on a deadline interrupt this much before it (lapic_timer_advance's limit)
@@ -47,7 +46,11 @@ def observe(lab: Lab) -> Evidence:
 
 
 def judge(seen: Evidence) -> dict[str, Finding]:
-    return dict(zip(FEATURES, (_once(seen), _periodic(seen), _deadline(seen)), strict=True))
+    return {
+        "lapic_timer_oneshot": _once(seen),
+        "lapic_timer_periodic": _periodic(seen),
+        "lapic_timer_deadline": _deadline(seen),
+    }
 
 
 def _once(seen: Evidence) -> Finding:

@@ -1,4 +1,5 @@
 ; summary: machine checks from the host: a corrected error to be found by polling, an uncorrected one with its #MC
+; proves:  mce_corrected, mce_uncorrected
 ; needs:   KVM_CAP_MCE
 ; machine: irqchip=none timeout=30
 ; param:   mce = 1        0 leaves CR4.MCE clear: then an uncorrected error is a triple fault

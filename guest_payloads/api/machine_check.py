@@ -18,7 +18,6 @@ from vmm.payload.proof.ending import broke, run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("mce_corrected", "mce_uncorrected")
 BANKS = 5
 ERROR_CODE = 0x9F  # memory controller, channel not specified (Intel SDM vol. 3B, 16.9.2)
 ADDRESS, MISC = 0x12345000, 0x8C
@@ -80,7 +79,7 @@ def judge(seen: Evidence) -> dict[str, Finding]:
         "cleared": 0,
     }
     summary = "found in its bank without an exception, a second one marked as an overflow, cleared by the guest"
-    return dict(zip(FEATURES, (compare(seen.results, corrected, summary), _uncorrected(seen)), strict=True))
+    return {"mce_corrected": compare(seen.results, corrected, summary), "mce_uncorrected": _uncorrected(seen)}
 
 
 def _uncorrected(seen: Evidence) -> Finding:

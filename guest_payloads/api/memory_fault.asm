@@ -1,4 +1,5 @@
 ; summary: a page that KVM cannot get: the exit that says which, and the guest that goes on when it is there
+; proves:  memory_fault, memory_fault_memfd
 ; needs:   KVM_CAP_MEMORY_FAULT_INFO
 ; machine: timeout=30
 ; user:    user_begin user_end

@@ -23,7 +23,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
-FEATURES = ("memory_fault", "memory_fault_memfd")
 PAGES, SLOT = 8, 64
 CONTENT = 0x0BAD_CAFE_F00D_0003
 SHARED = sum(row.value for row in flags.GUEST_MEMFD)

@@ -1,4 +1,5 @@
 ; summary: memory in several slots: holes, read-only memory, two views of one page, and changes while the guest runs
+; proves:  memslots, readonly_slots, aliased_slots, moved_slots
 ; needs:   KVM_CAP_READONLY_MEM
 ; machine: timeout=30
 ; user:    user_begin user_end

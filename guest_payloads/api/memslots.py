@@ -20,7 +20,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("memslots", "readonly_slots", "aliased_slots", "moved_slots")
 PLACES = 8
 NOBODY = 0x5A5A5A5A  # what the device in the holes answers to each read of 4 bytes
 HOLE_ANSWER = NOBODY << 32 | NOBODY

@@ -1,4 +1,5 @@
 ; summary: MSRs that KVM serves, refuses, filters, or hands over to the VMM
+; proves:  msrs_partial, msr_filter, msr_exits
 ; needs:   KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_X86_MSR_FILTER
 ; machine: timeout=30
 ; param:   unknown = 0x12345678   an MSR that nobody has

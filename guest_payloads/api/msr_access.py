@@ -16,7 +16,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("msrs_partial", "msr_filter", "msr_exits")
 INVAL, UNKNOWN, FILTER = (
     value_of(exits.MSR_EXIT_REASONS, f"KVM_MSR_EXIT_REASON_{name}") for name in ("INVAL", "UNKNOWN", "FILTER")
 )
@@ -60,7 +59,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
     partial = _partial(lab)
     filtered = Filtered(_guest(lab), _guest(lab, deny_star), _guest(lab, allow_star))
     findings = (judge_partial(partial), judge_filter(filtered), judge_exits(_exits(lab)))
-    return dict(zip(FEATURES, findings, strict=True))
+    return dict(zip(lab.proves, findings, strict=True))
 
 
 def _msr(name: str) -> int:

@@ -1,4 +1,5 @@
 ; summary: SVM: a hypervisor in the guest runs a guest of its own, is left nine times, and VMRUN refuses what it must
+; proves:  nested_svm, nested_svm_state
 ; needs:   svm
 ; machine: irqchip=split timeout=10
 ; result:  unready    u64   the exception of VMRUN while EFER.SVME is clear: 6, #UD

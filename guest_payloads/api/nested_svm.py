@@ -15,7 +15,6 @@ from vmm.payload.proof.nested import Evidence, Exit, Numbers, hidden, masked, ob
 from vmm.payload.proof.nested import judge as judge_exits
 from vmm.payload.proof.verdict import Finding, Refusal
 
-FEATURES = ("nested_svm", "nested_svm_state")
 ROW = ("exit", "exit_info_1", "exit_info_2", "rip", "rax", "rbx")
 OUT_LENGTH = 2  # bytes of OUT imm8, AL
 _EXITS = {row.name: row.value for row in svm.EXITS}
@@ -65,14 +64,14 @@ def judge(seen: Evidence) -> Finding:
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
-    absent = masked(lab, "svm", FEATURES)
+    absent = masked(lab, "svm", lab.proves)
     if absent:
         return absent
     with lab.guest() as guest:
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         alone = observe(guest, ROW, expect)
         vmcb = guest.machine.memory.read_u64(guest.symbol("vmcb"))
-    return {FEATURES[0]: judge(alone), FEATURES[1]: prove_move(lab, alone, vmcb, ROW, expect)}
+    return {lab.proves[0]: judge(alone), lab.proves[1]: prove_move(lab, alone, vmcb, ROW, expect)}
 
 
 def refusals(lab: Lab) -> list[Refusal]:

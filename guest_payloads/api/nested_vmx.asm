@@ -1,4 +1,5 @@
 ; summary: VMX: a hypervisor in the guest runs a guest of its own, is left nine times, and VMX refuses what it must
+; proves:  nested_vmx, nested_vmx_state
 ; needs:   vmx
 ; machine: irqchip=split timeout=10
 ; result:  not_enabled  u64   the exception of VMXON while CR4.VMXE is clear: 6, #UD

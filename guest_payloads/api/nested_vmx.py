@@ -14,7 +14,6 @@ from vmm.payload.proof.nested import Evidence, Exit, Numbers, hidden, masked, ob
 from vmm.payload.proof.nested import judge as judge_exits
 from vmm.payload.proof.verdict import Finding, Refusal
 
-FEATURES = ("nested_vmx", "nested_vmx_state")
 ROW = ("exit", "qualification", "event", "error", "rip", "length", "rax", "rbx")
 _EXITS = {row.name: row.value for row in vmx.EXITS}
 _ERRORS = {row.name: row.value for row in vmx.ERRORS}
@@ -85,14 +84,14 @@ def judge(seen: Evidence) -> Finding:
 
 
 def prove(lab: Lab) -> dict[str, Finding]:
-    absent = masked(lab, "vmx", FEATURES)
+    absent = masked(lab, "vmx", lab.proves)
     if absent:
         return absent
     with lab.guest() as guest:
         guest.machine.on_port_write(ports.DELAY, lambda value: None)
         alone = observe(guest, ROW, expect)
         vmcs = guest.machine.memory.read_u64(guest.symbol("vmx_vmcs"))
-    return {FEATURES[0]: judge(alone), FEATURES[1]: prove_move(lab, alone, vmcs, ROW, expect)}
+    return {lab.proves[0]: judge(alone), lab.proves[1]: prove_move(lab, alone, vmcs, ROW, expect)}
 
 
 def refusals(lab: Lab) -> list[Refusal]:

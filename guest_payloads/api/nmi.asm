@@ -1,4 +1,5 @@
 ; summary: NMIs, by KVM_NMI and by message: interrupts disabled do not matter, an NMI's own handler does
+; proves:  nmi
 ; needs:   KVM_CAP_USER_NMI
 ; machine: irqchip=split timeout=30
 ; result:  inside    u64   NMIs taken inside the first one's handler, where a second was sent: 0

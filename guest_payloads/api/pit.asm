@@ -1,4 +1,5 @@
 ; summary: the 8254 timer that KVM keeps, through the PIC: a rate and a single shot
+; proves:  pit
 ; needs:   KVM_CAP_IRQCHIP, KVM_CAP_PIT2
 ; machine: irqchip=kernel timeout=30
 ; param:   count = 1193      ticks of 1193182 Hz in a period: 1 ms

@@ -16,7 +16,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("pit",)
 TICKS = 4
 EARLY = 0.95  # of the time asked for
 

@@ -1,4 +1,5 @@
 ; summary: port I/O of ring 3, by the I/O bitmap of the TSS: what it may do, and what is #GP
+; proves:  ring3_ports
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; ports:   0x80 0x81

@@ -13,7 +13,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("ring3_ports",)
 ANSWER = 0x5A
 WANTED = {"allowed": 0, "read": 0, "value": ANSWER, "wide": 0, "denied": 1, "partly": 1}
 ON_THE_BUS = ((0x80, 1, 0x11), (0x80, 2, 0x4433))  # (port, bytes, value) of each OUT that may come there

@@ -1,4 +1,5 @@
 ; summary: a vCPU saved and restored in mid-flight, from machine to machine, and the guest does not notice
+; proves:  save_restore
 ; machine: irqchip=split timeout=30
 ; param:   steps = 45      OUTs at which the host may move the guest
 ; result:  digest  u64   of all that was computed: registers, memory, XMM, flags, the stack

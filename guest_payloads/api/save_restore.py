@@ -19,7 +19,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
-FEATURES = ("save_restore",)
 EVERY = 5  # steps from one move to the next
 EXPECTED = {
     "dr0": 0x12345678,

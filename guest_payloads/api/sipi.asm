@@ -1,4 +1,5 @@
 ; summary: SMP: a second CPU started by INIT and SIPI, from real mode at the trampoline up to long mode
+; proves:  smp_by_sipi
 ; needs:   irqchip, cpus>=1
 ; machine: irqchip=split cpus=3 timeout=30
 ; param:   sipi = 1        0: INIT only

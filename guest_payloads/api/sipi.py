@@ -12,7 +12,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("smp_by_sipi",)
 START_CS = REGIONS["trampoline"].base >> 4
 
 

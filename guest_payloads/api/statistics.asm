@@ -1,4 +1,5 @@
 ; summary: KVM's binary statistics: a known number of exits, and how much they rise
+; proves:  statistics
 ; needs:   KVM_CAP_BINARY_STATS_FD
 ; machine: timeout=30
 ; param:   outs = 50       OUTs to a port

@@ -1,4 +1,5 @@
 ; summary: registers read and set through kvm_run instead of by ioctl
+; proves:  sync_regs
 ; needs:   KVM_CAP_SYNC_REGS
 ; machine: timeout=30
 ; param:   exits = 300     OUTs, each with other registers

@@ -1,4 +1,5 @@
 ; summary: SYSCALL from ring 3 and SYSRET back: where it goes, what it keeps, which flags it clears
+; proves:  syscall, syscall_by_set_msrs
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   by_host = 0     1: the host has set STAR, LSTAR and FMASK by KVM_SET_MSRS, and the guest does not

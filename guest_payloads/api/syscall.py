@@ -13,7 +13,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
-FEATURES = ("syscall", "syscall_by_set_msrs")
 MASK = int(RFLAGS.IF | RFLAGS.DF)
 STUCK = int(PF.PROT | PF.USER)  # ring 3 reaches for a page of the kernel's
 STAR_MASK = ~0xFFFFFFFF  # the low half is SYSCALL's EIP outside long mode
@@ -30,7 +29,7 @@ class Evidence:
 
 def prove(lab: Lab) -> dict[str, Finding]:
     found = {}
-    for by_host, name in enumerate(FEATURES):
+    for by_host, name in enumerate(lab.proves):
         try:
             found[name] = _prove(lab, by_host)
         except GuestBroke as error:

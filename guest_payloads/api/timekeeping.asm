@@ -1,4 +1,5 @@
 ; summary: KVM's clock and the guest's TSC, set by the host and by the guest: what arrives
+; proves:  kvm_clock, tsc_offset, tsc_adjust, tsc_writes, tsc_khz
 ; machine: timeout=30
 ; param:   jump = 0x100000000000   by how much the TSC is moved, each time
 ; result:  adjust_before u64  TSC_ADJUST at first

@@ -19,7 +19,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab, supported
 from vmm.payload.proof.verdict import Finding, Unproven, Verdict
 
-FEATURES = ("kvm_clock", "tsc_offset", "tsc_adjust", "tsc_writes", "tsc_khz")
 PAGE = REGIONS["data"].base + 0x1000
 SET_TO = 3_600_000_000_000  # ns: an hour, where a new VM's clock begins near 0
 PAST = 10_000_000_000  # ns: so long ago is the realtime that the second KVM_SET_CLOCK names
@@ -164,7 +163,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
         evidence.results = {name: guest[name] for name in guest.header.results}
         evidence.rate = stages.rate()
     judges = (judge_clock, judge_offset, judge_adjust, judge_writes, judge_frequency)
-    return {name: judge(evidence) for name, judge in zip(FEATURES, judges, strict=True)}
+    return {name: judge(evidence) for name, judge in zip(lab.proves, judges, strict=True)}
 
 
 def _about(ns: int) -> int:

@@ -1,4 +1,5 @@
 ; summary: random page tables, walked by KVM_TRANSLATE, by pyvmm, and by the CPU itself
+; proves:  translate
 ; machine: memory=4M timeout=30
 ; param:   seed = 1        of the random tables
 ; param:   tables = 8      how many random graphs of tables, in one machine each

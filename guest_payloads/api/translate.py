@@ -17,7 +17,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("translate",)
 _ROW = struct.Struct("<QQQ")
 POOL = REGIONS["data"].base + 0x10000  # pages for tables: by level, 3 (PDPT) to 1
 PAGES = {3: 2, 2: 3, 1: 4}

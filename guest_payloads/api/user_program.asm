@@ -1,4 +1,5 @@
 ; summary: a kernel and a user program: open, read, write, lseek, close and exit, served by the host on one folder
+; proves:  user_program
 ; machine: timeout=30
 ; user:    user_begin user_end
 ; param:   connected = 1   0: the kernel does not hand the calls over

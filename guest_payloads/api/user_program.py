@@ -17,7 +17,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 
-FEATURES = ("user_program",)
 HELLO = b"hello, guest\n"
 SECRET = b"not for guests"
 WANTED: dict[str, tuple[int, ...]] = {

@@ -1,4 +1,5 @@
 ; summary: the state behind the registers: XSAVE area, XCR0, debug registers, events, LAPIC, run state, from both sides
+; proves:  xsave, xcrs, debugregs, vcpu_events, lapic_state, mp_state
 ; needs:   KVM_CAP_XSAVE, KVM_CAP_XCRS, KVM_CAP_DEBUGREGS, KVM_CAP_VCPU_EVENTS, KVM_CAP_MP_STATE
 ; machine: irqchip=split timeout=30
 ; result:  xmm       u64  low half of XMM1, which the host has set through KVM_SET_XSAVE

@@ -17,7 +17,7 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, GuestBroke, Verdict
 
-FEATURES = ("xsave", "xcrs", "debugregs", "vcpu_events", "lapic_state", "mp_state")
+ROWS = ("xsave", "xcrs", "debugregs", "vcpu_events", "lapic_state", "mp_state")
 XMM0_VALUE, XMM1_VALUE = 0x1111222233334444, 0x5555666677778888  # the first set by the guest, the second by the host
 DR1_VALUE, DR2_VALUE = 0x1234560, 0x7654320
 TPR_GUEST, TPR_HOST = 0x20, 0x40
@@ -60,7 +60,7 @@ def prove(lab: Lab) -> dict[str, Finding]:
         halt(guest, evidence)
         run_to_pass(guest)
         evidence.guest = {name: guest[name] for name in guest.header.results}
-    return {name: judge(name, evidence) for name in FEATURES}
+    return {name: judge(name, evidence) for name in lab.proves}
 
 
 def xsave(vcpu: Vcpu, evidence: Evidence) -> None:
@@ -189,5 +189,5 @@ def _mp_state(evidence: Evidence) -> Checks:
 
 
 _CHECKS: dict[str, Callable[[Evidence], Checks]] = dict(
-    zip(FEATURES, (_xsave, _xcrs, _debugregs, _events, _lapic, _mp_state), strict=True)
+    zip(ROWS, (_xsave, _xcrs, _debugregs, _events, _lapic, _mp_state), strict=True)
 )

@@ -1,4 +1,5 @@
 ; summary: virtio-blk: a disk is read, written, flushed; what it cannot do is a status, not a crash
+; proves:  virtio_blk
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
 ; param:   features = 0x100000206   what the driver accepts: VERSION_1, FLUSH, SEG_MAX, SIZE_MAX

@@ -16,7 +16,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
-FEATURES = ("virtio_blk",)
 SECTORS = 8
 BEFORE = b"".join(bytes([0x30 + n]) * SECTOR for n in range(SECTORS))  # sector n is full of the digit n
 AFTER = BEFORE[: 2 * SECTOR] + b"\xa5" * (2 * SECTOR) + BEFORE[4 * SECTOR :]

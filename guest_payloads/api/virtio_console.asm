@@ -1,4 +1,5 @@
 ; summary: virtio-console: a guest writes, the host answers, the guest echoes; then the window changes its size
+; proves:  virtio_console
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
 ; param:   features = 0x100000001   what the driver accepts: VERSION_1, VIRTIO_CONSOLE_F_SIZE

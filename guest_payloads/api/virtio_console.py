@@ -14,7 +14,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
-FEATURES = ("virtio_console",)
 HELLO = b"guest: anybody there?\n"
 ANSWER = b"host: yes\n"
 ECHO = b"echo: " + ANSWER

@@ -1,4 +1,5 @@
 ; summary: drivers that break every rule of the ring: the device stops and asks for a reset, the host never notices
+; proves:  virtio_hostile
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
 ; param:   skip = 0       attacks at the beginning of the table that are left out

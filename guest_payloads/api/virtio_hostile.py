@@ -14,7 +14,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
 from vmm.payload.proof.virtio_drivers import AGREED, RUNNING
 
-FEATURES = ("virtio_hostile",)
 DATA = REGIONS["data"]
 OUTCOMES = 0x1000  # bytes from OUTCOME on
 HONEST = 32

@@ -1,4 +1,5 @@
 ; summary: virtio-rng: a driver finds a device, and asks for random bytes by interrupt and by polling
+; proves:  virtio_rng
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
 ; param:   features = 0x110000000   what the driver accepts: VIRTIO_F_VERSION_1, VIRTIO_RING_F_INDIRECT_DESC

@@ -14,7 +14,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_refusals, wrong
 
-FEATURES = ("virtio_rng",)
 LENGTHS = (64, 64, 32)  # of the three chains
 KICKS, INTERRUPTS = 3, 1
 LATE = 1  # the third buffer is polled, and callbacks go on again right after it

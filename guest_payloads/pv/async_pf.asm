@@ -1,4 +1,5 @@
 ; summary: async page fault: two tasks meet pages that the host has yet to fetch, and the vCPU goes on meanwhile
+; proves:  ASYNC_PF, ASYNC_PF_INT
 ; machine: irqchip=split timeout=30
 ; user:    user_begin user_end
 ; param:   msr = 0x4b564d02    the MSR that switches it on, MSR_KVM_ASYNC_PF_EN

@@ -20,7 +20,7 @@ from vmm.payload.proof.held_back import held_back
 from vmm.payload.proof.lab import Lab, ring0
 from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("ASYNC_PF", "ASYNC_PF_INT")
+ROWS = ("ASYNC_PF", "ASYNC_PF_INT")
 _FACTS = {row.name: row.value for row in pv.CONSTANTS}
 BROADCAST = _FACTS["ASYNC_PF_BROADCAST_TOKEN"]
 KVM_ASYNC_PF_ENABLED = _FACTS["KVM_ASYNC_PF_ENABLED"]
@@ -270,9 +270,9 @@ def _alone(lab: Lab) -> Finding:
 
 def refusals(lab: Lab) -> dict[str, list[Refusal]]:
     """pv-abi's rules for the three MSRs, and where a missing page raises no #PF."""
-    if not all(lab.offered(name) for name in FEATURES):
+    if not all(lab.offered(name) for name in lab.proves):
         return {}
-    asked: dict[str, list[Refusal]] = {name: [] for name in FEATURES}
+    asked: dict[str, list[Refusal]] = {name: [] for name in lab.proves}
     for group in _groups():
         rows = [row for row in group.rows if row.feature in asked]
         with lab.guest(payload="accesses", mask=group.mask, enforce=group.enforce, irqchip=group.irqchip) as guest:
@@ -344,7 +344,7 @@ def _groups() -> Iterator[Group]:
             with_int("masked", "with bit 3, masked and not enforced", shared | on, OK),
             en("masked", "with bits 0 and 3, masked and not enforced", shared | on, OK),
         ],
-        mask=FEATURES,
+        mask=ROWS,
         enforce=False,
     )
     yield Group(

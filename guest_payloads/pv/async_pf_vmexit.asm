@@ -1,4 +1,5 @@
 ; summary: a nested guest meets a page that the host has yet to fetch: its hypervisor is told, by a #PF exit
+; proves:  ASYNC_PF_VMEXIT
 ; machine: irqchip=split timeout=10
 ; param:   msr = 0x4b564d02    the MSR that switches it on, MSR_KVM_ASYNC_PF_EN
 ; param:   control = 15        its flags: 1 on, 2 in ring 0 too, 4 as #PF exit, 8 readiness by interrupt

@@ -21,7 +21,6 @@ from vmm.payload.proof.held_back import held_back
 from vmm.payload.proof.lab import Lab, supported
 from vmm.payload.proof.verdict import Deviation, Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("ASYNC_PF_VMEXIT",)
 NEEDED = ("ASYNC_PF", "ASYNC_PF_INT")
 NESTING = ("svm", "vmx")
 _FACTS = {row.name: row.value for row in pv.CONSTANTS}
@@ -291,7 +290,7 @@ def prove(lab: Lab) -> Finding:
     for needed in NEEDED:
         if not lab.offered(needed):
             return Finding(Verdict.INERT, f"without {needed} there is no asynchronous page fault to deliver")
-    shown, hidden = _ask(lab, (), True), _ask(lab, FEATURES, True)
+    shown, hidden = _ask(lab, (), True), _ask(lab, lab.proves, True)
     if _wrong_gate(shown, hidden) or not nesting(lab):
         return judge(shown, hidden, None)
     try:
@@ -322,7 +321,7 @@ def refusals(lab: Lab) -> list[Refusal]:
     """The matrix of one bit with its positive control, and where a missing page of a nested guest is no exit."""
     if not all(lab.offered(needed) for needed in NEEDED):
         return []  # the MSR is refused for another reason
-    shown, masked, enforced = _ask(lab, (), True), _ask(lab, FEATURES, False), _ask(lab, FEATURES, True)
+    shown, masked, enforced = _ask(lab, (), True), _ask(lab, lab.proves, False), _ask(lab, lab.proves, True)
     rows = [
         Refusal("control", f"{BIT}, feature present and enforced", OK, GP if shown.refused else OK),
         Refusal("masked", f"{BIT}, masked and not enforced", OK, GP if masked.refused else OK),
@@ -356,7 +355,7 @@ def _ask(lab: Lab, mask: Iterable[str], enforce: bool) -> Gate:
             guest,
             [cpuid(cpuid_facts.FEATURES_LEAF), wrmsr(msr, WRITTEN), rdmsr(msr), wrmsr(msr, SHARED | PLAIN)],
         )
-    feature = pv.find(FEATURES[0])
+    feature = pv.find(lab.proves[0])
     assert feature is not None
     return Gate(
         bool(leaf.words[0] & feature.mask),

@@ -1,4 +1,5 @@
 ; summary: one hypercall pairs the host's time of day with this guest's TSC
+; proves:  KVM_HC_CLOCK_PAIRING
 ; param:   number = 9   KVM_HC_CLOCK_PAIRING; another one shows the proof fail
 ; result:  result  i64  RAX of the call: 0, or a negated error number
 ; result:  before  u64  TSC before the call

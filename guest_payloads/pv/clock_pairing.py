@@ -25,7 +25,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("KVM_HC_CLOCK_PAIRING",)
 RAM = REGIONS["data"].base
 NO_RAM = REGIONS["scratch_mmio"].base
 NO_FEATURES = (SIGNATURE_LEAF + 1, 0, "eax", 0)

@@ -1,4 +1,5 @@
 ; summary: an MSI for an APIC id above 255, through address bits that only KVM guests know
+; proves:  MSI_EXT_DEST_ID
 ; needs:   KVM_CAP_X2APIC_API, KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_SIGNAL_MSI
 ; machine: irqchip=split start=all timeout=30
 ; param:   shift = 5      where bits 14:8 of the destination go in the address

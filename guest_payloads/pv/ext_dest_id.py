@@ -19,7 +19,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("MSI_EXT_DEST_ID",)
 BIT = next(row for row in pv.FEATURES if row.name == "MSI_EXT_DEST_ID").mask
 NEAR, FAR = 44, 300
 IDS = (0, NEAR, FAR)
@@ -68,9 +67,9 @@ class Evidence:
 
 
 def prove(lab: Lab) -> Finding:
-    if lab.masked(FEATURES[0]):
+    if lab.masked(lab.proves[0]):
         return Finding(Verdict.ABSENT, "masked")
-    with lab.guest(cpus=IDS, expose=FEATURES) as guest:
+    with lab.guest(cpus=IDS, expose=lab.proves) as guest:
         *came, untranslated = send(guest, (*MESSAGES, UNTRANSLATED))
         ids = guest.machine.memory.unpack(f"{len(IDS)}Q", guest.constant("APIC_IDS"))
         return judge(Evidence(guest["features"], ids, tuple(came), untranslated))
@@ -143,9 +142,9 @@ def refusals(lab: Lab) -> list[Refusal]:
     def short_ids(machine: Machine) -> None:
         machine.vm.enable_cap("X2APIC_API", 0)
 
-    with lab.guest(cpus=IDS, expose=FEATURES) as guest:
+    with lab.guest(cpus=IDS, expose=lab.proves) as guest:
         raw = send(guest, (UNTRANSLATED,))[0]
-    with lab.guest(cpus=IDS, expose=FEATURES, before_vcpus=short_ids) as guest:
+    with lab.guest(cpus=IDS, expose=lab.proves, before_vcpus=short_ids) as guest:
         short = send(guest, (Message(FAR, True, ()),))[0]
     with lab.guest(cpus=IDS, enforce=True) as guest:
         hidden = send(guest, (Message(FAR, True, ()),))[0]

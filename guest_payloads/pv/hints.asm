@@ -1,4 +1,5 @@
 ; summary: the two hints in CPUID, and what the delay costs that one of them makes unnecessary
+; proves:  NOP_IO_DELAY, HINTS_REALTIME
 ; param:   rounds = 8    how often both loops are timed; the least counts
 ; param:   turns  = 16   turns of each loop
 ; result:  features   u32  EAX of CPUID leaf 0x40000001: bit 1 says that no delay is needed

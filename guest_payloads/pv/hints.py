@@ -15,8 +15,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("NOP_IO_DELAY", "HINTS_REALTIME")
-
 
 @dataclass(frozen=True)
 class Evidence:
@@ -63,7 +61,7 @@ def judge(feature: str, evidence: Evidence) -> Finding:
 
 def prove(lab: Lab) -> dict[str, Finding]:
     """One guest with both bits, as far as this lab lets it have them. The VMM itself offers HINTS_REALTIME."""
-    delay, realtime = FEATURES
+    delay, realtime = lab.proves
     missing = {delay: lab.absent(delay), realtime: None}
     if lab.masked(realtime):
         missing[realtime] = Finding(Verdict.ABSENT, "masked")
@@ -83,9 +81,9 @@ def measure(guest: Guest) -> Evidence:
 
 def refusals(lab: Lab) -> dict[str, list[Refusal]]:
     """A hint gates nothing: hidden and enforced it is gone from CPUID, and the guest runs as before."""
-    with lab.guest(mask=FEATURES, enforce=True, params={"rounds": 1, "turns": 1}) as guest:
+    with lab.guest(mask=lab.proves, enforce=True, params={"rounds": 1, "turns": 1}) as guest:
         evidence = measure(guest)
     return {
         name: [Refusal("enforced", "CPUID shows the hidden bit", "False", str(evidence.sees(name)))]
-        for name in FEATURES
+        for name in lab.proves
     }

@@ -1,4 +1,5 @@
 ; summary: the hypercall interface itself: one that does nothing, numbers that mean nothing, calls from ring 3
+; proves:  KVM_HC_VAPIC_POLL_IRQ, unknown hypercall, hypercall from ring 3
 ; user:    user_begin user_end
 ; ports:   0x80
 ; param:   nr = 1    KVM_HC_VAPIC_POLL_IRQ

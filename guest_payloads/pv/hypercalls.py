@@ -18,7 +18,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 POLL, UNKNOWN, RING3 = "KVM_HC_VAPIC_POLL_IRQ", "unknown hypercall", "hypercall from ring 3"
-FEATURES = (POLL, UNKNOWN, RING3)
 NR = next(row for row in pv.HYPERCALLS if row.name == "VAPIC_POLL_IRQ").nr
 STATISTIC = "hypercalls"
 HANDED_OVER = 2

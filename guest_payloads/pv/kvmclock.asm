@@ -1,4 +1,5 @@
 ; summary: the paravirtual clock: wall clock, system time on two vCPUs, and what the host does to it seen by the guest
+; proves:  CLOCKSOURCE2, CLOCKSOURCE
 ; machine: cpus=2 start=all timeout=30
 ; param:   wall_msr   = 0x4b564d00   MSR_KVM_WALL_CLOCK_NEW; 0x11 is the old MSR_KVM_WALL_CLOCK
 ; param:   system_msr = 0x4b564d01   MSR_KVM_SYSTEM_TIME_NEW; 0x12 is the old MSR_KVM_SYSTEM_TIME

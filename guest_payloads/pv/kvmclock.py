@@ -19,13 +19,13 @@ from vmm.abi.structs import PVCLOCK_VCPU_TIME_INFO, PVCLOCK_WALL_CLOCK, pvclock_
 from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.vm import Clock
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.guest import Guest, MissingResult
+from vmm.payload.guest import Guest
+from vmm.payload.header import MissingResult
 from vmm.payload.proof.accesses import GP, OK, Answer, perform, rdmsr, wrmsr
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, GuestBroke, Refusal, Verdict
 
-FEATURES = ("CLOCKSOURCE2", "CLOCKSOURCE")
 PAIRS = {"CLOCKSOURCE2": ("WALL_CLOCK_NEW", "SYSTEM_TIME_NEW"), "CLOCKSOURCE": ("WALL_CLOCK", "SYSTEM_TIME")}
 
 SET_TO = 180 * 10**9  # what KVM_SET_CLOCK sets: far from the few milliseconds of a new VM
@@ -179,11 +179,11 @@ def _told_by_the_host(e: Evidence) -> Iterator[str]:
 
 def prove(lab: Lab) -> dict[str, Finding]:
     """One guest for each pair of MSRs; what befalls one says nothing of the other."""
-    return {feature: lab.absent(feature) or _prove(lab, feature) for feature in FEATURES}
+    return {feature: lab.absent(feature) or _prove(lab, feature) for feature in lab.proves}
 
 
 def _prove(lab: Lab, feature: str) -> Finding:
-    params = {} if feature == FEATURES[0] else dict(zip(("wall_msr", "system_msr"), _pair(feature), strict=True))
+    params = {} if feature == lab.proves[0] else dict(zip(("wall_msr", "system_msr"), _pair(feature), strict=True))
     with lab.guest(params=params) as guest:
         try:
             return judge(measure(guest, feature))
@@ -237,9 +237,9 @@ WRITTEN, UNTOUCHED = f"{OK}, written", f"{OK}, not written"
 
 def refusals(lab: Lab) -> dict[str, list[Refusal]]:
     """Hidden alone, both pairs go on; hidden and enforced, only the other one does."""
-    asked = [feature for feature in FEATURES if lab.offered(feature)]
+    asked = [feature for feature in lab.proves if lab.offered(feature)]
     found: dict[str, list[Refusal]] = {feature: [] for feature in asked}
-    with lab.guest(payload="accesses", irqchip="none", mask=FEATURES, enforce=False) as guest:
+    with lab.guest(payload="accesses", irqchip="none", mask=lab.proves, enforce=False) as guest:
         for feature, answers in _access_all(guest, asked).items():
             found[feature] += _rows("masked", feature, OK, answers)
     for hidden in asked:

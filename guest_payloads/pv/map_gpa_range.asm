@@ -1,4 +1,5 @@
 ; summary: the hypercall by which a guest tells which of its pages are encrypted and which are shared
+; proves:  HC_MAP_GPA_RANGE
 ; needs:   KVM_CAP_EXIT_HYPERCALL
 ; param:   nr = 12              KVM_HC_MAP_GPA_RANGE
 ; param:   gpa = 0x180000       the guest-physical address of the first page

@@ -14,7 +14,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("HC_MAP_GPA_RANGE",)
 BIT = next(row for row in pv.FEATURES if row.name == "HC_MAP_GPA_RANGE").mask
 NR = next(row for row in pv.HYPERCALLS if row.name == "MAP_GPA_RANGE").nr
 ENCRYPTED, SIZE_2M = 0x10, 0x1
@@ -74,9 +73,9 @@ def enable(machine: Machine) -> None:
 
 
 def prove(lab: Lab) -> Finding:
-    if lab.masked(FEATURES[0]):
+    if lab.masked(lab.proves[0]):
         return Finding(Verdict.ABSENT, "masked")
-    with lab.guest(expose=FEATURES, before_vcpus=enable) as guest:
+    with lab.guest(expose=lab.proves, before_vcpus=enable) as guest:
         service = guest.hypercalls
         assert service is not None
 
@@ -131,7 +130,7 @@ def judge(evidence: Evidence) -> Finding:
 def refusals(lab: Lab) -> list[Refusal]:
     """The capability alone opens the hypercall; the CPUID bit gates nothing."""
     call = hypercall(NR, 0x180000, 1, ENCRYPTED)
-    with lab.guest(payload="accesses", expose=FEATURES) as guest:
+    with lab.guest(payload="accesses", expose=lab.proves) as guest:
         off = perform(guest, [call])[0]
     with lab.guest(payload="accesses", before_vcpus=enable, enforce=True) as guest:
         hidden = perform(guest, [call])[0]

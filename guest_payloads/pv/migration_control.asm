@@ -1,4 +1,5 @@
 ; summary: the MSR by which a guest says whether it may be migrated, served by the VMM
+; proves:  MIGRATION_CONTROL
 ; needs:   KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_X86_MSR_FILTER
 ; param:   msr = 0x4b564d08   the feature's MSR
 ; result:  features u64   EAX of KVM's feature leaf, as this guest sees it: bit 17 announces the MSR

@@ -24,7 +24,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("MIGRATION_CONTROL",)
 BIT = next(row for row in pv.FEATURES if row.name == "MIGRATION_CONTROL").mask
 
 
@@ -66,7 +65,7 @@ def _run(lab: Lab, name: str, reason: int, turn_on: Callable[[Vm], None]) -> Way
         if isinstance(exit, (ReadMsr, WriteMsr)):
             exits.append(exit)
 
-    with lab.guest(expose=FEATURES, before_vcpus=lambda machine: turn_on(machine.vm)) as guest:
+    with lab.guest(expose=lab.proves, before_vcpus=lambda machine: turn_on(machine.vm)) as guest:
         control = MigrationControl(guest.machine.platform)
         guest.machine.on_exit = note
         run_to_pass(guest)
@@ -94,7 +93,7 @@ def _count(guest: Guest, instruction: str) -> int:
 
 
 def prove(lab: Lab) -> Finding:
-    if lab.masked(FEATURES[0]):
+    if lab.masked(lab.proves[0]):
         return Finding(Verdict.ABSENT, "masked")
     return judge(Evidence(tuple(_run(lab, *way) for way in WAYS)))
 
@@ -142,7 +141,7 @@ def _wrong(way: Way) -> str:
 def refusals(lab: Lab) -> list[Refusal]:
     """KVM has no such MSR: it is the capability that lets pyvmm serve it, and the CPUID bit gates nothing."""
     accesses = [rdmsr(number()), wrmsr(number(), 1)]
-    with lab.guest(payload="accesses", expose=FEATURES) as guest:
+    with lab.guest(payload="accesses", expose=lab.proves) as guest:
         off = perform(guest, accesses)
     with lab.guest(payload="accesses", enforce=True, before_vcpus=lambda machine: exit_by_filter(machine.vm)) as guest:
         MigrationControl(guest.machine.platform)

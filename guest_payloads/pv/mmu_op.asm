@@ -1,4 +1,5 @@
 ; summary: the paravirtual MMU of the first kernels is gone: bit 2 is not offered, and its hypercall is unknown
+; proves:  MMU_OP
 ; param:   number = 2   KVM_HC_MMU_OP; another one shows the proof fail
 ; result:  features  u32  EAX of CPUID leaf 0x40000001: bit 2 is clear
 ; result:  poll      i64  RAX of KVM_HC_VAPIC_POLL_IRQ: 0, so calls arrive

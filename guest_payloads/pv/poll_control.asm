@@ -1,4 +1,5 @@
 ; summary: the guest tells the host whether it may poll before it lets a halted vCPU sleep
+; proves:  POLL_CONTROL
 ; needs:   irqchip, KVM_CAP_HALT_POLL, KVM_CAP_BINARY_STATS_FD
 ; machine: irqchip=split timeout=60
 ; param:   msr = 0x4b564d05   MSR_KVM_POLL_CONTROL, the feature's MSR

@@ -21,7 +21,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.msr_gate import hidden_msr
 from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("POLL_CONTROL",)
 # Longest poll, nanoseconds. After a HLT that took longer, a late awakening on a busy host included, KVM stops polling
 # for a while; none takes so long. The timer ends each poll much sooner.
 LONGEST_POLL = 2_000_000_000

@@ -1,4 +1,5 @@
 ; summary: an interrupt ended by clearing a bit in memory, in place of a write to the APIC
+; proves:  PV_EOI
 ; machine: irqchip=split timeout=30
 ; param:   msr = 0x4b564d04     the feature's MSR
 ; param:   apic_id = 0          if not 0, the APIC id is changed to this: KVM then leaves APICv and AVIC off

@@ -22,7 +22,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("PV_EOI",)
 WORD = REGIONS["data"].base
 ISR = 0x100  # the first of eight words, 16 bytes apart
 INHIBITING_ID = 1  # any other than the vCPU's own, which is 0
@@ -70,7 +69,7 @@ class Evidence:
 
 
 def prove(lab: Lab) -> Finding:
-    if absent := lab.absent(FEATURES[0]):
+    if absent := lab.absent(lab.proves[0]):
         return absent
     evidence = Evidence(_run(lab), apicv=_apicv())
     if not evidence.plain.taken and evidence.plain.isr:
@@ -183,8 +182,8 @@ def refusals(lab: Lab) -> list[Refusal]:
     rows = []
     for kind, mask, enforce, want in (
         ("control", (), True, OK),
-        ("masked", FEATURES, False, OK),
-        ("enforced", FEATURES, True, GP),
+        ("masked", lab.proves, False, OK),
+        ("enforced", lab.proves, True, GP),
     ):
         with lab.guest(payload="accesses", mask=mask, enforce=enforce) as guest:
             read, write, reserved, outside, off = perform(guest, accesses)

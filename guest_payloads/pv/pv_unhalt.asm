@@ -1,4 +1,5 @@
 ; summary: a vCPU that halted with interrupts off is woken by a kick; a kick that comes first is kept
+; proves:  PV_UNHALT
 ; needs:   KVM_CAP_BINARY_STATS_FD
 ; machine: irqchip=split cpus=2 start=all timeout=90
 ; param:   nr = 5         KVM_HC_KICK_CPU

@@ -20,7 +20,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("PV_UNHALT",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr
 SLEEPER = 1
 PATIENCE = 10.0  # seconds for a vCPU to come to its HLT, however loaded the host
@@ -64,7 +63,7 @@ class Evidence:
 
 
 def prove(lab: Lab) -> Finding:
-    if absent := lab.absent(FEATURES[0]):
+    if absent := lab.absent(lab.proves[0]):
         return absent
     with lab.guest() as guest, guest.machine.cpus[SLEEPER].vcpu.get_stats() as stats:
         return judge(_watch(guest, stats))
@@ -174,8 +173,8 @@ def refusals(lab: Lab) -> list[Refusal]:
     rows = []
     for kind, mask, enforce, want in (
         ("control", (), True, 0),
-        ("masked", FEATURES, False, 0),
-        ("enforced", FEATURES, True, -pv.KVM_ENOSYS),
+        ("masked", lab.proves, False, 0),
+        ("enforced", lab.proves, True, -pv.KVM_ENOSYS),
     ):
         with lab.guest(payload="accesses", mask=mask, enforce=enforce) as guest:
             answer = perform(guest, [call])[0]
@@ -195,4 +194,4 @@ def refusals(lab: Lab) -> list[Refusal]:
 
 def _bit(kind: str, what: str, guest: Guest, want: str) -> Refusal:
     shown = CpuidModel(guest.machine.cpus[0].vcpu.get_cpuid2())
-    return Refusal(kind, what, want, "set" if shown.has(FEATURES[0]) else "clear")
+    return Refusal(kind, what, want, "set" if shown.has("PV_UNHALT") else "clear")

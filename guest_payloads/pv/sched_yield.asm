@@ -1,4 +1,5 @@
 ; summary: a vCPU gives its CPU to another one that has lost its own: KVM_HC_SCHED_YIELD
+; proves:  PV_SCHED_YIELD
 ; needs:   irqchip
 ; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   nr = 11            KVM_HC_SCHED_YIELD, the feature's hypercall

@@ -19,7 +19,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.lab import evidence as numbers_of
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("PV_SCHED_YIELD",)
 HANDED_OVER = 2  # the guest's `kind`: neither VMCALL nor VMMCALL reaches KVM
 ATTEMPTED, SUCCESSFUL = "directed_yield_attempted", "directed_yield_successful"
 
@@ -162,8 +161,8 @@ def refusals(lab: Lab) -> list[Refusal]:
     """Hidden, the call is answered; hidden and enforced, it is not."""
     call, found = _call(), []
     for kind, mask, enforce, want in (
-        ("masked", FEATURES, False, "0"),
-        ("enforced", FEATURES, True, f"-KVM_ENOSYS ({-pv.KVM_ENOSYS})"),
+        ("masked", lab.proves, False, "0"),
+        ("enforced", lab.proves, True, f"-KVM_ENOSYS ({-pv.KVM_ENOSYS})"),
         ("control", (), True, "0"),
     ):
         with lab.guest(payload="accesses", mask=mask, enforce=enforce) as guest:

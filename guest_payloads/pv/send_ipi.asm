@@ -1,4 +1,5 @@
 ; summary: one hypercall sends an interrupt to a set of vCPUs, and to no other
+; proves:  PV_SEND_IPI
 ; machine: irqchip=split start=all timeout=30
 ; param:   nr = 10        KVM_HC_SEND_IPI
 ; result:  features u64   EAX of KVM's feature leaf, as this guest sees it: bit 11 announces the hypercall

@@ -13,7 +13,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("PV_SEND_IPI",)
 NR = next(row for row in pv.HYPERCALLS if row.name == "SEND_IPI").nr
 IDS = (0, 1, 70)
 _ROW = struct.Struct("<32Q")
@@ -78,7 +77,7 @@ class Evidence:
 
 
 def prove(lab: Lab) -> Finding:
-    if absent := lab.absent(FEATURES[0]):
+    if absent := lab.absent(lab.proves[0]):
         return absent
     with lab.guest(cpus=IDS) as guest:
         came = run_table(guest, CALLS)
@@ -143,8 +142,8 @@ def refusals(lab: Lab) -> list[Refusal]:
     rows = []
     for kind, mask, enforce, want in (
         ("control", (), True, 0),
-        ("masked", FEATURES, False, 0),
-        ("enforced", FEATURES, True, -pv.KVM_ENOSYS),
+        ("masked", lab.proves, False, 0),
+        ("enforced", lab.proves, True, -pv.KVM_ENOSYS),
     ):
         with lab.guest(payload="accesses", mask=mask, enforce=enforce) as guest:
             first, *rest = perform(guest, [nobody, *(hypercall(NR, *call.asked(ANY_VECTOR)) for call in REFUSED)])

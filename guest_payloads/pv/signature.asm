@@ -1,4 +1,5 @@
 ; summary: how a guest finds KVM: the signature, the feature leaf behind it, the hypervisor bit
+; proves:  KVM_CPUID_SIGNATURE
 ; param:   first = 0x40000000   where the search begins
 ; result:  hypervisor u64   CPUID.1:ECX bit 31: there is a hypervisor
 ; result:  base       u64   the leaf that holds KVM's signature, 0 if there is none

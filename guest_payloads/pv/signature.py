@@ -17,7 +17,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("KVM_CPUID_SIGNATURE",)
 SIGNATURE = cpuid.SIGNATURE[0] | cpuid.SIGNATURE[1] << 32
 REST = cpuid.SIGNATURE[2]
 MOVED = 0x40000100

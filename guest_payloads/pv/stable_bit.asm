@@ -1,4 +1,5 @@
 ; summary: does the clock's page say that all vCPUs see one monotone clock, and say otherwise once that is lost?
+; proves:  CLOCKSOURCE_STABLE_BIT
 ; param:   system_msr = 0x4b564d01   MSR_KVM_SYSTEM_TIME_NEW
 ; param:   old_msr    = 0x12         MSR_KVM_SYSTEM_TIME
 ; result:  features   u32  EAX of CPUID leaf 0x40000001

@@ -17,8 +17,7 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("CLOCKSOURCE_STABLE_BIT",)
-FEATURE = FEATURES[0]
+FEATURE = "CLOCKSOURCE_STABLE_BIT"
 STABLE = pv.PVCLOCK_TSC_STABLE_BIT
 CURRENT_CLOCKSOURCE = Path("/sys/devices/system/clocksource/clocksource0/current_clocksource")
 
@@ -117,7 +116,7 @@ def refusals(lab: Lab) -> list[Refusal]:
         control = _first_flag(guest)
     rows = [Refusal("control", "flag 0 with bit 24 exposed and enforced", AGREES, control)]
     for kind, enforce, how in (("masked", False, "hidden"), ("enforced", True, "hidden and enforced")):
-        with lab.guest(mask=FEATURES, enforce=enforce) as guest:
+        with lab.guest(mask=lab.proves, enforce=enforce) as guest:
             rows.append(Refusal(kind, f"flag 0 with bit 24 {how}", AGREES, _first_flag(guest)))
     return rows
 

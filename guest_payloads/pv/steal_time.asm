@@ -1,4 +1,5 @@
 ; summary: stolen time: how long this vCPU was ready to run and did not, told by KVM through shared memory
+; proves:  STEAL_TIME
 ; needs:   irqchip
 ; machine: irqchip=split cpus=2 start=all timeout=30
 ; param:   msr = 0x4b564d03   MSR_KVM_STEAL_TIME, the feature's MSR

@@ -33,7 +33,6 @@ from vmm.payload.proof.lab import evidence as numbers_of
 from vmm.payload.proof.msr_gate import hidden_msr
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-FEATURES = ("STEAL_TIME",)
 HOG_SHARE = 2_000_000  # nanoseconds that the other process must have had before
 # Were a HLT counted, all of it would be stolen. It is not, but an awakening comes late where others have the CPU, and
 # so do those by which the host looks at its limits meanwhile: a part of the HLT is left, this one at least.

@@ -1,4 +1,5 @@
 ; summary: a TLB flush asked for through shared memory, done by KVM when it next enters this vCPU
+; proves:  PV_TLB_FLUSH
 ; needs:   KVM_CAP_BINARY_STATS_FD
 ; machine: timeout=30
 ; param:   msr = 0x4b564d03   MSR_KVM_STEAL_TIME, whose area carries the request

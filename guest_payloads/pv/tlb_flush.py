@@ -19,7 +19,6 @@ from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Refusal, Unproven, Verdict
 
-FEATURES = ("PV_TLB_FLUSH",)
 PREEMPTED = REGIONS["data"].base + KVM_STEAL_TIME.field("preempted").offset
 STATISTIC = "tlb_flush"
 VALUES = (0, 1, 2, 3)
@@ -118,8 +117,8 @@ def refusals(lab: Lab) -> list[Refusal]:
     """Hidden and enforced, the request is dropped: the byte becomes 0 and nothing is flushed."""
     found = []
     for kind, mask, enforce, want in (
-        ("masked", FEATURES, False, "flushed"),
-        ("enforced", FEATURES, True, "not flushed"),
+        ("masked", lab.proves, False, "flushed"),
+        ("enforced", lab.proves, True, "not flushed"),
         ("control", (), True, "flushed"),
     ):
         with lab.guest(mask=mask, enforce=enforce, params={"rounds": REFUSAL_ROUNDS}) as guest:

@@ -1,4 +1,5 @@
 ; summary: the other vendor's hypercall instruction: rewritten by KVM, or an undefined opcode
+; proves:  FIX_HYPERCALL_INSN
 ; param:   nr = 1    KVM_HC_VAPIC_POLL_IRQ, which every KVM answers with 0
 ; result:  vector   u64   the exception that the instruction raised; 255 if none
 ; result:  error    u64   the error code of a page fault

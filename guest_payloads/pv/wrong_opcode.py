@@ -17,7 +17,6 @@ from vmm.payload.guest import Guest
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict
 
-FEATURES = ("FIX_HYPERCALL_INSN",)
 OPCODES = {name: int.from_bytes(code, "big") for name, code in x86.HYPERCALL_INSTRUCTIONS.items()}
 UD, PF = 6, 14
 WRITE_TO_PRESENT = int(x86.PF.PROT | x86.PF.WRITE)
@@ -80,7 +79,7 @@ class Evidence:
 
 
 def prove(lab: Lab) -> Finding:
-    quirk = quirks.find(FEATURES[0])
+    quirk = quirks.find(lab.proves[0])
     assert quirk is not None
     shots = []
     for patching in (False, True):

@@ -17,7 +17,7 @@ from vmm.payload.proof.prove import prove
 from vmm.payload.proof.verdict import Verdict
 
 BASE, PAGE = 0x40000000, 0x1000
-ALL = set(memslots.FEATURES)
+ALL = set(find("memslots").header.proves)
 
 
 def broken() -> set[str]:

@@ -20,7 +20,7 @@ def verdicts() -> dict[str, Verdict]:
 
 def test_clocks() -> None:
     rows = {row.name: row for row in prove(PAYLOAD)}
-    assert list(rows) == list(timekeeping.FEATURES)
+    assert list(rows) == list(find("timekeeping").header.proves)
     assert rows["kvm_clock"].verdict is Verdict.WORKS, rows["kvm_clock"].finding
     for name in ("tsc_offset", "tsc_adjust", "tsc_writes"):
         assert rows[name].verdict in (Verdict.WORKS, Verdict.INERT), rows[name].finding

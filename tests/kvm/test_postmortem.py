@@ -17,8 +17,8 @@ from vmm.machine.memory import layout
 from vmm.machine.run.ends import Result, Why
 from vmm.observe.postmortem import PostMortem, examine
 from vmm.payload.catalog import find
-from vmm.payload.guest import Guest, MissingResult
-from vmm.payload.header import parse
+from vmm.payload.guest import Guest
+from vmm.payload.header import MissingResult, parse
 from vmm.payload.options import Options
 from vmm.payload.run import run_payload
 from vmm.report.style import Style

@@ -7,9 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api.cpu_modes import CLIMBS, FEATURES, NAMES, Evidence, Seen, Way, judge
+from guest_payloads.api.cpu_modes import CLIMBS, NAMES, Evidence, Seen, Way, judge
 from vmm.machine.x86.modes import MODES
+from vmm.payload.catalog import find
 from vmm.payload.proof.verdict import Verdict
+
+FEATURES = find("cpu_modes").header.proves
 
 MARKER = 0x123
 

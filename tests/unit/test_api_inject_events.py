@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api.inject_events import ADDRESS, FEATURES, Evidence, judge
+from guest_payloads.api.inject_events import ADDRESS, Evidence, judge
+from vmm.payload.catalog import find
 from vmm.payload.proof.verdict import Verdict
+
+FEATURES = find("inject_events").header.proves
 
 RESULTS = {
     "ud": 1,

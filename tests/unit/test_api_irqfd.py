@@ -7,8 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api.irqfd import FEATURES, Evidence, judge
+from guest_payloads.api.irqfd import Evidence, judge
+from vmm.payload.catalog import find
 from vmm.payload.proof.verdict import Verdict
+
+FEATURES = find("irqfd").header.proves
 
 RESULTS = {
     "msi": 1,

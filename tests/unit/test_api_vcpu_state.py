@@ -8,8 +8,8 @@ import pytest
 from guest_payloads.api.vcpu_state import (
     DR1_VALUE,
     DR2_VALUE,
-    FEATURES,
     HALTED,
+    ROWS,
     RUNNABLE,
     TPR_GUEST,
     TPR_HOST,
@@ -32,7 +32,7 @@ GUEST = {
 def verdicts(host: dict[str, int] | None = None, guest: dict[str, int] | None = None, offered: int = 7) -> list[str]:
     """The names that are not `works`."""
     evidence = Evidence(HOST | (host or {}), GUEST | (guest or {}), offered)
-    return [name for name in FEATURES if judge(name, evidence).verdict is not Verdict.WORKS]
+    return [name for name in ROWS if judge(name, evidence).verdict is not Verdict.WORKS]
 
 
 def test_works() -> None:

@@ -29,7 +29,7 @@ GOOD = {
         driver(2, 5, 4), 8, virtio_blk.STATUSES, 513, b"1" * 512, b"pyvmm", virtio_blk.AFTER + b"xyz", 1
     ),
 }
-MODULES = pytest.mark.parametrize("module", GOOD, ids=lambda module: module.FEATURES[0])
+MODULES = pytest.mark.parametrize("module", GOOD, ids=lambda module: module.__name__.rpartition(".")[2])
 
 
 @MODULES

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from vmm.machine.memory.layout import REGIONS
 from vmm.payload import catalog
 from vmm.payload.catalog import GROUPS, MAX_SOURCE, find, shipped
 from vmm.payload.guest import assemble
+from vmm.payload.half import half_of
 
 
 def test_shipped_by_name() -> None:
@@ -21,7 +23,9 @@ def test_shipped_by_name() -> None:
     assert (hello.name, hello.group, hello.code) == ("hello", "basics", None)
     assert hello.header.summary
     assert hello.host_half() is None
-    assert find("pio").host_half().__name__ == "guest_payloads.basics.pio"
+    half = find("pio").host_half()
+    assert half is not None
+    assert (half.check.__module__, half.prove) == ("guest_payloads.basics.pio", None)
 
 
 def test_names_are_unique_and_in_groups() -> None:
@@ -100,6 +104,61 @@ def test_a_host_half_that_cannot_be_imported_is_its_authors_error(script: str, s
     (tmp_path / "mine.py").write_text(script)
     with pytest.raises(PayloadError, match=said):
         find(str(path)).host_half()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [("def check(guest, wanted): ...", r"mine.py: the host half: check\(\) takes 2 arguments, .* has check\(guest\)"),
+     ("def check(guest): ...\nsetup = 5", r"setup is 5, and in a host half it is a function: setup\(guest\)"),
+     ("def check(guest): ...\ndef drive(): ...", r"drive\(\) takes 0 arguments")],
+)  # fmt: skip
+def test_a_host_half_of_another_shape_is_its_authors_error(script: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.asm"
+    path.write_text("start: hlt")
+    (tmp_path / "mine.py").write_text(script)
+    with pytest.raises(PayloadError, match=said):
+        find(str(path)).host_half()
+
+
+@pytest.mark.parametrize("taken", ["guest", "guest, wanted=1", "*any", "guest, *, wanted=1"])
+def test_a_function_that_can_be_called_so_is_right(taken: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.asm"
+    path.write_text("start: hlt")
+    (tmp_path / "mine.py").write_text(f"def setup(guest): ...\ndef check({taken}): ...")
+    half = find(str(path)).host_half()
+    assert half is not None
+    assert (half.drive, half.check is None) == (None, False)
+
+
+def test_a_proof_has_no_other_parts_and_refusals_have_a_proof() -> None:
+    for parts in ({"prove", "check"}, {"refusals"}):
+        with pytest.raises(ValueError, match="prove"):
+            half_of(SimpleNamespace(**dict.fromkeys(parts, lambda lab: None)))
+
+
+def test_only_what_comes_with_pyvmm_proves_and_only_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / "mine.asm"
+    mine.write_text("; proves: STEAL_TIME\nstart: hlt")
+    with pytest.raises(PayloadError, match=r"mine.asm: proves: only what comes with pyvmm"):
+        find(str(mine))
+    monkeypatch.setattr(catalog, "ROOT", str(tmp_path))
+    (tmp_path / "pv").mkdir()
+    rows = {"one": "STEAL_TIM", "two": "KVM_HC_KICK_CUP", "three": "KVM_HC_KICK_CPU", "four": "a word"}
+    for name, row in rows.items():
+        (tmp_path / "pv" / f"{name}.asm").write_text(f"; proves: {row}\nstart: hlt")
+    for name in ("one", "two"):
+        with pytest.raises(PayloadError, match="proves: no paravirtual feature is called"):
+            find(name)
+    assert (find("three").header.proves, find("four").header.proves) == (("KVM_HC_KICK_CPU",), ("a word",))
+
+
+def test_what_has_a_proof_says_what_of() -> None:
+    for name in shipped():
+        payload = find(name)
+        half = payload.host_half()
+        assert bool(half and half.prove) == bool(payload.header.proves), name
 
 
 def test_raw_by_path_and_in_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,6 +163,8 @@ WRONG = {
     "result: ü": "'ü' cannot be a name",
     "result: ticks u46 typo": "'u46' is no type",
     "result: ticks int": "'int' is no type",
+    "proves: A,": "write names of rows, with a comma between two",
+    "proves: A, B, A": "A stands there twice",
     "ends: happily": "'happily' is none of halt, shutdown, fault, timeout, output",
 }
 

@@ -7,21 +7,21 @@ import pytest
 
 from vmm.errors import UsageError
 from vmm.payload.header import Header, parse
-from vmm.payload.options import MAX_TIMEOUT, Options, check_timeout, parse_param
+from vmm.payload.options import MAX_TIMEOUT, check_timeout, parse_param
 
 HEADER = parse("; param: count = 5\n; param: mask = 7", "x")
 
 
 def test_parameters_are_the_headers_but_for_the_given() -> None:
-    assert Options().merged_params(HEADER, "x") == {"count": 5, "mask": 7}
-    assert Options(params={"mask": 0}).merged_params(HEADER, "x") == {"count": 5, "mask": 0}
+    assert HEADER.given({}, "x") == {"count": 5, "mask": 7}
+    assert HEADER.given({"mask": 0}, "x") == {"count": 5, "mask": 0}
 
 
 def test_unknown_parameter() -> None:
     with pytest.raises(UsageError, match="no parameter of x is called 'cuont'; did you mean count"):
-        Options(params={"cuont": 1}).merged_params(HEADER, "x")
+        HEADER.given({"cuont": 1}, "x")
     with pytest.raises(UsageError, match="x takes no parameters"):
-        Options(params={"count": 1}).merged_params(Header(), "x")
+        Header().given({"count": 1}, "x")
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 0.5, 10, MAX_TIMEOUT])

@@ -14,7 +14,9 @@ import pytest
 from vmm.abi import deviations, pv
 from vmm.errors import HostError, MissingCapability, MissingCpus, UsageError
 from vmm.machine.x86.cpuid import CpuidModel
-from vmm.payload.catalog import find, shipped
+from vmm.payload.catalog import Payload, find, shipped
+from vmm.payload.half import HostHalf
+from vmm.payload.header import Header
 from vmm.payload.proof import lab, probe, prove
 from vmm.payload.proof.probe import Probe, Target, select, targets, topics
 from vmm.payload.proof.prove import Row
@@ -45,10 +47,9 @@ def lessons(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def install(group: str = "pv", **halves: Any) -> None:
         found = {}
         for name, (features, *functions) in halves.items():
-            module = SimpleNamespace(FEATURES=features, prove=functions[0])
-            if len(functions) > 1:
-                module.refusals = functions[1]
-            payload = SimpleNamespace(name=name, host_half=lambda module=module: module, group=group)
+            half = HostHalf(prove=functions[0], refusals=functions[1] if len(functions) > 1 else None)
+            header = Header(proves=features)
+            payload = SimpleNamespace(name=name, host_half=lambda half=half: half, group=group, header=header)
             found |= dict.fromkeys(features, payload)
         by_bit = dict(sorted(found.items(), key=lambda item: pv.order(item[0])))
         installed[group] = by_bit if group == "pv" else found
@@ -147,6 +148,24 @@ def test_an_error_of_ours_costs_no_other_row(lessons: Callable[..., None], error
         assert rows[name].finding.reason.startswith("pyvmm error: ")
         assert str(error) in rows[name].finding.reason
         assert "Traceback" in rows[name].error
+
+
+def test_a_proof_finds_what_its_header_says_and_nothing_else(lessons: Callable[..., None]) -> None:
+    lessons(apf=(("ASYNC_PF", "ASYNC_PF_INT"), lambda lab: {"ASYNC_PF": WORKS}))
+    rows = list(Probe(select(["ASYNC_PF"])))
+    assert {row.outcome for row in rows} == {"error"}
+    assert "its header proves ['ASYNC_PF', 'ASYNC_PF_INT']" in rows[0].finding.reason
+
+
+def test_what_two_prove_is_the_fault_of_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    def twice(name: str) -> Payload:
+        found = find(name)
+        return replace(found, header=replace(found.header, proves=("STEAL_TIME",))) if name == "pv_eoi" else found
+
+    monkeypatch.setattr(prove, "find", twice)
+    failed: dict[str, Exception] = {}
+    assert prove.proofs(failed)["STEAL_TIME"].name == "pv_eoi"
+    assert str(failed["steal_time"]).endswith("steal_time.asm: proves: pv_eoi proves STEAL_TIME, too")
 
 
 def test_a_host_half_that_cannot_be_imported_is_a_row(monkeypatch: pytest.MonkeyPatch, some: None) -> None:
@@ -345,7 +364,5 @@ def test_a_topic_has_no_bit_whatever_it_is_called() -> None:
 
 def test_no_two_payloads_prove_a_row_of_the_same_name() -> None:
     """A word on the command line finds one row, whatever its case."""
-    found = [
-        name.upper() for path in shipped().values() for name in getattr(find(path.stem).host_half(), "FEATURES", ())
-    ]
+    found = [name.upper() for path in shipped().values() for name in find(path.stem).header.proves]
     assert len(found) == len(set(found)), sorted({name for name in found if found.count(name) > 1})

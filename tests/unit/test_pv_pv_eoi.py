@@ -113,6 +113,8 @@ def test_the_apic_id_is_changed_only_where_it_can_help(monkeypatch, first, runs)
         return first if len(made) == 1 else HARDWARE
 
     class Lab:
+        proves = ("PV_EOI",)
+
         def absent(self, feature):
             return None
 

@@ -255,6 +255,15 @@ def order(name: str) -> tuple[int, str]:
     return row.bit + (100 if row.register == "edx" else 0), name
 
 
+def names_a_row(name: str) -> bool:
+    """Is it the very name of a feature, hypercall, constant or quirk of KVM?"""
+    from vmm.abi import quirks
+
+    hypercall = name.removeprefix("KVM_HC_")
+    constants = {row.name for row in CONSTANTS}
+    return name in _BY_NAME or hypercall in _HYPERCALL_BY_NAME or name in constants or quirks.find(name) is not None
+
+
 def unknown(name: str) -> str:
     """The sentence for a name that `find` does not know."""
     return names.unknown("paravirtual feature", names.strip_prefix(name, "KVM_FEATURE_", "KVM_"), _BY_NAME)

@@ -9,7 +9,7 @@ import stat
 import guest_payloads
 from vmm.base.light import cache
 from vmm.base.record import record
-from vmm.errors import UsageError
+from vmm.errors import PayloadError, UsageError
 from vmm.machine.memory.layout import REGIONS
 from vmm.payload.header import Header, parse
 
@@ -17,11 +17,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-    from types import ModuleType
+
+    from vmm.payload.half import HostHalf
 
 ROOT = os.path.dirname(guest_payloads.__file__)
 INCLUDES = os.path.join(ROOT, "inc")
 GROUPS = ("basics", "pv", "api")
+PROVING = ("pv", "api")
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 
@@ -36,11 +38,11 @@ class Payload:
     text: str | None = None
     code: bytes | None = None
 
-    def host_half(self) -> ModuleType | None:
+    def host_half(self) -> HostHalf | None:
         """The Python module beside the .asm, where there is one. Of a person's own, see vmm.payload.own.
 
         Raises:
-            PayloadError: a person's own cannot be imported.
+            PayloadError: it is no host half, or a person's own cannot be imported.
         """
         if self.text is None or not os.path.exists(os.path.splitext(self.file)[0] + ".py"):
             return None
@@ -50,7 +52,12 @@ class Payload:
             return load(self.file)
         import importlib
 
-        return importlib.import_module(f"guest_payloads.{self.group}.{self.name}")
+        from vmm.payload.half import half_of
+
+        try:
+            return half_of(importlib.import_module(f"guest_payloads.{self.group}.{self.name}"))
+        except ValueError as error:
+            raise PayloadError(f"the host half: {error}", file=os.path.splitext(self.file)[0] + ".py") from error
 
 
 @cache
@@ -99,7 +106,20 @@ def _source(name: str, file: str, group: str) -> Payload:
     except UnicodeDecodeError as error:
         raise UsageError(f"{file}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
     text = text.removeprefix("\ufeff")  # an editor's byte order mark is no instruction
-    return Payload(name, file, group, parse(text, file), text=text)
+    return Payload(name, file, group, _checked(parse(text, file), file, group), text=text)
+
+
+def _checked(header: Header, file: str, group: str) -> Header:
+    """Only a payload of pv/ or api/ says what it proves; a feature by a name that is in the facts."""
+    if header.proves and group not in PROVING:
+        raise PayloadError("proves: only what comes with pyvmm has rows in its tables; check() can fail", file=file)
+    if group == "pv" and header.proves:
+        from vmm.abi import pv
+
+        for name in header.proves:
+            if name.isupper() and not pv.names_a_row(name):  # what is no name of the kernel's is told in words
+                raise PayloadError(f"proves: {pv.unknown(name)}", file=file)
+    return header
 
 
 def _header_of(code: bytes, file: str) -> Header:

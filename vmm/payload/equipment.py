@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PATCHING = "FIX_HYPERCALL_INSN"
 HYPERCALLS = "hypercalls"
-DEVICES = ("ioapic", HYPERCALLS, "virtio_rng", "virtio_console", "virtio_blk")
 
 
 def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:

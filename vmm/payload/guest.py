@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One payload in one machine: assembled, loaded, run, its results read. What host halves work with.
-
-A host half is a module beside the .asm with any of
-    setup(guest)   before the run: hooks, memory, features; what check needs of it goes into guest.kept
-    drive(guest)   in place of the plain `guest.run()`
-    check(guest)   after a clean end: compare results, `guest.expect(...)` each thing that must hold
-"""
+"""One payload in one machine: assembled, loaded, run, its results read. What host halves (half.py) work with."""
 
 from __future__ import annotations
 
@@ -20,7 +14,7 @@ from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, format_size, pa
 from vmm.machine.run.ends import Result
 from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import INCLUDES, Payload
-from vmm.payload.header import ResultSlot
+from vmm.payload.header import MissingResult, ResultSlot
 from vmm.payload.options import Options
 
 TYPE_CHECKING = False
@@ -53,7 +47,7 @@ class Guest(Closes):
         options = options or Options()
         header = payload.header
         self.payload, self.header, self.options = payload, header, options
-        self.params = options.merged_params(header, payload.name)
+        self.params = header.given(options.params, payload.name)
         self.program = assemble(payload, self.params)
         self.result: Result | None = None
         self.hypercalls: HypercallService | None = None
@@ -222,14 +216,6 @@ def _check_memory(payload: Payload, options: Options) -> None:
 def _first(*values: int | None) -> int:
     """The first that is given; the last always is."""
     return next(value for value in values if value is not None)
-
-
-class MissingResult(Exception):
-    """The guest ended without storing a result that the host half needs."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the guest stored no result {name!r}")
-        self.name = name
 
 
 def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:

@@ -2,6 +2,7 @@
 """The header of a payload: the `;` lines at the top of an .asm file, as data. It runs nothing.
 
     ; summary: one line for `pyvmm list`
+    ; proves:  PV_SEND_IPI, PV_UNHALT          rows of `pyvmm probe` that it gives (only what comes with pyvmm)
     ; needs:   irqchip, cpus>=2, KVM_CAP_STEAL_TIME, STEAL_TIME
     ; machine: irqchip=split cpus=2 memory=4M timeout=5 start=all ring=3 output=64K
     ; user:    user_begin user_end            labels (page-aligned) of what ring 3 may touch
@@ -28,14 +29,18 @@ from vmm.payload.options import check_timeout, fits_64_bits
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-KEYS = ("summary", "needs", "machine", "user", "ports", "param", "result", "quirks", "enable", "devices", "ends")
+KEYS = (
+    *("summary", "proves", "needs", "machine", "user", "ports"),
+    *("param", "result", "quirks", "enable", "devices", "ends"),
+)
 TYPES = ("u8", "u16", "u32", "u64", "i64", "bool")
-PROSE = ("summary", "user")  # keys that begin a sentence as well: without a colon they are none
+PROSE = ("summary", "user", "proves")  # keys that begin a sentence as well: without a colon they are none
 ALIKE = 0.75  # of difflib's ratio, from where a word is a key misspelt: `reslut` has 0.83, `note` and `needs` 0.44
 MAX_PORT = 0xFFFF
 CAP_ARGUMENTS = 4
+DEVICES = ("ioapic", "hypercalls", "virtio_rng", "virtio_console", "virtio_blk")  # made by equipment.py
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
     "halt": Why.HALT,
@@ -44,6 +49,14 @@ ENDS = {
     "timeout": Why.TIME_LIMIT,
     "output": Why.OUTPUT_LIMIT,
 }
+
+
+class MissingResult(Exception):
+    """The guest ended without storing a result that the host half needs."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the guest stored no result {name!r}")
+        self.name = name
 
 
 @record
@@ -92,6 +105,7 @@ class Header:
     quirks: tuple[str, ...] = ()
     enable: tuple[tuple[str, tuple[int, ...]], ...] = ()
     devices: tuple[tuple[str, str], ...] = ()
+    proves: tuple[str, ...] = ()
     ends: Why | None = None
     notes: tuple[str, ...] = ()
 
@@ -99,6 +113,21 @@ class Header:
     def asks(self) -> bool:
         """Whether it needs anything that not every host has."""
         return bool(self.capabilities or self.features or self.min_cpus > 1)
+
+    def given(self, params: Mapping[str, int], payload: str) -> dict[str, int]:
+        """Every declared parameter with its value: of `params`, else as the header says.
+
+        Raises:
+            UsageError: a given one is not declared.
+        """
+        for name in params:
+            if name not in self.params:
+                if not self.params:
+                    raise UsageError(f"payload {payload} takes no parameters, and {name!r} was given")
+                from vmm.base.names import unknown
+
+                raise UsageError(unknown(f"parameter of {payload}", name, self.params))
+        return {each.name: params.get(each.name, each.default) for each in self.params.values()}
 
     def constants(self, params: dict[str, int]) -> dict[str, int]:
         """What the header adds to the assembler's names: R_<result> slot offsets and PARAM_<param> values."""
@@ -355,8 +384,6 @@ def _enable(header: Header, value: str) -> Header:
 
 
 def _devices(header: Header, value: str) -> Header:
-    from vmm.payload.equipment import DEVICES
-
     given: list[tuple[str, str]] = []
     for item in value.replace(",", " ").split():
         name, equals, file = item.partition("=")
@@ -368,6 +395,17 @@ def _devices(header: Header, value: str) -> Header:
             raise ValueError(f"devices: {name} is there already")
         given.append((name, file))
     return replace(header, devices=(*header.devices, *given))
+
+
+def _proves(header: Header, value: str) -> Header:
+    """Names with a comma between two: one may be several words."""
+    names = tuple(each.strip() for each in value.split(","))
+    for name in names:
+        if not name:
+            raise ValueError("proves: write names of rows, with a comma between two")
+        if name in header.proves or names.count(name) > 1:
+            raise ValueError(f"proves: {name} stands there twice")
+    return replace(header, proves=header.proves + names)
 
 
 def _ends(header: Header, value: str) -> Header:
@@ -387,5 +425,6 @@ _READERS = {
     "quirks": _quirks,
     "enable": _enable,
     "devices": _devices,
+    "proves": _proves,
     "ends": _ends,
 }

@@ -10,12 +10,9 @@ from vmm.machine.run.limits import MAX_TIMEOUT
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
-    from vmm.payload.guest import Guest
-    from vmm.payload.header import Header
-
-Watch: TypeAlias = "Callable[[Guest], object]"
+Watch: TypeAlias = "Callable[[Any], object]"  # of a Guest, which is above this module
 
 
 @record
@@ -37,28 +34,13 @@ class Options:
     exit_limit: int | None = None
     watch: Watch | None = None
 
-    def merged_params(self, header: Header, name: str) -> dict[str, int]:
-        """Every declared parameter with its value.
-
-        Raises:
-            UsageError: a given one is not declared.
-        """
-        for given in self.params:
-            if given not in header.params:
-                if not header.params:
-                    raise UsageError(f"payload {name} takes no parameters, and {given!r} was given")
-                from vmm.base.names import unknown
-
-                raise UsageError(unknown(f"parameter of {name}", given, header.params))
-        return {each.name: self.params.get(each.name, each.default) for each in header.params.values()}
-
 
 def both(first: Watch | None, second: Watch) -> Watch:
     """One after the other, where there are two who watch."""
     if first is None:
         return second
 
-    def watch(guest: Guest) -> None:
+    def watch(guest: Any) -> None:
         first(guest)
         second(guest)
 

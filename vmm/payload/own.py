@@ -13,20 +13,21 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+from vmm.base.record import replace
 from vmm.errors import PayloadError, VmmError
+from vmm.payload.half import OF_A_GUEST, HostHalf, half_of
+from vmm.payload.header import MissingResult
 
-HOOKS = ("setup", "drive", "check")
 MAX_SOURCE = 1 << 20
 
 
-def load(asm: str) -> ModuleType | None:
+def load(asm: str) -> HostHalf | None:
     """The host half beside this .asm, where there is one.
 
     Raises:
-        PayloadError: it cannot be read, is no Python, or its import fails.
+        PayloadError: it cannot be read, is no Python, its import fails, or a function of it has another shape.
     """
     path = Path(asm).with_suffix(".py")
     file = str(path)
@@ -41,7 +42,7 @@ def load(asm: str) -> ModuleType | None:
         raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, row=shown) from error
     except (OSError, ValueError) as error:
         raise PayloadError(f"reading the host half: {getattr(error, 'strerror', None) or error}", file=file) from error
-    if not any(isinstance(each, ast.FunctionDef) and each.name in HOOKS and each.args.args for each in tree.body):
+    if not any(isinstance(each, ast.FunctionDef) and each.name in OF_A_GUEST and each.args.args for each in tree.body):
         return None
     name = f"host_half_of_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -51,10 +52,12 @@ def load(asm: str) -> ModuleType | None:
     sys.modules[name] = module  # a dataclass in it looks itself up
     with Blamed(file, "importing the host half"):
         spec.loader.exec_module(module)
-    for hook in HOOKS:
-        if hasattr(module, hook):
-            setattr(module, hook, _blamed(getattr(module, hook), file, hook))
-    return module
+    try:
+        half = half_of(module, OF_A_GUEST)
+    except ValueError as error:
+        raise PayloadError(f"the host half: {error}", file=file) from error
+    hooks = {name: getattr(half, name) for name in OF_A_GUEST}
+    return replace(half, **{name: hook and _blamed(hook, file, name) for name, hook in hooks.items()})
 
 
 def _blamed(function: Callable[[Any], Any], file: str, hook: str) -> Callable[[Any], Any]:
@@ -76,8 +79,6 @@ class Blamed:
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        from vmm.payload.guest import MissingResult
-
         if error is None or isinstance(error, (VmmError, MissingResult)):
             return
         if not isinstance(error, (Exception, SystemExit)):

@@ -9,16 +9,17 @@ from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
 from vmm.machine.run.ends import Result, Stop, Why
 from vmm.payload.catalog import Payload
-from vmm.payload.guest import Guest, MissingResult
+from vmm.payload.guest import Guest
+from vmm.payload.header import MissingResult
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
     from vmm.asm.program import Program
+    from vmm.payload.half import HostHalf
 
 EXIT_PORTS = ("exit_port", hex(EXIT), str(EXIT))
 
@@ -43,25 +44,25 @@ def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | N
             check_needs(payload)
         except MissingCapability as error:
             return Outcome(payload.name, "skip", str(error))
-    module = payload.host_half()
-    if module and hasattr(module, "prove"):
+    half = payload.host_half()
+    if half and half.prove:
         from vmm.payload.proof.prove import outcome_of, prove
 
         return outcome_of(payload, prove(payload, options, strict=options.strict))
     with Guest(payload, options, live=live) as guest:
-        if module and hasattr(module, "setup"):
-            module.setup(guest)
-        if module and hasattr(module, "drive"):
-            module.drive(guest)
+        if half and half.setup:
+            half.setup(guest)
+        if half and half.drive:
+            half.drive(guest)
         else:
             guest.run()
         result = guest.result
         if result is None:
             raise UsageError(f"the host half of {payload.name} never ran its guest")
-        return _outcome(guest, result, *conclude(guest, result, module))
+        return _outcome(guest, result, *conclude(guest, result, half))
 
 
-def conclude(guest: Guest, result: Result, module: ModuleType | None) -> tuple[str, str]:
+def conclude(guest: Guest, result: Result, half: HostHalf | None) -> tuple[str, str]:
     """(outcome, reason): how the run ended, what the host half finds, and whether every result was stored."""
     kind, reason = judge(result, guest.header.ends)
     if result.stop.why is Why.HALT and guest.header.ends is None and _has_verdict(guest.program):
@@ -69,8 +70,8 @@ def conclude(guest: Guest, result: Result, module: ModuleType | None) -> tuple[s
             "fail",
             f"{result.stop.text}, and it was to end by PASS, FAIL or SKIP: its text has an OUT to the exit port",
         )
-    if kind == "pass" and module and hasattr(module, "check"):
-        kind, reason = _check(module.check, guest)
+    if kind == "pass" and half and half.check:
+        kind, reason = _check(half.check, guest)
     return _all_stored(guest, reason) if kind == "pass" else (kind, reason)
 
 

@@ -209,7 +209,7 @@ def _proof(topic: Topic, proofs: Mapping[str, Payload]) -> dict[str, Any] | None
         "payload": payload.name,
         "summary": payload.header.summary,
         "results": [{"name": each.name, "type": each.kind, "what": each.what} for each in results],
-        "how": inspect.getdoc(payload.host_half()) or "",
+        "how": inspect.cleandoc(half.doc) if (half := payload.host_half()) else "",
     }
 
 

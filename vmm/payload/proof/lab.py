@@ -1,11 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a proof works with: guests of its payload, made to order, and what was measured of the host once.
 
-A host half that proves a feature has
-    FEATURES          names of the rows it proves (vmm/abi/pv.py), the first its own
-    prove(lab)        -> Finding, or a dict of feature name -> Finding where one guest proves several
-    refusals(lab)     -> list[Refusal]  (optional)
-and keeps its judgement in a pure function of the evidence, so that every verdict can be tested without a device.
+A host half that proves what its header says (`proves`) has prove(lab) and, perhaps, refusals(lab): see half.py. It
+keeps its judgement in a pure function of the evidence, so that every verdict can be tested without a device.
 """
 
 from __future__ import annotations
@@ -102,6 +99,11 @@ class Lab:
             return None
         return Finding(Verdict.ABSENT, "masked" if self.masked(feature) else "KVM does not offer it")
 
+    @property
+    def proves(self) -> tuple[str, ...]:
+        """The rows that the payload's header says it proves, the first its own."""
+        return self.payload.header.proves
+
     def param(self, name: str) -> int:
         """A parameter of the payload, as the user gave it or as the header says."""
         return self._params[name]
@@ -112,7 +114,7 @@ class Lab:
 
     @property
     def _params(self) -> dict[str, int]:
-        return self.options.merged_params(self.payload.header, self.payload.name)
+        return self.payload.header.given(self.options.params, self.payload.name)
 
 
 def _disable_hypercall_patching(machine: Machine) -> None:

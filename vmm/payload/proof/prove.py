@@ -10,17 +10,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi import pv
-from vmm.errors import MissingCapability, MissingCpus, UsageError
+from vmm.errors import MissingCapability, MissingCpus, PayloadError, UsageError
 from vmm.payload.catalog import Payload, find, shipped
-from vmm.payload.guest import MissingResult
+from vmm.payload.header import MissingResult
 from vmm.payload.needs import check_needs
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Refusal, Unproven, Verdict, with_refusals
+
+if TYPE_CHECKING:
+    from vmm.payload.half import Prove, Refuse
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def proofs(failed: dict[str, Exception] | None = None, group: str = "pv") -> dic
     """Feature name -> the payload that proves it, in the order of the bits; rows without a bit come last. With group
     "api", topics of the KVM API, by payload.
 
-    A payload whose header or host half is at fault goes into `failed` by name; without that dict it is raised.
+    A payload whose header or host half is at fault goes into `failed` by name; without that dict it is raised. So does
+    one that proves what another one does.
     """
     by_feature: dict[str, Payload] = {}
     for name, path in shipped().items():
@@ -98,14 +102,17 @@ def proofs(failed: dict[str, Exception] | None = None, group: str = "pv") -> dic
             continue
         try:
             payload = find(name)
-            module = payload.host_half()
+            if payload.header.proves:
+                payload.host_half()
+            for feature in payload.header.proves:
+                if feature in by_feature:
+                    raise PayloadError(f"proves: {by_feature[feature].name} proves {feature}, too", file=payload.file)
         except Exception as error:
             if failed is None:
                 raise
             failed[name] = error
             continue
-        for feature in getattr(module, "FEATURES", ()):
-            by_feature[feature] = payload
+        by_feature |= dict.fromkeys(payload.header.proves, payload)
     if group == "api":
         return by_feature
     return dict(sorted(by_feature.items(), key=lambda item: pv.order(item[0])))
@@ -120,16 +127,16 @@ def prove(
     strict: bool = False,
 ) -> list[Row]:
     """Run one payload's proof: a Row for each feature that it proves. `strict` makes a deviation fail."""
-    module = payload.host_half()
-    if module is None or not hasattr(module, "prove"):
+    half = payload.host_half()
+    if half is None or half.prove is None:
         raise UsageError(f"payload {payload.name} proves no feature; `pyvmm run {payload.name}` runs it")
     lab = Lab(payload, options or Options(), enforce)
     begin = time.monotonic()
-    names: tuple[str, ...] = module.FEATURES
-    findings = _findings(module, lab, names)
+    names = payload.header.proves
+    findings = _findings(half.prove, lab, names)
     asked: Mapping[str, list[Refusal]] = {}
-    if refusals and hasattr(module, "refusals") and any(_askable(each) for each in findings.values()):
-        asked = _refusals(module, lab, names, findings)
+    if refusals and half.refusals and any(_askable(each) for each in findings.values()):
+        asked = _refusals(half.refusals, lab, names, findings)
     elapsed = time.monotonic() - begin
     rows = []
     for name in names:
@@ -161,7 +168,7 @@ def _askable(finding: Finding) -> bool:
     return finding.verdict not in (Verdict.ABSENT, Verdict.UNPROVEN)
 
 
-def _findings(module: Any, lab: Lab, names: tuple[str, ...]) -> dict[str, Finding]:
+def _findings(prove: Prove, lab: Lab, names: tuple[str, ...]) -> dict[str, Finding]:
     try:
         check_needs(lab.payload)
     except MissingCapability as error:
@@ -169,22 +176,26 @@ def _findings(module: Any, lab: Lab, names: tuple[str, ...]) -> dict[str, Findin
         absent = lab.payload.group == "api" and not isinstance(error, MissingCpus)
         return dict.fromkeys(names, Finding(Verdict.ABSENT if absent else Verdict.UNPROVEN, str(error)))
     try:
-        found = module.prove(lab)
+        found = prove(lab)
     except (Unproven, MissingCapability) as error:
         found = Finding(Verdict.UNPROVEN, str(error))
     except (GuestBroke, MissingResult) as error:
         found = Finding(Verdict.BROKEN, str(error))
-    return dict(found) if isinstance(found, Mapping) else dict.fromkeys(names, found)
+    if not isinstance(found, Mapping):
+        return dict.fromkeys(names, found)
+    if found.keys() != set(names):
+        raise ValueError(f"prove() of {lab.payload.name} finds {sorted(found)}, and its header proves {sorted(names)}")
+    return dict(found)
 
 
 def _refusals(
-    module: Any, lab: Lab, names: tuple[str, ...], findings: dict[str, Finding]
+    refusals: Refuse, lab: Lab, names: tuple[str, ...], findings: dict[str, Finding]
 ) -> Mapping[str, list[Refusal]]:
     """What was refused. A guest that broke while it was asked makes the findings `broken`; what cannot be asked for
     want of a permission is left out.
     """
     try:
-        found = module.refusals(lab)
+        found = refusals(lab)
     except (Unproven, MissingCapability):
         return {}
     except (GuestBroke, MissingResult) as error:

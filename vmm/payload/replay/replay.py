@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from types import ModuleType
 
 from vmm.abi.x86 import PAGE
 from vmm.base.record import replace
@@ -26,6 +25,7 @@ from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.machine.run.ends import Step, Stop
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
+from vmm.payload.half import HostHalf
 from vmm.payload.header import Header, parse
 from vmm.payload.outcome import EXIT_CODES, Outcome
 from vmm.payload.replay.recorder import INTERRUPTED
@@ -74,7 +74,7 @@ class Player:
     _line: int = 0
     _trace: Trace | None = None
     _payload: Payload | None = None
-    _module: ModuleType | None = None
+    _half: HostHalf | None = None
     _guests: list[Seat] = field(default_factory=list)
     _seq: int = 0
     _taken: int = 0
@@ -114,7 +114,7 @@ class Player:
         if trace.shipped:
             own = find(trace.payload) if trace.payload in shipped() else None
             if own is not None and own.text == trace.text:  # only what this pyvmm ships is ever imported
-                self._payload, self._module = own, own.host_half()
+                self._payload, self._half = own, own.host_half()
             else:
                 self._notes.append(f"this pyvmm has another {trace.payload}: its host half was left out")
 
@@ -126,14 +126,14 @@ class Player:
         own = made.payload == self._payload.name
         payload = self._payload if own else Payload(made.payload, made.payload, "", Header())
         seat = Seat(self.refuse, made, payload, step=self._trace.step)
-        setup = getattr(self._module, "setup", None) if own and not hasattr(self._module, "prove") else None
+        setup = self._half.setup if own and self._half else None
         if setup:
             try:
                 setup(seat.guest)
             except Exception as error:  # it was written for a machine that is there
                 self._notes.append(f"the host half's setup needs {_first_line(error)}: its answers are the record's")
                 seat = Seat(self.refuse, made, payload, step=self._trace.step)
-                self._module = None
+                self._half = None
         self._guests.append(seat)
 
     def _seat(self, number: int) -> Seat:
@@ -204,10 +204,10 @@ class Player:
         if end.dropped:
             self._notes.append(f"the outcome is the record's: {end.dropped} exits came after the file's size limit")
             return False
-        if self._module is not None and hasattr(self._module, "prove"):
+        if self._half is not None and self._half.prove:
             self._notes.append("the outcome is the record's: a proof measures guest memory and time")
             return False
-        if self._module is None and (end.failures or end.evidence):
+        if self._half is None and (end.failures or end.evidence):
             self._notes.append("the outcome is the record's: the check of its host half is not in the trace")
             return False
         seat = self._guests[-1] if self._guests else None
@@ -216,7 +216,7 @@ class Player:
             return False
         seat.guest.stored = end.results
         try:
-            found = conclude(seat.guest, seat.result, self._module)
+            found = conclude(seat.guest, seat.result, self._half)
         except NotInTrace as error:
             found = judge(seat.result, seat.guest.header.ends)
             if found[0] == "pass" or found == (end.outcome, end.reason):
