@@ -60,7 +60,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'vmm' has no attribute {name!r}")
     import importlib
 
+    from vmm.base.hints import prepare
+
     value = getattr(importlib.import_module(_HOMES[name]), name)
+    prepare()
     globals()[name] = value
     return value
 

@@ -425,14 +425,14 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.all_cpus.remove_observer(f)
 
     @property
-    def on_exit(self) -> Observer | None:
+    def on_exit(self) -> Callable[[Cpu, Exit], object] | None:
         """`m.on_exit = f` observes every exit with f(cpu, exit), in place of the f that was assigned before; None
         takes it back. Other observers, and devices, stay. While one is assigned, the lean way is off: see `observe`.
         """
         return self.all_cpus.on_exit
 
     @on_exit.setter
-    def on_exit(self, f: Observer | None) -> None:
+    def on_exit(self, f: Callable[[Cpu, Exit], object] | None) -> None:
         self.all_cpus.on_exit = f
 
     @property
