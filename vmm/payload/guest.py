@@ -26,29 +26,14 @@ if TYPE_CHECKING:
     from vmm.machine.extra.hypercalls import HypercallService
 
 
-class Guest(Closes):
-    """A payload loaded into a machine of its own. Closing it closes the machine."""
+class AnyGuest(Closes):
+    """A guest as its host half sees it: loaded into a machine of its own (Guest), or as a trace has it."""
 
-    def __init__(
-        self,
-        payload: Payload,
-        options: Options | None = None,
-        *,
-        live: Callable[[bytes], object] | None = None,
-        cpuid: Callable[[CpuidModel], object] | None = None,
-        before_vcpus: Callable[[Machine], object] | None = None,
-        cpus: int | Sequence[int] | None = None,
-        irqchip: Irqchip | None = None,
-        hypercalls: bool = True,
-    ) -> None:
-        """`hypercalls`: what includes hypercall.inc is served by pyvmm where this host never hands a call to KVM; who
-        sees to it otherwise says False.
-        """
-        options = options or Options()
-        header = payload.header
-        self.payload, self.header, self.options = payload, header, options
-        self.params = header.given(options.params, payload.name)
-        self.program = assemble(payload, self.params)
+    machine: Machine
+
+    def __init__(self, payload: Payload, options: Options, params: dict[str, int], program: Program) -> None:
+        self.payload, self.header, self.options = payload, payload.header, options
+        self.params, self.program = params, program
         self.result: Result | None = None
         self.hypercalls: HypercallService | None = None
         self.devices: dict[str, Any] = {}  # of the header, by name
@@ -56,74 +41,6 @@ class Guest(Closes):
         self.evidence: dict[str, Any] = {}  # numbers and text for the report
         self.on_close: list[Callable[[], object]] = []  # called before the machine is closed
         self.kept: dict[str, Any] = {}  # objects that one part of the host half leaves for another
-        self._equip: Callable[[], object] = lambda: None
-        _check_memory(payload, options)
-
-        def edit(model: CpuidModel) -> None:
-            model.disable(*options.mask)
-            model.enable(*options.expose)
-            if cpuid:
-                cpuid(model)
-
-        self.machine = Machine(
-            options.memory if options.memory is not None else header.memory,
-            cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus,
-            irqchip=irqchip or header.irqchip,
-            strict=options.strict,
-            console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
-            live=live,
-            cpuid=edit if options.mask or options.expose or cpuid else None,
-            before_vcpus=self._equipped(before_vcpus, hypercalls),
-        )
-        try:
-            self._load()
-            self._equip()
-            if options.watch:
-                options.watch(self)
-        except BaseException:
-            self.machine.close()
-            raise
-
-    def _equipped(
-        self, before_vcpus: Callable[[Machine], object] | None, hypercalls: bool
-    ) -> Callable[[Machine], object] | None:
-        """What is done before the vCPUs are made; `_equip` then is what is done after the program is loaded."""
-        header, serve = self.header, hypercalls and "hypercall_undefined" in self.program.symbols
-        if not (serve or header.quirks or header.enable or header.devices):
-            return before_vcpus
-        from vmm.payload import equipment
-
-        def prepare(machine: Machine) -> None:
-            equipment.before_vcpus(machine, header, serve=serve)
-            if before_vcpus:
-                before_vcpus(machine)
-
-        def equip() -> None:
-            from pathlib import Path
-
-            folder = Path(self.payload.file).parent
-            self.devices = equipment.attach(self.machine, header, folder, serve=serve)
-            self.hypercalls = self.devices.get(equipment.HYPERCALLS)
-
-        self._equip = equip
-        return prepare
-
-    def _load(self) -> None:
-        machine, header = self.machine, self.header
-        user: tuple[tuple[int, int], ...] = ()
-        if header.user:
-            for label in header.user:
-                if label not in self.program.symbols:
-                    raise PayloadError(f"user: no label {label!r} in the source", file=self.payload.file)
-            begin, end = (self.symbol(label) for label in header.user)
-            user = ((begin, end),)
-        machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
-        if header.start_all:
-            for cpu in machine.cpus[1:]:
-                machine.start(cpu.index, self.program.entry, ring=header.ring)
-        limit = self.options.timeout if self.options.timeout is not None else header.timeout
-        if limit is not None:
-            machine.timeout = limit
 
     def symbol(self, name: str) -> int:
         """A label's address in guest memory.
@@ -202,6 +119,98 @@ class Guest(Closes):
         while self.on_close:
             self.on_close.pop()()
         self.machine.close()
+
+
+class Guest(AnyGuest):
+    """A payload loaded into a machine of its own. Closing it closes the machine."""
+
+    def __init__(
+        self,
+        payload: Payload,
+        options: Options | None = None,
+        *,
+        live: Callable[[bytes], object] | None = None,
+        cpuid: Callable[[CpuidModel], object] | None = None,
+        before_vcpus: Callable[[Machine], object] | None = None,
+        cpus: int | Sequence[int] | None = None,
+        irqchip: Irqchip | None = None,
+        hypercalls: bool = True,
+    ) -> None:
+        """`hypercalls`: what includes hypercall.inc is served by pyvmm where this host never hands a call to KVM; who
+        sees to it otherwise says False.
+        """
+        options = options or Options()
+        header = payload.header
+        params = header.given(options.params, payload.name)
+        super().__init__(payload, options, params, assemble(payload, params))
+        self._equip: Callable[[], object] = lambda: None
+        _check_memory(payload, options)
+
+        def edit(model: CpuidModel) -> None:
+            model.disable(*options.mask)
+            model.enable(*options.expose)
+            if cpuid:
+                cpuid(model)
+
+        self.machine = Machine(
+            options.memory if options.memory is not None else header.memory,
+            cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus,
+            irqchip=irqchip or header.irqchip,
+            strict=options.strict,
+            console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
+            live=live,
+            cpuid=edit if options.mask or options.expose or cpuid else None,
+            before_vcpus=self._equipped(before_vcpus, hypercalls),
+        )
+        try:
+            self._load()
+            self._equip()
+            if options.watch:
+                options.watch(self)
+        except BaseException:
+            self.machine.close()
+            raise
+
+    def _equipped(
+        self, before_vcpus: Callable[[Machine], object] | None, hypercalls: bool
+    ) -> Callable[[Machine], object] | None:
+        """What is done before the vCPUs are made; `_equip` then is what is done after the program is loaded."""
+        header, serve = self.header, hypercalls and "hypercall_undefined" in self.program.symbols
+        if not (serve or header.quirks or header.enable or header.devices):
+            return before_vcpus
+        from vmm.payload import equipment
+
+        def prepare(machine: Machine) -> None:
+            equipment.before_vcpus(machine, header, serve=serve)
+            if before_vcpus:
+                before_vcpus(machine)
+
+        def equip() -> None:
+            from pathlib import Path
+
+            folder = Path(self.payload.file).parent
+            self.devices = equipment.attach(self.machine, header, folder, serve=serve)
+            self.hypercalls = self.devices.get(equipment.HYPERCALLS)
+
+        self._equip = equip
+        return prepare
+
+    def _load(self) -> None:
+        machine, header = self.machine, self.header
+        user: tuple[tuple[int, int], ...] = ()
+        if header.user:
+            for label in header.user:
+                if label not in self.program.symbols:
+                    raise PayloadError(f"user: no label {label!r} in the source", file=self.payload.file)
+            begin, end = (self.symbol(label) for label in header.user)
+            user = ((begin, end),)
+        machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
+        if header.start_all:
+            for cpu in machine.cpus[1:]:
+                machine.start(cpu.index, self.program.entry, ring=header.ring)
+        limit = self.options.timeout if self.options.timeout is not None else header.timeout
+        if limit is not None:
+            machine.timeout = limit
 
 
 def _check_memory(payload: Payload, options: Options) -> None:

@@ -9,7 +9,7 @@ from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
 from vmm.machine.run.ends import Result, Stop, Why
 from vmm.payload.catalog import Payload
-from vmm.payload.guest import Guest
+from vmm.payload.guest import AnyGuest, Guest
 from vmm.payload.header import MissingResult
 from vmm.payload.options import Options
 from vmm.payload.outcome import Outcome
@@ -62,7 +62,7 @@ def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | N
         return _outcome(guest, result, *conclude(guest, result, half))
 
 
-def conclude(guest: Guest, result: Result, half: HostHalf | None) -> tuple[str, str]:
+def conclude(guest: AnyGuest, result: Result, half: HostHalf | None) -> tuple[str, str]:
     """(outcome, reason): how the run ended, what the host half finds, and whether every result was stored."""
     kind, reason = judge(result, guest.header.ends)
     if result.stop.why is Why.HALT and guest.header.ends is None and _has_verdict(guest.program):
@@ -125,7 +125,7 @@ def hosts_fault(stop: Stop) -> bool:
     return not entry_failure(stop.exit.reason).guest_state
 
 
-def _check(check: Callable[[Guest], object], guest: Guest) -> tuple[str, str]:
+def _check(check: Callable[[AnyGuest], object], guest: AnyGuest) -> tuple[str, str]:
     try:
         check(guest)
     except MissingResult as error:
@@ -136,7 +136,7 @@ def _check(check: Callable[[Guest], object], guest: Guest) -> tuple[str, str]:
     return "pass", ""
 
 
-def _all_stored(guest: Guest, reason: str) -> tuple[str, str]:
+def _all_stored(guest: AnyGuest, reason: str) -> tuple[str, str]:
     """A declared result that was never stored is a failure: silence is no proof."""
     missing = [name for name, value in guest.results.items() if value is None]
     if missing:

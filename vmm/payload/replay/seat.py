@@ -12,7 +12,7 @@ from typing import Any
 
 from vmm.asm.program import Program
 from vmm.base.record import replace
-from vmm.errors import UsageError
+from vmm.errors import HostError, UsageError
 from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
 from vmm.machine.memory.layout import REGIONS
@@ -23,7 +23,7 @@ from vmm.machine.run.lean import FastLane
 from vmm.observe.trace import Claim, Exited, Made, Run, Stopped
 from vmm.observe.tracer import claims
 from vmm.payload.catalog import Payload
-from vmm.payload.guest import Guest
+from vmm.payload.guest import AnyGuest, assemble
 from vmm.payload.header import ResultSlot
 from vmm.payload.options import Options
 
@@ -53,16 +53,23 @@ class ReplayMachine(Hooks):
         raise NotInTrace(f"machine.{name}")
 
 
-class ReplayGuest(Guest):
-    """A Guest whose results come from the record."""
+class ReplayGuest(AnyGuest):
+    """A guest whose results come from the record."""
 
     def __init__(self, payload: Payload, made: Made, machine: Any) -> None:
-        self.payload, self.header, self.options = payload, payload.header, Options()
-        self.params = {name: made.params.get(name, row.default) for name, row in payload.header.params.items()}
-        self.program, self.machine = machine.program, machine
-        self.result, self.hypercalls = None, None
-        self.failures, self.evidence, self.kept = [], {}, {}
+        params = {name: made.params.get(name, row.default) for name, row in payload.header.params.items()}
+        super().__init__(payload, Options(), params, machine.program)
+        self.machine = machine
         self.stored: dict[str, int | None] = {}
+
+    def constant(self, name: str) -> int:
+        """A trace has the labels' addresses alone; it also has the text, which gives the constants again."""
+        if self.payload.text is None:
+            raise NotInTrace(f"guest.constant({name!r})")
+        try:
+            return assemble(self.payload, self.params).constant(name)
+        except HostError as error:  # no assembler here
+            raise NotInTrace(f"guest.constant({name!r}): {error.text}") from error
 
     def value(self, slot: ResultSlot) -> int | None:
         return next((self.stored.get(name) for name, each in self.header.results.items() if each is slot), None)
