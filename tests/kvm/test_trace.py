@@ -57,7 +57,9 @@ def exited(records: list[Record]) -> list[Exited]:
     return [each for each in records if isinstance(each, Exited)]
 
 
-@pytest.mark.parametrize("name", ["hello", "pio", "mmio", "smp", "faults", "ring3", "serial", "msr", "triple", "hlt"])
+@pytest.mark.parametrize(
+    "name", ["hello", "pio", "mmio", "smp", "faults", "ring3", "serial", "msr", "triple", "hlt", "paging"]
+)
 def test_a_watched_run_ends_as_an_unwatched_one_and_replays(name: str, tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     plain = run_payload(find(name), PATIENT)
