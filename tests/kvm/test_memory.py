@@ -10,6 +10,8 @@ from vmm.kvm.exits import Halt, MmioRead, MmioWrite
 from vmm.kvm.memory import Mapping
 from vmm.machine.memory.slots import GuestMemory
 
+pytestmark = pytest.mark.every_host
+
 PAGE = 4096
 
 

@@ -15,6 +15,8 @@ from vmm.errors import EXIT_CANNOT_SHOW, HINTS, HostError, KvmCallError, Missing
 from vmm.kvm import Kvm
 from vmm.kvm.irqchip import setup_mce
 
+pytestmark = pytest.mark.every_host
+
 
 def test_the_api_and_the_size_of_kvm_run(kvm):
     assert kvm.get_api_version() == 12

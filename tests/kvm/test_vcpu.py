@@ -13,8 +13,10 @@ import pytest
 from vmm.abi.cpuid import CpuidEntry
 from vmm.errors import HostError, KvmCallError, MissingCapability, UsageError
 from vmm.kvm import kick
-from vmm.kvm.exits import Halt, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
+from vmm.kvm.exits import Debug, Halt, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.kvm.state import DebugRegs, Table
+
+pytestmark = pytest.mark.every_host
 
 TSC, SYSENTER_CS, SYSENTER_ESP = 0x10, 0x174, 0x175
 NO_SUCH_MSR = 0xDEAD_0000
@@ -443,6 +445,7 @@ def test_a_breakpoint_exits_before_its_instruction(real_mode):
     vcpu = real_mode(bytes.fromhex("40 40 40 40 f4")).vcpu  # four times inc ax; hlt
     vcpu.set_guest_debug(breakpoints=[0x1003, 0x1001])
     exit = vcpu.run()
+    assert isinstance(exit, Debug), f"none ever gives a debug exit: {exit}"
     assert exit.pc == 0x1001
     assert exit.dr6 & 0xF == 2  # the second of the two
     assert vcpu.get_regs().rax == 1

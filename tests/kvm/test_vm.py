@@ -16,6 +16,8 @@ from vmm.kvm.exits import Halt, ReadMsr, WriteMsr
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import MsrRange
 
+pytestmark = pytest.mark.every_host
+
 PAGE = 4096
 SPLIT = "SPLIT_IRQCHIP"
 

@@ -5,6 +5,7 @@ make evidence up to see every way to be wrong. tests/evidence/record.py wrote it
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def _types(module: Any) -> list[tuple[str, type]]:
 
 @pytest.mark.parametrize(("name", "note"), CASES)
 def test_recorded_evidence_is_judged_as_it_was(name: str, note: dict[str, Any]) -> None:
-    module: Any = find(name).host_half()
+    module: Any = importlib.import_module(f"guest_payloads.{find(name).group}.{name}")
     found = module.judge(*(value(module, text) for text in note["judged"]))
     each = {"": found} if isinstance(found, Finding) else found
     assert {feature: str(finding.verdict) for feature, finding in each.items()} == note["verdicts"]

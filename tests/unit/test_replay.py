@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Recorded runs handled again without a device, and forgeries: resealed, so that only handling them finds the lie.
 
-tests/traces holds what `pyvmm run NAME --trace tests/traces/NAME.jsonl` wrote, in the folder svm on an AMD host, and a
-synthetic one of a hypercall that exits, of which there is no recording; `synthetic()` below is its source.
+tests/traces holds what `pyvmm run NAME --trace tests/traces/NAME.jsonl` wrote, in a folder of its own for each kind of
+host where the same payload shows something else: with VMX and SVM hypercalls reach KVM, and one of them leaves it.
+hypercall_exits.jsonl are what tests/traces/record.py wrote there.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ import pytest
 from vmm.abi.pv import KVM_ENOSYS
 from vmm.cli import main
 from vmm.kvm import exits
-from vmm.machine.run.ends import Resume, Stop, Why
-from vmm.observe.trace import SCHEMA, Claim, End, Exited, Made, Note, Run, Stopped, Trace, TraceError, Writer, read
+from vmm.machine.run.ends import Resume
+from vmm.observe.trace import End, Exited, Made, Note, TraceError, read
 from vmm.payload.replay.replay import replay
 from vmm.report.style import Style
 from vmm.report.timeline import BINS, KINDS, Timeline, ticks
@@ -30,62 +29,8 @@ from vmm.report.trace import TraceText
 
 TRACES = Path(__file__).resolve().parents[1] / "traces"
 ALL = sorted(TRACES.rglob("*.jsonl"))
+HARDWARE = ("svm", "vmx")
 Lines = list[dict[str, Any]]
-
-SYNTHETIC_TEXT = """\
-; summary: hypercalls and a filtered MSR as a CPU with VMX or SVM hands them to the VMM
-start:
-    vmcall
-    rdmsr
-    wrmsr
-    hlt
-"""
-
-
-def synthetic() -> bytes:
-    """The bytes of vmx-hypercall.jsonl."""
-    sha = hashlib.sha256(SYNTHETIC_TEXT.encode()).hexdigest()
-    map_gpa = exits.Hypercall(12, (0x180000, 4, 0x10, 0, 0, 0), True)
-    nobody = exits.Hypercall(9, (0, 0, 0, 0, 0, 0), True)
-
-    def taken(seq: int, exit: exits.Exit, rip: int, insn: str, step: Resume | Stop) -> Exited:
-        at = "start" if not rip else f"start+{rip:#x}"
-        return Exited(seq, 0, seq * 4000, 0, exit, 0x20000 + rip, at, insn, step, b"")
-
-    halt = Stop(Why.HALT, "the guest halted")
-    records = [
-        Trace(SCHEMA, "0.1.0", "vmx-hypercall", False, sha, SYNTHETIC_TEXT, False, synthetic=True),
-        Made(0, 0, "vmx-hypercall", {}, (0,), 2 << 20, "none", False, 1 << 20, {"start": 0x20000}),
-        Run(0, 100, (0,), (*BOARD, Claim("port", "w", 0x500, 4, "somebody")), (0x4B564D00,), (), (12,)),
-        taken(1, map_gpa, 0, "vmcall", Resume(0, True)),
-        taken(2, nobody, 0, "vmcall", Resume(-KVM_ENOSYS, True)),
-        taken(3, exits.ReadMsr(0x4B564D00, 4), 3, "rdmsr", Resume(0x1234, True)),
-        taken(4, exits.ReadMsr(0xDEAD, 2), 3, "rdmsr", Resume(None, True)),
-        taken(5, exits.WriteMsr(0xDEAD, 1, 2), 5, "wrmsr", Resume(None, True)),
-        taken(6, exits.PortOut(0x500, 4, b"\1\0\0\0"), 5, "out dx, eax", Resume()),
-        Note(0, 25000, "what a VMX host prints here is not known"),
-        taken(7, exits.Halt(), 7, "hlt", halt),
-        Stopped(0, 30000, Why.HALT, halt.text, None, 0, {}, 30000),
-        End(31000, 7, 0, "pass", 0, halt.text, {}, (), {}, {"Hypercall": 2, "ReadMsr": 2}, 0, 0.03),
-    ]
-    file = io.BytesIO()
-    writer = Writer(file, 1 << 20)
-    for record in records:
-        writer.write(record)
-    return file.getvalue()
-
-
-BOARD = tuple(
-    claim for _, record in read(str(TRACES / "hello.jsonl")) if isinstance(record, Run) for claim in record.claims
-)
-
-
-def test_the_synthetic_trace_is_what_its_source_makes() -> None:
-    """Without PYVMM_WRITE_TRACES it is compared; with it, written."""
-    path = TRACES / "vmx-hypercall.jsonl"
-    if os.environ.get("PYVMM_WRITE_TRACES") == "1":
-        path.write_bytes(synthetic())
-    assert path.read_bytes() == synthetic()
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(TRACES).with_suffix("")))
@@ -102,11 +47,11 @@ def test_what_a_replay_did_itself_and_what_it_took_from_the_record() -> None:
     assert hello.judged
     assert hello.taken == 0
     assert hello.outcome.console == b"Hello from ring 0 of a virtual machine.\n"
-    hypercall = replay(str(TRACES / "vmx-hypercall.jsonl"))
-    assert hypercall.judged
-    assert (
-        hypercall.taken == 3
-    )  # the two with a callback, and the port of somebody: -ENOSYS and #GP are our own answers
+    for host in HARDWARE:
+        hypercall = replay(str(TRACES / host / "hypercall_exits.jsonl"))
+        assert hypercall.judged
+        assert hypercall.taken == 2, "the MSR with a callback and the port of somebody: -ENOSYS and #GP are our own"
+        assert hypercall.outcome.results == {"answer": -KVM_ENOSYS, "filtered": 0x1234, "faults": 2}
 
 
 @pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(TRACES).with_suffix("")))
@@ -115,7 +60,31 @@ def test_the_command_shows_it_and_has_its_exit_status(path: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert f"trace of {path.stem}" in shown
     assert "handled again without a device" in shown
-    assert ("(synthetic)" in shown) == (path.stem == "vmx-hypercall")
+    assert "(synthetic)" not in shown
+
+
+@pytest.mark.parametrize("host", HARDWARE)
+def test_what_hosts_with_vmx_and_svm_handed_over(host: str) -> None:
+    """KVM answers hypercalls by itself there, so nothing of them exits but what KVM_CAP_EXIT_HYPERCALL passes on."""
+    found = {path.stem: replay(str(path)) for path in (TRACES / host).glob("*.jsonl")}
+    assert {"hypercalls", "map_gpa_range", "pv_eoi", "hypercall_exits"} <= set(found)
+    assert all(each.exit_code == 0 and not each.outcome.unclaimed for each in found.values())
+    exited = [type(record.exit) for _, record in records(host, "hypercalls") if isinstance(record, Exited)]
+    assert exits.Hypercall not in exited
+    ranges = [
+        record.exit
+        for _, record in records(host, "map_gpa_range")
+        if isinstance(record, Exited) and isinstance(record.exit, exits.Hypercall)
+    ]
+    assert [each.nr for each in ranges[:7]] == [12] * 7
+    assert ranges[0].args[:3] == (0x180000, 4, 0x10)
+    evidence = found["pv_eoi"].outcome.evidence
+    assert evidence["PV_EOI.APICv or AVIC by KVM's module"] == "off"
+    assert evidence["PV_EOI.ended by the bit"] > 0
+
+
+def records(host: str, name: str) -> Any:
+    return read(str(TRACES / host / f"{name}.jsonl"))
 
 
 def test_where_kvm_answers_hypercalls_none_of_them_exits() -> None:
@@ -185,11 +154,11 @@ def set_in(lines: Lines, at: int, value: Any, *keys: str) -> int:
 FORGERIES: dict[str, tuple[str, Callable[[Lines], int], str]] = {
     "a reply": ("pio", lambda t: set_in(t, exit_of(t, "PortIn", -1), "fe", "step", "reply"), "the answer fe"),
     "a refusal": (
-        "vmx-hypercall",
+        "vmx/hypercall_exits",
         lambda t: set_in(t, exit_of(t, "ReadMsr", 1), 5, "step", "reply"),
         "gives the answer None",
     ),
-    "an errno": ("vmx-hypercall", lambda t: set_in(t, exit_of(t, "Hypercall", 1), -1, "step", "reply"), "-1000"),
+    "an errno": ("vmx/hypercall_exits", lambda t: set_in(t, exit_of(t, "Hypercall", 0), -1, "step", "reply"), "-1000"),
     "no answer": ("pio", lambda t: set_in(t, exit_of(t, "PortIn", -1), False, "step", "answers"), "no answer"),
     "a console byte": ("hello", lambda t: set_in(t, exit_of(t, "PortOut", 3), "4a", "console"), "it prints b'l'"),
     "what was written": (
@@ -216,7 +185,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Lines], int], str]] = {
         "the record has nobody at",
     ),
     "an overlap": (
-        "vmx-hypercall",
+        "vmx/hypercall_exits",
         lambda t: set_in(t, nth(t, "Run"), t[nth(t, "Run")]["claims"] + [_claim(0xE8, 4)], "claims"),
         "overlaps",
     ),
