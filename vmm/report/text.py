@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from vmm.abi import exits
-from vmm.abi.rows import value_name
 from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable
@@ -125,5 +123,8 @@ def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
 
 
 def _mp_words(state: int) -> str:
-    name = value_name(exits.MP_STATES, state).removeprefix("KVM_MP_STATE_")
+    from vmm.abi.exits import MP_STATES  # only a post-mortem has one to tell
+    from vmm.abi.rows import value_name
+
+    name = value_name(MP_STATES, state).removeprefix("KVM_MP_STATE_")
     return MP_WORDS.get(name, f"MP state {state}")
