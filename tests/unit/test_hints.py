@@ -44,3 +44,18 @@ def test_nothing_is_imported_for_it_before_somebody_asks() -> None:
     )
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
     assert done.stdout == "False False False\n", done.stdout + done.stderr
+
+
+MADE_LATER = """
+import types, vmm, vmm.payload.guest as module
+vmm.Kvm
+text = "def f():\\n import json\\n class A: pass\\n return json, A, len\\nf()"
+made = types.FunctionType(compile(text, "x", "exec"), vars(module))
+made()
+print("as before")
+"""
+
+
+def test_a_function_that_is_made_after_it_can_import_and_make_classes() -> None:
+    done = subprocess.run([sys.executable, "-c", MADE_LATER], capture_output=True, text=True, check=False)
+    assert done.stdout == "as before\n", done.stdout + done.stderr

@@ -21,6 +21,8 @@ class Hints(dict[str, object]):
     """Builtins, and behind them the names that a module imports for a type checker."""
 
     def __init__(self, module: ModuleType) -> None:
+        # Functions that are made from now on have these builtins, and IMPORT_NAME does not ask __missing__.
+        super().__init__(__import__=builtins.__import__)
         self._module = module
         self._guarded: dict[str, tuple[str, str | None]] | None = None
 
