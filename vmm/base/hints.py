@@ -21,16 +21,12 @@ class Hints(dict[str, object]):
     """Builtins, and behind them the names that a module imports for a type checker."""
 
     def __init__(self, module: ModuleType) -> None:
-        # Functions that are made from now on have these builtins, and IMPORT_NAME does not ask __missing__.
-        super().__init__(__import__=builtins.__import__)
+        # All of them: functions that are made from now on have these builtins, and IMPORT_NAME does not ask __missing__.
+        super().__init__(vars(builtins))
         self._module = module
         self._guarded: dict[str, tuple[str, str | None]] | None = None
 
     def __missing__(self, name: str) -> Any:
-        try:
-            return vars(builtins)[name]
-        except KeyError:
-            pass
         if self._guarded is None:
             self._guarded = guarded(self._module)
         if name not in self._guarded:
