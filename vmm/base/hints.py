@@ -21,7 +21,7 @@ class Hints(dict[str, object]):
     """Builtins, and behind them the names that a module imports for a type checker."""
 
     def __init__(self, module: ModuleType) -> None:
-        # All of them: functions that are made from now on have these builtins, and IMPORT_NAME does not ask __missing__.
+        # All of them: functions that are made from now on have these builtins, and IMPORT_NAME asks no __missing__.
         super().__init__(vars(builtins))
         self._module = module
         self._guarded: dict[str, tuple[str, str | None]] | None = None
