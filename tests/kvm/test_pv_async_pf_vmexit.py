@@ -11,7 +11,7 @@ from vmm.payload.proof.lab import supported
 from vmm.payload.proof.prove import Row, prove
 from vmm.payload.proof.verdict import Verdict
 
-pytestmark = [pytest.mark.kvm, pytest.mark.every_host]
+pytestmark = pytest.mark.kvm
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +24,7 @@ def row(*, mask: tuple[str, ...] = (), enforce: bool = False, **params: int) -> 
     return prove(find("async_pf_vmexit"), Options(mask=mask, params=params), enforce=enforce)[0]
 
 
+@pytest.mark.every_host  # the others run as many nested guests each: minutes where the CPU is emulated
 def test_the_bit_is_gated_and_the_rest_needs_nesting() -> None:
     made = row()
     assert made.finding.evidence["accepted_with_feature"] == 1
@@ -59,6 +60,7 @@ def test_a_wrong_msr_is_broken(msr: int) -> None:
     assert row(msr=msr).verdict is Verdict.BROKEN
 
 
+@pytest.mark.every_host
 @pytest.mark.parametrize("control", [0b1011, 0b1101], ids=["without bit 2", "in ring 0 without bit 1"])
 def test_a_nested_guest_that_is_not_told_is_broken(control: int) -> None:
     if not (supported().has("svm") or supported().has("vmx")):
