@@ -15,7 +15,7 @@ from vmm.abi import ports
 from vmm.errors import GuestError, MissingCapability, UsageError
 from vmm.machine.extra.folder import Folder
 from vmm.machine.extra.syscalls import SyscallService
-from vmm.machine.run import debug
+from vmm.machine.run import ring3_traps
 from vmm.machine.run.ends import Why
 
 PATIENCE = 20.0
@@ -170,7 +170,7 @@ def test_until_in_ring_3_strikes_or_says_that_it_cannot():
         machine.load("start: mov eax, 1\nhere: mov eax, 2\nout 0x80, al\nl: jmp l\n", ring=3, user=[(0x20000, 0x21000)],
                      allowed_ports=[0x80])  # fmt: skip
         machine.on_port_write(0x80, lambda value: machine.stop())
-        if debug.strikes_in_ring3(machine.kvm, Machine):
+        if ring3_traps.breakpoint_strikes(machine.kvm, Machine):
             assert machine.run(PATIENCE, until="here").stop.why is Why.REACHED
         else:
             with pytest.raises(MissingCapability, match="in ring 3, and there breakpoints do not strike on this host"):
@@ -180,7 +180,7 @@ def test_until_in_ring_3_strikes_or_says_that_it_cannot():
 
 @pytest.mark.parametrize("strikes", [True, False])
 def test_a_place_open_to_ring_3_that_was_not_reached_says_what_the_host_lacks(monkeypatch, strikes):
-    monkeypatch.setattr(debug, "_found", [strikes])
+    monkeypatch.setattr(ring3_traps, "_found", {"breakpoint": strikes})
     with Machine() as machine, warnings.catch_warnings():
         machine.load("start: hlt\nhere: nop\nhlt", user=[(0x20000, 0x21000)])
         stop = machine.run(PATIENCE, until="here").stop

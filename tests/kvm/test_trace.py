@@ -25,7 +25,7 @@ from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Why
-from vmm.machine.run.stepping import in_ring3
+from vmm.machine.run.ring3_traps import step_strikes
 from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer
 from vmm.payload.catalog import find, shipped
@@ -229,7 +229,7 @@ def test_a_script_is_told_where_it_cannot_step() -> None:
         base = REGIONS["code"].base
         machine.load("nop\nnop\nout 0xf4, al\n", ring=3, user=[(base, base + 0x1000)], allowed_ports=[0xF4])
         machine.debugger.stepping = True
-        if in_ring3(machine.kvm, Machine):
+        if step_strikes(machine.kvm, Machine):
             assert machine.run(timeout=10).exits["Debug"] == 2
         else:
             with pytest.raises(MissingCapability, match="single-step: ring 3 is not stepped"):

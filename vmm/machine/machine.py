@@ -511,20 +511,20 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _check_until(self, place: int) -> None:
         """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
         if self.cpus[0].thread_id is None and self.cpus[0].vcpu.get_sregs().ss.dpl:
-            from vmm.machine.run.debug import require_ring3
+            from vmm.machine.run.ring3_traps import require_breakpoints
 
-            require_ring3(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
+            require_breakpoints(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
 
     def _why_not_reached(self, stop: Stop, place: int) -> Stop:
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
         from vmm.base.record import replace
         from vmm.machine.memory.virtual import translate
-        from vmm.machine.run.debug import NOT_IN_RING3, strikes_in_ring3
+        from vmm.machine.run.ring3_traps import NO_BREAKPOINTS, breakpoint_strikes
 
         user = translate(self.memory, self.cpus[0].vcpu.get_sregs(), place).user
-        if not user or strikes_in_ring3(self.kvm, Machine):
+        if not user or breakpoint_strikes(self.kvm, Machine):
             return stop
-        return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NOT_IN_RING3}")
+        return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NO_BREAKPOINTS}")
 
     def _run(
         self, active: list[Cpu], limit: float | None, until: int | None, exit_limit: int | None

@@ -8,7 +8,6 @@ are faults: the instruction has not run).
 from __future__ import annotations
 
 from vmm.base.record import replace
-from vmm.errors import MissingCapability
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.run.cpu import WATCHED, Cpu
 from vmm.machine.run.ends import GO_ON, Step, Stop, Why
@@ -17,12 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vmm.kvm.system import Kvm
     from vmm.machine.run.stepping import Stepping
     from vmm.machine.whole import Make, Whole
-
-NOT_IN_RING3 = "breakpoints do not strike on this host"
-_found: list[bool] = []
 
 
 class Debugger:
@@ -88,29 +83,3 @@ class Debugger:
         if exit.pc == self.until:
             return Stop(Why.REACHED, f"the guest came to {exit.pc:#x}", exit)
         return GO_ON if self.stepping and not exit.dr6 & WATCHED else None
-
-
-def strikes_in_ring3(kvm: Kvm, make: Make) -> bool:
-    """Whether a hardware breakpoint strikes in ring 3 on this host: measured once per process, on its own machine."""
-    if not _found:
-        from vmm.abi.ports import EXIT
-        from vmm.abi.x86 import PAGE
-        from vmm.asm.program import Program
-        from vmm.machine.memory.layout import REGIONS
-
-        base = REGIONS["code"].base
-        code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
-        with make(kvm=kvm) as machine:
-            program = Program("<breakpoint in ring 3>", base, code, {}, ())
-            machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
-            machine.cpus[0].vcpu.set_guest_debug(breakpoints=[base + 1])
-            _found.append(machine.run(timeout=10).stop.why is Why.DEBUG)
-    return _found[0]
-
-
-def require_ring3(kvm: Kvm, make: Make, doing: str) -> None:
-    """Raises MissingCapability: breakpoints do not strike in ring 3."""
-    if not strikes_in_ring3(kvm, make):
-        raise MissingCapability(
-            f"{doing}, and there {NOT_IN_RING3}", hint="an OUT in the program, and a callback that calls stop()"
-        )

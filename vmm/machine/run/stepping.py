@@ -14,13 +14,13 @@ from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.memory.virtual import read_virtual
 from vmm.machine.run.cpu import WATCHED, Cpu
+from vmm.machine.run.ring3_traps import step_strikes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmm.kvm.state import Sregs
-    from vmm.kvm.system import Kvm
     from vmm.machine.whole import Make, Whole
 
 HLT = 0xF4
@@ -47,7 +47,7 @@ class Stepping:
             MissingCapability: vCPU 0 is in ring 3, which this host cannot step, and there is nobody to tell.
         """
         self._said.clear()
-        in_ring3(self._machine.kvm, self._make)  # measured now, and not on a vCPU's thread
+        step_strikes(self._machine.kvm, self._make)  # measured now, and not on a vCPU's thread
         for cpu in cpus:
             cpu.vcpu.complete()
             if cpu.index == 0 and self.say is None and self._untold(cpu.vcpu.get_sregs()):
@@ -94,7 +94,7 @@ class Stepping:
 
     def _untold(self, sregs: Sregs) -> bool:
         """In ring 3, where the host keeps no step from the guest?"""
-        return bool(sregs.ss.dpl) and not in_ring3(self._machine.kvm, self._make)
+        return bool(sregs.ss.dpl) and not step_strikes(self._machine.kvm, self._make)
 
     @property
     def _sleeps(self) -> bool:
@@ -110,26 +110,3 @@ class Stepping:
             if byte not in PREFIXES and not (byte in REX and sregs.cs.l):
                 return byte == HLT
         return False
-
-
-_found: list[bool] = []
-
-
-def in_ring3(kvm: Kvm, make: Make) -> bool:
-    """Whether single-step exits in ring 3 on this host: measured once per process, on a machine of its own."""
-    if not _found:
-        from vmm.abi.ports import EXIT
-        from vmm.abi.x86 import PAGE
-        from vmm.asm.program import Program
-        from vmm.machine.memory.layout import REGIONS
-        from vmm.machine.run.ends import Why
-
-        base = REGIONS["code"].base
-        code = bytes((0x90, 0x90, 0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; out EXIT, al; jmp $
-        with make(kvm=kvm) as machine:
-            program = Program("<step in ring 3>", base, code, {}, ())
-            machine.load(program, ring=3, user=[(base, base + PAGE)], allowed_ports=[EXIT])
-            machine.cpus[0].vcpu.set_guest_debug(singlestep=True)
-            stop = machine.run(timeout=10).stop
-            _found.append(stop.why is Why.DEBUG and isinstance(stop.exit, Debug) and stop.exit.pc == base + 1)
-    return _found[0]
