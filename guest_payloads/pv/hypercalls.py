@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi import pv, x86
-from vmm.abi.ports import DELAY
+from vmm.abi.ports import DELAY, HANDED_OVER
 from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.proof.accesses import hypercall, perform
 from vmm.payload.proof.ending import run_to_pass
@@ -20,7 +20,6 @@ from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 POLL, UNKNOWN, RING3 = "KVM_HC_VAPIC_POLL_IRQ", "unknown hypercall", "hypercall from ring 3"
 NR = next(row for row in pv.HYPERCALLS if row.name == "VAPIC_POLL_IRQ").nr
 STATISTIC = "hypercalls"
-HANDED_OVER = 2
 INSTRUCTIONS = ("vmcall", "vmmcall")
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi import pv
-from vmm.abi.ports import DELAY
+from vmm.abi.ports import DELAY, HANDED_OVER
 from vmm.abi.x86 import PAGE
 from vmm.machine.machine import Machine
 from vmm.payload.proof.accesses import Answer, hypercall, perform
@@ -17,7 +17,6 @@ from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 BIT = next(row for row in pv.FEATURES if row.name == "HC_MAP_GPA_RANGE").mask
 NR = next(row for row in pv.HYPERCALLS if row.name == "MAP_GPA_RANGE").nr
 ENCRYPTED, SIZE_2M = 0x10, 0x1
-HANDED_OVER = 2
 # What the guest asks for, and what RAX must hold. The first seven come to the VMM, the rest not.
 ANSWERS = {
     "encrypt": 0,

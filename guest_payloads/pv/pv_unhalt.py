@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from vmm.abi import apic, flags, ports, pv
+from vmm.abi.ports import HANDED_OVER
 from vmm.abi.rows import value_of
 from vmm.kvm.stats import Stats
 from vmm.machine.machine import Machine
@@ -24,7 +25,6 @@ NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr
 SLEEPER = 1
 PATIENCE = 10.0  # seconds for a vCPU to come to its HLT, however loaded the host
 ASLEEP = 0.01  # seconds that it must then stay there
-HANDED_OVER = 2
 DISABLE_HLT = value_of(flags.DISABLE_EXITS, "KVM_X86_DISABLE_EXITS_HLT")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from vmm.abi import ports, pv
 from vmm.abi.cpuid import FEATURES_LEAF
+from vmm.abi.ports import HANDED_OVER
 from vmm.host.hog import any_cpu, pinned
 from vmm.payload.proof.accesses import cpuid, hypercall, perform
 from vmm.payload.proof.ending import run_to_pass
@@ -19,7 +20,6 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.lab import evidence as numbers_of
 from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
-HANDED_OVER = 2  # the guest's `kind`: neither VMCALL nor VMMCALL reaches KVM
 ATTEMPTED, SUCCESSFUL = "directed_yield_attempted", "directed_yield_successful"
 
 

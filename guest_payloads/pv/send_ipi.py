@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import apic, pv
+from vmm.abi.ports import HANDED_OVER
 from vmm.payload.guest import Guest
 from vmm.payload.proof.accesses import hypercall, perform
 from vmm.payload.proof.ending import run_to_pass
@@ -18,7 +19,6 @@ IDS = (0, 1, 70)
 _ROW = struct.Struct("<32Q")
 FAR = 70 - 64  # id 70's bit in the second word of a bitmap that starts at 0
 ANY_VECTOR = 0x60  # for who has no handler
-HANDED_OVER = 2
 
 
 @dataclass(frozen=True)

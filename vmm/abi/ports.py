@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The I/O ports by which a payload talks to pyvmm, and the values it ends with. Ours, not the kernel's."""
+"""The I/O ports by which a payload talks to pyvmm, and the values that it says there. Ours, not the kernel's."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ EXIT_VALUE_PASS = 0
 EXIT_VALUE_FAIL = 1
 EXIT_VALUE_SKIP = 77
 
+# What hypercall.inc has found of this host: which instruction KVM gets, or that each call is handed over by HYPERCALL.
+BY_VMCALL, BY_VMMCALL, HANDED_OVER = 0, 1, 2
+
 EXIT_VALUES = {EXIT_VALUE_PASS: "pass", EXIT_VALUE_FAIL: "fail", EXIT_VALUE_SKIP: "skip"}
 
 ASM = {
@@ -33,4 +36,7 @@ ASM = {
     "EXIT_PASS": EXIT_VALUE_PASS,
     "EXIT_FAIL": EXIT_VALUE_FAIL,
     "EXIT_SKIP": EXIT_VALUE_SKIP,
+    "BY_VMCALL": BY_VMCALL,
+    "BY_VMMCALL": BY_VMMCALL,
+    "HANDED_OVER": HANDED_OVER,
 }
