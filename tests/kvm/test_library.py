@@ -402,3 +402,48 @@ def test_a_cpu_has_its_registers_local_apic_and_state():
 def test_the_old_name_of_the_cpus():
     with Machine() as m, pytest.warns(DeprecationWarning, match=r"Machine\.runners is called Machine\.cpus"):
         assert m.runners is m.cpus
+
+
+def test_off_the_place_of_until_everything_counts_as_in_any_run():
+    """Stepping off the place where it stands already: exits are counted and limited, the limit of time is one."""
+    with Machine() as m:
+        m.load("start: out 0x80, al; out 0x80, al; jmp start")
+        m.on_port_write(0x80, lambda value: None)
+        seen = []
+        m.observe(lambda cpu, exit: seen.append(exit))
+        assert m.run(5, until="start", exit_limit=1).stop.why is Why.EXIT_LIMIT
+        result = m.run(5, until="start", exit_limit=9)
+        assert result.stop.why is Why.REACHED
+        assert sum(result.counts.values()) == len(seen) - 1 == 2, "the OUT and the end of the run; one OUT was before"
+
+
+def test_a_hook_that_raises_on_the_way_off_leaves_no_step_behind():
+    with Machine() as m:
+        m.load("start: out 0x80, al; nop; nop; hlt")
+        turns = iter([0, 1])
+        m.on_port_write(0x80, lambda value: 1 // next(turns))
+        with pytest.raises(ZeroDivisionError):
+            m.run(5, until="start")
+        m.start(0, "start")
+        assert m.run(5).stop.why is Why.HALT
+
+
+def test_a_full_console_on_the_way_off_is_a_result():
+    with Machine(console_limit=1) as m:
+        m.coalesce_console()
+        program = m.load("mov al, 0x41; out 0xe9, al; nop; here: out 0xe9, al; nop; hlt")
+        m.cpus[0].vcpu.set_guest_debug(breakpoints=[program.symbols["here"]])
+        assert m.run(5).stop.why is Why.DEBUG
+        assert m.run(5).stop.why is Why.OUTPUT_LIMIT
+
+
+def test_until_the_next_time_while_it_steps():
+    with Machine() as m:
+        m.load("start: nop; inc ebx; jmp start")
+        m.debugger.stepping = True
+        m.regs.ebx = 0
+        for times in (1, 2):
+            result = m.run(5, until="start")
+            assert result.stop.why is Why.REACHED
+            assert m.regs.ebx == times
+            assert result.counts["Debug"] == 3, "each instruction, and at the place itself that of the breakpoint"

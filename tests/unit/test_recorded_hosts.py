@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The documents of `pyvmm probe --api --json` that emulated hosts handed back, and what is read from them: the made-up documents of test_compare.py show what else may come."""
+"""The documents of `pyvmm probe --api --json` that emulated hosts handed back, and what is read
+from them: the made-up documents of test_compare.py show what else may come.
+"""
 
 from __future__ import annotations
 

@@ -356,17 +356,26 @@ class Vcpu(Handle):
         Raises:
             UsageError: more than four, or a watchpoint that the CPU cannot have.
         """
-        places = [*((address, 0) for address in breakpoints), *((each.address, each.control) for each in watchpoints)]
+        self.put_debug(GuestDebug(singlestep, tuple(breakpoints), tuple(watchpoints), software))
+
+    def put_debug(self, wanted: GuestDebug) -> None:
+        """KVM_SET_GUEST_DEBUG as one value: `put_debug(replace(vcpu.debug, ...))` leaves the rest as it was told.
+
+        Raises:
+            UsageError: as `set_guest_debug`.
+        """
+        places = [(address, 0) for address in wanted.breakpoints]
+        places += [(each.address, each.control) for each in wanted.watchpoints]
         if len(places) > HW_BREAKPOINTS:
             raise UsageError(f"{len(places)} breakpoints, and the CPU has {HW_BREAKPOINTS}")
         registers = [*(address for address, _ in places), *[0] * (8 - len(places))]
         registers[7] = sum(DR7_GLOBAL << 2 * i | control << 16 + 4 * i for i, (_, control) in enumerate(places))
-        control = singlestep * lib.KVM_GUESTDBG_SINGLESTEP | bool(places) * lib.KVM_GUESTDBG_USE_HW_BP
-        control |= software * lib.KVM_GUESTDBG_USE_SW_BP
+        control = wanted.singlestep * lib.KVM_GUESTDBG_SINGLESTEP | bool(places) * lib.KVM_GUESTDBG_USE_HW_BP
+        control |= wanted.software * lib.KVM_GUESTDBG_USE_SW_BP
         control |= lib.KVM_GUESTDBG_ENABLE if control else 0
         raw = new("struct kvm_guest_debug *", {"control": control, "arch": {"debugreg": registers}})
         self.call("KVM_SET_GUEST_DEBUG", raw, f"setting breakpoints or single-step of {self.what}")
-        self.debug = GuestDebug(singlestep, tuple(breakpoints), tuple(watchpoints), software)
+        self.debug = wanted
 
     # -- CPUID and MSRs
 

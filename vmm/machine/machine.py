@@ -459,8 +459,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         one that stands there already goes on until it comes again.
         `timeout` in seconds (default: `self.timeout`, 10; at most a day), `exit_limit` in exits over all vCPUs: the
         last of them is served, and the run ends. Both, and the console's limit, end in a Result like anything else;
-        what a hook raises, and KeyboardInterrupt, is raised
-        here after every vCPU has stopped. A further run goes on where this one ended.
+        what a hook raises, and KeyboardInterrupt, is raised here after every vCPU has stopped. A further run goes on
+        where this one ended.
 
         Raises:
             HostError: the machine is closed.
@@ -478,10 +478,12 @@ class Machine(Hooks, VirtioSlots, Closes):
             self._watcher.begin(active)
         place = None if until is None else self.address(until)
         if place is not None:
-            self._check_until(place)
-        stop, by, wall = self._run(active, limit, place, exit_limit)
+            self.debugger.check(place)
+        if self._debugger is not None:  # somebody has asked for a debug exit before, or does now
+            self._debugger.arm(place)
+        stop, by, wall = self.all_cpus.run(active, limit, exit_limit)
         if place is not None and stop.why is not Why.REACHED:
-            stop = self._why_not_reached(stop, place)
+            stop = self.debugger.why_not_reached(stop, place)
         counts = self.cpus[0].counts
         for cpu in self.cpus[1:]:
             counts.update(cpu.counts)
@@ -507,44 +509,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         regs, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         vector = sregs.cs.base + regs.rip
         return (regs.rip, sregs.cs.selector) == (0xFFF0, 0xF000) and self.memory.slot_at(vector) is None
-
-    def _check_until(self, place: int) -> None:
-        """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
-        if self.cpus[0].thread_id is None and self.cpus[0].vcpu.get_sregs().ss.dpl:
-            from vmm.machine.run.ring3_traps import require_breakpoints
-
-            require_breakpoints(self.kvm, Machine, f"running until {place:#x}: the vCPU is in ring 3")
-
-    def _why_not_reached(self, stop: Stop, place: int) -> Stop:
-        """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
-        from vmm.base.record import replace
-        from vmm.machine.memory.virtual import translate
-        from vmm.machine.run.ring3_traps import NO_BREAKPOINTS, breakpoint_strikes
-
-        user = translate(self.memory, self.cpus[0].vcpu.get_sregs(), place).user
-        if not user or breakpoint_strikes(self.kvm, Machine):
-            return stop
-        return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NO_BREAKPOINTS}")
-
-    def _run(
-        self, active: list[Cpu], limit: float | None, until: int | None, exit_limit: int | None
-    ) -> tuple[Stop, Cpu | None, float]:
-        if self._debugger is None and until is None:  # nobody has ever asked for a debug exit
-            return self.all_cpus.run(active, limit, exit_limit)
-        debugger, boot_cpu = self.debugger, self.cpus[0]
-        if until is not None and boot_cpu.thread_id is None and boot_cpu.regs.rip == until:
-            # A breakpoint strikes before its instruction: step off it first.
-            debugger.until = None
-            debugger.one(True)
-            debugger.arm(self.cpus)
-            ended = self.all_cpus.run([], limit, exit_limit)
-            debugger.one(False)
-            if ended[0].why is not Why.DEBUG:
-                debugger.arm(self.cpus)
-                return ended
-        debugger.until = until
-        debugger.arm(self.cpus)
-        return self.all_cpus.run(active, limit, exit_limit)
 
     def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
         """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.run.call."""

@@ -8,6 +8,7 @@ thread it is on (all_cpus.py, thread.py).
 from __future__ import annotations
 
 from vmm.base.light import Counter, Protocol, local
+from vmm.base.record import replace
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Debug, Exit, Interrupted
@@ -122,77 +123,76 @@ class Cpu:
             self.thread_id = None
             self.vcpu.unbind(before)
 
+    @property
+    def at(self) -> int:
+        """The linear address of the instruction that is next; the vCPU must not be running."""
+        cs, rip = self.vcpu.get_sregs().cs, self.vcpu.get_regs().rip
+        return rip if cs.l else cs.base + rip
+
     def drive(self, control: Control) -> None:
         """Run until the control says stop or this vCPU ends the run. What a hook raises goes through."""
-        vcpu, core = self.vcpu, self.core
-        if vcpu.trapped_at is not None and (ended := self._step_off(control)) is not None:
-            control.finish(self, ended)
+        core = self.core
+        if self.vcpu.trapped_at is not None and not self._step_off(control):
             return
         while not control.stopping:
             lane = control.lane
-            try:
-                if lane is not None:
-                    taken = core.next(lane)
-                    if taken is None:
-                        core.stopped = False  # the end of the run, or somebody wants to see every exit from here on
-                        continue
-                    exit = taken
-                else:
-                    exit = self._take(control)
-            except OutputLimit as limit:
-                recent = core.recent()  # the last one was served just now; the slow way knows it without asking
-                last = recent[-1] if recent else None
-                control.finish(self, Stop(Why.OUTPUT_LIMIT, limit.text, last))
+            taken = self._take(control, lane)
+            if taken is None:
+                core.stopped = False  # the end of the run, or somebody wants to see every exit from here on
+            elif not self._goes_on(taken, control, lane is None):
                 return
-            if type(exit) is Interrupted:
-                control.tick(self)
-                continue
-            if not control.admit():
-                vcpu.stored = exit  # the next run's
-                continue
-            if lane is None:
-                core.note(exit)
-            step = self._serve(exit, control)
+
+    def _goes_on(self, taken: Exit | Stop, control: Control, plain: bool) -> bool:
+        """Serve an exit, as `_take` gave it. False: this vCPU has ended its run."""
+        if isinstance(taken, Stop):
+            control.finish(self, taken)
+            return False
+        if type(taken) is Interrupted:
+            control.tick(self)
+        elif not control.admit():
+            self.vcpu.stored = taken  # the next run's
+        else:
+            if plain:
+                self.core.note(taken)
+            step = self._serve(taken, control)
             if isinstance(step, Stop):
                 control.finish(self, step)
-                return
-            control.served(self, exit)
+                return False
+            control.served(self, taken)
+        return True
 
-    def _step_off(self, control: Control) -> Stop | None:
-        """Off the breakpoint that the last run ended at, by one step: it strikes before its instruction, and would each
-        time. What the instruction asks for is served; why the run ends, if it does.
+    def _step_off(self, control: Control) -> bool:
+        """Off the breakpoint that this vCPU stands at, by one step: it strikes before its instruction, and would each
+        time. What the instruction asks for is served. False: this vCPU has ended its run.
         """
         vcpu, at, debug = self.vcpu, self.vcpu.trapped_at, self.vcpu.debug
         vcpu.trapped_at = None
-        cs, rip = vcpu.get_sregs().cs, vcpu.get_regs().rip
-        if at is None or at not in debug.breakpoints or debug.singlestep or at != (rip if cs.l else cs.base + rip):
-            return None
-        others = [each for each in debug.breakpoints if each != at]
-        vcpu.set_guest_debug(
-            singlestep=True, breakpoints=others, watchpoints=debug.watchpoints, software=debug.software
-        )
+        if at is None or at not in debug.breakpoints or at != self.at:
+            return True
+        others = tuple(each for each in debug.breakpoints if each != at)
+        vcpu.put_debug(replace(debug, singlestep=True, breakpoints=others))
         try:
             while not control.stopping:
-                exit = self._take(control)
-                if type(exit) is Interrupted:
-                    control.tick(self)
-                    continue
-                if isinstance(exit, Debug) and not exit.dr6 & WATCHED:
+                taken = self._take(control, None)
+                if isinstance(taken, Debug) and not taken.dr6 & WATCHED:
                     vcpu.trapped_at = None  # that was the step; a breakpoint there has not struck yet
+                    vcpu.stored = taken if debug.singlestep else None  # who steps wants to see it
                     break
-                if not control.admit():
-                    vcpu.stored = exit
-                    break
-                self.core.note(exit)
-                step = self._serve(exit, control)
-                if isinstance(step, Stop):
-                    return step
-                control.served(self, exit)
+                if taken is not None and not self._goes_on(taken, control, True):
+                    return False
         finally:
-            vcpu.set_guest_debug(breakpoints=debug.breakpoints, watchpoints=debug.watchpoints, software=debug.software)
-        return None
+            vcpu.put_debug(replace(debug, singlestep=debug.singlestep and vcpu.debug.singlestep))
+        return True
 
-    def _take(self, control: Control) -> Exit:
+    def _take(self, control: Control, lane: FastLane | None) -> Exit | Stop | None:
+        """The next exit, by the lean way where there is a lane; None: that has been left. Stop: the console is full."""
+        try:
+            return self._take_plainly(control) if lane is None else self.core.next(lane)
+        except OutputLimit as limit:
+            recent = self.core.recent()  # the last one was served just now; the plain way knows it without asking
+            return Stop(Why.OUTPUT_LIMIT, limit.text, recent[-1] if recent else None)
+
+    def _take_plainly(self, control: Control) -> Exit:
         """The plain way to the next exit, and to what KVM has collected before it."""
         exit, collect = self.vcpu.run(), control.platform.collect
         if collect is not None:

@@ -14,7 +14,7 @@ from vmm.machine.run.ends import GO_ON, Step, Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from vmm.machine.run.stepping import Stepping
     from vmm.machine.whole import Make, Whole
@@ -30,7 +30,6 @@ class Debugger:
         self.until: int | None = None
         self.steps: Stepping | None = None
         """Where each vCPU is, while `stepping`; with it, who is told where nothing is stepped."""
-        self._one = False
         self._ours: dict[int, tuple[bool, int | None]] = {}  # of what each vCPU is told: stepping, and until where
         machine.platform.on_debug.append(self._serve)
 
@@ -42,44 +41,54 @@ class Debugger:
         self.steps = Stepping(self._machine, self._make)
         self.steps.say = say
 
-    def arm(self, cpus: Sequence[Cpu]) -> None:
-        """Tell KVM, where something changed; no vCPU may be running. KVM_SET_GUEST_DEBUG replaces all that a vCPU was
-        told: what somebody else has set stays.
+    def arm(self, until: int | None) -> None:
+        """Tell KVM, where something changed, before a run that is to end at `until`. KVM_SET_GUEST_DEBUG replaces all
+        that a vCPU was told: what somebody else has set stays. A vCPU that stands at `until` steps off it first.
         """
-        for cpu in cpus:
+        self.until = until
+        for cpu in self._machine.cpus:
             self._arm(cpu)
-        self._machine.all_cpus.after = self._steps_of(cpus) if self.stepping and not self._one else None
+            if until is not None and cpu.thread_id is None and cpu.at == until:
+                cpu.vcpu.trapped_at = until
+        self._machine.all_cpus.after = self._begun() if self.stepping else None
 
     def _arm(self, cpu: Cpu) -> None:
         vcpu, (stepped, until) = cpu.vcpu, self._ours.get(cpu.index, (False, None))
         told = vcpu.debug
         theirs = told.singlestep and not stepped
         places = tuple(each for each in told.breakpoints if each != until)
-        step, place = (self.stepping or self._one) and not theirs, None if self.until in places else self.until
+        step, place = self.stepping and not theirs, None if self.until in places else self.until
         wanted = replace(told, singlestep=step or theirs, breakpoints=places if place is None else (*places, place))
         if wanted != told:
-            vcpu.set_guest_debug(
-                singlestep=wanted.singlestep,
-                breakpoints=wanted.breakpoints,
-                watchpoints=wanted.watchpoints,
-                software=wanted.software,
-            )
+            vcpu.put_debug(wanted)
         self._ours[cpu.index] = step, place
 
-    def _steps_of(self, cpus: Sequence[Cpu]) -> Callable[[Cpu, Exit], object]:
+    def _begun(self) -> Callable[[Cpu, Exit], object]:
         if self.steps is None:
             self.begin_stepping()
         assert self.steps is not None
-        self.steps.begin(list(cpus))
+        self.steps.begin(self._machine.cpus)
         return self.steps.served
 
-    def one(self, on: bool) -> None:
-        """The next instruction exits and ends the run."""
-        self._one = on
+    def check(self, place: int) -> None:
+        """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
+        cpu = self._machine.cpus[0]
+        if cpu.thread_id is None and cpu.vcpu.get_sregs().ss.dpl:
+            from vmm.machine.run.ring3_traps import require_breakpoints
+
+            require_breakpoints(self._machine.kvm, self._make, f"running until {place:#x}: the vCPU is in ring 3")
+
+    def why_not_reached(self, stop: Stop, place: int) -> Stop:
+        """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
+        from vmm.machine.memory.virtual import translate
+        from vmm.machine.run.ring3_traps import NO_BREAKPOINTS, breakpoint_strikes
+
+        user = translate(self._machine.memory, self._machine.cpus[0].vcpu.get_sregs(), place).user
+        if not user or breakpoint_strikes(self._machine.kvm, self._make):
+            return stop
+        return replace(stop, text=f"{stop.text}; {place:#x} is open to ring 3, where {NO_BREAKPOINTS}")
 
     def _serve(self, exit: Debug) -> Step | None:
-        if self._one:
-            return Stop(Why.DEBUG, "one instruction was run", exit)
         if exit.pc == self.until:
             return Stop(Why.REACHED, f"the guest came to {exit.pc:#x}", exit)
         return GO_ON if self.stepping and not exit.dr6 & WATCHED else None

@@ -10,6 +10,7 @@ instruction, its step is left out, and what runs next is looked up. So each inst
 
 from __future__ import annotations
 
+from vmm.base.record import replace
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.memory.virtual import read_virtual
@@ -67,14 +68,12 @@ class Stepping:
             self._look(cpu)
 
     def _look(self, cpu: Cpu) -> None:
-        sregs = cpu.vcpu.get_sregs()
-        rip = cpu.vcpu.get_regs().rip
-        self._arm(cpu, rip if sregs.cs.l else sregs.cs.base + rip, sregs)
+        self._arm(cpu, cpu.at)
 
-    def _arm(self, cpu: Cpu, address: int, sregs: Sregs | None = None) -> None:
+    def _arm(self, cpu: Cpu, address: int) -> None:
         """Step the instruction at this address, or not."""
         self.at[cpu.index] = address
-        known = sregs or cpu.vcpu.get_sregs()
+        known = cpu.vcpu.get_sregs()
         why = ""
         if self._untold(known):
             why = RING3
@@ -82,12 +81,7 @@ class Stepping:
             why = f"HLT at {address:#x} is not stepped, which could step over it" if self._sleeps else "HLT"
         wanted, debug = not why, cpu.vcpu.debug
         if wanted or wanted != debug.singlestep:  # again each time: what loads RFLAGS ends it
-            cpu.vcpu.set_guest_debug(
-                singlestep=wanted,
-                breakpoints=debug.breakpoints,
-                watchpoints=debug.watchpoints,
-                software=debug.software,
-            )
+            cpu.vcpu.put_debug(replace(debug, singlestep=wanted))
         if why and why != "HLT" and (cpu.index, why) not in self._said and self.say:
             self._said.add((cpu.index, why))
             self.say(f"vCPU {cpu.index}: {why}; nothing is, until its next exit")
