@@ -110,7 +110,10 @@ def test_a_host_half_that_cannot_be_imported_is_its_authors_error(script: str, s
     ("script", "said"),
     [("def check(guest, wanted): ...", r"mine.py: the host half: check\(\) takes 2 arguments, .* has check\(guest\)"),
      ("def check(guest): ...\nsetup = 5", r"setup is 5, and in a host half it is a function: setup\(guest\)"),
-     ("def check(guest): ...\ndef drive(): ...", r"drive\(\) takes 0 arguments")],
+     ("def check(guest): ...\ndef drive(): ...", r"drive\(\) takes 0 arguments"),
+     ("async def check(guest): ...", r"check\(\) is a coroutine or a generator, which a call does not run"),
+     ("def check(guest): yield", r"check\(\) is a coroutine or a generator"),
+     ("def check(guest, *, wanted): ...", r"check\(\) needs wanted by name")],
 )  # fmt: skip
 def test_a_host_half_of_another_shape_is_its_authors_error(script: str, said: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.asm"
@@ -120,11 +123,11 @@ def test_a_host_half_of_another_shape_is_its_authors_error(script: str, said: st
         find(str(path)).host_half()
 
 
-@pytest.mark.parametrize("taken", ["guest", "guest, wanted=1", "*any", "guest, *, wanted=1"])
+@pytest.mark.parametrize("taken", ["guest", "guest, /", "guest, wanted=1", "*any", "guest, *, wanted=1"])
 def test_a_function_that_can_be_called_so_is_right(taken: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.asm"
     path.write_text("start: hlt")
-    (tmp_path / "mine.py").write_text(f"def setup(guest): ...\ndef check({taken}): ...")
+    (tmp_path / "mine.py").write_text(f"def check({taken}): ...")
     half = find(str(path)).host_half()
     assert half is not None
     assert (half.drive, half.check is None) == (None, False)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Prove: TypeAlias = "Callable[[Any], Finding | Mapping[str, Finding]]"
 Refuse: TypeAlias = "Callable[[Any], list[Refusal] | Mapping[str, list[Refusal]]]"
 ARGUMENTS = {"setup": "guest", "drive": "guest", "check": "guest", "prove": "lab", "refusals": "lab"}
+# Of code objects (inspect has the names, and is too slow to import): *args; generator, coroutine, async generator.
+CO_VARARGS, NOT_RUN = 0x04, 0x20 | 0x80 | 0x200
 OF_A_GUEST = tuple(name for name, argument in ARGUMENTS.items() if argument == "guest")
 
 
@@ -54,6 +56,8 @@ def half_of(module: ModuleType, names: Iterable[str] = ARGUMENTS) -> HostHalf:
             continue
         if not callable(function):
             raise ValueError(f"{name} is {function!r:.40}, and in a host half it is a function: {name}({argument})")
+        if wrong := _never_called(function):
+            raise ValueError(f"{name}() {wrong}, and a host half has {name}({argument})")
         taken = _arguments(function)
         if taken is not None and not taken[0] <= 1 <= taken[1]:
             raise ValueError(f"{name}() takes {_many(taken)}, and a host half has {name}({argument})")
@@ -65,6 +69,18 @@ def half_of(module: ModuleType, names: Iterable[str] = ARGUMENTS) -> HostHalf:
     return HostHalf(**found, doc=module.__doc__ or "")
 
 
+def _never_called(function: Any) -> str:
+    """Why a call with one argument would not run it; empty if it would."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return ""
+    if code.co_flags & NOT_RUN:
+        return "is a coroutine or a generator, which a call does not run"
+    only = code.co_varnames[code.co_argcount : code.co_argcount + code.co_kwonlyargcount]
+    lacking = [each for each in only if each not in (function.__kwdefaults__ or {})]
+    return f"needs {lacking[0]} by name" if lacking else ""
+
+
 def _arguments(function: Any) -> tuple[int, int] | None:
     """(least, most) positional arguments of a plain function; None where its text does not tell."""
     code = getattr(function, "__code__", None)
@@ -72,7 +88,7 @@ def _arguments(function: Any) -> tuple[int, int] | None:
         return None
     most = code.co_argcount
     least = most - len(function.__defaults__ or ())
-    return least, 255 if code.co_flags & 0x04 else most  # CO_VARARGS
+    return least, 255 if code.co_flags & CO_VARARGS else most
 
 
 def _many(taken: tuple[int, int]) -> str:

@@ -42,7 +42,7 @@ def load(asm: str) -> HostHalf | None:
         raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, row=shown) from error
     except (OSError, ValueError) as error:
         raise PayloadError(f"reading the host half: {getattr(error, 'strerror', None) or error}", file=file) from error
-    if not any(isinstance(each, ast.FunctionDef) and each.name in OF_A_GUEST and each.args.args for each in tree.body):
+    if not any(_is_a_hook(each) for each in tree.body):
         return None
     name = f"host_half_of_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -58,6 +58,13 @@ def load(asm: str) -> HostHalf | None:
         raise PayloadError(f"the host half: {error}", file=file) from error
     hooks = {name: getattr(half, name) for name in OF_A_GUEST}
     return replace(half, **{name: hook and _blamed(hook, file, name) for name, hook in hooks.items()})
+
+
+def _is_a_hook(line: ast.stmt) -> bool:
+    """A function with such a name that takes anything; whether it has the right shape is `half_of`'s to say."""
+    if not isinstance(line, ast.FunctionDef | ast.AsyncFunctionDef) or line.name not in OF_A_GUEST:
+        return False
+    return bool(line.args.posonlyargs or line.args.args or line.args.vararg)
 
 
 def _blamed(function: Callable[[Any], Any], file: str, hook: str) -> Callable[[Any], Any]:
