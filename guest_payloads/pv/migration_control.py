@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from vmm.abi import pv
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import Vm
+from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import (
-    FILTER,
     UNKNOWN,
     MigrationControl,
     exit_as_unknown,
@@ -53,7 +53,7 @@ class Evidence:
 
 
 WAYS: tuple[tuple[str, int, Callable[[Vm], None]], ...] = (
-    ("filter", FILTER, exit_by_filter),
+    ("filter", FILTERED, exit_by_filter),
     ("unknown", UNKNOWN, exit_as_unknown),
 )
 

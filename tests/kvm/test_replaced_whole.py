@@ -8,8 +8,8 @@ import pytest
 from vmm import Machine
 from vmm.kvm.vcpu import Watchpoint
 from vmm.kvm.vm import MsrRange
+from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import (
-    FILTER,
     UNKNOWN,
     MigrationControl,
     exit_as_unknown,
@@ -60,7 +60,7 @@ def test_a_mask_that_is_set_anew_keeps_what_a_callback_needs():
     with Machine() as machine:
         machine.on_msr_read(MINE, lambda: 7)
         machine.vm.enable_cap("X86_USER_SPACE_MSR", UNKNOWN)
-        assert machine.vm.enabled["X86_USER_SPACE_MSR"] == (FILTER | UNKNOWN,)
+        assert machine.vm.enabled["X86_USER_SPACE_MSR"] == (FILTERED | UNKNOWN,)
         assert read(machine, MINE) == 7
 
 

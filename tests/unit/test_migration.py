@@ -7,8 +7,8 @@ import pytest
 
 from vmm.kvm.exits import ReadMsr, WriteMsr
 from vmm.machine.bus.platform import Platform
+from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import (
-    FILTER,
     UNKNOWN,
     MigrationControl,
     exit_as_unknown,
@@ -18,7 +18,7 @@ from vmm.machine.extra.migration_control import (
 from vmm.machine.run.handle import handle
 
 
-@pytest.mark.parametrize("reason", [FILTER, UNKNOWN])
+@pytest.mark.parametrize("reason", [FILTERED, UNKNOWN])
 def test_it_reads_what_was_written_and_refuses_reserved_bits(reason):
     platform = Platform()
     control = MigrationControl(platform)
@@ -39,13 +39,16 @@ def test_it_reads_what_was_written_and_refuses_reserved_bits(reason):
 def test_an_encrypted_guest_starts_unready():
     platform = Platform()
     MigrationControl(platform, ready=False)
-    assert handle(ReadMsr(number(), FILTER), platform).reply == 0
+    assert handle(ReadMsr(number(), FILTERED), platform).reply == 0
 
 
 def test_the_two_ways_out_of_kvm():
     class Vm:
         def __init__(self):
-            self.caps, self.filters = [], []
+            self.caps, self.filters, self.needed = [], [], set()
+
+        def require(self, name, what):
+            self.needed.add(name)
 
         def enable_bits(self, *args):
             self.caps.append(args)
@@ -55,8 +58,9 @@ def test_the_two_ways_out_of_kvm():
 
     vm = Vm()
     exit_by_filter(vm)
-    assert vm.caps == [("X86_USER_SPACE_MSR", 4)]
-    assert vm.filters == [([0x4B564D08], [0x4B564D08])]
+    assert set(vm.caps) == {("X86_USER_SPACE_MSR", 4)}
+    assert vm.filters == [([0x4B564D08], ()), ((), [0x4B564D08])], "reads, then writes"
+    assert vm.needed == {"X86_USER_SPACE_MSR", "X86_MSR_FILTER"}
     vm = Vm()
     exit_as_unknown(vm)
     assert (vm.caps, vm.filters) == ([("X86_USER_SPACE_MSR", 2)], [])

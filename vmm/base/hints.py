@@ -3,7 +3,7 @@
 
 An annotation is text, evaluated in its module's globals and then in what these have as `__builtins__`; functions keep
 the builtins of their making. So a module gets a mapping there that finds what stands under its `if TYPE_CHECKING:`,
-and imports it then. It costs nothing until somebody asks.
+and imports it then. The command imports none of this; to a program that takes names of `vmm` it is some 0.8 ms, once.
 """
 
 from __future__ import annotations
@@ -57,8 +57,15 @@ def guarded(module: ModuleType) -> dict[str, tuple[str, str | None]]:
     return found
 
 
+_loaded = 0  # modules that there were when it was last looked for ours
+
+
 def prepare() -> None:
     """Every module of ours that is loaded and not prepared yet."""
+    global _loaded
+    if len(sys.modules) == _loaded:
+        return
+    _loaded = len(sys.modules)
     for name, module in [*sys.modules.items()]:
         if name.startswith("vmm.") and type(vars(module).get("__builtins__")) is dict:
             hints = vars(module)["__builtins__"] = Hints(module)

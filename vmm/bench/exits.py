@@ -94,10 +94,10 @@ class ExitRow(NamedTuple):
 
 def _transport() -> str:
     """The hypercall instruction that works here. MissingCapability if none does."""
-    from vmm.host import hypercall_insn as hypercall_probe
+    from vmm.host import hypercall_insn
 
     with Kvm.open() as kvm:
-        transport = hypercall_probe.measure(kvm).transport
+        transport = hypercall_insn.measure(kvm).transport
     if transport == "none":
         raise MissingCapability("no hypercall instruction of ring 0 reaches KVM on this host")
     return transport

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What this host's KVM is and does, as one value. It asks and measures; it prints nothing.
 
-Each part has a module of its own: setting (what /sys, /proc and userfaultfd say), ring0 and hypercall_probe (what
+Each part has a module of its own: surroundings (what /sys, /proc and userfaultfd say), ring0 and hypercall_insn (what
 guests show). Here they meet what KVM itself tells: capabilities and paravirtual features by name.
 """
 
@@ -11,8 +11,7 @@ from dataclasses import dataclass
 
 from vmm.abi import caps, pv
 from vmm.base.bits import describe
-from vmm.host import hypercall_insn as hypercall_probe
-from vmm.host import ring0
+from vmm.host import hypercall_insn, ring0
 from vmm.host.hypercall_insn import Hypercall
 from vmm.host.ring0 import Ring0
 from vmm.host.surroundings import Setting, look
@@ -77,7 +76,7 @@ def measure(kvm: Kvm, files: HostFiles | None = None) -> HostFacts:
         setting=look(files),
         api_version=kvm.get_api_version(),
         ring0=ring0.measure(kvm),
-        hypercall=hypercall_probe.measure(kvm),
+        hypercall=hypercall_insn.measure(kvm),
         capabilities={row.name: kvm.check_extension(row.name) for row in caps.CAPS},
         pv=pv_offer(kvm),
     )

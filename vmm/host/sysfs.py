@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the host's /sys and /proc say about KVM: modules, parameters, clock, container. It opens no device.
 
-Everything here is shown, and nothing is decided by it: whether KVM works is found out by using it (host.py). A file
+Everything here is shown, and nothing is decided by it: whether KVM works is found out by using it (measured.py). A file
 that is absent or unreadable is None. `root` stands in for / in the tests.
 """
 

@@ -10,6 +10,7 @@ from vmm.abi import exits as abi
 from vmm.abi import ports
 from vmm.abi.rows import flag_names
 from vmm.kvm.exits import Exit, InternalError, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, Simple, WriteMsr
+from vmm.machine.bus.answers import in_bytes
 
 SHOWN_BYTES = 16
 PORTS = {
@@ -35,13 +36,13 @@ def describe(exit: Exit) -> str:
     """`OUT port 0xe9, 1 byte: 0x41 'A'`; every field is shown for the kinds without a sentence of their own."""
     match exit:
         case PortOut(port, size, data):
-            return f"OUT port {port:#x}, {_plural(size)}: {_data(data, size)}"
+            return f"OUT port {port:#x}, {in_bytes(size)}: {_data(data, size)}"
         case PortIn(port, size, count):
-            return f"IN port {port:#x}, {_plural(size)}" + (f", {count} elements" if count > 1 else "")
+            return f"IN port {port:#x}, {in_bytes(size)}" + (f", {count} elements" if count > 1 else "")
         case MmioWrite(address, data):
-            return f"MMIO write {address:#x}, {_plural(len(data))}: {_data(data, len(data))}"
+            return f"MMIO write {address:#x}, {in_bytes(len(data))}: {_data(data, len(data))}"
         case MmioRead(address, size):
-            return f"MMIO read {address:#x}, {_plural(size)}"
+            return f"MMIO read {address:#x}, {in_bytes(size)}"
         case ReadMsr(index, reason):
             return f"RDMSR {index:#x} ({flag_names(abi.MSR_EXIT_REASONS, reason)})"
         case WriteMsr(index, value, reason):
@@ -60,10 +61,6 @@ def named(exit: Exit, text: str) -> str:
     if not isinstance(exit, (PortIn, PortOut)) or exit.port not in PORTS or exit.port == ports.DEBUG_CONSOLE:
         return text
     return text.replace(f"port {exit.port:#x}", f"port {exit.port:#x} ({PORTS[exit.port]})", 1)
-
-
-def _plural(size: int) -> str:
-    return "1 byte" if size == 1 else f"{size} bytes"
 
 
 def _field(value: Any) -> str:

@@ -79,5 +79,7 @@ def _device(machine: Machine, header: Header, name: str, file: str) -> Any:
             return machine.add_virtio_rng()
         case "virtio_console":
             return machine.add_virtio_console()
-        case _:
+        case "virtio_blk":
             return machine.add_virtio_blk(file, readonly=True)
+        case _:
+            raise AssertionError(f"{name}: one of the header's DEVICES that nobody makes")

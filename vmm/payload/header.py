@@ -31,10 +31,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-KEYS = (
-    *("summary", "proves", "needs", "machine", "user", "ports"),
-    *("param", "result", "quirks", "enable", "devices", "ends"),
-)
 TYPES = ("u8", "u16", "u32", "u64", "i64", "bool")
 PROSE = ("summary", "user", "proves")  # keys that begin a sentence as well: without a colon they are none
 ALIKE = 0.75  # of difflib's ratio, from where a word is a key misspelt: `reslut` has 0.83, `note` and `needs` 0.44
@@ -428,3 +424,4 @@ _READERS = {
     "proves": _proves,
     "ends": _ends,
 }
+KEYS = tuple(_READERS)

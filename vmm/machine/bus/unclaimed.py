@@ -6,6 +6,7 @@ from __future__ import annotations
 from vmm.base.light import Lock
 from vmm.base.record import record
 from vmm.errors import EXIT_FAIL, VmmError
+from vmm.machine.bus.answers import in_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ class UnclaimedAccess(VmmError):
     def __init__(self, what: str, address: int, size: int, value: int | None) -> None:
         did = "read" if value is None else f"wrote {value:#x} to"
         super().__init__(
-            f"the guest {did} {what} {address:#x} ({size} byte{'s' * (size != 1)}), which no device claims",
+            f"the guest {did} {what} {address:#x} ({in_bytes(size)}), which no device claims",
             hint="claim it with a callback, or run without --strict, which answers all ones and drops writes",
         )
         self.what, self.address, self.size, self.value = what, address, size, value
@@ -47,7 +48,7 @@ class Missed:
     def __str__(self) -> str:
         what = f"wrote {self.value:#x} to" if self.value is not None else "read"
         times = "once" if self.count == 1 else f"{self.count} times"
-        return f"{what} {self.space} {self.address:#x} ({self.size} byte{'s' * (self.size != 1)}), {times}"
+        return f"{what} {self.space} {self.address:#x} ({in_bytes(self.size)}), {times}"
 
 
 class Unclaimed:

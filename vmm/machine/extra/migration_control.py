@@ -13,9 +13,9 @@ from vmm.abi.exits import MSR_EXIT_REASONS
 from vmm.abi.rows import value_of
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
+from vmm.machine.extra.handed_over import pass_msr
 
 READY = 1 << 0  # KVM_MIGRATION_READY
-FILTER = value_of(MSR_EXIT_REASONS, "KVM_MSR_EXIT_REASON_FILTER")
 UNKNOWN = value_of(MSR_EXIT_REASONS, "KVM_MSR_EXIT_REASON_UNKNOWN")
 
 
@@ -47,8 +47,8 @@ def number() -> int:
 
 def exit_by_filter(vm: Vm) -> None:
     """Let accesses leave KVM because a filter denies them; every other MSR stays as it was."""
-    vm.enable_bits("X86_USER_SPACE_MSR", FILTER)
-    vm.deny_msrs([number()], [number()])
+    pass_msr(vm, number(), read=True)
+    pass_msr(vm, number(), read=False)
 
 
 def exit_as_unknown(vm: Vm) -> None:
