@@ -8,7 +8,7 @@ import pytest
 from vmm.kvm.vm import Vm
 from vmm.machine.machine import Machine
 from vmm.machine.run.ends import Why
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 from vmm.payload.catalog import find
 from vmm.payload.proof.prove import prove
 from vmm.payload.proof.verdict import Verdict
@@ -32,7 +32,7 @@ def test_without_the_zones_every_write_exits(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_ring_that_nobody_drains_is_broken(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(FastLane, "share", lambda lane, ring: None)
+    monkeypatch.setattr(LeanLane, "share", lambda lane, ring: None)
     assert set(verdicts().values()) == {Verdict.BROKEN}
 
 

@@ -2,7 +2,7 @@
 """Machine(fast=True) and Machine(fast=False) are twins: the same guest ends in equal results, whoever served its exits.
 
 The C core finishes what needs no Python and hands single accesses to their handlers without making an exit of them;
-the slow way makes a value of every exit and gives it to `handle`. A report must not tell which was taken.
+the plain way makes a value of every exit and gives it to `handle`. A report must not tell which was taken.
 """
 
 from __future__ import annotations

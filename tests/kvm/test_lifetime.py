@@ -206,7 +206,7 @@ def test_a_closed_machine_has_no_threads(booted):
     machine = booted(b"\xeb\xfe", cpus=3, irqchip="split", aps={1: 0, 2: 0})  # jmp $
     machine.run(timeout=0.01)
     threads = [thread for thread in threading.enumerate() if thread.name.startswith("vcpu-")]
-    held = list(machine.all_cpus._workers)
+    held = list(machine.all_cpus._threads)
     assert len(threads) == len(held) == 2
     machine.close()
     assert not any(thread.is_alive() for thread in threads)

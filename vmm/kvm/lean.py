@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The fast way through KVM_RUN: the C core (_lean.c) and the tight loop around it.
+"""The lean way through KVM_RUN: the C core (_lean.c) and the tight loop around it.
 
 What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
 single access that Python serves comes as one number, by which its handler is found. Everything else is decoded like any

@@ -26,7 +26,7 @@ from vmm.machine.run.all_cpus import AllCpus, Observer
 from vmm.machine.run.cpu import Cpu, current
 from vmm.machine.run.ends import Result, Stop, Why
 from vmm.machine.run.hooks import Hooks
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.x86 import boot
 from vmm.machine.x86.owed_cpuid import exposed, unedited
@@ -62,7 +62,7 @@ class Machine(Hooks, VirtioSlots, Closes):
     vmm.machine.extra.split_irqchip.add_ioapic, without which the serial port COM1 raises no interrupt).
     cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
     (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
-    fast: let the C core finish what needs no Python; False takes the slow way for every exit, with equal results.
+    fast: let the C core finish what needs no Python; False takes the plain way for every exit, with equal results.
 
     Raises:
         HostError: /dev/kvm cannot be used, or refuses something.
@@ -113,7 +113,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.reach = Reach(self.vm, self.memory, self.platform, irqchip=self.irqchip, ram=self.ram)
             self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
             self.memory.check = self.reach.slot
-            Hooks.__init__(self, self.platform, FastLane(self.platform, self.sink), self.vm)
+            Hooks.__init__(self, self.platform, LeanLane(self.platform, self.sink), self.vm)
             self.all_cpus = AllCpus(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
             self._debugger: Debugger | None = None
@@ -437,7 +437,7 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     @property
     def watcher(self) -> Watcher | None:
-        """Who sees every run; every exit then takes the slow way. None, as it is at first, costs nothing."""
+        """Who sees every run; every exit then takes the plain way. None, as it is at first, costs nothing."""
         return self._watcher
 
     @watcher.setter

@@ -15,7 +15,7 @@ from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.ends import Result
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 
 
 class Whole(Protocol):
@@ -25,7 +25,7 @@ class Whole(Protocol):
     vm: Vm
     memory: GuestMemory
     platform: Platform
-    lane: FastLane
+    lane: LeanLane
     all_cpus: AllCpus
     program: Program | None
 

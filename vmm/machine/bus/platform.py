@@ -79,7 +79,7 @@ class Platform:
         self.on_irq_window: list[Callable[[], object]] = []
         """Called when a vCPU can take an interrupt, where that was asked for (Vcpu.request_interrupt_window)."""
         self.collect: Callable[[], object] | None = None
-        """Called after each KVM_RUN of the slow way where KVM collects output; the fast way sees to it itself."""
+        """Called after each KVM_RUN of the plain way where KVM collects output; the lean way sees to it itself."""
 
     @property
     def missed(self) -> tuple[Missed, ...]:

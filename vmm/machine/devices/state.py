@@ -14,17 +14,17 @@ from vmm.errors import UsageError
 from vmm.machine.bus.claims import Claim
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.word import WordDevice
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 
 States = Mapping[str, Any]
 
 
-def get(platform: Platform, lane: FastLane) -> dict[str, Any]:
+def get(platform: Platform, lane: LeanLane) -> dict[str, Any]:
     """The state of every device that has one."""
     return {place: device.get_state() for place, device in _devices(platform, lane)}
 
 
-def check(states: States, platform: Platform, lane: FastLane) -> None:
+def check(states: States, platform: Platform, lane: LeanLane) -> None:
     """Raises UsageError: a device whose state is there is not in this machine."""
     missing = states.keys() - dict(_devices(platform, lane)).keys()
     if missing:
@@ -34,21 +34,21 @@ def check(states: States, platform: Platform, lane: FastLane) -> None:
         )
 
 
-def put(states: States, platform: Platform, lane: FastLane) -> None:
+def put(states: States, platform: Platform, lane: LeanLane) -> None:
     """Put states back; devices that have none there stay as they are."""
     for place, device in _devices(platform, lane):
         if place in states:
             device.set_state(states[place])
 
 
-def resume(platform: Platform, lane: FastLane) -> None:
+def resume(platform: Platform, lane: LeanLane) -> None:
     """Memory and vCPUs are back, too."""
     for _, device in _devices(platform, lane):
         if hasattr(device, "resume"):
             device.resume()
 
 
-def _devices(platform: Platform, lane: FastLane) -> Iterator[tuple[str, Any]]:
+def _devices(platform: Platform, lane: LeanLane) -> Iterator[tuple[str, Any]]:
     for bus in (platform.ports, platform.mmio):
         seen = set()
         claims: list[Claim[Any]] = sorted([*bus.readers, *bus.writers], key=lambda claim: claim.base)

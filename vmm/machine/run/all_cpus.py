@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run of several vCPUs, from its start to the moment when every one is out of KVM_RUN; its limits and its end.
 
-The boot vCPU runs on the caller's thread, every other one on its worker. It knows limits, threads and why a run ends;
+The boot vCPU runs on the caller's thread, each other on its own. It knows limits, threads and why a run ends;
 it knows neither devices nor programs.
 """
 
@@ -19,7 +19,7 @@ from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
 from vmm.machine.run.cpu import Cpu, Watch, current
 from vmm.machine.run.ends import Stop, Why
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ Observer: TypeAlias = "Callable[[Cpu, Exit], object]"
 class AllCpus:
     """Runs the vCPUs of one machine, again and again. It is what a cpu asks (cpu.Control)."""
 
-    def __init__(self, platform: Platform, fast: FastLane | None) -> None:
+    def __init__(self, platform: Platform, fast: LeanLane | None) -> None:
         self.platform, self._lane = platform, fast
         self.cpus: list[Cpu] = []
         self._observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...] = ()
@@ -44,8 +44,8 @@ class AllCpus:
         self._sees_accesses = False
         self.watch: Watch | None = None
         self.after: Callable[[Cpu, Exit], object] | None = None
-        """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the fast way."""
-        self._workers: list[CpuThread] = []
+        """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the lean way."""
+        self._threads: list[CpuThread] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
         self._ended = False
@@ -76,9 +76,9 @@ class AllCpus:
                 self._run(active, limit)
             finally:
                 stop, by = self._end_all()
-            for worker in self._workers:
-                if worker.errors and self._mine:
-                    raise worker.errors[0]
+            for thread in self._threads:
+                if thread.errors and self._mine:
+                    raise thread.errors[0]
             return stop, by, time.monotonic() - begin
 
     def _run(self, active: Sequence[Cpu], limit: float | None) -> None:
@@ -86,9 +86,9 @@ class AllCpus:
         for cpu in self.cpus:
             cpu.core.reset()
         self._active = {boot.index, *(cpu.index for cpu in active)}
-        self._ensure_workers(len(self.cpus) - 1 if active else 0)
-        for worker in self._workers:
-            worker.errors.clear()
+        self._ensure_threads(len(self.cpus) - 1 if active else 0)
+        for thread in self._threads:
+            thread.errors.clear()
         boot.on_this_thread(partial(self._run_bound, active, limit))
 
     def _run_bound(self, active: Sequence[Cpu], limit: float | None) -> None:
@@ -96,9 +96,9 @@ class AllCpus:
         timer = kick.Timer(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
         try:
             for cpu in active:
-                self._workers[cpu.index - 1].start(partial(self._drive, cpu))
+                self._threads[cpu.index - 1].start(partial(self._drive, cpu))
             self._drive(self.cpus[0])
-            self._wait_for_workers()
+            self._wait_for_threads()
         finally:
             timer.close()
 
@@ -107,39 +107,39 @@ class AllCpus:
             cpu.drive(self)
         except BaseException as error:
             if not self._mine:
-                self._lock = RLock()  # a worker, which is the parent's, may have held it
+                self._lock = RLock()  # a thread, which is the parent's, may have held it
             self.finish(cpu, Stop(Why.INTERRUPTED, f"{type(error).__name__}: {error}"))
             raise
 
-    def _ensure_workers(self, count: int) -> None:
-        while len(self._workers) < count:
+    def _ensure_threads(self, count: int) -> None:
+        while len(self._threads) < count:
             from vmm.machine.run.thread import CpuThread
 
             try:
-                self._workers.append(CpuThread(self.cpus[len(self._workers) + 1]))
+                self._threads.append(CpuThread(self.cpus[len(self._threads) + 1]))
             except RuntimeError as error:
-                doing = f"starting a thread for vCPU {len(self._workers) + 1} of {count + 1}"
+                doing = f"starting a thread for vCPU {len(self._threads) + 1} of {count + 1}"
                 raise exhausted(doing, "pthread_create", errno.EAGAIN) from error
 
     @property
     def _mine(self) -> bool:
-        """False in a child by fork: a callback made it and came back in it, and the workers are the parent's."""
+        """False in a child by fork: a callback made it and came back in it, and the threads are the parent's."""
         return os.getpid() == self._pid
 
-    def _wait_for_workers(self) -> None:
+    def _wait_for_threads(self) -> None:
         """The boot vCPU is done; keep the limits for those that go on."""
-        for worker in self._workers:
-            idle = worker.idle()
+        for thread in self._threads:
+            idle = thread.idle()
             while not idle.wait(HEARTBEAT):
                 self.tick(self.cpus[0])
 
     def _end_all(self) -> tuple[Stop, Cpu | None]:
-        """Every vCPU out of KVM_RUN and every worker idle. Why, and by whom; a stop from here on is the next run's."""
+        """Every vCPU out of KVM_RUN and every thread idle. Why, and by whom; a stop from here on is the next run's."""
         with self._lock:
             if self._stop is None:
                 self._stop = Stop(Why.INTERRUPTED, "the run was interrupted")
-        for worker in self._workers if self._mine else ():
-            worker.finish()
+        for thread in self._threads if self._mine else ():
+            thread.finish()
         for cpu in self.cpus:
             cpu.vcpu.clear_interrupt()
         with self._lock:
@@ -197,16 +197,16 @@ class AllCpus:
         try:  # ^C may come between any two lines, and a second call has to find the way free
             idle = self._running.acquire(blocking=False)
             if not self._mine:  # whoever ran it is not here
-                self._workers = []
-            elif not idle or self._workers:  # a second ^C may have left one at work, though nobody runs it
+                self._threads = []
+            elif not idle or self._threads:  # a second ^C may have left one at work, though nobody runs it
                 closed = Stop(Why.STOPPED, "the machine was closed")
                 self.end(None, closed)
                 while not idle:
                     idle = self._running.acquire(timeout=HEARTBEAT)
                     self.end(None, closed)
-            for worker in self._workers:
-                worker.close()
-            self._workers = []
+            for thread in self._threads:
+                thread.close()
+            self._threads = []
             with self._lock:
                 release()
             self._ended = True
@@ -217,8 +217,8 @@ class AllCpus:
     # -- what a cpu asks (cpu.Control)
 
     @property
-    def lane(self) -> FastLane | None:
-        """The fast way, unless somebody wants to see what it serves."""
+    def lane(self) -> LeanLane | None:
+        """The lean way, unless somebody wants to see what it serves."""
         seen = self._sees_accesses or self.watch is not None or self._exit_limit is not None or self.after is not None
         return None if seen else self._lane
 

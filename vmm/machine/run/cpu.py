@@ -18,7 +18,7 @@ from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.run.ends import Step, Stop, Why
 from vmm.machine.run.handle import handle, unanswered
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ class Control(Protocol):
     platform: Platform
 
     @property
-    def lane(self) -> FastLane | None:
-        """The fast way, or None to take the slow one for every exit."""
+    def lane(self) -> LeanLane | None:
+        """The lean way, or None to take the slow one for every exit."""
 
     @property
     def stopping(self) -> bool:
@@ -184,7 +184,7 @@ class Cpu:
             vcpu.put_debug(replace(debug, singlestep=debug.singlestep and vcpu.debug.singlestep))
         return True
 
-    def _take(self, control: Control, lane: FastLane | None) -> Exit | Stop | None:
+    def _take(self, control: Control, lane: LeanLane | None) -> Exit | Stop | None:
         """The next exit, by the lean way where there is a lane; None: that has been left. Stop: the console is full."""
         try:
             return self._take_plainly(control) if lane is None else self.core.next(lane)

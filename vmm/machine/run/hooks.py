@@ -7,7 +7,7 @@ from vmm.errors import UsageError
 from vmm.kvm.lean import MsrRead, MsrWrite, Word
 from vmm.machine.bus.answers import integer
 from vmm.machine.bus.platform import HypercallHook, Platform
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Hooks:
     the place of the first; so does a word for an MSR, and a callback that of a word.
     """
 
-    def __init__(self, platform: Platform, lane: FastLane, told: Vm | None) -> None:
+    def __init__(self, platform: Platform, lane: LeanLane, told: Vm | None) -> None:
         """`told` is the VM whose KVM has to hand MSRs and hypercalls over; None in a replay, which has none."""
         self.platform, self.lane, self._told = platform, lane, told
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who serves what on the fast way (vmm/kvm/lean.py): the buses' claims, each looked up once, and the console's bytes.
+"""Who serves what on the lean way (vmm/kvm/lean.py): the buses' claims, each looked up once, and the console's bytes.
 
 It decides nothing: whose an access is, it asks where `handle` asks (`Bus.route`, the tables of MSRs), and what it
 does not hand out, `handle` serves. So both ways end at the same devices.
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 
 
-class FastLane:
+class LeanLane:
     """Handlers for one machine. It follows every change of the claims."""
 
     _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
@@ -175,7 +175,7 @@ class FastLane:
         self._sink.write(self.finish.drain())
 
     def _look_at_room(self) -> None:
-        """Whoever writes to the sink leaves less for the console: the core has to stop where the slow way would."""
+        """Whoever writes to the sink leaves less for the console: the core has to stop where the plain way would."""
         self.finish.set_room(self._sink.room)
 
     def close(self) -> None:

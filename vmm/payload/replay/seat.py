@@ -19,7 +19,7 @@ from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.run.handle import handle
 from vmm.machine.run.hooks import Hooks
-from vmm.machine.run.lean import FastLane
+from vmm.machine.run.lean import LeanLane
 from vmm.observe.trace import Claim, Exited, Made, Run, Stopped
 from vmm.observe.tracer import claims
 from vmm.payload.catalog import Payload
@@ -41,7 +41,7 @@ class ReplayMachine(Hooks):
         self.sink = Sink(made.console_limit)
         irq = (lambda level: None) if made.irqchip == "kernel" else None
         board = Board(self.sink, end, strict=made.strict, com1_irq=irq)
-        super().__init__(board.platform, FastLane(board.platform, self.sink), None)
+        super().__init__(board.platform, LeanLane(board.platform, self.sink), None)
         self.uart, self.scratch = board.uart, board.scratch
         self.irqchip = made.irqchip
         self.program = Program(made.payload, REGIONS["code"].base, b"", made.symbols, ())
