@@ -493,7 +493,7 @@ def test_a_machine_closes_though_two_interrupts_left_a_vcpu_running(monkeypatch)
 
 
 def test_a_machine_closes_again_wherever_the_first_time_was_interrupted():
-    """^C at every line of the end, while there is a second thread: a second close() ends, and everything is given back."""
+    """^C at every line of the end, with a second thread: a second close() ends, and everything is given back."""
     traced = {AllCpus.close.__code__, AllCpus.end.__code__}
 
     def interrupted_at(line: int) -> bool:

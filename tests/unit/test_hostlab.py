@@ -18,6 +18,7 @@ import pytest
 
 from tools.hostlab import __main__ as command
 from tools.hostlab import (
+    bochs,
     draft,
     emulator,
     expected,
@@ -28,7 +29,9 @@ from tools.hostlab import (
     lab,
     packages,
     parcel,
+    qemu,
     root,
+    selftests,
     store,
     tools,
 )  # fmt: skip
@@ -536,7 +539,7 @@ def test_a_draft_gives_no_reason_and_so_is_refused(folder: Path) -> None:
     (folder / "junit.xml").write_text(JUNIT)
     path = folder / "svm-9.9.toml"
     path.write_text(draft.draft(folder))
-    assert 'A = "works"' in path.read_text()
+    assert '"A" = "works"' in path.read_text()
     with pytest.raises(LabError, match="B is absent and does not say why"):
         expected.read(path)
     path.write_text(path.read_text().replace('why = ""', 'why = "known"'))
@@ -636,6 +639,8 @@ def test_the_last_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
         "svm-6.1  25 features: 25 works; 9 s",
         "vmx-6.1  skipped: Debian's trixie has no source",
     ]
+    assert command.tell([skipped, skipped], tmp_path) == 77
+    assert capsys.readouterr().out.endswith("\nevery host was skipped: nothing was shown\n")
     bad = lab.Report("svm-6.12", "25 features: 1 broken", ("A: expected works, was broken: x",))
     assert command.tell([good, bad], tmp_path) == 1
     out = capsys.readouterr().out
@@ -643,10 +648,31 @@ def test_the_last_lines(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert out.endswith("svm-6.12  25 features: 1 broken  1 NOT as expected\n")
 
 
-def test_the_installer_knows_every_command_of_the_table() -> None:
+@pytest.mark.parametrize("name", ["svm-6.1", "vmx-6.12"])
+def test_the_draft_of_a_host_reads_as_what_the_host_said(folder: Path, name: str) -> None:
+    """Names that are sentences, and reasons of several lines, among them."""
+    document = json.loads((ROOT / "docs" / "hosts" / f"{name}.json").read_text())
+    document["features"][2]["reason"] += "\nand more"
+    (folder / "probe.json").write_text(json.dumps(document))
+    (folder / "junit.xml").write_text(JUNIT)
+    drafted = tomllib.loads(draft.draft(folder))
+    assert [*drafted["features"]] == [row["name"] for row in document["features"]]
+    assert [*drafted["topics"]] == [row["name"] for row in document["topics"]]
+
+
+def test_a_draft_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert draft.main([str(tmp_path)]) == 1
+    assert draft.main([]) == 2
+    said = capsys.readouterr().err
+    assert "not what a host hands back" in said
+    assert "give one folder" in said
+
+
+def test_the_installer_knows_every_command_of_the_lab() -> None:
     text = (ROOT / "tools/install-host-tools").read_text()
     assert "hostlab/commands.txt" in text
-    assert set(tools.PACKAGES) >= {"mmdebstrap", "qemu-system-x86_64", "grub-mkrescue", "depmod", "cpio", "genext2fs"}
+    needed = {*command.ALWAYS_NEEDED, *qemu.COMMANDS, *bochs.COMMANDS, *selftests.COMMANDS, "newuidmap"}
+    assert needed <= set(tools.PACKAGES)
 
 
 def test_the_wheels_python_is_the_roots() -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fcntl
 import signal
 import sys
@@ -15,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from . import bochs, hosts, lab, parcel, qemu, selftests, store, tools
-from .errors import LabError, NotToBeHad, Stopped
+from . import bochs, hosts, lab, parcel, qemu, root, selftests, store, tools
+from .errors import LabError, NotToBeHad
 from .progress import Progress
 
 ALWAYS_NEEDED = ("apt-get", "apt-cache", "dpkg-deb", "mmdebstrap", "genext2fs", "depmod", "cpio", "tar")
 EPILOG = """\
 exit status: 0 every verdict is the expected one (a host whose source the registry does not have today is skipped, by
-             name), 1 one is not, or a host failed, 2 usage, or something is missing on this machine, 128 and the
-             signal's number when it was ended by one"""
+             name), 1 one is not, or a host failed, 2 usage, or something is missing on this machine, 77 every host was
+             skipped, 128 and the signal's number when it was ended by one"""
 
+NOTHING_RAN = 77  # as pyvmm's own status for what cannot be shown
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -99,6 +99,8 @@ def _need(named: list[hosts.Host]) -> None:
     tools.need(*commands)
     if "bochs" in kinds:
         bochs.check()
+    if not root.there():
+        root.check()
 
 
 @contextmanager
@@ -161,10 +163,14 @@ def tell(reports: list[lab.Report], out: Path) -> int:
     print(f"doctor.json, probe.json, junit.xml and console.txt of each host: {out}/HOST/")
     for report in reports:
         print(f"{report.name}  {last_line(report)}")
+    skipped = all(report.skipped for report in reports)
+    if skipped:
+        print("every host was skipped: nothing was shown")
     sys.stdout.flush()
-    return 1 if any(report.failed for report in reports) else 0
+    if any(report.failed for report in reports):
+        return 1
+    return NOTHING_RAN if skipped else 0
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(Stopped):
-        sys.exit(main())
+    sys.exit(main())

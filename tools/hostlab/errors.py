@@ -17,6 +17,10 @@ class LabError(Exception):
         return advised(self.text, self.hint)
 
 
+class TookLonger(LabError):
+    """A command did not end within its limit."""
+
+
 class NotToBeHad(LabError):
     """The package registry does not have what a host is made of today: the host is skipped by name."""
 

@@ -55,6 +55,9 @@ class Fault:
     told: str
     shows: str
 
+    def shown_in(self, text: str) -> bool:
+        return bool(re.search(self.shows, text))
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -64,6 +67,19 @@ class Wanted:
     why: str = ""
     deviations: tuple[str, ...] = ()
     fault: Fault | None = None
+
+    @property
+    def should(self) -> str:
+        """For a person: `works`, `pass or fail`."""
+        return " or ".join(self.verdicts)
+
+    def allows(self, verdict: str, mended: str) -> bool:
+        """An emulator's fault may be `mended` in another version of it: then that verdict is right too."""
+        return verdict in self.verdicts or (self.fault is not None and verdict == mended)
+
+    def lacks(self, verdict: str, mended: str, text: str) -> Fault | None:
+        """The fault that should be the reason of this verdict, and does not show in the text."""
+        return self.fault if self.fault and verdict != mended and not self.fault.shown_in(text) else None
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,14 @@ def file_for(host: Host, folder: Path | None = None) -> Path | None:
     of_kind = {_series(path.stem): path for path in (folder or FOLDER).glob(f"{host.kind}-*.toml")}
     older = [series for series in of_kind if series <= _series(host.usual)]
     return of_kind[max(older) if older else min(of_kind)] if of_kind else None
+
+
+def of(host: Host) -> Expected:
+    """What is expected of the host. LabError: there is no file for its kind, or the file is not as it should be."""
+    path = file_for(host)
+    if path is None:
+        raise LabError(f"no file of expected verdicts for {host.kind}: {FOLDER}")
+    return read(path, host.variant)
 
 
 def _series(name: str) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from .errors import LabError
 
 # Kernel series -> the Debian release that has it. `newest` is whatever sid has today, and is named by its version then.
 RELEASES = {"6.1": "bookworm", "6.12": "trixie", "newest": "sid"}
+KNOWN = ("bookworm", "trixie", "forky", "sid")  # a name that the mirror does not have would only be skipped
 KINDS = {"svm": "qemu", "vmx": "bochs"}
 DEFAULT = ("svm-newest", "svm-6.1", "vmx-6.1")
 ROOT_RELEASE = "bookworm"  # Python 3.11, the oldest that pyvmm supports
@@ -107,6 +108,8 @@ def parse(
     if not 1 <= cpus <= 8:
         raise LabError(f"HOSTS_CPUS={cpus}: give 1 to 8")
     flavour, release = found["flavour"] or flavour, found["release"] or release
+    if release and release.removesuffix("-backports") not in KNOWN:
+        raise LabError(f"{release}: no release of Debian that the lab knows", hint=f"{', '.join(KNOWN)}, or -backports")
     return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra, only)
 
 

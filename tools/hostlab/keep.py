@@ -18,7 +18,7 @@ from typing import Any
 
 from vmm.cli import main as pyvmm
 
-from . import expected, hosts, judge
+from . import expected, hosts, judge, page
 from .errors import LabError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -50,10 +50,7 @@ def keep(folder: Path, into: Path = KEPT) -> Path:
     except (OSError, ValueError) as error:
         raise LabError(f"{folder / 'probe.json'}: {error}") from error
     host = hosts.parse(folder.name)
-    path = expected.file_for(host)
-    if path is None:
-        raise LabError(f"{folder}: no file of expected verdicts for {host.kind}")
-    wrong = judge.differences(expected.read(path, host.variant), document)
+    wrong = judge.differences(expected.of(host), document)
     if wrong:
         raise LabError(f"{folder} is not as expected:\n  " + "\n  ".join(wrong))
     into.mkdir(parents=True, exist_ok=True)
@@ -64,7 +61,7 @@ def keep(folder: Path, into: Path = KEPT) -> Path:
 
 def kept(folder: Path = KEPT) -> list[Path]:
     """The documents, in the order of the columns: by CPU and kernel, then what is no host of the lab."""
-    found = [path for path in folder.glob("*.json") if len(path.suffixes) < 2 or not path.stem.endswith("selftests")]
+    found = [path for path in folder.glob("*.json") if not path.name.endswith(page.SUFFIX)]
     return sorted(found, key=_column)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import os
 import re
+import threading
 import time
 from collections.abc import Iterator
 from functools import cache
@@ -73,7 +74,11 @@ class Archive:
         self._folder = store.folder() / f"apt-{release}-{store.key(lines)}"
         for name in ("lists/partial", "cache/archives/partial"):
             (self._folder / name).mkdir(parents=True, exist_ok=True)
-        (self._folder / "sources.list").write_text(lines)
+        sources = self._folder / "sources.list"
+        if not sources.exists():  # others may read it: never a part of it, and never anything else
+            new = sources.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
+            new.write_text(lines)
+            new.replace(sources)
         os.utime(self._folder)
 
     def _apt(self, command: str, *words: str, limit: float, what: str, cwd: Path | None = None) -> str:

@@ -164,10 +164,7 @@ def documents(docs: Path = DOCS) -> list[tuple[dict[str, Any], expected.Expected
             host = hosts.parse(doc["host"])
         except (ValueError, KeyError, TypeError) as error:
             raise LabError(f"{path}: {error!r}") from error
-        file = expected.file_for(host)
-        if file is None:
-            raise LabError(f"{path}: no file of expected verdicts for {host.kind}: {expected.FOLDER}")
-        found.append((doc, expected.read(file, host.variant)))
+        found.append((doc, expected.of(host)))
     return found
 
 

@@ -36,10 +36,18 @@ IMAGE = "root.img"
 SUBUID = Path("/etc/subuid")
 
 
+def _digest() -> str:
+    return store.key(ROOT_RELEASE, PACKAGES, OPTIONS, BLOCK, SPARE, FILES)
+
+
+def there() -> bool:
+    """Whether the image is kept already."""
+    return store.has("root", _digest())
+
+
 def image(say: Say = silent) -> Path:
     """The image; made anew when what is asked of it changes, not when Debian does."""
-    digest = store.key(ROOT_RELEASE, PACKAGES, OPTIONS, BLOCK, SPARE, FILES)
-    return store.get("root", digest, _make, say, f"the hosts' file system, Debian {ROOT_RELEASE}") / IMAGE
+    return store.get("root", _digest(), _make, say, f"the hosts' file system, Debian {ROOT_RELEASE}") / IMAGE
 
 
 def check() -> None:

@@ -73,6 +73,11 @@ def _taken(descriptor: int) -> bool:
     return True
 
 
+def has(kind: str, digest: str) -> bool:
+    """Whether `get` would make nothing."""
+    return (folder() / f"{kind}-{digest}").is_dir()
+
+
 def get(kind: str, digest: str, make: Callable[[Path], object], say: Say = silent, what: str = "") -> Path:
     """The folder `kind-digest`; `make` fills an empty one if it is not there yet, with `what` told to `say`."""
     path = folder() / f"{kind}-{digest}"

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
-from .errors import LabError, Stopped
+from .errors import LabError, Stopped, TookLonger
 
 # command -> Debian package. The same table is read by tools/install-host-tools.
 PACKAGES = dict(line.split() for line in (Path(__file__).parent / "commands.txt").read_text().splitlines() if line)
@@ -138,7 +138,7 @@ def call(
     """Standard output of a command; with `into` it goes there, and nothing is given. `limit` in seconds.
 
     Raises:
-        LabError: it failed, or took longer; with `what` it was for and the last lines it said.
+        LabError: it failed, or (TookLonger) took longer; with `what` it was for and the last lines it said.
         Stopped: the lab is being ended.
     """
     command = str(words[0])
@@ -147,7 +147,7 @@ def call(
         with started(words, output=output, errors=errors, cwd=cwd, env=env) as process:
             status = waited(process, limit)
         if status is None:
-            raise LabError(f"{what}: {command} took longer than {limit:g} s")
+            raise TookLonger(f"{what}: {command} took longer than {limit:g} s")
         said = _read(own)
         if status != 0:
             lines = "\n".join(f"    {line}" for line in (said + _read(errors)).splitlines()[-TAIL:])
