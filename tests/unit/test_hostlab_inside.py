@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tools.hostlab.inside import action, host, user
+from tools.hostlab.inside import action, host, repeat, user
 from vmm.errors import KvmCallError
 from vmm.host import unusable
 from vmm.host.node import Node
@@ -211,3 +211,42 @@ def test_it_does_nothing_on_any_other_machine(
     monkeypatch.setattr(subprocess, "run", never)
     assert main(tmp_path) == 2
     assert not list(tmp_path.iterdir())
+
+
+def document(**rows: str) -> dict[str, Any]:
+    told = [{"name": name, "verdict": verdict, "reason": "", "summary": "seen"} for name, verdict in rows.items()]
+    return {"features": told[:1], "topics": told[1:], "elapsed_s": 2.0}
+
+
+def test_a_table_that_says_something_else_is_named_row_by_row(tmp_path: Path) -> None:
+    tables = iter([document(A="works", B="works"), document(A="works", B="broken"), document(A="works")])
+    seen = host.Seen()
+    file = tmp_path / repeat.FILE
+    repeat.look(seen, file, lambda: next(tables), times=3)
+    assert json.loads(file.read_text())["checks"] == seen.checks
+    assert [check["ok"] for check in seen.checks] == [True, False, False]
+    assert seen.checks[1]["seen"] == "B: first works, 0 deviations, now broken, 0 deviations: seen"
+    assert "B: first works, 0 deviations, now no row" in str(seen.checks[2]["seen"])
+
+
+def test_a_deviation_that_comes_and_goes_is_a_difference(tmp_path: Path) -> None:
+    first, then = document(A="works"), document(A="works")
+    then["features"][0]["deviations"] = [{"what": "x"}]
+    seen = host.Seen()
+    tables = iter([first, then])
+    repeat.look(seen, tmp_path / repeat.FILE, lambda: next(tables), times=2)
+    assert [check["ok"] for check in seen.checks] == [True, False]
+
+
+def test_a_table_that_does_not_come_is_said_and_the_rest_is_kept(tmp_path: Path) -> None:
+    def ask() -> dict[str, Any]:
+        if len(seen.checks) == 0:
+            raise ValueError("status 99, no document: no /dev/kvm")
+        return document(A="works")
+
+    seen = host.Seen()
+    repeat.look(seen, tmp_path / repeat.FILE, ask, times=2)
+    assert [(check["ok"], check["seen"]) for check in seen.checks] == [
+        (False, "status 99, no document: no /dev/kvm"),
+        (True, "1 rows in 2 s"),
+    ]
