@@ -8,12 +8,12 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.migration_control import BIT, Evidence, Way, judge
-from vmm.machine.extra.migration_control import FILTER, UNKNOWN
+from vmm.machine.extra.handed_over import FILTERED, UNKNOWN
 from vmm.payload.proof.verdict import Verdict
 
 BY_FILTER = Way(
-    "filter", FILTER, 0x01007EFB | BIT, initial=1, denied=0, allowed=1, bad_faults=2, kept=1, faults=2, reads=4,
-    writes=4, reasons=frozenset({FILTER}), state=True, in_text=(4, 4),
+    "filter", FILTERED, 0x01007EFB | BIT, initial=1, denied=0, allowed=1, bad_faults=2, kept=1, faults=2, reads=4,
+    writes=4, reasons=frozenset({FILTERED}), state=True, in_text=(4, 4),
 )  # fmt: skip
 AS_UNKNOWN = replace(BY_FILTER, name="unknown", reason=UNKNOWN, reasons=frozenset({UNKNOWN}))
 
@@ -41,7 +41,7 @@ def test_works_both_ways():
         ("state", False),
         ("reasons", frozenset()),
         ("reasons", frozenset({1})),
-        ("reasons", frozenset({FILTER, UNKNOWN})),
+        ("reasons", frozenset({FILTERED, UNKNOWN})),
     ],
 )
 @pytest.mark.parametrize("way", [0, 1])

@@ -36,7 +36,7 @@ KNOWN = (
         "ASYNC_PF_VMEXIT",
         "a missing page of the nested guest, and nothing else to deliver",
         "flags 1 in the shared page, and no exit",
-        "Linux 6.1.176 and 7.2.13 at least; not 6.12.117",
+        "Linux 6.1.192 and 7.2.13 at least; not 6.12.117",
         "KVM: x86: Request event processing for exception VM-Exits",
         "kvm_inject_page_fault queues the exit and makes no KVM_REQ_EVENT",
     ),
