@@ -543,6 +543,10 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _release(self) -> None:
         self.lane.close()
         self.vm.close()
+        # What is closed and held by nobody goes at once: collected later, its end would come in the middle of some run,
+        # where Python loses a ^C that comes just then.
+        self._board.let_go()
+        self.platform.ports.check = self.platform.mmio.check = self.memory.check = None
 
     def _close_kvm(self) -> None:
         if self._owns_kvm:

@@ -42,6 +42,10 @@ class Board:
         self.sink = sink
         self._end, self._com1_irq = end, com1_irq
 
+    def let_go(self) -> None:
+        """Of the machine: its guest runs no more."""
+        self._end, self._com1_irq = _nobody, None
+
     def _furnish_ports(self, bus: Bus) -> None:
         self._uart = Asleep("16550A UART", self._make_uart)
         bus.claim_all(
@@ -83,3 +87,7 @@ class Board:
 
     def _fault_port(self, _value: int) -> None:
         self._end(Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))
+
+
+def _nobody(_stop: Stop) -> None:
+    """There is no run to end."""
