@@ -12,7 +12,7 @@
 
 %include "results.inc"
 %include "apic.inc"
-%include "halt.inc"
+%include "entry.inc"
 
 TIMER = 0x40                              ; a vector
 
@@ -49,6 +49,7 @@ asleep:                                   ; until its own interrupt has come: an
     PASS
 
 tick:
+    TAKEN_ONCE
     LEAVE_HLT
     inc   ebp
     push  rax

@@ -112,7 +112,7 @@ count_UD_VECTOR:
     pop   rax
     inc   qword ptr [COUNTS + UD_VECTOR * 8]
     iretq
-    COUNT_ONLY NMI_VECTOR
-    COUNT_ONLY 0x71
+    COUNT_EVENT NMI_VECTOR
+    COUNT_EVENT 0x71
 
 %include "idt.inc"

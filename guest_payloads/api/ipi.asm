@@ -13,6 +13,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 
 TABLE = DATA_BASE + 0x4000
 FLAG = TRAMPOLINE_BASE + 0xf00            ; u32: written by vCPU 3 when it starts anew

@@ -11,6 +11,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 
 SMI_ENTRY = 0x38000
 ENTERED = TRAMPOLINE_BASE + 0xf10         ; u8, below 64 KiB: written from SMM

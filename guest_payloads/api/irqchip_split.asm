@@ -89,6 +89,6 @@ start:
 
     COUNTER 0x55
     COUNTER 0x5b, DEVICE
-    COUNT_ONLY NMI_VECTOR
+    COUNT_EVENT NMI_VECTOR
 
 %include "idt.inc"

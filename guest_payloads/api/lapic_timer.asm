@@ -50,6 +50,7 @@ HANDLED = DATA_BASE + 0x1000              ; u64: TSC in the last handler
 ; The timer's handlers note when they began.
 .macro TIMER_HANDLER vector
 count_\vector:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx

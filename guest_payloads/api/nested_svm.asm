@@ -17,6 +17,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 
 LOG      = DATA_BASE
 LOG_ROW  = 48
@@ -159,6 +160,7 @@ go_on:
     iretq
 
 interrupt:
+    TAKEN_ONCE
     push  rax
     push  rcx
     push  rdx

@@ -25,6 +25,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 %include "vmcs.inc"
 
 LOG      = DATA_BASE
@@ -227,6 +228,7 @@ go_on:
     iretq
 
 interrupt:
+    TAKEN_ONCE
     push  rax
     push  rcx
     push  rdx

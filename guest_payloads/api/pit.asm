@@ -108,6 +108,7 @@ more:                                     ; for as long again, to see that no se
     PASS
 
 count_IRQ0:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rdx

@@ -12,6 +12,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 
 TICKS  = DATA_BASE
 TABLE  = DATA_BASE + 0x1000
@@ -104,6 +105,7 @@ read:
     ret
 
 tick:
+    TAKEN_ONCE
     inc   qword ptr [TICKS]
     push  rax
     push  rcx

@@ -9,7 +9,7 @@
 ; when it initialised the PIC. MCR.OUT2 is the gate through which the PC lets the UART interrupt at all.
 
 %include "results.inc"
-%include "halt.inc"
+%include "entry.inc"
 
 RBR = COM1                                ; receive buffer; transmit on writes
 IER = COM1 + 1                            ; interrupt enable
@@ -100,6 +100,7 @@ idle:
     PASS
 
 on_interrupt:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rdx

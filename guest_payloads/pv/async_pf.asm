@@ -41,7 +41,7 @@
 
 %include "results.inc"
 %include "apic.inc"
-%include "halt.inc"
+%include "entry.inc"
 
 SHARED   = DATA_BASE                      ; kvm_vcpu_pv_apf_data
 FAULTS   = DATA_BASE + 0x1000             ; u64 each: asynchronous #PFs,
@@ -256,6 +256,7 @@ finish:
 ; ---- interrupts
 
 page_ready:                               ; the token is noted and left where it is: `consume` frees the field
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx
@@ -272,6 +273,7 @@ page_ready:                               ; the token is noted and left where it
     iretq
 
 timer:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx

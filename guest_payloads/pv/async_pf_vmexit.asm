@@ -38,7 +38,7 @@
 
 %include "results.inc"
 %include "apic.inc"
-%include "halt.inc"
+%include "entry.inc"
 %include "vmcs.inc"
 
 SHARED   = DATA_BASE                      ; kvm_vcpu_pv_apf_data
@@ -215,6 +215,7 @@ l2_interrupted:
 ; ---- interrupts
 
 page_ready:                               ; the token is noted and left where it is: `consume` frees the field
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx
@@ -224,6 +225,7 @@ page_ready:                               ; the token is noted and left where it
     inc   qword ptr [READIES]
     jmp   end_interrupt
 timer:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx

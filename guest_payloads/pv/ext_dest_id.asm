@@ -16,6 +16,7 @@
 
 %include "results.inc"
 %include "apic.inc"
+%include "entry.inc"
 
 TABLE = DATA_BASE + 0x2000
 

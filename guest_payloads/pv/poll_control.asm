@@ -26,7 +26,7 @@
 
 %include "results.inc"
 %include "apic.inc"
-%include "halt.inc"
+%include "entry.inc"
 
 TIMER_VECTOR = 0x40
 HALTED_PORT = DELAY_PORT + 1
@@ -117,6 +117,7 @@ read_feature_msr:
     ret
 
 timer:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx

@@ -21,6 +21,7 @@
 ; in-service bit from its side; OUT to 0x82 is an exit and no more.
 
 %include "results.inc"
+%include "entry.inc"
 
 VECTOR = 0x51
 EOI_WORD = DATA_BASE                        ; the PV EOI word, u32
@@ -118,6 +119,7 @@ unseen:
     PASS
 
 handler_on:
+    TAKEN_ONCE
     btr   dword ptr [EOI_WORD], 0             ; CF = the bit, and the bit is clear now
     jnc   end_by_write
     inc   qword ptr [TAKEN]
@@ -129,6 +131,7 @@ end_by_write:
     iretq
 
 handler_off:
+    TAKEN_ONCE
     push  rax
     btr   dword ptr [EOI_WORD], 0
     setc  al

@@ -35,7 +35,7 @@
 
 %include "results.inc"
 %include "apic.inc"
-%include "halt.inc"
+%include "entry.inc"
 
 AREA    = DATA_BASE                       ; the kvm_steal_time of vCPU 0
 PHASE   = DATA_BASE + 0x1000              ; u8: 0 wait, 1 sample, 2 done
@@ -253,6 +253,7 @@ start_timer:
     ret
 
 timer:
+    TAKEN_ONCE
     LEAVE_HLT
     push  rax
     push  rcx
