@@ -53,7 +53,7 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    return _read("_kvm.c") + guards + _read("_lean.h") + _read("_lean.c")
+    return _read("_kvm.c") + guards + _read("_lean.h") + _read("_lean.c") + _read("_serve.c")
 
 
 def missing() -> list[str]:

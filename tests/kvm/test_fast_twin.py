@@ -8,6 +8,7 @@ the plain way makes a value of every exit and gives it to `handle`. A report mus
 from __future__ import annotations
 
 import enum
+import gc
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -556,8 +557,8 @@ ACCESSES = {
 
 
 @pytest.mark.parametrize("what", ACCESSES)
-def test_an_access_that_is_served_costs_no_python_frame_but_its_handlers(booted, what):
-    def frames(count: int) -> int:
+def test_an_access_that_is_served_costs_no_bytecode_but_its_handlers(booted, what):
+    def calls(count: int) -> int:
         machine = booted(loop(count, ACCESSES[what]) + ENDS)
         machine.on_port_write(DELAY, int)  # in C: no frame at all
         machine.on_port_read(DELAY, int)
@@ -566,15 +567,85 @@ def test_an_access_that_is_served_costs_no_python_frame_but_its_handlers(booted,
         machine.on_msr_write(MSR, int)
         machine.on_msr_read(MSR, int)
         seen = []
-        sys.setprofile(lambda frame, event, arg: seen.append(frame) if event == "call" else None)
+        sys.setprofile(lambda frame, event, arg: seen.append(frame) if event in ("call", "c_call") else None)
         try:
             assert machine.run().stop.why is Why.EXIT_PORT
         finally:
             sys.setprofile(None)
         return len(seen)
 
-    few, many = frames(10), frames(1010)
+    few, many = calls(10), calls(1010)
     assert many - few < 200  # heartbeats make some
+
+
+@pytest.mark.parametrize("what", ACCESSES)
+def test_the_core_keeps_no_handler_and_no_answer(booted, what):
+    """References are counted in C there: one too many is a leak, one too few a crash."""
+    big = 1 << 40
+
+    class Handler:
+        calls = 0
+
+        def __call__(self, *_: int) -> int:
+            self.calls += 1
+            return 0 if self.calls < 3 else big  # the core knows the handler by then
+
+    handler = Handler()
+    machine = booted(loop(500, ACCESSES[what]) + ENDS)
+    before = sys.getrefcount(handler), sys.getrefcount(big)
+    if what.endswith("MSR"):
+        machine.on_msr_write(MSR, handler)
+        machine.on_msr_read(MSR, handler)
+        machine.run()
+        machine.platform.msr_writes.clear()
+        machine.platform.msr_reads.clear()
+    else:
+        machine.on_port_write(DELAY, handler)
+        machine.on_mmio_write(MMIO, handler)
+        if what in ("IN", "load"):
+            machine.on_port_read(DELAY, handler)
+            machine.on_mmio_read(MMIO, handler)
+            with pytest.raises(UsageError, match="answered 1099511627776"):
+                machine.run()
+        else:
+            machine.run()
+        machine.platform.ports.release(DELAY)
+        machine.platform.mmio.release(MMIO)
+    assert (sys.getrefcount(handler), sys.getrefcount(big)) == before
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_handler_that_gives_itself_up_is_done_first(booted, fast):
+    machine = booted(loop(3, out(DELAY, 0x42)) + ENDS, fast=fast)
+    seen = []
+
+    def once(value: int) -> None:
+        nonlocal once
+        machine.platform.ports.release(DELAY)
+        once = None
+        gc.collect()
+        seen.append(value)
+
+    machine.on_port_write(DELAY, once)
+    assert machine.run().stop.why is Why.EXIT_PORT
+    assert seen == [0x42]
+
+
+def test_what_a_handler_raises_shows_the_handlers_own_line(booted):
+    machine = booted(out(DELAY, 0x42) + ENDS)
+
+    def fail(_value: int) -> None:
+        raise Mine
+
+    machine.on_port_write(DELAY, bool)  # known to the core, then changed
+    machine.on_port_write(DELAY + 1, fail)
+    machine.platform.ports.release(DELAY)
+    machine.on_port_write(DELAY, fail)
+    machine.load(loop(2, out(DELAY, 1)) + ENDS)
+    for _ in range(2):
+        with pytest.raises(Mine) as raised:
+            machine.run()
+        assert raised.traceback[-1].frame.code.name == "fail"
 
 
 def test_a_machine_has_so_many_msr_words_and_says_so(booted):

@@ -4,7 +4,7 @@
  * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
  * vmm/machine/run/handle.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
-#define VMM_FINISHED (-1) /* done here: none of the codes of _lean.h, for Python hears nothing of it */
+#define VMM_FINISHED (-1LL) /* done here: none of the codes of _lean.h, for Python hears nothing of it */
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
 static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 address, __u32 size, __u32 count)
@@ -245,7 +245,7 @@ void vmm_core_reset(struct vmm_core *core)
 
 /* KVM_RUN until something is Python's to handle: its key. A kick (immediate_exit) ends it too, so it never runs on
  * unseen. */
-long long vmm_core_run(struct vmm_core *core)
+static long long core_run(struct vmm_core *core)
 {
     struct kvm_run *run = core->run;
     long long code = core->held;

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What Python calls of the C core of the exit loop (_lean.c), beside what _lean.h shares with it.
+ * What Python calls of the C core of the exit loop (_lean.c, _serve.c), beside what _lean.h shares with it.
  */
 #define VMM_RING ... /* places in the kernel's ring of coalesced writes */
 
 /* Both structures come uncleared: their large arrays hold nothing beyond what a count says, and stay untouched. */
 void vmm_finish_init(struct vmm_finish *finish);
 void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish);
-long long vmm_core_run(struct vmm_core *core);
+long long vmm_core_serve(struct vmm_core *core);
 void vmm_core_reset(struct vmm_core *core);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * What the C core of the exit loop (_lean.c) and Python share: the codes and the structures, for the compiler and for
- * cffi alike. They are ours, so they are complete here.
+ * What the C core of the exit loop (_lean.c, _serve.c) and Python share: the codes and the structures, for the compiler
+ * and for cffi alike. They are ours, so they are complete here.
  */
-/* vmm_core_run gives a key: address << 8 | size << 4 | one of these. Size and address only where they say so. */
+/* What vmm_core_serve gives: a key, address << 8 | size << 4 | one of these. Size and address only where they say so. */
 #define VMM_DECODE 0      /* an exit (or a failed KVM_RUN: `error`) for Python to decode from kvm_run */
 #define VMM_PORT_OUT 1    /* one element: address, size, and its value in `value` */
 #define VMM_PORT_IN 2     /* one element: address, size; the answer goes to `reply` */
@@ -14,6 +14,10 @@
 #define VMM_MSR_READ 7    /* the index as address; the answer goes to `reply`, a refusal to kvm_run */
 #define VMM_MSR_WRITE 8   /* the index as address, its value in `value` */
 #define VMM_CODES 9
+/* These are no exits, and come without an address. */
+#define VMM_RAISED 9      /* a handler has raised: what, is in `told` */
+#define VMM_ANSWERED 10   /* the handler of the read `key` answered what only Python can judge: both are in `told` */
+#define VMM_ATTENTION 11  /* all is served; somebody wants Python to look */
 
 #define VMM_NO_PORT 0x10000
 #define VMM_SLOTS 64
@@ -48,6 +52,11 @@ struct vmm_core {
     int error;
     long long held; /* the key that VMM_OUTPUT came before, or -1 */
     __u64 value;
+    /* Of Python, for _serve.c: dicts of key -> handler, and a list for what VMM_RAISED and VMM_ANSWERED tell. They are
+     * borrowed: lean.py holds them for as long as the core may run. */
+    void *writers, *refusing, *readers, *told;
+    long long key; /* of VMM_ANSWERED */
+    int attention; /* Python sets it where it wants to look before the guest runs on */
     __u64 reply[1];
     __u64 *answer; /* where `reply` goes with the next vmm_core_run; NULL: nowhere */
     __u64 sequence, kept; /* exits so far; those of them in `recent` */

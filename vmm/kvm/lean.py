@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The lean way through KVM_RUN: the C core (_lean.c) and the tight loop around it.
+"""The lean way through KVM_RUN: the C core (_lean.c, _serve.c) and who looks up for it.
 
 What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
-single access that Python serves comes as one number, by which its handler is found. Everything else is decoded like any
-exit. Nothing here knows what an exit means: handlers are given.
+single access that Python serves is one number, by which the core finds its handler in a dict and calls it. Whom it does
+not know yet, and everything else, comes here. Nothing here knows what an exit means: handlers are given.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 Read: TypeAlias = "Callable[[], int]"
 Write: TypeAlias = "Callable[[int], object]"
-Served: TypeAlias = "tuple[Read | MsrRead, int]"  # and the first number that is too large an answer
 MsrRead: TypeAlias = "Callable[[], int | None]"
+AnyRead: TypeAlias = "Read | MsrRead"
 MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 
 # Plain numbers: an attribute of `lib` is looked up each time.
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
+VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION
 READS, WRITES = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ), (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
 KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
@@ -46,19 +47,21 @@ NOTHING_HELD = -1  # VMM_FINISHED of _lean.c
 
 
 class Handlers(Protocol):
-    """Who serves single accesses, by key (see _lean.h). Filled as asked for, emptied when who serves what changes."""
+    """Who serves single accesses, by key (see _lean.h). Filled as asked for, emptied when who serves what changes; a
+    table stays the same dict, for the core has its address.
+    """
 
     writers: dict[int, Write]  # of ports and MMIO: what they return is nobody's
     refusing: dict[int, Write]  # of MSRs: False refuses
-    readers: dict[int, Served]  # None refuses an MSR
+    readers: dict[int, AnyRead]  # None refuses an MSR
 
     def find_writer(self, key: int) -> Write | None:
         """Who takes this write, also put into its table; None where the plain way must (nobody, or several)."""
 
-    def find_reader(self, key: int) -> Served | None:
+    def find_reader(self, key: int) -> AnyRead | None:
         """As `find_writer`, for a read."""
 
-    def checked(self, key: int, read: Read | MsrRead, value: object) -> int | None:
+    def checked(self, key: int, read: AnyRead, value: object) -> int | None:
         """What `read` answered, where that is not plainly an int in range: the int it stands for, None to refuse an
         MSR, or an error.
         """
@@ -206,6 +209,9 @@ class Core:
         self._vcpu = vcpu
         self.c = vcpu.new_core(finish.c)
         self._finish = finish  # keeps its memory
+        self._handlers: Handlers | None = None  # whose tables the core looks into
+        self._told: list[Any] = []
+        self.c.told = _address(self._told)
         self._stopped = False
         self._others: deque[tuple[int, Exit]] = deque(maxlen=lib.VMM_RECENT)
         self._kinds: Counter[str] = Counter()
@@ -250,17 +256,21 @@ class Core:
     @stopped.setter
     def stopped(self, stopped: bool) -> None:
         self._stopped = stopped
-        self._vcpu.attention = True
+        self._vcpu.want_attention()
 
     def next(self, handlers: Handlers) -> Exit | None:
         """Run until an exit that is not served on the way; None when `stopped` was set.
 
         Raises:
             KvmCallError: KVM_RUN failed and no exit explains it.
+            whatever a handler raises.
         """
-        vcpu = self._vcpu
+        vcpu, c = self._vcpu, self.c
+        if self._handlers is not handlers:
+            self._handlers = handlers
+            c.writers, c.refusing, c.readers = map(_address, (handlers.writers, handlers.refusing, handlers.readers))
         while not self._stopped:
-            vcpu.attention = False
+            c.attention = 0
             if vcpu.stored is not None:
                 exit = vcpu.run()
                 self.note(exit)
@@ -271,49 +281,56 @@ class Core:
         return None
 
     def _serve(self, handlers: Handlers) -> Exit | None:
-        """Run and serve single accesses until there is another exit; None when the vCPU wants attention.
-
-        This is the path that is measured: an access that is served costs one call into C, one look-up and the handler.
-        """
-        vcpu, c, run, reply = self._vcpu, self.c, lib.vmm_core_run, self.c.reply
-        writer, refusing, reader = handlers.writers.get, handlers.refusing.get, handlers.readers.get
-        vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
+        """Run and serve single accesses until there is another exit; None when somebody wants attention."""
+        c, serve = self.c, lib.vmm_core_serve
+        self._vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
         try:
-            while not vcpu.attention:
-                key = run(c)
-                write = writer(key)
-                if write is not None:
-                    write(c.value)
-                    continue
-                served = reader(key)
-                if served is None:
-                    code = key & 0xF
-                    if code in WRITES and (write := refusing(key) or handlers.find_writer(key)) is not None:
-                        if write(c.value) is False and code == VMM_MSR_WRITE:
-                            c.run.msr.error = 1
-                        continue
-                    if code == VMM_OUTPUT:
-                        handlers.output()
-                        continue
-                    served = handlers.find_reader(key) if code in READS else None
-                    if served is None:
-                        return self._as_exit(key)
-                read, limit = served
-                value = read()
-                if type(value) is not int or not 0 <= value < limit:
-                    value = handlers.checked(key, read, value)
-                    if value is None:
-                        c.run.msr.error = 1
-                        continue
-                reply[0] = value
+            while (key := serve(c)) != VMM_ATTENTION:
+                if key == VMM_OUTPUT:
+                    handlers.output()
+                elif key == VMM_RAISED:
+                    raise self._told.pop() if self._told else MemoryError
+                elif key == VMM_ANSWERED:
+                    read, value = self._both_told()
+                    self._judge(handlers, c.key, read, value)
+                elif not self._found(handlers, key):
+                    return self._as_exit(key)
         except BaseException:
             self._unanswered()
             raise
         finally:
             if c.answer:  # whoever goes on from here may not go through the core: the answer belongs into kvm_run
-                c.answer[0] = reply[0]
+                c.answer[0] = c.reply[0]
                 c.answer = ffi.NULL
         return None
+
+    def _found(self, handlers: Handlers, key: int) -> bool:
+        """Serve an access whose handler the core does not know yet. False: nobody serves it here."""
+        code = key & 0xF
+        if code in WRITES and (write := handlers.find_writer(key)) is not None:
+            if write(self.c.value) is False and code == VMM_MSR_WRITE:
+                self.c.run.msr.error = 1
+            return True
+        if code in READS and (read := handlers.find_reader(key)) is not None:
+            self._judge(handlers, key, read, read())
+            return True
+        return False
+
+    def _both_told(self) -> tuple[AnyRead, object]:
+        """Who answered, and what. MemoryError: the core could not keep them."""
+        told = tuple(self._told)
+        self._told.clear()
+        if len(told) != 2:
+            raise MemoryError
+        return told
+
+    def _judge(self, handlers: Handlers, key: int, read: AnyRead, value: object) -> None:
+        """Take what `read` answered as the reply, or as the refusal of an MSR."""
+        reply = handlers.checked(key, read, value)
+        if reply is None:
+            self.c.run.msr.error = 1
+        else:
+            self.c.reply[0] = reply
 
     def _unanswered(self) -> None:
         """Something was raised. An access that was not answered is as one that nobody claims; one that has not been
@@ -350,6 +367,11 @@ class Core:
             self._kinds[type(exit).__name__] += 1
             self._others.append((c.sequence, exit))
         return exit
+
+
+def _address(table: object) -> Any:
+    """Where CPython has this object: what the core calls a PyObject *."""
+    return ffi.cast("void *", id(table))
 
 
 def _seen(seen: Any) -> Exit:

@@ -80,7 +80,7 @@ class Vcpu(Handle):
         self.stored_is_first = False  # of what its instruction, or one turn of a string instruction, asks for
         self.debug = GuestDebug()
         self.trapped_at: int | None = None  # the address of the last exit, if that was a debug event
-        self.attention = False  # who serves accesses without looking up has to look up now (lean.py)
+        self._core: Any = None
 
     def close(self) -> None:
         # The mapping first: the vCPU lives as long as that.
@@ -139,9 +139,14 @@ class Vcpu(Handle):
 
     def new_core(self, finish: Any) -> Any:
         """A `struct vmm_core` for this vCPU and that `struct vmm_finish`, which must outlive it (see lean.py)."""
-        core = uncleared("struct vmm_core *")
+        core = self._core = uncleared("struct vmm_core *")
         lib.vmm_core_init(core, self.fd, self._live(), finish)
         return core
+
+    def want_attention(self) -> None:
+        """Who serves accesses without looking up (lean.py) has to look up before the guest runs on."""
+        if self._core is not None:
+            self._core.attention = 1
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:
         """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
@@ -164,7 +169,7 @@ class Vcpu(Handle):
         while self.pending and self.stored is None:
             before = self.get_regs() if run.exit_reason == lib.KVM_EXIT_MMIO else None
             run.immediate_exit = 1
-            self.attention = True
+            self.want_attention()
             try:
                 exit = self.run()
             finally:

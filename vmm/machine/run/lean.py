@@ -15,10 +15,8 @@ from vmm.kvm.lean import (
     VMM_MSR_WRITE,
     VMM_PORT_IN,
     VMM_PORT_OUT,
+    AnyRead,
     Finish,
-    MsrRead,
-    Read,
-    Served,
     Word,
     Write,
     access,
@@ -55,7 +53,7 @@ class LeanLane:
         self._ports, self._mmio = platform.ports, platform.mmio
         self.writers: dict[int, Write] = {}
         self.refusing: dict[int, Write] = {}
-        self.readers: dict[int, Served] = {}
+        self.readers: dict[int, AnyRead] = {}
         self._changes = 0
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
@@ -106,19 +104,19 @@ class LeanLane:
             self._keep(self.refusing if code == VMM_MSR_WRITE else self.writers, key, write, changes)
         return write
 
-    def find_reader(self, key: int) -> Served | None:
+    def find_reader(self, key: int) -> AnyRead | None:
         changes, (code, address, size) = self._changes, access(key)
+        read: AnyRead | None
         if code == VMM_MSR_READ:
             read = self._platform.msr_reads.get(address)
-            served: Served | None = read and (read, 1 << 64)
         else:
             claim = (self._ports if code == VMM_PORT_IN else self._mmio).route(address, size, write=False)
-            served = claim and (claim.hook or partial(claim.call, address - claim.base, size), 1 << 8 * size)
-        if served is not None:
-            self._keep(self.readers, key, served, changes)
-        return served
+            read = claim and (claim.hook or partial(claim.call, address - claim.base, size))
+        if read is not None:
+            self._keep(self.readers, key, read, changes)
+        return read
 
-    def checked(self, key: int, read: Read | MsrRead, value: object) -> int | None:
+    def checked(self, key: int, read: AnyRead, value: object) -> int | None:
         """An answer that is not plainly an int in range, by the rule of whom the plain way asks: `Bus.checked` for a
         port or an address, `answers.msr` for an MSR.
         """
