@@ -66,6 +66,7 @@ def test_progress_is_counted_while_the_page_is_missing() -> None:
     assert seen(turns=12345).progress == 12345
 
 
+@pytest.mark.sabotage
 def test_without_acknowledgement_the_second_never_comes() -> None:
     found = async_pf.look(Lab(find("async_pf"), Options(params={"ack": 0})))
     assert (found.held, found.readies, found.ready_b) == (1, 1, 0)
@@ -102,6 +103,7 @@ def test_a_vcpu_that_sleeps_for_a_page_that_never_comes_is_woken() -> None:
     assert set(rows(reply=0, interrupts=0).values()) == {Verdict.UNPROVEN}
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("msr", [0x4B564D00, 0x4B564D01, 0x4B564D03, 0x4B564D0F], ids=hex)
 def test_with_a_wrong_msr_nothing_works(msr: int) -> None:
     assert Verdict.WORKS not in rows(msr=msr).values()
@@ -121,6 +123,7 @@ def test_masked(mask: tuple[str, ...], verdicts: tuple[str, ...], enforce: bool)
     assert sorted(set(rows(mask=mask, enforce=enforce).values())) == list(verdicts)
 
 
+@pytest.mark.sabotage
 def test_without_its_flags_it_is_no_proof() -> None:
     assert rows(control=1)["ASYNC_PF"] is Verdict.BROKEN
     assert rows(interrupts=0)["ASYNC_PF"] is Verdict.BROKEN

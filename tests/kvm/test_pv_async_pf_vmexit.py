@@ -60,6 +60,7 @@ def test_a_wrong_msr_is_broken(msr: int) -> None:
     assert row(msr=msr).verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 @pytest.mark.every_host
 @pytest.mark.parametrize("control", [0b1011, 0b1101], ids=["without bit 2", "in ring 0 without bit 1"])
 def test_a_nested_guest_that_is_not_told_is_broken(control: int) -> None:

@@ -35,6 +35,7 @@ def test_who_answered_is_measured_and_not_guessed():
         assert judge(evidence).verdict in (Verdict.SERVICED if evidence.served else Verdict.WORKS, Verdict.UNPROVEN)
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("number", [1, 99])
 def test_another_hypercall_pairs_nothing(number):
     """VAPIC_POLL_IRQ gives 0 and writes nothing; 99 is unknown."""

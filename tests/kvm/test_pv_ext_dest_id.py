@@ -31,6 +31,7 @@ def test_masked_and_enforced_it_is_absent():
     assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.sabotage
 def test_without_the_translation_it_is_broken(monkeypatch):
     monkeypatch.setattr(ext_dest_id, "translate_ext_dest_id", lambda address: address)
     row = run()
@@ -38,6 +39,7 @@ def test_without_the_translation_it_is_broken(monkeypatch):
     assert "taken by [44]" in row.finding.reason
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("shift", [4, 6, 20])
 def test_other_address_bits_are_broken(shift):
     assert run(params={"shift": shift}).verdict is Verdict.BROKEN

@@ -46,6 +46,7 @@ def test_another_number_is_no_poll():
     assert rows[POLL].finding.evidence["RAX"] == -1000
 
 
+@pytest.mark.sabotage
 def test_a_service_that_serves_ring_3_is_broken(monkeypatch):
     serve = HypercallService.serve
     monkeypatch.setattr(

@@ -48,12 +48,14 @@ def test_hidden_and_enforced_it_is_absent_and_the_other_works(hidden):
     assert not [refusal for refusal in rows[other].refusals if not refusal.holds]
 
 
+@pytest.mark.sabotage
 def test_msrs_that_do_not_exist_are_no_clock():
     for row in proven(params={"spoil": 0x20}).values():
         assert row.verdict is Verdict.BROKEN
         assert "#GP" in row.finding.reason
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
@@ -80,6 +82,7 @@ def test_a_clock_that_kvm_writes_at_every_entry_is_switched_off_all_the_same(mon
         assert not row.deviations
 
 
+@pytest.mark.sabotage
 def test_a_clock_that_is_not_switched_off_deviates(monkeypatch):
     wrmsr = kvmclock.wrmsr
     monkeypatch.setattr(kvmclock, "wrmsr", lambda msr, value: wrmsr(msr, value | (value == kvmclock.PAGE)))

@@ -33,16 +33,19 @@ def test_masked_and_enforced_it_is_absent():
     assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("nr", [1, 5, 99])
 def test_another_hypercall_is_broken(nr):
     assert run(params={"nr": nr}).verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 def test_without_the_capability_it_is_broken(monkeypatch):
     monkeypatch.setattr(map_gpa_range, "enable", lambda machine: None)
     assert run().verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 def test_a_vmm_that_takes_every_attribute_is_broken(monkeypatch):
     monkeypatch.setattr(HypercallService, "_exit_map_gpa_range", lambda self, gpa, pages, attributes, *rest: 0)
     assert run().verdict is Verdict.BROKEN

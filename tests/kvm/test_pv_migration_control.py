@@ -32,12 +32,14 @@ def test_masked_and_enforced_it_is_absent():
     assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("msr", [0x4B564D09, 0x4B564D05])
 def test_another_msr_is_broken(msr):
     """One that nobody has, and one that KVM serves itself."""
     assert run(params={"msr": msr}).verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 def test_an_msr_that_nobody_serves_is_broken(monkeypatch):
     class Nobody:
         ready = True
@@ -49,12 +51,14 @@ def test_an_msr_that_nobody_serves_is_broken(monkeypatch):
     assert run().verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 def test_an_msr_that_takes_everything_is_broken(monkeypatch):
     monkeypatch.setattr(migration_control.MigrationControl, "write", lambda self, value: True)
     row = run()
     assert row.verdict is Verdict.BROKEN
 
 
+@pytest.mark.sabotage
 def test_without_the_exits_it_is_broken(monkeypatch):
     ways = tuple((name, reason, lambda vm: None) for name, reason, _ in migration_control.WAYS)
     monkeypatch.setattr(migration_control, "WAYS", ways)

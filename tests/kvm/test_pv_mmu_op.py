@@ -29,6 +29,7 @@ def test_setting_the_bit_brings_nothing_back(enforce):
         assert (guest["poll"], guest["result"]) == (0, -1000)
 
 
+@pytest.mark.sabotage
 def test_a_hypercall_that_is_answered_is_not_absent():
     (row,) = prove(find("mmu_op"), Options(params={"number": 1}))
     assert row.verdict is Verdict.BROKEN

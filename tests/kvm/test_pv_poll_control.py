@@ -58,6 +58,7 @@ def test_masked_and_enforced_the_guest_takes_gp(monkeypatch: pytest.MonkeyPatch)
     assert "#GP" in row.finding.reason
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("msr", [0x4B564D02, 0x4B564D03, 0x4B564D04, 0x4B564DFF])
 def test_a_wrong_msr_is_broken(msr: int) -> None:
     assert run(msr=msr).verdict is Verdict.BROKEN

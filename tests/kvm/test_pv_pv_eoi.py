@@ -51,6 +51,7 @@ def test_masked_it_is_absent():
         assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("msr", [0x4B564D05, 0x4B564D09])
 def test_another_msr_is_broken(msr):
     row = run(params={"msr": msr})

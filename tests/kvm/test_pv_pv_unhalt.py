@@ -49,6 +49,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return {"patience": 20_000_000}
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(
     ("params", "reason"),
     [

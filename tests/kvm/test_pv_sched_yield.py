@@ -66,6 +66,7 @@ def test_masked_and_enforced_the_calls_are_refused(monkeypatch: pytest.MonkeyPat
     assert row.finding.evidence["refused"] == row.finding.evidence["calls"]
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("nr", [1, 2, 99])
 def test_another_hypercall_is_broken(nr: int) -> None:
     """Also one that returns 0."""

@@ -40,6 +40,7 @@ def test_masked_it_is_absent():
         assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("nr", [1, 11, 99])
 def test_another_hypercall_is_broken(nr):
     assert run(params={"nr": nr}).verdict is Verdict.BROKEN

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.prove import Row, prove
@@ -38,6 +40,7 @@ def test_features_hidden_from_the_whole_lab_are_hidden_from_the_guest():
     assert int(row.finding.evidence["features seen"], 0) & (1 << 12 | 1 << 5) == 0
 
 
+@pytest.mark.sabotage
 def test_a_search_that_begins_too_late_finds_nothing():
     row = run(params={"first": 0x40000200})
     assert row.verdict is Verdict.BROKEN

@@ -40,12 +40,14 @@ def test_without_the_msrs_that_it_needs_it_is_unproven(needed):
     assert needed in row.finding.reason
 
 
+@pytest.mark.sabotage
 def test_an_msr_that_is_no_clock_does_not_work():
     row = proven(params={"system_msr": 0x175})  # MSR_IA32_SYSENTER_ESP takes any value
     assert row.verdict is Verdict.BROKEN
     assert "never written" in row.finding.reason
 
 
+@pytest.mark.sabotage
 def test_a_clock_that_is_never_lost_does_not_work():
     row = proven(params={"old_msr": 0x4B564D01})
     assert row.verdict is (Verdict.BROKEN if row.finding.evidence["kvm_tsc_stable_new_msr"] else Verdict.INERT)

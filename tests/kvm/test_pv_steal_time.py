@@ -76,6 +76,7 @@ def test_preempted_is_seen_set_where_kvm_reports_losses_and_clear_by_the_vcpu_it
         assert 0 < numbers["preempted_seen"] <= numbers["watched"]
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("offset", [0x11, 0x20])
 def test_a_byte_that_is_never_set_is_noticed(offset: int) -> None:
     """vCPU 1 looks at padding. KVM's own count of reports says that it should have seen something."""
@@ -105,6 +106,7 @@ def test_without_the_right_to_pin_it_is_unproven(monkeypatch: pytest.MonkeyPatch
     assert "sched_setaffinity" in row.finding.reason
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize("msr", [0x4B564D02, 0x4B564D04, 0x4B564DFF])
 def test_a_wrong_msr_is_broken(msr: int) -> None:
     row = run(msr=msr, hog=0, turns=20)

@@ -53,6 +53,7 @@ def test_masked_and_enforced_nothing_is_flushed(monkeypatch: pytest.MonkeyPatch)
     assert numbers["byte_left"] == 0  # consumed all the same
 
 
+@pytest.mark.sabotage
 @pytest.mark.parametrize(("msr", "text"), [(0x4B564D02, "#GP"), (0x4B564D04, "held 0x3"), (0x4B564DFF, "#GP")])
 def test_a_wrong_msr_is_broken(msr: int, text: str) -> None:
     row = run(msr=msr)

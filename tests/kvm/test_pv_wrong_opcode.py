@@ -52,6 +52,7 @@ def test_no_guest_outlives_its_limit(monkeypatch):
     assert row.verdict in (Verdict.WORKS, Verdict.INERT), row.finding.reason
 
 
+@pytest.mark.sabotage
 def test_a_quirk_that_is_never_on_is_not_works(monkeypatch, arrives):
     guest = wrong_opcode.Lab.guest
     monkeypatch.setattr(wrong_opcode.Lab, "guest", lambda lab, *, patching: guest(lab, patching=False))

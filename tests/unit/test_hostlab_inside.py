@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tools.hostlab.inside import action, host, repeat, user
+from tools.hostlab.inside import action, host, repeat, sabotage, user
 from vmm.errors import KvmCallError
 from vmm.host import unusable
 from vmm.host.node import Node
@@ -250,3 +250,27 @@ def test_a_table_that_does_not_come_is_said_and_the_rest_is_kept(tmp_path: Path)
         (False, "status 99, no document: no /dev/kvm"),
         (True, "1 rows in 2 s"),
     ]
+
+
+REPORT = """<testsuites><testsuite>
+<testcase classname="tests.kvm.test_pv_x" name="test_good"/>
+<testcase classname="tests.kvm.test_pv_x" name="test_bad"><failure message="assert works&#10;more"/></testcase>
+<testcase classname="tests.kvm.test_pv_x" name="test_error"><error message="no VM"/></testcase>
+<testcase classname="tests.kvm.test_pv_x" name="test_skipped"><skipped message="no SVM"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_sabotage_that_nobody_notices_is_a_check_that_fails() -> None:
+    seen = host.Seen()
+    sabotage.look(seen, REPORT)
+    assert [tuple(check.values()) for check in seen.checks] == [
+        ("test_pv_x::test_good", True, "noticed"),
+        ("test_pv_x::test_bad", False, "assert works"),
+        ("test_pv_x::test_error", False, "no VM"),
+    ]
+
+
+def test_every_feature_whose_effect_is_proven_is_sabotaged_by_some_test() -> None:
+    files = {Path(name).name for name in sabotage.marked()}
+    pairs = {path.name for path in Path("tests/kvm").glob("test_pv_*.py")}
+    assert pairs - files == {"test_pv_hints.py"}  # two bits that only announce something
