@@ -175,8 +175,14 @@ def find(name: str) -> CpuidFeature | None:
     """A feature, or None, by `x2apic`, `X86_FEATURE_X2APIC`, `sse4.1`, `STEAL_TIME`, `KVM_FEATURE_PV_EOI`."""
     plain = name.strip().lower().removeprefix("x86_feature_").replace("-", "_")
     plain = ALIASES.get(plain, plain)
-    if row := features().get(plain):
-        return row
+    for (
+        leaf,
+        index,
+        register,
+    ), bits in _TABLE.items():  # every start of a machine asks for a few: no table is made for it
+        for bit, known in bits.items():
+            if known == plain:
+                return CpuidFeature(known, leaf, index, register, bit)
     from vmm.abi import pv
 
     feature = pv.find(name)

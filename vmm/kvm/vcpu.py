@@ -18,7 +18,6 @@ from vmm.kvm.capabilities import enable_cap
 from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Debug, Exit, Interrupted, MmioRead
 from vmm.kvm.handle import Handle, new
-from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
 
 TYPE_CHECKING = False
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from vmm.kvm.nested_state import NestedState
     from vmm.kvm.stats import Stats
 
 HW_BREAKPOINTS = 4  # DR0 to DR3
@@ -324,6 +324,8 @@ class Vcpu(Handle):
 
     def get_nested_state(self, size: int) -> NestedState:
         """KVM_GET_NESTED_STATE; `size` is what KVM_CAP_NESTED_STATE says, the most that it can take."""
+        from vmm.kvm.nested_state import NestedState
+
         raw = ffi.new("char[]", size)
         ffi.cast("__u32 *", raw)[1] = size
         self.call("KVM_GET_NESTED_STATE", raw, f"reading the nested state of {self.what}")

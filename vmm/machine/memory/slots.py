@@ -10,7 +10,6 @@ KVM_SET_USER_MEMORY_REGION). This machine has no memory that only SMM sees, so e
 from __future__ import annotations
 
 import mmap
-import struct
 from bisect import bisect_right
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
@@ -256,6 +255,8 @@ class GuestMemory:
 
     def unpack(self, layout: str, gpa: int) -> tuple[int, ...]:
         """Little-endian numbers by a `struct` format without a byte-order mark: `unpack("QIB", gpa)`, unaligned."""
+        import struct  # no guest of pyvmm's needs it to start
+
         form = struct.Struct("<" + layout)
         return form.unpack(self.read(gpa, form.size))
 
@@ -265,6 +266,8 @@ class GuestMemory:
         Raises:
             UsageError: a value does not fit.
         """
+        import struct
+
         try:
             data = struct.pack("<" + layout, *values)
         except struct.error as error:
