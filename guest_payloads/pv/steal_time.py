@@ -198,6 +198,9 @@ def judge(evidence: Evidence) -> Finding:
     if not evidence.preempted and evidence.watched < evidence.watch:
         reason = f"vCPU 1 could look at preempted during {evidence.watched} losses of vCPU 0's CPU, too few to say"
         return Finding(Verdict.UNPROVEN, reason, numbers)
+    if not evidence.preempted and evidence.reported:
+        reason = f"{_clear(evidence)}; all of those that KVM reported may be of the rest"
+        return Finding(Verdict.UNPROVEN, reason, numbers)
     if evidence.halt - evidence.halt_stolen < evidence.halt * SLEPT:
         reason = f"this host is too busy: awake {_ms(evidence.halt_stolen)} late from a HLT of {_ms(evidence.halt)}"
         return Finding(Verdict.UNPROVEN, reason, numbers)
@@ -226,8 +229,16 @@ def _byte(evidence: Evidence) -> str:
     losses, own = f"{evidence.watched} losses of the CPU", f"{evidence.own_reads} readings of its own"
     if evidence.preempted:
         return f"preempted seen set in {evidence.preempted} of {losses}, clear in {own}"
-    told = "" if evidence.reported is None else f": KVM counts {evidence.reported} as reported"
+    told = "" if evidence.reported is None else ": KVM counts 0 as reported"
     return f"preempted never seen set in {losses}{told}"
+
+
+def _clear(evidence: Evidence) -> str:
+    """KVM says that it set the byte, and vCPU 1 did not see it."""
+    return (
+        f"KVM reported {evidence.reported} losses of the CPU, and preempted was clear in all {evidence.watched} that "
+        f"another vCPU watched"
+    )
 
 
 def _wrong(evidence: Evidence, steps: list[int]) -> str:
@@ -273,10 +284,7 @@ def _wrong_byte(evidence: Evidence, robbed: Look) -> str:
     # who looked; KVM's reports may all be of those, and two may share one return.
     returns = (robbed.version - looks[0].version) // 2 - evidence.turns
     if evidence.reported > 2 * max(0, returns - evidence.watched):
-        return (
-            f"KVM reported {evidence.reported} losses of the CPU, and preempted was clear in all {evidence.watched} "
-            f"that another vCPU watched, of {returns}"
-        )
+        return f"{_clear(evidence)}, of {returns}"
     return ""
 
 

@@ -84,7 +84,7 @@ def test_a_byte_that_is_never_set_is_noticed(offset: int) -> None:
     numbers = row.finding.evidence
     assert numbers["preempted_seen"] == 0
     if numbers.get("preemption_reported"):
-        assert row.verdict is Verdict.BROKEN
+        assert row.verdict in (Verdict.BROKEN, Verdict.UNPROVEN)  # by whether some losses had nobody who watched
         assert "preempted was clear in all" in row.finding.reason
     else:
         assert "preempted never seen set" in row.finding.summary

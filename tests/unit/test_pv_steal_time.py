@@ -45,6 +45,8 @@ GOOD = Evidence(
     other=2,
 )
 SEEN = replace(GOOD, watched=2, preempted=1, reported=2)
+# 40 more returns to the CPU, at which nobody looked.
+BUSY = replace(GOOD, looks=(*LOOKS[:2], *(replace(each, version=each.version + 80) for each in LOOKS[2:])))
 
 
 def with_look(index: int, **changes: int) -> Evidence:
@@ -158,6 +160,7 @@ def test_broken(evidence: Evidence, text: str) -> None:
         (replace(GOOD, wanted=10 * MS), "took only 9.0 ms"),
         (replace(GOOD, watched=15), "during 15 losses"),
         (replace(GOOD, watched=0, reported=None, other=None), "during 0 losses"),
+        (replace(BUSY, reported=16), "clear in all 16 that another vCPU watched; all of those"),
         (replace(GOOD, halt_stolen=27 * MS), "too busy"),
         (replace(GOOD, halt_stolen=30 * MS), "too busy"),
     ],
