@@ -147,11 +147,11 @@ def test_msrs_by_name_and_number() -> None:
 
 def test_cpuid_features_by_name() -> None:
     table = cpuid.features()
-    assert all(cpuid.find(name) is row for name, row in table.items())
+    assert all(cpuid.find(name) == row for name, row in table.items())
     assert all(alias not in table and name in table for alias, name in cpuid.ALIASES.items())
-    assert all(cpuid.find(alias) is table[name] for alias, name in cpuid.ALIASES.items())
-    assert cpuid.find("X86_FEATURE_X2APIC") is cpuid.find("X2APIC") is table["x2apic"]
-    assert cpuid.find("KVM_FEATURE_STEAL_TIME") is cpuid.find("steal_time") is table["STEAL_TIME"]
+    assert all(cpuid.find(alias) == table[name] for alias, name in cpuid.ALIASES.items())
+    assert cpuid.find("X86_FEATURE_X2APIC") == cpuid.find("X2APIC") == table["x2apic"]
+    assert cpuid.find("KVM_FEATURE_STEAL_TIME") == cpuid.find("steal_time") == table["STEAL_TIME"]
     assert (str(table["x2apic"]), str(table["fsrm"])) == ("x2apic (0x1:ECX[21])", "fsrm (0x7.0:EDX[4])")
     assert table["STEAL_TIME"].is_kvm
     assert not table["x2apic"].is_kvm

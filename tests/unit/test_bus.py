@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -250,58 +249,6 @@ def test_release_by_address_and_by_device():
     bus.read(0x30, 1)
     assert other.calls == [("read", 0, 1)]
     claimed(0x10, 4, bus)  # free again
-
-
-def test_a_bus_is_furnished_by_the_first_look_and_once():
-    calls, changes = [], []
-
-    def furnish(bus):
-        calls.append(bus)
-        bus.claim(0x10, 1, Recorder())
-        bus.on_write(0x11, calls.append)
-        assert changes == [], "who keeps look-ups hears of it when all of it is there"
-
-    bus = port_bus(furnish=furnish)
-    bus.listeners.append(lambda: changes.append(bus.furnished))
-    assert not bus.furnished
-    assert bus.unclaimed.total == 0
-    assert bus.reader_at(0x10) is not None
-    assert bus.writer_at(0x11) is not None
-    assert (calls, changes) == ([bus], [True])
-
-
-def test_an_interrupt_while_a_bus_is_furnished_leaves_it_to_the_next_look():
-    devices = [Recorder(), Recorder()]
-
-    def furnish(bus):
-        bus.claim(0x10, 1, devices.pop())
-        if devices:
-            raise KeyboardInterrupt
-        bus.claim(0x11, 1, Recorder())
-
-    bus = port_bus(furnish=furnish)
-    with pytest.raises(KeyboardInterrupt):
-        bus.read(0x10, 1)
-    assert not bus.furnished
-    assert [claim.base for claim in bus.readers] == [0x10, 0x11]
-    assert bus.furnished
-
-
-def test_two_threads_find_a_bus_furnished_or_wait():
-    inside, found = threading.Event(), []
-
-    def furnish(bus):
-        inside.set()
-        time.sleep(0.05)
-        bus.claim(0x10, 1, Recorder())
-
-    bus = port_bus(furnish=furnish)
-    first = threading.Thread(target=bus.reader_at, args=(0x10,))
-    first.start()
-    assert inside.wait(10)
-    found.append(bus.reader_at(0x10))
-    first.join()
-    assert found[0] is not None
 
 
 def test_devices_claimed_together_are_refused_like_one_after_the_other():

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from vmm.abi import ports
-from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
@@ -27,9 +26,6 @@ class Board:
     `end` is called when the guest ends the run by a port, `com1_irq` with the level of the serial port's interrupt.
     """
 
-    _uart: Asleep[Uart16550A]  # there when their bus is furnished
-    _scratch: Asleep[ScratchMmio]
-
     def __init__(
         self,
         sink: Sink,
@@ -38,38 +34,32 @@ class Board:
         strict: bool = False,
         com1_irq: Callable[[bool], object] | None = None,
     ) -> None:
-        self.platform = Platform(strict=strict, ports=self._furnish_ports, mmio=self._furnish_mmio)
+        self.platform = Platform(strict=strict)
         self.sink = sink
         self._end, self._com1_irq = end, com1_irq
+        self._uart = Asleep("16550A UART", self._make_uart)
+        self._scratch = Asleep("scratch MMIO", self._make_scratch)
+        self.platform.ports.claim_all(
+            (ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink)),
+            (ports.EXIT, 1, ExitPort(self._exit_port)),
+            (ports.COM1, ports.COM1_SIZE, self._uart),
+        )
+        self.platform.ports.on_write(ports.FAULT, self._fault_port)
+        region = layout.REGIONS["scratch_mmio"]
+        self.platform.mmio.claim_all((region.base, region.size, self._scratch))
 
     def let_go(self) -> None:
         """Of the machine: its guest runs no more."""
         self._end, self._com1_irq = _nobody, None
 
-    def _furnish_ports(self, bus: Bus) -> None:
-        self._uart = Asleep("16550A UART", self._make_uart)
-        bus.claim_all(
-            (ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink)),
-            (ports.EXIT, 1, ExitPort(self._exit_port)),
-            (ports.COM1, ports.COM1_SIZE, self._uart),
-        )
-        bus.on_write(ports.FAULT, self._fault_port)
-
-    def _furnish_mmio(self, bus: Bus) -> None:
-        region = layout.REGIONS["scratch_mmio"]
-        self._scratch = Asleep("scratch MMIO", self._make_scratch)
-        bus.claim_all((region.base, region.size, self._scratch))
-
     @property
     def uart(self) -> Uart16550A:
         """The serial port COM1."""
-        self.platform.ports.furnish()
         return self._uart.device
 
     @property
     def scratch(self) -> ScratchMmio:
         """The device of plain registers."""
-        self.platform.mmio.furnish()
         return self._scratch.device
 
     def _make_uart(self) -> Uart16550A:

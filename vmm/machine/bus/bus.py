@@ -66,63 +66,20 @@ class Device(Protocol):
 
 class Bus:
     """One address space: `what` names its addresses in messages, `limit` is how many there are. `whole` chooses the
-    port rule of the module's text over the MMIO rule. `strict` may be changed at any time. `furnish(bus)` is called
-    when the claims are first looked at or changed: a guest that touches no port has no device at any. It may not fail.
+    port rule of the module's text over the MMIO rule. `strict` may be changed at any time.
     """
 
-    def __init__(
-        self,
-        what: str,
-        limit: int,
-        *,
-        whole: bool,
-        strict: bool = False,
-        furnish: Callable[[Bus], object] | None = None,
-    ) -> None:
+    def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False) -> None:
         self.what, self.limit, self.strict = what, limit, strict
-        self._furnish, self._furnishing = furnish, False
         self.unclaimed = Unclaimed()
         self.check: ClaimCheck | None = None
         """Asked about each claim, by a machine that knows who else answers in this space."""
         self.listeners: list[Callable[[], object]] = []
         """Called after every change of the claims, by those who keep look-ups of their own."""
         self._whole = whole
-        self._reads: Claims[ReadCall] = Claims()
-        self._writes: Claims[WriteCall] = Claims()
-        self._lock = RLock()  # `furnish` claims
-
-    @property
-    def furnished(self) -> bool:
-        """Whether anybody has asked who claims what, and with it brought in the devices that `furnish` claims for."""
-        return self._furnish is None
-
-    @property
-    def _readers(self) -> Claims[ReadCall]:
-        if self._furnish is not None:
-            self.furnish()
-        return self._reads
-
-    @property
-    def _writers(self) -> Claims[WriteCall]:
-        if self._furnish is not None:
-            self.furnish()
-        return self._writes
-
-    def furnish(self) -> None:
-        """Bring in the devices of this bus, if that has not been done."""
-        with self._lock:  # a second thread waits for the first, and then finds all of it
-            if self._furnish is None or self._furnishing:  # what `furnish` claims looks at the claims too
-                return
-            try:
-                self._furnishing = True
-                self._furnish(self)
-                self._furnish = None
-            except BaseException:  # ^C: nothing half done stays, and the next look tries again
-                self._reads, self._writes = Claims(), Claims()
-                raise
-            finally:
-                self._furnishing = False
-        self._changed()
+        self._readers: Claims[ReadCall] = Claims()
+        self._writers: Claims[WriteCall] = Claims()
+        self._lock = RLock()  # a signal handler may claim while its thread does
 
     def claim(self, base: int, size: int, device: Device) -> None:
         """Give base..base+size-1 to `device`, both directions. UsageError if any of it is taken or out of range, if it
@@ -189,9 +146,7 @@ class Bus:
 
         The one place that knows the rules above: whoever serves an access asks it, whichever way the access came.
         """
-        if self._furnish is not None:
-            self.furnish()
-        claim = (self._writes if write else self._reads).at(address)
+        claim = (self._writers if write else self._readers).at(address)
         return claim if claim is not None and (self._whole or address + size <= claim.stop) else None
 
     def reader_at(self, address: int) -> Claim[ReadCall] | None:
@@ -292,8 +247,6 @@ class Bus:
         self._changed()
 
     def _changed(self) -> None:
-        if self._furnishing and self._furnish is not None:
-            return  # they are called when all of it is there
         for listener in self.listeners:
             listener()
 
@@ -303,11 +256,11 @@ class Bus:
         self.unclaimed.add(address, "read" if value is None else "write", size, value)
 
 
-def port_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:
+def port_bus(*, strict: bool = False) -> Bus:
     """The 65,536 I/O ports."""
-    return Bus("port", PORTS, whole=True, strict=strict, furnish=furnish)
+    return Bus("port", PORTS, whole=True, strict=strict)
 
 
-def mmio_bus(*, strict: bool = False, furnish: Callable[[Bus], object] | None = None) -> Bus:
+def mmio_bus(*, strict: bool = False) -> Bus:
     """Guest-physical addresses that no memslot holds."""
-    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict, furnish=furnish)
+    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict)

@@ -54,19 +54,13 @@ class Platform:
     """Ports, MMIO, MSRs and hypercalls of one machine.
 
     An MSR read hook returns the value, or None to refuse (the guest takes #GP); a write hook refuses by returning
-    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold. `ports` and `mmio` furnish
-    the buses (bus.py). Lists hold whoever wants to know: a device adds itself, and nobody takes another's place.
+    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold. Lists hold
+    whoever wants to know: a device adds itself, and nobody takes another's place.
     """
 
-    def __init__(
-        self,
-        *,
-        strict: bool = False,
-        ports: Callable[[Bus], object] | None = None,
-        mmio: Callable[[Bus], object] | None = None,
-    ) -> None:
-        self.ports: Bus = port_bus(strict=strict, furnish=ports)
-        self.mmio: Bus = mmio_bus(strict=strict, furnish=mmio)
+    def __init__(self, *, strict: bool = False) -> None:
+        self.ports: Bus = port_bus(strict=strict)
+        self.mmio: Bus = mmio_bus(strict=strict)
         self.msr_reads: MsrCalls[MsrRead] = MsrCalls()
         self.msr_writes: MsrCalls[MsrWrite] = MsrCalls()
         self.hypercalls: dict[int, HypercallHook] = {}

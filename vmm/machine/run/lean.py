@@ -62,8 +62,7 @@ class LeanLane:
         platform.msr_writes.listeners.append(self._forget)
         self._look_at_room()
         sink.told = self._look_at_room
-        if self._ports.furnished:  # else the first look at the claims brings the console, and calls us
-            self._claims_changed()
+        self._claims_changed()
 
     def _forget(self) -> None:
         """Who serves what has changed."""
@@ -76,7 +75,7 @@ class LeanLane:
         self._forget()
         if self._words:
             self._drop_words()
-        claim = self._ports.writer_at(DEBUG_CONSOLE) if self._ports.furnished else None
+        claim = self._ports.writer_at(DEBUG_CONSOLE)
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
 
@@ -138,8 +137,6 @@ class LeanLane:
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
-        self._ports.furnish()
-        self._claims_changed()  # the core has to know the console before it looks into the ring
         self.finish.set_ring(ring)
         self._platform.collect = self.output
 
