@@ -60,7 +60,6 @@ def test_the_command_shows_it_and_has_its_exit_status(path: Path, capsys: pytest
     shown = capsys.readouterr().out
     assert f"trace of {path.stem}" in shown
     assert "handled again without a device" in shown
-    assert "(synthetic)" not in shown
 
 
 @pytest.mark.parametrize("host", HARDWARE)

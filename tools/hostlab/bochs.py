@@ -18,7 +18,7 @@ from .hosts import Host
 from .kernel import Kernel
 from .packages import Archive
 from .progress import Say, silent
-from .tools import call
+from .tools import call, need
 
 RELEASE = "trixie"
 PACKAGE = "bochs"
@@ -72,11 +72,7 @@ GRUB_CFG = "set timeout=0\nlinux /boot/vmlinuz {append}\ninitrd /boot/initramfs\
 
 def check() -> None:
     """Raises: LabError, with what is missing on this machine and its package."""
-    for path, package in ((BIOS, "bochsbios"), (VGABIOS, "vgabios"), (GRUB, "grub-pc-bin")):
-        if not path.exists():
-            raise LabError(
-                f"missing on this machine: {path}", hint=f"tools/install-host-tools, or apt install {package}"
-            )
+    need(*map(str, (BIOS, VGABIOS, GRUB)))
 
 
 def binary(say: Say = silent) -> Path:

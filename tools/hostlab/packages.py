@@ -19,7 +19,7 @@ from pathlib import Path
 from . import store
 from .errors import LabError, NotToBeHad
 from .progress import Say, silent, working
-from .tools import call
+from .tools import call, need
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MIRROR = "http://deb.debian.org/debian"  # where this machine's apt has no Debian: what is fetched is signed
@@ -54,8 +54,7 @@ def candidate_in(policy: str) -> str:
 
 def source_line(release: str, kind: str = "deb") -> str:
     """A line for apt's sources. Raises: LabError, without Debian's keys."""
-    if not KEYRING.exists():
-        raise LabError(f"{KEYRING} is missing", hint="tools/install-host-tools, or apt install debian-archive-keyring")
+    need(str(KEYRING))
     return f"{kind} [signed-by={KEYRING} arch=amd64] {mirror()} {release} main"
 
 

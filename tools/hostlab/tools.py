@@ -19,7 +19,7 @@ from typing import IO
 
 from .errors import LabError, Stopped, TookLonger
 
-# command -> Debian package. The same table is read by tools/install-host-tools.
+# Command, or file by its path -> Debian package. tools/install-host-tools reads the same table.
 PACKAGES = dict(line.split() for line in (Path(__file__).parent / "commands.txt").read_text().splitlines() if line)
 SBIN = "/usr/sbin:/sbin"
 LOCALE = {"LC_ALL": "C.UTF-8"}  # words that a program can read, names of files in any alphabet
@@ -36,9 +36,9 @@ def path_of(command: str) -> str | None:
     return shutil.which(command, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
 
 
-def need(*commands: str) -> None:
-    """Raises: LabError with every command that is missing, and the packages that have them."""
-    missing = [each for each in commands if path_of(each) is None]
+def need(*wanted: str) -> None:
+    """Raises: LabError with every command, or file by its whole path, that is missing, and their packages."""
+    missing = [each for each in wanted if not (Path(each).exists() if each.startswith("/") else path_of(each))]
     if missing:
         packages = sorted({PACKAGES.get(each, each) for each in missing})
         raise LabError(

@@ -45,7 +45,9 @@ class Kvm(Handle):
             version = kvm.get_api_version()
         except KvmCallError as error:
             kvm.close()
-            raise HostError(f"{path} is not KVM: {error}", hint=f"`ls -l {path}`; the node may be stale") from error
+            raise HostError(
+                f"{path} is not KVM: {error}", hint=f"`ls -l {path}`; the node may be stale: `pyvmm doctor`"
+            ) from error
         if version != lib.KVM_API_VERSION:
             kvm.close()
             raise HostError(

@@ -26,7 +26,7 @@ RULES = Path("/etc/udev/rules.d/99-kvm4all.rules")
 # `venv DIR` as the action calls it; a wheel can be imported as it is.
 PYTHON = """\
 #!/bin/sh
-python3 "$@" --without-pip && ls /usr/share/python-wheels/pip-*.whl >"$3/lib/python3.11/site-packages/pip.pth"
+python3 "$@" --without-pip && ls /usr/share/python-wheels/pip-*.whl >"$(echo "$3"/lib/python3.*/site-packages)/pip.pth"
 """
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
