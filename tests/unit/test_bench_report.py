@@ -22,7 +22,9 @@ ROWS = (
     Row("pio", "goals", "OUT", "Python", median=7600.0, mad=20.0, n=50, floor=7200.0, peer="C", ratio=1.055,
         error=0.001, goal=Goal(1.07, "floor + 0.5 us")),
     Row("hello", "goals", "a process", "process", median=6e7, mad=1e6, n=9, floor=4e7, peer="QEMU", ratio=1.5,
-        error=float("inf"), goal=Goal(0.6, "at most 0.60 x"), noisy=True),
+        error=0.1, goal=Goal(0.6, "at most 0.60 x"), noisy=True),
+    Row("wake", "goals", "a wake-up", "Python", median=9e3, mad=10.0, n=5, floor=8.6e3, peer="C", ratio=1.047,
+        error=float("inf"), goal=Goal(1.05, "at most 1.05 x")),
     Row("idle", "goals", "a VM", "process", "bytes", median=20480.0, mad=0.0, n=9,
         goal=Goal(300 << 10, "at most 300 KiB", of="median")),
     Row("hypercall", "exits", "a call", "kernel", why="no such\x1b instruction"),
@@ -39,12 +41,15 @@ def doc() -> dict[str, Any]:
 def test_the_document_follows_its_schema(doc: dict[str, Any], follows: Callable[[str, Any], Any]) -> None:
     read = follows("bench", doc)
     assert read["missed"] == ["hello"]
+    assert read["close"] == ["wake"]
     assert read["met"] == 2
     rows = {row["name"]: row for row in read["rows"]}
     assert rows["pio"]["goal"] == 1.07
     assert rows["hypercall"]["goal"] is None
     assert (rows["idle"]["median_ns"], rows["idle"]["median"]) == (None, 20480.0)
-    assert rows["hello"]["error"] is None  # infinity is no JSON
+    assert rows["wake"]["error"] is None  # infinity is no JSON
+    assert (rows["pio"]["margin"], rows["hello"]["margin"]) == (pytest.approx(14.2, abs=0.1), pytest.approx(-6.0))
+    assert rows["idle"]["margin"] is None
 
 
 def test_the_page_has_every_row_and_every_field() -> None:
@@ -88,11 +93,12 @@ def test_numbers_have_a_unit_and_three_digits(value: float | None, unit: str, te
 
 def test_a_row_is_a_line(doc: dict[str, Any]) -> None:
     columns = bench.widths([row.name for row in ROWS])
-    pio, hello, idle, hypercall, _ = (bench.row_line(row, columns, Style()) for row in doc["rows"])
+    pio, hello, wake, idle, hypercall, _ = (bench.row_line(row, columns, Style()) for row in doc["rows"])
     assert "1.055" in pio
-    assert pio.endswith("yes")
+    assert pio.endswith("yes +14.2")
+    assert wake.endswith("close +0.0")
     assert "60.0 ms" in hello
-    assert hello.endswith("no (noisy)")
+    assert hello.endswith("no -6.0 (noisy)")
     assert idle.split()[2:4] == ["20", "KiB"]
     assert hypercall.endswith("no such\\x1b instruction")
     assert {line.index("Python") if "Python" in line else line.index("process") for line in (pio, hello)} == {
@@ -106,7 +112,8 @@ def test_colour_says_whether_a_goal_is_met(doc: dict[str, Any]) -> None:
     columns = bench.widths(["pio"])
     assert bench.row_line(doc["rows"][0], columns, Style(True)).startswith("\x1b[32m")
     assert bench.row_line(doc["rows"][1], columns, Style(True)).startswith("\x1b[31")
-    assert "\x1b[" not in bench.row_line(doc["rows"][3], columns, Style(True))
+    assert bench.row_line(doc["rows"][2], columns, Style(True)).startswith("\x1b[33m")
+    assert "\x1b[" not in bench.row_line(doc["rows"][4], columns, Style(True))
 
 
 def test_growth_is_a_picture_in_letters(doc: dict[str, Any]) -> None:
@@ -117,10 +124,10 @@ def test_growth_is_a_picture_in_letters(doc: dict[str, Any]) -> None:
 
 
 def test_the_closing_names_what_is_missed(doc: dict[str, Any]) -> None:
-    assert list(bench.closing(doc)) == ["note: noisy", "2 of 3 goals met; missed: hello (12 s)"]
+    assert list(bench.closing(doc)) == ["note: noisy", "2 of 4 goals met; close: wake; missed: hello (12 s)"]
     quiet = list(bench.closing(doc | {"noise": None}))
     assert quiet[0].startswith("note: hello: the times scatter")
-    assert quiet[1:] == ["2 of 3 goals met; missed: hello (12 s)"]
+    assert quiet[1:] == ["2 of 4 goals met; close: wake; missed: hello (12 s)"]
 
 
 def test_a_document_beside_an_earlier_one(doc: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -109,28 +110,45 @@ def test_the_verdict_on_a_machine_is_a_sentence_or_nothing():
 
 
 @pytest.mark.parametrize(
-    ("goal", "value", "met"),
+    ("goal", "value", "met", "close"),
     [
-        (Goal(1.1, ""), 1.1, True),
-        (Goal(1.1, ""), 1.11, False),
-        (Goal(1.9, "", better="higher"), 1.9, True),
-        (Goal(1.9, "", better="higher"), 1.8, False),
+        (Goal(1.1, ""), 1.08, True, False),
+        (Goal(1.1, ""), 1.095, False, True),  # another run may say otherwise
+        (Goal(1.1, ""), 1.105, False, True),
+        (Goal(1.1, ""), 1.12, False, False),
+        (Goal(1.9, "", better="higher"), 1.95, True, False),
+        (Goal(1.9, "", better="higher"), 1.91, False, True),
+        (Goal(1.9, "", better="higher"), 1.8, False, False),
     ],
 )
-def test_a_goal_has_a_direction(goal, value, met):
-    assert goal.met(value) is met
-    assert Row("r", "goals", "", ratio=value, goal=goal).met is met
+def test_a_goal_has_a_direction_and_an_edge(goal, value, met, close):
+    row = Row("r", "goals", "", median=1.0, ratio=value, error=0.01, goal=goal)
+    assert (row.met, row.close) == (met, close)
+
+
+def test_the_margin_is_in_units_of_the_figures_own_noise():
+    assert Row("r", "goals", "", median=1.0, ratio=1.0, error=0.01, goal=Goal(1.05, "")).margin == pytest.approx(5)
+    assert Row("r", "goals", "", median=1.0, ratio=1.0, error=0.02, goal=Goal(1.05, "")).margin == pytest.approx(2.5)
+    of_median = Row("r", "goals", "", median=90.0, mad=8.0, n=16, goal=Goal(100, "", of="median"))
+    assert of_median.margin == pytest.approx(5)
+    exact = Row("r", "goals", "", median=90.0, goal=Goal(100, "", of="median"))
+    assert (exact.margin, exact.met, exact.close) == (math.inf, True, False)
+    at_the_edge = replace(exact, median=100.0)
+    assert (at_the_edge.margin, at_the_edge.met, at_the_edge.close) == (0.0, False, True)
+    unknown = Row("r", "goals", "", median=1.0, ratio=1.0, error=math.inf, goal=Goal(9.0, ""))
+    assert (unknown.margin, unknown.met, unknown.close) == (0.0, False, True)  # one turn tells nothing of the next
 
 
 def test_a_goal_of_the_median_does_not_look_at_the_ratio():
-    row = Row("r", "goals", "", median=10.0, ratio=99.0, goal=Goal(20, "", of="median"))
+    row = Row("r", "goals", "", median=10.0, ratio=99.0, error=0.1, goal=Goal(20, "", of="median"))
     assert row.met is True
     assert Row("r", "goals", "").met is None
     assert Row("r", "goals", "", goal=Goal(1.0, "")).met is None
 
 
 def test_a_goal_may_depend_on_the_floor():
-    made = row_of(Pair([[1400.0]], [[1000.0]]), Row("r", "goals", ""), lambda floor: Goal(1 + 500 / floor, "+ 0.5 us"))
+    pair = Pair([[1400.0]] * 2, [[1000.0]] * 2)
+    made = row_of(pair, Row("r", "goals", ""), lambda floor: Goal(1 + 500 / floor, "+ 0.5 us"))
     assert made.goal is not None
     assert made.goal.limit == 1.5
     assert made.met is True

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -39,8 +40,12 @@ class Goal:
     of: str = "ratio"
     better: str = "lower"
 
-    def met(self, value: float) -> bool:
-        return value <= self.limit if self.better == "lower" else value >= self.limit
+    def margin(self, value: float, noise: float) -> float:
+        """How far inside the limit a value is, in units of its own noise; below 0 it is outside."""
+        inside = self.limit - value if self.better == "lower" else value - self.limit
+        if noise > 0:
+            return inside / noise
+        return math.copysign(math.inf, inside) if inside else 0.0
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,30 @@ class Row:
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def margin(self) -> float | None:
+        """How far the figure is inside its goal, in units of its own noise; None without a goal or without a figure.
+
+        The noise of a ratio is its error, that of a median its MAD over the root of the samples.
+        """
+        if self.goal is None or self.median is None:
+            return None
+        if self.goal.of == "median":
+            return self.goal.margin(self.median, (self.mad or 0.0) / math.sqrt(max(1, self.n)))
+        if self.ratio is None:
+            return None
+        return self.goal.margin(self.ratio, self.ratio * (self.error or 0.0))
+
+    @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None without a goal or without a figure."""
-        value = self.ratio if self.goal is not None and self.goal.of == "ratio" else self.median
-        return None if self.goal is None or value is None else self.goal.met(value)
+        """Whether the goal is met, by more than one noise; None without a goal or without a figure."""
+        margin = self.margin
+        return None if margin is None else margin >= 1
+
+    @property
+    def close(self) -> bool:
+        """Within one noise of its goal's edge, on either side: another run may say otherwise."""
+        margin = self.margin
+        return margin is not None and abs(margin) < 1
 
 
 def take_turns(ours: Side, floor: Side | None, budget: Budget, pair: Pair | None = None) -> Pair:

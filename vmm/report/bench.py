@@ -21,11 +21,14 @@ PLOT_WIDTH = 48
 NAMED = 4  # rows that a note names
 HEAD = ("row", "cost", "pyvmm", "+-", "floor", "ratio", "goal", "")
 GROUPS = {
-    "goals": "Goals; the floor is a C program with the same guest, for hello QEMU, for two_vcpus one vCPU",
+    "goals": "Goals; the floor is a C program with the same guest, for hello QEMU or Python, for two_vcpus one vCPU",
     "exits": "Exit kinds; the floor is a C program with the same guest",
     "growth": "Growth; the floor is the smallest size",
 }
-LEGEND = "Times are medians of rounds that took turns, +- their median absolute deviation. More: pyvmm bench --help"
+LEGEND = (
+    "Times are medians of rounds that took turns, +- their median absolute deviation. After a goal: how far inside it\n"
+    "the figure is, in units of its own noise; within one it is close, and not met. More: pyvmm bench --help"
+)
 Document = dict[str, Any]
 
 
@@ -56,6 +59,8 @@ def row_document(row: Row) -> Document:
         "goal_of": goal.of if goal else "",
         "better": goal.better if goal else "lower",
         "met": row.met,
+        "margin": row.margin if row.margin is not None and math.isfinite(row.margin) else None,
+        "close": row.close,
         "noisy": row.noisy,
         "disturbed": row.disturbed,
         "why": row.why,
@@ -73,7 +78,8 @@ def document(rows: Sequence[Row], host: str, noise: str | None, elapsed: float, 
         "elapsed_s": round(elapsed, 3),
         "noise": noise,
         "met": sum(row["met"] is True for row in found),
-        "missed": [row["name"] for row in found if row["met"] is False],
+        "missed": [row["name"] for row in found if row["met"] is False and not row["close"]],
+        "close": [row["name"] for row in found if row["close"]],
         "rows": found,
     }
 
@@ -101,7 +107,9 @@ def cells(row: Document) -> tuple[str, ...]:
     """A row as one text for each column of HEAD."""
     if row["why"] and row["median"] is None:
         return (row["name"], row["cost"], "-", "", "-", "-", row["goal_text"], one_line(row["why"]))
-    met = {True: "yes", False: "no", None: ""}[row["met"]]
+    met = "close" if row.get("close") else {True: "yes", False: "no", None: ""}[row["met"]]
+    if row.get("margin") is not None:
+        met += f" {row['margin']:+.1f}"
     ratio = "-" if row["ratio"] is None else f"{row['ratio']:.3f}"
     remarks = [met] if met else []
     if row["noisy"]:
@@ -127,8 +135,8 @@ def head(columns: Sequence[int], style: Style) -> str:
 
 
 def row_line(row: Document, columns: Sequence[int], style: Style) -> str:
-    """One row; green where its goal is met, red where it is not."""
-    kind = {True: "good", False: "bad", None: ""}[row["met"]]
+    """One row; green where its goal is met, yellow where that is close, red where it is missed."""
+    kind = "warn" if row.get("close") else {True: "good", False: "bad", None: ""}[row["met"]]
     text = _line(cells(row), columns)
     return style(kind, text) if kind else text
 
@@ -173,10 +181,13 @@ def closing(doc: Document) -> Iterator[str]:
         if len(unsettled) > NAMED:
             named += f", and {len(unsettled) - NAMED} more (--json has them)"
         yield f"note: ratios not yet stable to {SETTLED:.1%}, with the turns that were taken and needed: {named}"
-    goals = doc["met"] + len(doc["missed"])
+    close = doc.get("close", [])
+    goals = doc["met"] + len(doc["missed"]) + len(close)
     if goals:
-        missed = f"; missed: {', '.join(doc['missed'])}" if doc["missed"] else ""
-        yield f"{doc['met']} of {goals} goals met{missed} ({doc['elapsed_s']:.0f} s)"
+        rest = "".join(
+            f"; {word}: {', '.join(names)}" for word, names in (("close", close), ("missed", doc["missed"])) if names
+        )
+        yield f"{doc['met']} of {goals} goals met{rest} ({doc['elapsed_s']:.0f} s)"
 
 
 def against(doc: Document, before: Document) -> tuple[list[str], list[str]]:
