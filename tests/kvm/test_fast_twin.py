@@ -19,8 +19,9 @@ import pytest
 
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
+from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.kvm.lean import Finish, Word
+from vmm.kvm.lean import Finish, Word, _seen
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
@@ -612,6 +613,35 @@ def test_the_core_keeps_no_handler_and_no_answer(booted, what):
         machine.platform.ports.release(DELAY)
         machine.platform.mmio.release(MMIO)
     assert (sys.getrefcount(handler), sys.getrefcount(big)) == before
+
+
+def test_two_handlers_that_the_core_knows_by_turns_are_not_kept(booted):
+    """It remembers a few by their addresses; these two push each other out."""
+
+    class Handler:
+        def __call__(self, value: int) -> None: ...
+
+    first, second = Handler(), Handler()
+    before = sys.getrefcount(first), sys.getrefcount(second)
+    machine = booted(loop(100, out(FREE_PORT & 0xFF, 1) + out((FREE_PORT + 8) & 0xFF, 2)) + ENDS)
+    machine.on_port_write(FREE_PORT & 0xFF, first)
+    machine.on_port_write((FREE_PORT + 8) & 0xFF, second)
+    assert machine.run().stop.why is Why.EXIT_PORT
+    machine.platform.ports.release(FREE_PORT & 0xFF)
+    machine.platform.ports.release((FREE_PORT + 8) & 0xFF)
+    assert (sys.getrefcount(first), sys.getrefcount(second)) == before
+
+
+def test_a_string_that_is_longer_than_a_line_is_kept_beside_it():
+    """Where ring 0 is native, REP OUTS hands over many elements in one exit."""
+    core = ffi.new("struct vmm_core *")
+    seen, long_data = core.recent[3], core.long_data[3]
+    seen.kind, seen.address, seen.size, seen.count = lib.VMM_PORT_OUT, DEBUG_CONSOLE, 2, 40
+    ffi.memmove(long_data, bytes(range(80)), 80)
+    assert _seen(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, bytes(range(80)))
+    seen.count = lib.VMM_SEEN_DATA // 2
+    ffi.memmove(seen.data, b"x" * lib.VMM_SEEN_DATA, lib.VMM_SEEN_DATA)
+    assert _seen(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, b"x" * lib.VMM_SEEN_DATA)
 
 
 @pytest.mark.parametrize("fast", [True, False])

@@ -19,6 +19,12 @@ static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 addres
     return seen;
 }
 
+/* The bytes of an exit, beside it. */
+static void remember_data(struct vmm_core *core, struct vmm_seen *seen, const void *data, size_t length)
+{
+    memcpy(length <= sizeof seen->data ? seen->data : core->long_data[seen - core->recent], data, length);
+}
+
 static void lock(struct vmm_finish *finish)
 {
     while (__atomic_test_and_set(&finish->lock, __ATOMIC_ACQUIRE))
@@ -131,7 +137,7 @@ static long long port_exit(struct vmm_core *core)
 
     if (run->io.direction == KVM_EXIT_IO_OUT) {
         core->counts[VMM_PORT_OUT]++;
-        memcpy(remember(core, VMM_PORT_OUT, port, size, count)->data, data, (size_t)size * count);
+        remember_data(core, remember(core, VMM_PORT_OUT, port, size, count), data, (size_t)size * count);
         if (port == finish->sink_port && to_sink(finish, data, size * count))
             return VMM_FINISHED;
         if (slot) {
@@ -169,7 +175,7 @@ static long long mmio_exit(struct vmm_core *core)
 
     if (write) {
         core->counts[VMM_MMIO_WRITE]++;
-        memcpy(seen->data, run->mmio.data, size);
+        remember_data(core, seen, run->mmio.data, size);
     } else {
         core->counts[VMM_MMIO_READ]++;
     }
@@ -202,7 +208,7 @@ static long long msr_exit(struct vmm_core *core, int code)
     core->counts[code]++;
     core->value = run->msr.data;
     seen->reason = run->msr.reason;
-    memcpy(seen->data, &core->value, sizeof core->value);
+    remember_data(core, seen, &core->value, sizeof core->value);
     if (slot && code == VMM_MSR_WRITE) {
         __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
         __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);

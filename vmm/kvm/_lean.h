@@ -33,6 +33,7 @@ struct vmm_finish {
     __u32 sink_port, port_count, mmio_count, msr_count;
     __u32 sink_length, sink_room;
     struct kvm_coalesced_mmio_ring *ring; /* of the VM, or NULL: nothing is coalesced */
+    __u64 changes; /* of who serves what: Python counts them, and what _serve.c knows from before is void */
     __u8 ring_shared; /* others than the console's bytes come there too, and wait for Python */
     __u8 lock;
     struct vmm_slot ports[VMM_SLOTS];
@@ -41,8 +42,10 @@ struct vmm_finish {
     __u8 sink[VMM_STAGING];
 };
 
-/* One exit, as much of it as a post-mortem shows. `kind` is a VMM_* code above, `reason` that of an MSR exit. */
-struct vmm_seen { __u64 sequence, address; __u32 kind, size, count, reason; __u8 data[4096]; };
+/* One exit, as much of it as a post-mortem shows. `kind` is a VMM_* code above, `reason` that of an MSR exit. A line of
+ * the cache each, for every exit writes one; what does not fit (string I/O) is in `long_data`, at the same place. */
+#define VMM_SEEN_DATA 32
+struct vmm_seen { __u64 sequence, address; __u32 kind, size, count, reason; __u8 data[VMM_SEEN_DATA]; };
 
 /* One per vCPU. */
 struct vmm_core {
@@ -62,4 +65,5 @@ struct vmm_core {
     __u64 sequence, kept; /* exits so far; those of them in `recent` */
     __u64 counts[VMM_CODES]; /* by code; not those that Python decodes */
     struct vmm_seen recent[VMM_RECENT];
+    __u8 long_data[VMM_RECENT][4096];
 };

@@ -8,8 +8,12 @@
  * what a handler raises. Only functions of the stable ABI since Python 3.2 are used, for one wheel serves every Python.
  */
 
-/* Who serves this key, as a reference of ours, or NULL. */
-static PyObject *handler(void *table, long long key)
+/* The handlers that one call of vmm_core_serve has met: to look one up in Python's table takes as long as to call it. */
+#define VMM_KNOWN 8
+struct vmm_known { long long key; __u64 changes; PyObject *call; };
+
+/* Who serves this key by Python's table, as a reference of ours, or NULL. */
+static PyObject *looked_up(void *table, long long key)
 {
     PyObject *number = PyLong_FromLongLong(key), *found = NULL;
 
@@ -23,6 +27,22 @@ static PyObject *handler(void *table, long long key)
         Py_DECREF(number);
     }
     return found;
+}
+
+/* The same, with what is known. The address decides the place, so that a few devices do not push each other out. */
+static PyObject *handler(struct vmm_core *core, struct vmm_known *known, void *table, long long key)
+{
+    struct vmm_known *one = &known[(key >> 8 ^ key) % VMM_KNOWN];
+    __u64 changes = core->finish->changes; /* before the look-up: a change after it voids what was found */
+
+    if (!one->call || one->key != key || one->changes != changes) {
+        Py_XDECREF(one->call);
+        one->call = looked_up(table, key);
+        one->key = key;
+        one->changes = changes;
+    }
+    Py_XINCREF(one->call);
+    return one->call;
 }
 
 /* Tell Python a value, which is given away with it. */
@@ -86,7 +106,7 @@ static long long served_read(struct vmm_core *core, PyObject *call, __u32 size, 
 }
 
 /* With the GIL: VMM_FINISHED where a handler has served this, else what Python has to do. */
-static long long served(struct vmm_core *core, long long key)
+static long long served(struct vmm_core *core, struct vmm_known *known, long long key)
 {
     int code = (int)(key & 0xF);
     int read = code == VMM_PORT_IN || code == VMM_MMIO_READ || code == VMM_MSR_READ;
@@ -94,9 +114,9 @@ static long long served(struct vmm_core *core, long long key)
     PyObject *call = NULL;
 
     if (read)
-        call = handler(core->readers, key);
+        call = handler(core, known, core->readers, key);
     else if (write)
-        call = handler(code == VMM_MSR_WRITE ? core->refusing : core->writers, key);
+        call = handler(core, known, code == VMM_MSR_WRITE ? core->refusing : core->writers, key);
     if (!call)
         return key;
     key = read ? served_read(core, call, (__u32)(key >> 4 & 0xF), key) : served_write(core, call, code == VMM_MSR_WRITE);
@@ -109,6 +129,7 @@ static long long served(struct vmm_core *core, long long key)
  * cffi has let go of the GIL; it is taken for each handler, and the guest runs without it. */
 long long vmm_core_serve(struct vmm_core *core)
 {
+    struct vmm_known known[VMM_KNOWN] = {{0}};
     PyGILState_STATE state = PyGILState_Ensure();
     long long key = VMM_FINISHED;
 
@@ -117,8 +138,10 @@ long long vmm_core_serve(struct vmm_core *core)
 
         key = core_run(core);
         PyEval_RestoreThread(thread);
-        key = served(core, key);
+        key = served(core, known, key);
     }
+    for (int i = 0; i < VMM_KNOWN; i++)
+        Py_XDECREF(known[i].call);
     PyGILState_Release(state);
     return key == VMM_FINISHED ? VMM_ATTENTION : key;
 }

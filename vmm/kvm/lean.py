@@ -242,9 +242,9 @@ class Core:
 
     def recent(self) -> tuple[Exit, ...]:
         """The last ten exits, oldest first; interruptions are not among them."""
-        recent = self.c.recent
-        kept = [recent[i] for i in range(min(self.c.kept, lib.VMM_RECENT))]
-        both = [*self._others, *((seen.sequence, _seen(seen)) for seen in kept)]
+        recent, long_data = self.c.recent, self.c.long_data
+        kept = [(recent[i], long_data[i]) for i in range(min(self.c.kept, lib.VMM_RECENT))]
+        both = [*self._others, *((seen.sequence, _seen(seen, long)) for seen, long in kept)]
         return tuple(exit for _, exit in sorted(both, key=lambda item: item[0])[-lib.VMM_RECENT :])
 
     # -- running
@@ -374,9 +374,10 @@ def _address(table: object) -> Any:
     return ffi.cast("void *", id(table))
 
 
-def _seen(seen: Any) -> Exit:
+def _seen(seen: Any, long_data: Any) -> Exit:
     """A kept exit as the value that decode would have given."""
-    data = bytes(ffi.buffer(seen.data, seen.size * seen.count))
+    length = seen.size * seen.count
+    data = bytes(ffi.buffer(seen.data if length <= lib.VMM_SEEN_DATA else long_data, length))
     if seen.kind == lib.VMM_PORT_OUT:
         return PortOut(seen.address, seen.size, data)
     if seen.kind == lib.VMM_PORT_IN:

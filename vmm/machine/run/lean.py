@@ -67,6 +67,7 @@ class LeanLane:
     def _forget(self) -> None:
         """Who serves what has changed."""
         self._changes += 1
+        self.finish.c.changes = self._changes
         self.writers.clear()
         self.refusing.clear()
         self.readers.clear()
