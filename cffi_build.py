@@ -81,7 +81,8 @@ def make_builder() -> FFI:
         source(),
         extra_compile_args=["-Wall", "-Wextra", "-O2"],
         libraries=["rt"],
-        py_limited_api=True,  # one abi3 module for every CPython from 3.11 on
+        # One abi3 module for every CPython from 3.11 on; one without a GIL has no limited API.
+        py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),
     )
     return ffi
 

@@ -2,6 +2,7 @@
 """What pyproject.toml cannot say: cffi_build.py makes the extension, and one wheel serves every Python from 3.11 on."""
 
 import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import setup
@@ -9,7 +10,7 @@ from setuptools import setup
 # An isolated build does not put the project's folder on the path, and cffi_build.py reads its constants from vmm.abi.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-setup(
-    cffi_modules=["cffi_build.py:builder"],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},  # the extension is abi3, so its wheel says so
-)
+# The extension is abi3, so its wheel says so; a free-threaded Python has no limited API, and gets a wheel of its own.
+limited = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp311"}}
+
+setup(cffi_modules=["cffi_build.py:builder"], options=limited)
