@@ -251,18 +251,6 @@ def test_release_by_address_and_by_device():
     claimed(0x10, 4, bus)  # free again
 
 
-def test_devices_claimed_together_are_refused_like_one_after_the_other():
-    bus = port_bus()
-    with pytest.raises(UsageError, match="overlaps"):
-        bus.claim_all((0x10, 4, Recorder()), (0x12, 1, Recorder()))
-    bus = port_bus()
-    bus.claim(0x20, 1, Recorder())
-    with pytest.raises(UsageError, match="overlaps"):
-        bus.claim_all((0x20, 1, Recorder()))
-    bus.claim_all((0x30, 1, Recorder()), (0x40, 1, Recorder()))
-    assert [claim.base for claim in bus.writers] == [0x20, 0x30, 0x40]
-
-
 def test_a_device_that_is_made_late_is_made_once_and_can_be_released():
     made = []
 

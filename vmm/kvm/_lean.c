@@ -4,7 +4,6 @@
  * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
  * vmm/machine/run/handle.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
-#define VMM_FINISHED (-1LL) /* done here: none of the codes of _lean.h, for Python hears nothing of it */
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
 static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 address, __u32 size, __u32 count)
@@ -305,5 +304,5 @@ void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vm
     core->fd = fd;
     core->run = run;
     core->finish = finish;
-    core->held = -1;
+    core->held = VMM_FINISHED;
 }

@@ -14,7 +14,8 @@
 #define VMM_MSR_READ 7    /* the index as address; the answer goes to `reply`, a refusal to kvm_run */
 #define VMM_MSR_WRITE 8   /* the index as address, its value in `value` */
 #define VMM_CODES 9
-/* These are no exits, and come without an address. */
+/* These are no exits, and come without an address. Inside the core: all of this exit is done. As `held`: there is none. */
+#define VMM_FINISHED -1
 #define VMM_RAISED 9      /* a handler has raised: what, is in `told` */
 #define VMM_ANSWERED 10   /* the handler of the read `key` answered what only Python can judge: both are in `told` */
 #define VMM_ATTENTION 11  /* all is served; somebody wants Python to look */
@@ -53,7 +54,7 @@ struct vmm_core {
     struct kvm_run *run;
     struct vmm_finish *finish;
     int error;
-    long long held; /* the key that VMM_OUTPUT came before, or -1 */
+    long long held; /* the key that VMM_OUTPUT came before, or VMM_FINISHED */
     __u64 value;
     /* Of Python, for _serve.c: dicts of key -> handler, and a list for what VMM_RAISED and VMM_ANSWERED tell. They are
      * borrowed: lean.py holds them for as long as the core may run. */
@@ -61,7 +62,7 @@ struct vmm_core {
     long long key; /* of VMM_ANSWERED */
     int attention; /* Python sets it where it wants to look before the guest runs on */
     __u64 reply[1];
-    __u64 *answer; /* where `reply` goes with the next vmm_core_run; NULL: nowhere */
+    __u64 *answer; /* where `reply` goes before the next KVM_RUN; NULL: nowhere */
     __u64 sequence, kept; /* exits so far; those of them in `recent` */
     __u64 counts[VMM_CODES]; /* by code; not those that Python decodes */
     struct vmm_seen recent[VMM_RECENT];

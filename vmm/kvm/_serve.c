@@ -5,7 +5,8 @@
  * wrmsr_python of the bench show it: a loop in Python around the same adds about twice as much to the floor.
  *
  * Whatever is not plainly served goes to Python: an access nobody is known for yet, an answer that is no int in range,
- * what a handler raises. Only functions of the stable ABI since Python 3.2 are used, for one wheel serves every Python.
+ * what a handler raises. Where there is a limited API only functions of the stable ABI since Python 3.2 are used, for one
+ * wheel serves all of those Pythons.
  */
 
 /* The handlers that one call of vmm_core_serve has met: to look one up in Python's table takes as long as to call it. */

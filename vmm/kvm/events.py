@@ -96,8 +96,9 @@ class VmEvents(Handle):
                 slot.type = lib.KVM_IRQ_ROUTING_IRQCHIP
                 put(slot.u.irqchip, "irqchip", route.irqchip, "the controller of a route")
                 put(slot.u.irqchip, "pin", route.pin, "the pin of a route")
-        self.call("KVM_SET_GSI_ROUTING", raw, f"routing {len(routes)} GSIs")
-        self.routes = tuple(routes)
+        with self._changing:
+            self.call("KVM_SET_GSI_ROUTING", raw, f"routing {len(routes)} GSIs")
+            self.routes = tuple(routes)
 
     def change_gsi_routing(self, add: Sequence[Route], *, remove: Iterable[int] = ()) -> None:
         """KVM_SET_GSI_ROUTING for one of several users: `add` in place of what these GSIs had, none for those of

@@ -30,7 +30,9 @@ MsrWrite: TypeAlias = "Callable[[int], bool | None]"
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
-VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION
+VMM_FINISHED, VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = (
+    lib.VMM_FINISHED, lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION,
+)  # fmt: skip
 READS, WRITES = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ), (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
 KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
@@ -43,7 +45,6 @@ ACCESSES = (
     ReadMsr,
     WriteMsr,
 )  # what may be served without a value being made of it
-NOTHING_HELD = -1  # VMM_FINISHED of _lean.c
 
 
 class Handlers(Protocol):
@@ -269,8 +270,10 @@ class Core:
         if self._handlers is not handlers:
             self._handlers = handlers
             c.writers, c.refusing, c.readers = map(_address, (handlers.writers, handlers.refusing, handlers.readers))
-        while not self._stopped:
-            c.attention = 0
+        while True:
+            c.attention = 0  # before the question: who sets `stopped` from now on is heard
+            if self._stopped:
+                return None
             if vcpu.stored is not None:
                 exit = vcpu.run()
                 self.note(exit)
@@ -278,7 +281,6 @@ class Core:
             found = self._serve(handlers)
             if found is not None:
                 return found
-        return None
 
     def _serve(self, handlers: Handlers) -> Exit | None:
         """Run and serve single accesses until there is another exit; None when somebody wants attention."""
@@ -337,8 +339,8 @@ class Core:
         looked at, because output came before it, is kept for the next run.
         """
         c, held = self.c, self.c.held
-        if held != NOTHING_HELD:
-            c.held, c.answer = NOTHING_HELD, ffi.NULL
+        if held != VMM_FINISHED:
+            c.held, c.answer = VMM_FINISHED, ffi.NULL
             exit = self._as_exit(held)
             self._vcpu.stored = None if type(exit) is Interrupted else exit
             return

@@ -237,7 +237,8 @@ class Vm(VmEvents):
         Raises:
             UsageError: too many ranges.
         """
-        self._set_filter((tuple(ranges), default_deny), self._denied)
+        with self._changing:
+            self._set_filter((tuple(ranges), default_deny), self._denied)
 
     def deny_msrs(self, reads: Iterable[int] = (), writes: Iterable[int] = ()) -> None:
         """KVM_X86_SET_MSR_FILTER for one of several users: these MSRs are denied for good, others are as before.

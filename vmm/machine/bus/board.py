@@ -39,14 +39,12 @@ class Board:
         self._end, self._com1_irq = end, com1_irq
         self._uart = Asleep("16550A UART", self._make_uart)
         self._scratch = Asleep("scratch MMIO", self._make_scratch)
-        self.platform.ports.claim_all(
-            (ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink)),
-            (ports.EXIT, 1, ExitPort(self._exit_port)),
-            (ports.COM1, ports.COM1_SIZE, self._uart),
-        )
+        self.platform.ports.claim(ports.DEBUG_CONSOLE, 1, DebugConsole(self.sink))
+        self.platform.ports.claim(ports.EXIT, 1, ExitPort(self._exit_port))
+        self.platform.ports.claim(ports.COM1, ports.COM1_SIZE, self._uart)
         self.platform.ports.on_write(ports.FAULT, self._fault_port)
         region = layout.REGIONS["scratch_mmio"]
-        self.platform.mmio.claim_all((region.base, region.size, self._scratch))
+        self.platform.mmio.claim(region.base, region.size, self._scratch)
 
     def let_go(self) -> None:
         """Of the machine: its guest runs no more."""

@@ -95,19 +95,6 @@ class Bus:
             Claim(base, stop, device.name, device, device.write),
         )
 
-    def claim_all(self, *rows: tuple[int, int, Device]) -> None:
-        """`claim` for several devices at once, (base, size, device) in order of address, on a bus that has none."""
-        readers: list[Claim[ReadCall]] = [
-            Claim(base, base + size, each.name, each, each.read) for base, size, each in rows
-        ]
-        writers: list[Claim[WriteCall]] = [
-            Claim(base, base + size, each.name, each, each.write) for base, size, each in rows
-        ]
-        with self._lock:
-            self._readers.fill(readers, self.what, self.limit)
-            self._writers.fill(writers, self.what, self.limit)
-        self._changed()
-
     def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
         """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
         base, stop = self._span(base, size, name_of(f), f)

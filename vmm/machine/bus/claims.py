@@ -81,20 +81,6 @@ class Claims(Generic[CallT]):
         i = bisect_left(bases, claim.base)
         self._rows = ([*bases[:i], claim.base, *bases[i:]], [*claims[:i], claim, *claims[i:]])
 
-    def fill(self, claims: list[Claim[CallT]], what: str, limit: int) -> None:
-        """Take these into an empty table, at once where they are in order; UsageError as `refuse` and `add` give it."""
-        before = 0
-        for claim in claims:
-            if self._rows[0] or not before <= claim.base < claim.stop <= limit:
-                break  # one by one, to say which is wrong
-            before = claim.stop
-        else:
-            self._rows = ([claim.base for claim in claims], list(claims))
-            return
-        for claim in claims:
-            self.refuse(claim, what, limit)
-            self.add(claim)
-
     def remove(self, gone: Callable[[Claim[CallT]], bool]) -> int:
         """Drop every claim for which `gone` holds; how many there were."""
         before = self._rows[1]

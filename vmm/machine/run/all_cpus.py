@@ -36,8 +36,8 @@ Observer: TypeAlias = "Callable[[Cpu, Exit], object]"
 class AllCpus:
     """Runs the vCPUs of one machine, again and again. It is what a cpu asks (cpu.Control)."""
 
-    def __init__(self, platform: Platform, fast: LeanLane | None) -> None:
-        self.platform, self._lane = platform, fast
+    def __init__(self, platform: Platform, lane: LeanLane | None) -> None:
+        self.platform, self._lane = platform, lane
         self.cpus: list[Cpu] = []
         self._observers: tuple[tuple[Observer, tuple[type[Exit], ...]], ...] = ()
         self._assigned: Observer | None = None  # that of them which is `on_exit`

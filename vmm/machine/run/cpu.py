@@ -40,7 +40,7 @@ class Control(Protocol):
 
     @property
     def lane(self) -> LeanLane | None:
-        """The lean way, or None to take the slow one for every exit."""
+        """The lean way, or None to take the plain way for every exit."""
 
     @property
     def stopping(self) -> bool:

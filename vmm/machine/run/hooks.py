@@ -66,14 +66,12 @@ class Hooks:
         _check_msr(index, f)
         self._pass_msr(index, read=True)
         self.platform.msr_reads[index] = f
-        self.lane.finish.forget_msr(index)
 
     def on_msr_write(self, index: int, f: MsrWrite) -> None:
         """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as above."""
         _check_msr(index, f)
         self._pass_msr(index, read=False)
         self.platform.msr_writes[index] = f
-        self.lane.finish.forget_msr(index)
 
     def on_hypercall(self, nr: int, f: HypercallHook) -> None:
         """Answer hypercall `nr` with f(a0, a1, ...), what RAX shall hold.

@@ -48,6 +48,7 @@ class LeanLane:
     def __init__(self, platform: Platform, sink: Sink) -> None:
         self.finish = Finish()
         self._lock = RLock()  # a live display may run another machine
+        self._tables = RLock()  # of the three tables, and of what counts their changes
         self._words_lock = RLock()  # from the choice of a word's slot until it is served
         self._platform, self._sink = platform, sink
         self._ports, self._mmio = platform.ports, platform.mmio
@@ -58,19 +59,21 @@ class LeanLane:
         self._collected: CoalescedRing | None = None
         platform.ports.listeners.append(self._claims_changed)
         platform.mmio.listeners.append(self._claims_changed)
-        platform.msr_reads.listeners.append(self._forget)
-        platform.msr_writes.listeners.append(self._forget)
+        platform.msr_reads.listeners.append(self._msrs_changed)
+        platform.msr_writes.listeners.append(self._msrs_changed)
         self._look_at_room()
         sink.told = self._look_at_room
         self._claims_changed()
 
     def _forget(self) -> None:
         """Who serves what has changed."""
-        self._changes += 1
-        self.finish.c.changes = self._changes
-        self.writers.clear()
-        self.refusing.clear()
-        self.readers.clear()
+        with self._tables:
+            self._changes += 1
+            self.writers.clear()
+            self.refusing.clear()
+            self.readers.clear()
+            # Last: what another vCPU's core finds in a table before it is empty is void as soon as this is there.
+            self.finish.c.changes = self._changes
 
     def _claims_changed(self) -> None:
         self._forget()
@@ -79,6 +82,13 @@ class LeanLane:
         claim = self._ports.writer_at(DEBUG_CONSOLE)
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
+
+    def _msrs_changed(self) -> None:
+        self._forget()
+        reads, writes = self._platform.msr_reads, self._platform.msr_writes
+        for index, word in self.finish.msr_words.items():
+            if reads.get(index) != word.read or writes.get(index) != word.write:
+                self.finish.forget_msr(index)  # somebody else's now, in one direction at least
 
     def _drop_words(self) -> None:
         """Of words whose port or address was given up."""
@@ -130,11 +140,11 @@ class LeanLane:
 
     def _keep(self, table: dict[int, _T], key: int, value: _T, changes: int) -> None:
         """Remember who serves a key, unless claims have changed while we looked."""
-        if len(table) >= KEPT:
-            table.clear()
-        table[key] = value
-        if changes != self._changes:
-            table.pop(key, None)
+        with self._tables:
+            if changes == self._changes:
+                if len(table) >= KEPT:
+                    table.clear()
+                table[key] = value
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
@@ -207,6 +217,7 @@ class LeanLane:
 
         Raises:
             UsageError: there are too many; KVM has been told nothing.
+            MissingCapability, UsageError: whatever `hand_over` raises.
         """
         with self._words_lock:
             self.finish.forget_msr(index)
