@@ -76,6 +76,5 @@ def prove(lab: Lab) -> dict[str, Finding]:
 
 def refusals(lab: Lab) -> list[Refusal]:
     """EFER.SVME is a reserved bit for a guest without SVM."""
-    efer = msrs.find("MSR_EFER")
-    assert efer is not None
+    efer = msrs.msr("MSR_EFER")
     return hidden(lab, "svm", "WRMSR of EFER.SVME", wrmsr(efer.number, int(LONG_MODE_EFER | x86.EFER.SVME)))

@@ -58,9 +58,7 @@ def _set_msrs(guest: Guest) -> None:
 
 
 def _number(name: str) -> int:
-    row = msrs.find(name)
-    assert row is not None
-    return row.number
+    return msrs.msr(name).number
 
 
 def judge(evidence: Evidence) -> Finding:

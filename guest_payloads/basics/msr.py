@@ -10,9 +10,7 @@ from vmm.payload.guest import Guest
 
 
 def number(name: str) -> int:
-    row = msrs.find(name)
-    assert row is not None
-    return row.number
+    return msrs.msr(name).number
 
 
 def check(guest: Guest) -> None:

@@ -355,8 +355,7 @@ def _ask(lab: Lab, mask: Iterable[str], enforce: bool) -> Gate:
             guest,
             [cpuid(cpuid_facts.FEATURES_LEAF), wrmsr(msr, WRITTEN), rdmsr(msr), wrmsr(msr, SHARED | PLAIN)],
         )
-    feature = pv.find(lab.proves[0])
-    assert feature is not None
+    feature = pv.feature(lab.proves[0])
     return Gate(
         bool(leaf.words[0] & feature.mask),
         write.faulted,

@@ -32,8 +32,7 @@ class Evidence:
         return (self.delay - self.loop) / max(self.loop, 1)
 
     def sees(self, feature: str) -> bool:
-        row = pv.find(feature)
-        assert row is not None
+        row = pv.feature(feature)
         return bool((self.features if row.register == "eax" else self.hints) & row.mask)
 
     def numbers(self) -> dict[str, Any]:

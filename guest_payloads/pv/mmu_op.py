@@ -52,8 +52,7 @@ def judge(evidence: Evidence) -> Finding:
 
 def prove(lab: Lab) -> Finding:
     """One guest, two calls."""
-    row = pv.find("MMU_OP")
-    assert row is not None
+    row = pv.feature("MMU_OP")
     with lab.guest() as guest:
         run_to_pass(guest)
         return judge(

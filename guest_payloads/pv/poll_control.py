@@ -154,15 +154,12 @@ def _wrong(evidence: Evidence, forbidden: Phase) -> str:
 
 
 def _feature() -> pv.Feature:
-    row = pv.find("POLL_CONTROL")
-    assert row is not None
-    return row
+    return pv.feature("POLL_CONTROL")
 
 
 def refusals(lab: Lab) -> list[Refusal]:
     """The matrix: hidden, enforced, present; every bit but bit 0 is reserved."""
-    row = msrs.find("MSR_KVM_POLL_CONTROL")
-    assert row is not None
+    row = msrs.msr("MSR_KVM_POLL_CONTROL")
     msr = row.number
     hidden = hidden_msr(lab, _feature(), row, 0)
     with lab.guest(payload="accesses", enforce=True) as guest:

@@ -175,8 +175,7 @@ def _wrong(run: Run) -> str:
 
 def refusals(lab: Lab) -> list[Refusal]:
     """Who may write the MSR, and what."""
-    row = msrs.find("MSR_KVM_PV_EOI_EN")
-    assert row is not None
+    row = msrs.msr("MSR_KVM_PV_EOI_EN")
     msr = row.number
     accesses = [rdmsr(msr), wrmsr(msr, WORD | 1), wrmsr(msr, WORD | 3), wrmsr(msr, NOT_RAM | 1), wrmsr(msr, 0)]
     rows = []

@@ -79,15 +79,11 @@ def prove(lab: Lab) -> Finding:
 
 
 def _feature() -> pv.Feature:
-    row = pv.find("PV_SCHED_YIELD")
-    assert row is not None
-    return row
+    return pv.feature("PV_SCHED_YIELD")
 
 
 def _call() -> pv.Hypercall:
-    row = pv.find_hypercall("SCHED_YIELD")
-    assert row is not None
-    return row
+    return pv.hypercall("SCHED_YIELD")
 
 
 def _rise(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from vmm.abi import apic, pv
 from vmm.abi.ports import HANDED_OVER
+from vmm.base.bits import signed
 from vmm.payload.guest import Guest
 from vmm.payload.proof.accesses import hypercall, perform
 from vmm.payload.proof.ending import run_to_pass
@@ -97,7 +98,7 @@ def run_table(guest: Guest, calls: tuple[Call, ...]) -> tuple[Came, ...]:
         words = _ROW.unpack(memory.read(table + row * _ROW.size, _ROW.size))
         after = (*words[8 : 8 + len(IDS)], *words[20 : 20 + len(IDS)])
         taken = [new - old for new, old in zip(after, before, strict=True)]
-        result = words[5] - (1 << 64) if words[5] >> 63 else words[5]
+        result = signed(words[5])
         interrupts, nmis = taken[: len(IDS)], taken[len(IDS) :]
         came.append(Came(result, _each(interrupts), _each(nmis)))
         before = after

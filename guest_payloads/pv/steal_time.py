@@ -289,15 +289,11 @@ def _wrong_byte(evidence: Evidence, robbed: Look) -> str:
 
 
 def _feature() -> pv.Feature:
-    row = pv.find("STEAL_TIME")
-    assert row is not None
-    return row
+    return pv.feature("STEAL_TIME")
 
 
 def _msr() -> msrs.Msr:
-    row = msrs.find("MSR_KVM_STEAL_TIME")
-    assert row is not None
-    return row
+    return msrs.msr("MSR_KVM_STEAL_TIME")
 
 
 def _ms(nanoseconds: int) -> str:

@@ -96,8 +96,7 @@ def judge(evidence: Evidence) -> Finding:
 def _wrong(evidence: Evidence) -> str:
     """The first contradiction to the ABI; empty if there is none."""
     for name in ("STEAL_TIME", "PV_TLB_FLUSH"):
-        feature = pv.find(name)
-        assert feature is not None
+        feature = pv.feature(name)
         if not evidence.seen & feature.mask:
             return f"the guest does not see {name} in {evidence.seen:#x}, and it was exposed"
     if evidence.left:

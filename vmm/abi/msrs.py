@@ -185,6 +185,14 @@ def find(name: str | int) -> Msr | None:
     return None
 
 
+def msr(name: str) -> Msr:
+    """The row of an MSR that our own text names. KeyError: there is none."""
+    row = find(name)
+    if row is None:
+        raise KeyError(name)
+    return row
+
+
 def unknown(name: str) -> str:
     """The sentence for a name that `find` does not know."""
     return names.unknown("MSR", name, [row.name for row in MSRS])

@@ -11,6 +11,7 @@ from __future__ import annotations
 from vmm.abi.rows import Named
 from vmm.base import names
 from vmm.base.bits import describe as describe_bits
+from vmm.base.bits import signed
 from vmm.base.light import NamedTuple
 
 HEADER = "asm/kvm_para.h"
@@ -230,6 +231,14 @@ def find(name: str) -> Feature | None:
     return _BY_NAME.get(plain) or _BY_NAME.get(ELSEWHERE.get(plain.replace("_", ""), ""))
 
 
+def feature(name: str) -> Feature:
+    """The row of a feature that our own text names. KeyError: there is none."""
+    row = find(name)
+    if row is None:
+        raise KeyError(name)
+    return row
+
+
 ELSEWHERE = {
     "REALTIME": "HINTS_REALTIME",
     "HINTDEDICATED": "HINTS_REALTIME",
@@ -281,6 +290,14 @@ def find_hypercall(name: str | int) -> Hypercall | None:
     return _HYPERCALL_BY_NAME.get(names.strip_prefix(name, "KVM_HC_"))
 
 
+def hypercall(name: str) -> Hypercall:
+    """The row of a hypercall that our own text names. KeyError: there is none."""
+    row = find_hypercall(name)
+    if row is None:
+        raise KeyError(name)
+    return row
+
+
 def hypercall_name(nr: int) -> str:
     """`KICK_CPU` for 5, `hypercall 99` for a number without a row."""
     row = _HYPERCALL_BY_NR.get(nr)
@@ -292,10 +309,10 @@ def return_words(rax: int) -> str:
 
     A caller outside 64-bit mode gets 32 bits with a zero upper half, so 0xfffffc18 reads as -1000 too.
     """
-    signed = rax - (1 << 64) if rax >> 63 == 1 else rax
-    if 0xFFFF_F000 <= signed <= 0xFFFF_FFFF:
-        signed -= 1 << 32
+    value = signed(rax)
+    if 0xFFFF_F000 <= value <= 0xFFFF_FFFF:
+        value -= 1 << 32
     for row in RETURNS:
-        if -signed == row.value:
-            return f"-{row.name} ({signed})"
-    return str(signed)
+        if -value == row.value:
+            return f"-{row.name} ({value})"
+    return str(value)

@@ -36,6 +36,14 @@ def find(name: str) -> Named | None:
     return _BY_NAME.get(names.strip_prefix(name, PREFIX))
 
 
+def quirk(name: str) -> Named:
+    """The row of a quirk that our own text names. KeyError: there is none."""
+    row = find(name)
+    if row is None:
+        raise KeyError(name)
+    return row
+
+
 def unknown(name: str) -> str:
     """The sentence for a name that `find` does not know."""
     return names.unknown("quirk", names.strip_prefix(name, PREFIX), _BY_NAME)

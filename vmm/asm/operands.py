@@ -13,6 +13,7 @@ from collections.abc import Callable
 from vmm.asm.expand import split_arguments
 from vmm.asm.expression import Lookup, Node, Parser, SourceError, Token, evaluate, tokenize
 from vmm.asm.registers import REGISTERS, Register
+from vmm.base.bits import signed
 from vmm.base.record import record, replace
 
 SIZES = frozenset(
@@ -307,7 +308,7 @@ def _absolute(number: int, mode: int, moffs: str, column: int) -> str:
     if moffs == "movabs" and 0 <= number < 1 << 64:
         return f"{number:#x}"
     if -(1 << 31) <= number < 1 << 31 or (1 << 64) - (1 << 31) <= number < 1 << 64:
-        number = number - (1 << 64) if number >= 1 << 63 else number
+        number = signed(number)
         return f"riz*1 + {number:#x}" if number >= 0 else f"riz*1 - {-number:#x}"
     if moffs and 0 <= number < 1 << 64:
         return f"{number:#x}"

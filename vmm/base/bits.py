@@ -14,6 +14,11 @@ if TYPE_CHECKING:
         raw: int
 
 
+def signed(value: int) -> int:
+    """A register of 64 bits as the signed number that it holds; what is negative already stays so."""
+    return value - (MASK64 + 1) if value >> 63 == 1 else value
+
+
 def describe(value: int, table: Iterable[tuple[int, str]]) -> str:
     """Names of the set bits, joined by `|`; what no row names stays as a hexadecimal rest, so that no bit is lost.
 

@@ -10,9 +10,8 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from vmm.abi.msrs import find
+from vmm.abi import msrs, pv
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
-from vmm.abi.pv import find_hypercall
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.machine.memory.layout import REGIONS
 
@@ -26,9 +25,7 @@ COUNTER = REGIONS["data"].base  # u32: interrupts that vCPU 1 took, or doorbells
 
 def number(msr: str) -> int:
     """The number of an MSR that the table has."""
-    row = find(msr)
-    assert row is not None, msr
-    return row.number
+    return msrs.msr(msr).number
 
 
 @dataclass(frozen=True)
@@ -147,8 +144,7 @@ def _until_counted(counter: bytes) -> bytes:
 
 def map_gpa_range(count: int, instruction: str) -> Guest:
     """KVM_HC_MAP_GPA_RANGE of one page: RBX its address, RCX how many, RDX what they are; RAX is answered."""
-    call = find_hypercall("MAP_GPA_RANGE")
-    assert call is not None
+    call = pv.hypercall("MAP_GPA_RANGE")
     setup = b"\xbb" + struct.pack("<I", TOUCH_BASE) + _mov_ecx(1) + XOR_EDX  # mov ebx, TOUCH_BASE
     return repeated(_mov_eax(call.nr) + HYPERCALL_INSTRUCTIONS[instruction], count, setup)
 

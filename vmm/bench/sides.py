@@ -16,9 +16,8 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from vmm.abi import apic
+from vmm.abi import apic, pv
 from vmm.abi.ports import DEBUG_CONSOLE, DELAY
-from vmm.abi.pv import find_hypercall
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests
 from vmm.bench.guests import STAMP, Guest
@@ -225,8 +224,7 @@ class PythonHypercall(Batch):
 
     def __init__(self, guest: Guest) -> None:
         super().__init__(guest)
-        call = find_hypercall("MAP_GPA_RANGE")
-        assert call is not None
+        call = pv.hypercall("MAP_GPA_RANGE")
         self.machine.on_hypercall(call.nr, lambda *_: 0)
         self.set_up["exit_hypercalls"] = 1 << call.nr
 

@@ -74,8 +74,7 @@ def measure(kvm: Kvm) -> Hypercall:
     Raises:
         HostError: no VM can be made.
     """
-    quirk = quirks.find(QUIRK)
-    assert quirk is not None
+    quirk = quirks.quirk(QUIRK)
     quirk_off = bool(kvm.check_extension("DISABLE_QUIRKS2") & quirk.value)
     attempts = {
         name: classify(_try(kvm, code, quirk.value * quirk_off)) for name, code in HYPERCALL_INSTRUCTIONS.items()
@@ -106,8 +105,7 @@ def classify(seen: Seen) -> Attempt:
 
 
 def _try(kvm: Kvm, instruction: bytes, quirks_off: int) -> Seen:
-    call = pv.find_hypercall(CALL)
-    assert call is not None
+    call = pv.hypercall(CALL)
     code = layout.REGIONS["code"].base
     load = b"\xb8" + call.nr.to_bytes(4, "little")  # mov eax, nr: RAX is not 0 unless somebody answers
 

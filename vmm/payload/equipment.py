@@ -25,8 +25,7 @@ def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:
     """
     off, offered = 0, machine.vm.check_extension("DISABLE_QUIRKS2") if header.quirks or serve else 0
     for name in header.quirks:
-        row = quirks.find(name)
-        assert row is not None  # the header's reader saw to it
+        row = quirks.quirk(name)
         if not offered & row.value:
             raise MissingCapability(f"switching off {row.name}: this KVM cannot (KVM_CAP_DISABLE_QUIRKS2)")
         off |= row.value

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 
 from vmm.abi.x86 import PTE
+from vmm.base.bits import signed
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
@@ -81,7 +82,7 @@ class AnyGuest(Closes):
         if not written:
             return None
         if slot.kind == "i64":
-            return value - (1 << 64) if value >> 63 else value
+            return signed(value)
         if slot.kind == "bool":
             return int(bool(value))
         return value & (1 << int(slot.kind[1:])) - 1 if slot.kind[0] == "u" else value

@@ -185,6 +185,4 @@ class HypercallService:
 
 
 def _number(name: str) -> int:
-    row = pv.find_hypercall(name)
-    assert row is not None, name
-    return row.nr
+    return pv.hypercall(name).nr

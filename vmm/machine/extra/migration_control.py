@@ -40,9 +40,7 @@ class MigrationControl:
 
 def number() -> int:
     """The MSR's number."""
-    row = msrs.find("MSR_KVM_MIGRATION_CONTROL")
-    assert row is not None
-    return row.number
+    return msrs.msr("MSR_KVM_MIGRATION_CONTROL").number
 
 
 def exit_by_filter(vm: Vm) -> None:

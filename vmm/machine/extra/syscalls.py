@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from vmm.abi import ports
 from vmm.abi.x86 import PAGE
-from vmm.base.bits import MASK64
+from vmm.base.bits import MASK64, signed
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine.extra.folder import MAX_PATH, MAX_TRANSFER, Folder
@@ -130,4 +130,4 @@ def _int32(value: int) -> int:
 
 
 def _int64(value: int) -> int:
-    return value - (1 << 64) if value >> 63 else value
+    return signed(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from vmm.base.bits import MASK64
+from vmm.base.bits import MASK64, signed
 from vmm.errors import HostError
 from vmm.machine.memory.layout import REGIONS
 from vmm.payload.guest import Guest
@@ -82,5 +82,5 @@ def perform(guest: Guest, accesses: list[Access]) -> list[Answer]:
     for row in range(len(accesses)):
         _, _, a0, a1, _, _, outcome, value = _ROW.unpack(memory.read(TABLE + row * _ROW.size, _ROW.size))
         words = (a0 & 0xFFFFFFFF, a0 >> 32, a1 & 0xFFFFFFFF, a1 >> 32)
-        answers.append(Answer(bool(outcome), value - (1 << 64) if value >> 63 else value, words))
+        answers.append(Answer(bool(outcome), signed(value), words))
     return answers

@@ -119,8 +119,7 @@ class Lab:
 
 def _disable_hypercall_patching(machine: Machine) -> None:
     """Let a foreign hypercall instruction be #UD, where this KVM can (Linux 5.19)."""
-    quirk = quirks.find("FIX_HYPERCALL_INSN")
-    assert quirk is not None
+    quirk = quirks.quirk("FIX_HYPERCALL_INSN")
     if machine.vm.check_extension("DISABLE_QUIRKS2") & quirk.value:
         machine.vm.enable_cap("DISABLE_QUIRKS2", quirk.value)
 
