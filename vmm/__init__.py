@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from vmm.kvm.vcpu import Vcpu
     from vmm.kvm.vm import Vm
     from vmm.machine.context import Context
+    from vmm.machine.ends import Result, Stop, Why
     from vmm.machine.machine import Machine
-    from vmm.machine.run.ends import Result, Stop, Why
 
 _HOMES = {
     "Context": "vmm.machine.context",
@@ -30,13 +30,13 @@ _HOMES = {
     "Kvm": "vmm.kvm.system",
     "Machine": "vmm.machine.machine",
     "PayloadError": "vmm.errors",
-    "Result": "vmm.machine.run.ends",
-    "Stop": "vmm.machine.run.ends",
+    "Result": "vmm.machine.ends",
+    "Stop": "vmm.machine.ends",
     "UsageError": "vmm.errors",
     "Vcpu": "vmm.kvm.vcpu",
     "Vm": "vmm.kvm.vm",
     "VmmError": "vmm.errors",
-    "Why": "vmm.machine.run.ends",
+    "Why": "vmm.machine.ends",
 }
 
 __all__ = [

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from vmm.abi.x86 import CR0, CR4, EFER
 from vmm.kvm.state import Table
+from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.machine.x86.modes import MODES, enter
 from vmm.payload.guest import Guest
 from vmm.payload.proof.ending import run_to_pass

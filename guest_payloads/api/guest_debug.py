@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from vmm.abi.x86 import BY_VECTOR, EXCEPTIONS
 from vmm.kvm.exits import Debug, InternalError
 from vmm.kvm.vcpu import Vcpu, Watchpoint
+from vmm.machine.ends import Result, Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Result, Why
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
 from vmm.payload.guest import Guest
 from vmm.payload.proof.lab import Lab

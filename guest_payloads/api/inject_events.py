@@ -10,7 +10,7 @@ from vmm.abi.x86 import PF
 from vmm.kvm import inject
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.run.ends import Why
+from vmm.machine.ends import Why
 from vmm.payload.proof.compare import Wanted, compare, results
 from vmm.payload.proof.ending import broke, run_to_pass
 from vmm.payload.proof.lab import Lab

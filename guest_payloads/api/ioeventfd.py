@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY
-from vmm.machine.bus.ioeventfd import Kick
+from vmm.machine.extra.ioeventfd import WriteEvent
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Finding, Verdict
@@ -65,9 +65,9 @@ def prove(lab: Lab) -> dict[str, Finding]:
         machine.platform.ports.claim_writes(
             port, PORTS, "writes that exit", lambda offset, size, value: told.append((True, offset, size, value))
         )
-        kicks = {
+        events = {
             name: stack.enter_context(
-                Kick(machine.vm, (port if pio else mmio) + offset, size, datamatch=value, pio=pio)
+                WriteEvent(machine.vm, (port if pio else mmio) + offset, size, datamatch=value, pio=pio)
             )
             for name, (pio, offset, size, value, _) in (BINDINGS | (ANY_LENGTH if any_length else {})).items()
         }
@@ -75,12 +75,12 @@ def prove(lab: Lab) -> dict[str, Finding]:
         def take_back(_value: int) -> None:
             nonlocal told
             told = after
-            for kick in kicks.values():
-                kick.deassign()
+            for event in events.values():
+                event.deassign()
 
         machine.on_port_write(DELAY, take_back)
         result = run_to_pass(guest)
-        counts = {name: kick.count() for name, kick in kicks.items()}
+        counts = {name: event.count() for name, event in events.items()}
         others = 2  # the delay port and the exit port
         exits = result.exits["MmioWrite"] + result.exits["PortOut"] - others
         return judge(Evidence(counts, tuple(before), tuple(after), exits, any_length))

@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vmm.abi.ports import DELAY, EXIT_VALUE_PASS
+from vmm.machine.ends import Why
 from vmm.machine.extra.injector import Injector
-from vmm.machine.run.ends import Why
 from vmm.payload.proof.compare import compare, results
 from vmm.payload.proof.ending import broke
 from vmm.payload.proof.lab import Lab

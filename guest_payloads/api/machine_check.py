@@ -12,7 +12,7 @@ from vmm.abi import irq
 from vmm.abi.ports import DELAY
 from vmm.kvm.irqchip import set_mce, setup_mce
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.run.ends import Why
+from vmm.machine.ends import Why
 from vmm.payload.proof.compare import Wanted, compare, results
 from vmm.payload.proof.ending import broke, run_to_pass
 from vmm.payload.proof.lab import Lab

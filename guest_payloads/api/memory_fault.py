@@ -16,8 +16,8 @@ from vmm.errors import KvmCallError, errno_name
 from vmm.kvm.exits import MemoryFault
 from vmm.kvm.guest_memfd import GuestMemfd
 from vmm.kvm.memory import Mapping
+from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab

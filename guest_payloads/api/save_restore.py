@@ -11,9 +11,9 @@ from functools import partial
 
 from vmm.abi import ports
 from vmm.machine.context import Context
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab

@@ -11,7 +11,7 @@ from typing import Any
 from vmm.abi import apic, exits, flags, ports
 from vmm.abi.rows import value_of
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.ends import Stop, Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.ending import run_to_pass
 from vmm.payload.proof.lab import Lab

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from vmm.abi import pv
 from vmm.kvm.exits import Exit, ReadMsr, WriteMsr
 from vmm.kvm.vm import Vm
-from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import (
     UNKNOWN,
     MigrationControl,
@@ -18,6 +17,7 @@ from vmm.machine.extra.migration_control import (
     number,
 )
 from vmm.machine.run.cpu import Cpu
+from vmm.machine.run.handed_over import FILTERED
 from vmm.payload.guest import Guest
 from vmm.payload.proof.accesses import GP, OK, perform, rdmsr, wrmsr
 from vmm.payload.proof.ending import run_to_pass

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vmm.abi import quirks, x86
-from vmm.machine.run.ends import Why
+from vmm.machine.ends import Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.verdict import Deviation, Finding, GuestBroke, Unproven, Verdict

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from vmm.kvm.vm import Vm
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
-from vmm.machine.run.ends import Why
 from vmm.machine.run.lean import LeanLane
 from vmm.payload.catalog import find
 from vmm.payload.proof.prove import prove

@@ -7,11 +7,11 @@ import pytest
 
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm.dirty import DirtyRing
+from vmm.machine.ends import Why
 from vmm.machine.extra import dirty_pages as dirty
 from vmm.machine.extra.dirty_pages import DirtyRings
 from vmm.machine.machine import Machine
 from vmm.machine.run import all_cpus
-from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.prove import Row, prove

@@ -14,10 +14,10 @@ from vmm.kvm import irqchip
 from vmm.kvm.events import MsiRoute, VmEvents
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
+from vmm.machine.ends import Why
 from vmm.machine.extra.injector import Injector
 from vmm.machine.extra.split_irqchip import add_ioapic
 from vmm.machine.machine import Machine
-from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.prove import prove

@@ -15,8 +15,8 @@ from vmm.abi import serial_reg as uart
 from vmm.errors import UsageError
 from vmm.kvm import irqchip
 from vmm.machine import context
+from vmm.machine.ends import Why
 from vmm.machine.extra.split_irqchip import add_ioapic
-from vmm.machine.run.ends import Why
 
 PATIENCE = 20.0
 MMIO = 0xD000_1000

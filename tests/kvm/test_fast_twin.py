@@ -25,9 +25,9 @@ from vmm.kvm.lean import Finish, Word, _seen
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.claims import Claims
 from vmm.machine.devices.sink import OutputLimit
+from vmm.machine.ends import Result, Stop, Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Result, Stop, Why
 
 HEX = bytes.fromhex
 MMIO = 0xD001_0000  # mapped, and claimed by nobody

@@ -13,10 +13,10 @@ import pytest
 from vmm import Machine
 from vmm.abi import ports
 from vmm.errors import GuestError, MissingCapability, UsageError
+from vmm.machine.ends import Why
 from vmm.machine.extra.folder import Folder
 from vmm.machine.extra.syscalls import SyscallService
 from vmm.machine.run import ring3_traps
-from vmm.machine.run.ends import Why
 
 PATIENCE = 20.0
 

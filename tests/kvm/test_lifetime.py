@@ -20,10 +20,10 @@ from vmm.errors import HostError, KvmCallError, VmmError, exhausted, resource_hi
 from vmm.kvm import Kvm, kick
 from vmm.kvm.exits import Halt
 from vmm.kvm.memory import Mapping
-from vmm.machine.bus.ioeventfd import Kick
+from vmm.machine.ends import Why
+from vmm.machine.extra.ioeventfd import WriteEvent
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 
 HLT = b"\xf4"
@@ -275,7 +275,7 @@ def test_handles_of_the_binding_that_are_dropped_are_closed_in_the_right_order()
 def test_a_kick_that_is_dropped_is_closed():
     with Machine() as machine:
         before = open_files()
-        assert drop(lambda: Kick(machine.vm, 0xD0010000, 4)) == ["unclosed kick at 0xd0010000"]
+        assert drop(lambda: WriteEvent(machine.vm, 0xD0010000, 4)) == ["unclosed write event at 0xd0010000"]
         assert open_files() == before
 
 

@@ -25,10 +25,10 @@ from vmm.abi.cpuid import CpuidEntry
 from vmm.errors import NotTaken, UsageError
 from vmm.kvm import Vcpu
 from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, PortOut, Shutdown
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.run.all_cpus import AllCpus
-from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 from vmm.machine.x86.cpuid import CpuidModel, not_taken
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame

@@ -8,7 +8,7 @@ import pytest
 from vmm import Machine
 from vmm.errors import UsageError
 from vmm.kvm.exits import Halt, PortOut
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.ends import Stop, Why
 
 pytestmark = pytest.mark.kvm
 TWO_WRITES = "out 0x80, al; out 0x81, al; hlt"

@@ -14,9 +14,9 @@ import pytest
 from vmm.abi.x86 import CR0
 from vmm.machine.bus.bus import Bus
 from vmm.machine.devices.scratch import ScratchMmio
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot, descriptors
 from vmm.payload import guest as guest_module
 from vmm.payload.catalog import Payload, find, shipped

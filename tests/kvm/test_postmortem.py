@@ -12,9 +12,9 @@ import pytest
 from vmm.abi.x86 import CR0
 from vmm.errors import HostError
 from vmm.kvm.vcpu import Vcpu
+from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Result, Why
 from vmm.observe.postmortem import PostMortem, examine
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest

@@ -12,10 +12,10 @@ from vmm import Machine
 from vmm.abi import serial_reg as uart
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
+from vmm.machine.ends import Why
 from vmm.machine.extra.split_irqchip import add_ioapic
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import FOUR_GIB, GIB
-from vmm.machine.run.ends import Why
 from vmm.observe.postmortem import examine
 
 PATIENCE = 20.0

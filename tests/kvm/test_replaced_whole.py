@@ -8,7 +8,7 @@ import pytest
 from vmm import Machine
 from vmm.kvm.vcpu import Watchpoint
 from vmm.kvm.vm import MsrRange
-from vmm.machine.extra.handed_over import FILTERED
+from vmm.machine.ends import Why
 from vmm.machine.extra.migration_control import (
     UNKNOWN,
     MigrationControl,
@@ -16,7 +16,7 @@ from vmm.machine.extra.migration_control import (
     exit_by_filter,
     number,
 )
-from vmm.machine.run.ends import Why
+from vmm.machine.run.handed_over import FILTERED
 
 pytestmark = pytest.mark.kvm
 MINE, STAR, LSTAR = 0x1234, 0xC000_0081, 0xC000_0082

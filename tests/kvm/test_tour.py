@@ -73,7 +73,7 @@ def test_the_tour_names_the_modules_that_a_run_enters_and_no_others(section, fas
     # Values are made without a call of their module's, and the machine hears that its run is over.
     assert named(section) - {"vmm/kvm/exits.py"} == walked - {"vmm/machine/machine.py"}
     assert named("Before the first exit") <= whole
-    assert named("After the last") - {"vmm/machine/run/ends.py"} <= whole
+    assert named("After the last") - {"vmm/machine/ends.py"} <= whole
 
 
 def test_whatever_the_tour_names_is_there():

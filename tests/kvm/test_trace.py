@@ -21,10 +21,10 @@ import pytest
 from vmm.cli import main
 from vmm.errors import HostError, MissingCapability
 from vmm.kvm.exits import Debug, PortOut
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.cpu import Cpu
-from vmm.machine.run.ends import Why
 from vmm.machine.run.ring3_traps import step_strikes
 from vmm.observe.trace import End, Exited, Made, Note, Record, Writer, read
 from vmm.observe.tracer import Tracer

@@ -11,9 +11,9 @@ import pytest
 from vmm.abi import virtio
 from vmm.errors import HostError, UsageError
 from vmm.kvm.vm import Vm
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.lab import Lab

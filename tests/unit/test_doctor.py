@@ -31,7 +31,7 @@ from vmm.host.surroundings import Setting
 from vmm.host.sysfs import Backend, HostFiles, Nested
 from vmm.host.unusable import NotBuilt, Surroundings, why_unusable
 from vmm.host.userfaultfd import Userfault
-from vmm.machine.run.ends import Why
+from vmm.machine.ends import Why
 from vmm.report import doctor as report
 
 SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "doctor.schema.json").read_text(encoding="utf-8"))

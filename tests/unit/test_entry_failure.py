@@ -8,7 +8,7 @@ import pytest
 from vmm.abi.entry import entry_failure
 from vmm.errors import KvmCallError
 from vmm.kvm.exits import FailEntry
-from vmm.machine.run.ends import Result, Stop, Why
+from vmm.machine.ends import Result, Stop, Why
 from vmm.observe.reasons import hint
 from vmm.payload.catalog import find
 from vmm.payload.proof.ending import broke

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vmm.errors import PayloadError
-from vmm.machine.run.ends import Why
+from vmm.machine.ends import Why
 from vmm.payload.catalog import find, shipped
 from vmm.payload.header import ENDS, MAX_RESULTS, Header, parse
 

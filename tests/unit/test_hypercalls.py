@@ -13,9 +13,9 @@ from vmm.errors import GuestMemoryError, KvmCallError
 from vmm.kvm import exits
 from vmm.kvm.vm import Clock
 from vmm.machine.bus.platform import Platform
+from vmm.machine.ends import Resume
 from vmm.machine.extra import hypercalls
 from vmm.machine.extra.hypercalls import HypercallService
-from vmm.machine.run.ends import Resume
 from vmm.machine.run.handle import handle
 from vmm.machine.x86.cpuid import CpuidModel
 

@@ -14,7 +14,7 @@ from vmm.abi import ports
 from vmm.kvm.msr_filter import SPAN, denying
 from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.ends import Stop, Why
 from vmm.machine.x86 import registers
 from vmm.observe.tracer import claims
 
@@ -86,4 +86,4 @@ def test_a_run_without_a_trace_loads_nothing_of_it() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {"vmm.observe.trace", "vmm.observe.tracer", "vmm.observe.codec", "vmm.cli.tracing"}
-    assert not loaded & {"vmm.machine.context", "vmm.machine.extra.handed_over", "vmm.report.timeline", "capstone"}
+    assert not loaded & {"vmm.machine.context", "vmm.machine.run.handed_over", "vmm.report.timeline", "capstone"}

@@ -14,7 +14,7 @@ from vmm.kvm import exits
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
-from vmm.machine.run.ends import CRASHES, LIMITS, Resume, Stop, Why
+from vmm.machine.ends import CRASHES, LIMITS, Resume, Stop, Why
 from vmm.machine.run.handle import handle
 
 # One exit of every kind, and why the run stops at it; None: it goes on.

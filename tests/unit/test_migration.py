@@ -7,7 +7,6 @@ import pytest
 
 from vmm.kvm.exits import ReadMsr, WriteMsr
 from vmm.machine.bus.platform import Platform
-from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import (
     UNKNOWN,
     MigrationControl,
@@ -15,6 +14,7 @@ from vmm.machine.extra.migration_control import (
     exit_by_filter,
     number,
 )
+from vmm.machine.run.handed_over import FILTERED
 from vmm.machine.run.handle import handle
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from vmm import report
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
-from vmm.machine.run.ends import CRASHES, LIMITS, Result, Stop, Why
+from vmm.machine.ends import CRASHES, LIMITS, Result, Stop, Why
 from vmm.observe.postmortem import CodeLine, FaultInfo, PostMortem, VcpuState
 from vmm.payload.outcome import EXIT_CODES, Outcome, plain
 from vmm.payload.run import judge

@@ -8,7 +8,7 @@ import pytest
 from vmm.abi.x86 import CR0
 from vmm.kvm.exits import FailEntry, InternalError, Shutdown
 from vmm.kvm.state import Segment, Sregs
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.ends import Stop, Why
 from vmm.observe.postmortem import code_bits, mode_name
 from vmm.observe.reasons import HALTED, UNINITIALIZED, hint
 

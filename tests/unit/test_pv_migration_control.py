@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from guest_payloads.pv.migration_control import BIT, Evidence, Way, judge
-from vmm.machine.extra.handed_over import FILTERED
 from vmm.machine.extra.migration_control import UNKNOWN
+from vmm.machine.run.handed_over import FILTERED
 from vmm.payload.proof.verdict import Verdict
 
 BY_FILTER = Way(

@@ -20,7 +20,7 @@ import pytest
 from vmm.abi.pv import KVM_ENOSYS
 from vmm.cli import main
 from vmm.kvm import exits
-from vmm.machine.run.ends import Resume
+from vmm.machine.ends import Resume
 from vmm.observe.trace import End, Exited, Made, Note, TraceError, read
 from vmm.payload.replay.replay import replay
 from vmm.report.style import Style

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from vmm.errors import UsageError
 from vmm.kvm import exits
-from vmm.machine.run.ends import Resume, Stop, Why
+from vmm.machine.ends import Resume, Stop, Why
 from vmm.observe.codec import decode, encode
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, Writer, parse, read
 

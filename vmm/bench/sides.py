@@ -25,9 +25,9 @@ from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
+from vmm.machine.ends import Why
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot, descriptors
 
 now = time.monotonic_ns

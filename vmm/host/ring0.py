@@ -15,9 +15,9 @@ from vmm.abi import ports
 from vmm.abi.x86 import PAGE
 from vmm.errors import HostError
 from vmm.kvm.system import Kvm
+from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Why
 from vmm.machine.x86 import boot
 
 STATISTIC = "insn_emulation"

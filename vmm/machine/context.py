@@ -21,7 +21,7 @@ from vmm.kvm.nested_state import NestedState
 from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
-from vmm.machine.devices import state as device_state
+from vmm.machine import device_state
 
 if TYPE_CHECKING:
     from vmm.machine.whole import Whole

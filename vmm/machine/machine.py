@@ -12,19 +12,19 @@ from __future__ import annotations
 
 from vmm.abi import ports
 from vmm.asm.program import Program
+from vmm.base.integer import integer
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine.bus.answers import integer
 from vmm.machine.bus.board import Board
 from vmm.machine.bus.reach import Reach
 from vmm.machine.devices.sink import Sink
+from vmm.machine.ends import Result, Stop, Why
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run import limits
 from vmm.machine.run.all_cpus import AllCpus, Observer
 from vmm.machine.run.cpu import Cpu, current
-from vmm.machine.run.ends import Result, Stop, Why
 from vmm.machine.run.hooks import Hooks
 from vmm.machine.run.lean import LeanLane
 from vmm.machine.virtio.attach import VirtioSlots
@@ -366,13 +366,13 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def read_virtual(self, va: int, size: int, *, vcpu: int = 0) -> bytes:
         """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
-        from vmm.machine.memory.virtual import read_virtual
+        from vmm.machine.x86.virtual import read_virtual
 
         return read_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
         """Write by guest-virtual address; otherwise as `read_virtual`."""
-        from vmm.machine.memory.virtual import write_virtual
+        from vmm.machine.x86.virtual import write_virtual
 
         write_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, data)
 

@@ -11,10 +11,10 @@ from vmm.asm.program import Program
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
+from vmm.machine.ends import Result
 from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.run.cpu import Cpu
-from vmm.machine.run.ends import Result
 from vmm.machine.run.lean import LeanLane
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from vmm.errors import GuestMemoryError
 from vmm.kvm.state import Regs, Sregs
+from vmm.machine.ends import Stop, Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.memory.virtual import read_virtual, translate
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.x86.virtual import read_virtual, translate
 
 DOUBLE_FAULT, PAGE_FAULT, UNDEFINED = 8, 14, 6
 FETCH = 0x10  # page-fault error code: it was an instruction fetch

@@ -14,13 +14,13 @@ from typing import Any
 from vmm.abi.x86 import CR0, KERNEL_CS, PAGE, page_fault_words, vector_name
 from vmm.errors import GuestMemoryError, VmmError
 from vmm.kvm.state import Regs, Sregs
+from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
-from vmm.machine.memory.virtual import read_virtual, translate
 from vmm.machine.run.cpu import Cpu
-from vmm.machine.run.ends import Result, Why
 from vmm.machine.x86 import page_walk as walk
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
+from vmm.machine.x86.virtual import read_virtual, translate
 from vmm.observe.causes import cause
 from vmm.observe.exit_text import describe, named
 from vmm.observe.reasons import hint

@@ -11,7 +11,7 @@ from vmm.abi.exits import MP_STATES
 from vmm.abi.rows import value_of
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS, RFLAGS
 from vmm.kvm.exits import FailEntry, InternalError
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.ends import Stop, Why
 
 HALTED, UNINITIALIZED = (value_of(MP_STATES, f"KVM_MP_STATE_{name}") for name in ("HALTED", "UNINITIALIZED"))
 

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, TypeAlias, get_args
 from vmm.base.unbroken import Unbroken
 from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
-from vmm.machine.run.ends import Resume, Stop, Why
+from vmm.machine.ends import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
 
 SCHEMA = 1

@@ -12,9 +12,9 @@ from vmm.asm.disassembler import disassemble
 from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
 from vmm.machine.bus.platform import Platform
+from vmm.machine.ends import Result, Step, Stop
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
-from vmm.machine.run.ends import Result, Step, Stop
 from vmm.machine.run.handle import handle
 from vmm.observe.location import Sites
 from vmm.observe.postmortem import readable

@@ -9,10 +9,10 @@ from vmm.abi.x86 import PTE
 from vmm.base.bits import signed
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
+from vmm.machine.ends import Result
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
-from vmm.machine.run.ends import Result
 from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import MissingResult, ResultSlot

@@ -22,9 +22,9 @@ from __future__ import annotations
 
 from vmm.base.record import field, record, replace
 from vmm.errors import PayloadError, UsageError
+from vmm.machine.ends import Why
 from vmm.machine.machine import IRQCHIPS, Irqchip
 from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, check_cpus, parse_size
-from vmm.machine.run.ends import Why
 from vmm.payload.options import check_timeout, fits_64_bits
 
 TYPE_CHECKING = False

@@ -7,7 +7,7 @@ from vmm.abi.ports import EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKI
 from vmm.base.record import replace
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
-from vmm.machine.run.ends import Result, Stop, Why
+from vmm.machine.ends import Result, Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import AnyGuest, Guest
 from vmm.payload.header import MissingResult

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from vmm.errors import GuestError
+from vmm.machine.ends import Result
 from vmm.machine.machine import Machine
 from vmm.machine.run.call import call
-from vmm.machine.run.ends import Result
 from vmm.observe.postmortem import examine
 from vmm.payload.outcome import Outcome
 from vmm.report.style import Style, printable

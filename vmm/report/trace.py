@@ -7,7 +7,7 @@ import codecs
 
 from vmm.abi.ports import EXIT, EXIT_VALUES
 from vmm.kvm.exits import Debug, Exit, Halt, Hypercall, MmioRead, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.machine.run.ends import Resume, Stop
+from vmm.machine.ends import Resume, Stop
 from vmm.observe.exit_text import PORTS, describe
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace
 from vmm.report.style import Style, printable

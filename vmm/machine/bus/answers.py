@@ -8,18 +8,8 @@ neither exits nor buses; the C core's loop asks it only about what is not a plai
 from __future__ import annotations
 
 from vmm.base.bits import MASK64
+from vmm.base.integer import integer
 from vmm.errors import UsageError
-
-
-def integer(value: object) -> int | None:
-    """The plain int behind what says that it is an integer; None where nothing does. What __index__ raises
-    goes through.
-    """
-    index = getattr(type(value), "__index__", None)
-    if index is None:
-        return None
-    number: int = index(value)
-    return int(number)
 
 
 def unsigned(value: object, size: int, asked: str, who: str) -> int:

@@ -9,8 +9,8 @@ from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.exit_port import ExitPort
 from vmm.machine.devices.on_demand import Asleep
 from vmm.machine.devices.sink import Sink
+from vmm.machine.ends import Stop, Why
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,9 +23,10 @@ state, because only it knows what must not interleave.
 
 from __future__ import annotations
 
+from vmm.base.integer import integer
 from vmm.base.light import Protocol, RLock
 from vmm.errors import UsageError
-from vmm.machine.bus.answers import in_bytes, integer, name_of, unsigned
+from vmm.machine.bus.answers import in_bytes, name_of, unsigned
 from vmm.machine.bus.claims import Claim, Claims
 from vmm.machine.bus.unclaimed import Unclaimed, UnclaimedAccess
 

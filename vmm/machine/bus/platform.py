@@ -10,7 +10,7 @@ from vmm.base.light import TypeVar
 from vmm.kvm.exits import Debug
 from vmm.kvm.lean import MsrRead, MsrWrite
 from vmm.machine.bus.bus import Bus, mmio_bus, port_bus
-from vmm.machine.run.ends import Step
+from vmm.machine.ends import Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
+from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
-from vmm.machine.run.ends import Result, Why
 
 
 class Injector:

@@ -13,7 +13,7 @@ from vmm.abi.exits import MSR_EXIT_REASONS
 from vmm.abi.rows import value_of
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
-from vmm.machine.extra.handed_over import pass_msr
+from vmm.machine.run.handed_over import pass_msr
 
 READY = 1 << 0  # KVM_MIGRATION_READY
 UNKNOWN = value_of(MSR_EXIT_REASONS, "KVM_MSR_EXIT_REASON_UNKNOWN")

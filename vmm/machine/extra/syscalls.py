@@ -17,10 +17,10 @@ from vmm.abi.x86 import PAGE
 from vmm.base.bits import MASK64, signed
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.state import Regs, Sregs
+from vmm.machine.ends import Stop, Why
 from vmm.machine.extra.folder import MAX_PATH, MAX_TRANSFER, Folder
 from vmm.machine.machine import Machine
-from vmm.machine.memory.virtual import read_virtual, translate, write_virtual
-from vmm.machine.run.ends import Stop, Why
+from vmm.machine.x86.virtual import read_virtual, translate, write_virtual
 
 NAMES = {0: "read", 1: "write", 2: "open", 3: "close", 8: "lseek", 60: "exit"}
 STDOUT, STDERR = 1, 2

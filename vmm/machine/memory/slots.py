@@ -13,12 +13,12 @@ import mmap
 from bisect import bisect_right
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
+from vmm.base.integer import integer
 from vmm.base.light import Protocol
 from vmm.base.record import record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
-from vmm.machine.bus.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

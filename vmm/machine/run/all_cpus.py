@@ -17,8 +17,8 @@ from vmm.kvm import kick
 from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
+from vmm.machine.ends import Stop, Why
 from vmm.machine.run.cpu import Cpu, Watch, current
-from vmm.machine.run.ends import Stop, Why
 from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False

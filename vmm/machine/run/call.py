@@ -10,8 +10,8 @@ from __future__ import annotations
 from vmm.abi.ports import EXIT
 from vmm.base.bits import MASK64
 from vmm.errors import GuestError, UsageError
+from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from vmm.kvm.lean import Core, Finish
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.run.ends import Step, Stop, Why
+from vmm.machine.ends import Step, Stop, Why
 from vmm.machine.run.handle import handle, unanswered
 from vmm.machine.run.lean import LeanLane
 

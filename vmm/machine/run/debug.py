@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from vmm.base.record import replace
 from vmm.kvm.exits import Debug, Exit
+from vmm.machine.ends import GO_ON, Step, Stop, Why
 from vmm.machine.run.cpu import WATCHED, Cpu
-from vmm.machine.run.ends import GO_ON, Step, Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class Debugger:
 
     def why_not_reached(self, stop: Stop, place: int) -> Stop:
         """The reason of a run that was to end at `place`, with what this host may have had to do with it."""
-        from vmm.machine.memory.virtual import translate
         from vmm.machine.run.ring3_traps import NO_BREAKPOINTS, breakpoint_strikes
+        from vmm.machine.x86.virtual import translate
 
         user = translate(self._machine.memory, self._machine.cpus[0].vcpu.get_sregs(), place).user
         if not user or breakpoint_strikes(self._machine.kvm, self._make):

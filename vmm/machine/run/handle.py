@@ -44,7 +44,7 @@ from vmm.machine.bus import answers
 from vmm.machine.bus.platform import Platform
 from vmm.machine.bus.unclaimed import UnclaimedAccess
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.run.ends import GO_ON, Resume, Step, Stop, Why
+from vmm.machine.ends import GO_ON, Resume, Step, Stop, Why
 
 
 def handle(exit: Exit, platform: Platform) -> Step:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+from vmm.base.integer import integer
 from vmm.errors import UsageError
 from vmm.kvm.lean import MsrRead, MsrWrite, Word
-from vmm.machine.bus.answers import integer
 from vmm.machine.bus.platform import HypercallHook, Platform
 from vmm.machine.run.lean import LeanLane
 
@@ -108,14 +108,14 @@ class Hooks:
     def _pass_msr(self, index: int, *, read: bool) -> None:
         """Have KVM hand accesses of this MSR over."""
         if self._told is not None:
-            from vmm.machine.extra.handed_over import pass_msr  # loaded by the first who asks for something
+            from vmm.machine.run.handed_over import pass_msr  # loaded by the first who asks for something
 
             pass_msr(self._told, index, read=read)
 
     def _pass_hypercall(self, nr: int) -> None:
         """Have KVM hand this hypercall over."""
         if self._told is not None:
-            from vmm.machine.extra.handed_over import pass_hypercall
+            from vmm.machine.run.handed_over import pass_hypercall
 
             pass_hypercall(self._told, nr)
 

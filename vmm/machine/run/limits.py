@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from vmm.base.integer import integer
 from vmm.errors import UsageError
-from vmm.machine.bus.answers import integer
 
 MAX_TIMEOUT = 24 * 3600.0
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from vmm.base.record import replace
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
-from vmm.machine.memory.virtual import read_virtual
 from vmm.machine.run.cpu import WATCHED, Cpu
 from vmm.machine.run.ring3_traps import step_strikes
+from vmm.machine.x86.virtual import read_virtual
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
     from vmm.machine.bus.platform import Platform
+    from vmm.machine.ends import Result, Step
     from vmm.machine.run.cpu import Cpu
-    from vmm.machine.run.ends import Result, Step
 
 
 class Watcher(Protocol):

@@ -12,8 +12,8 @@ from vmm.base.light import Generic, TypeVar
 from vmm.base.record import record
 from vmm.errors import HostError, UsageError
 from vmm.machine.devices.sink import OutputLimit, Sink
+from vmm.machine.ends import Stop, Why
 from vmm.machine.memory import layout
-from vmm.machine.run.ends import Stop, Why
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

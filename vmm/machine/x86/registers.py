@@ -7,12 +7,12 @@ cr8, efer, apic_base, the selectors cs to ldt, and fs_base, gs_base.
 
 from __future__ import annotations
 
+from vmm.base.integer import integer
 from vmm.base.light import NamedTuple, Protocol, cache
 from vmm.base.names import unknown
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm import kick
 from vmm.kvm.state import CONTROLS, SEGMENTS, Regs
-from vmm.machine.bus.answers import integer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.abi.ports import EXIT_VALUE_PASS
-from vmm.machine.run.ends import Result, Why
+from vmm.machine.ends import Result, Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.verdict import GuestBroke, Unproven
 from vmm.payload.run import hosts_fault

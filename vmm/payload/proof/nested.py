@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from vmm.abi import ports
 from vmm.kvm.nested_state import NestedState
+from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import Why
 from vmm.payload.guest import Guest
 from vmm.payload.proof.accesses import GP, OK, Access, perform
 from vmm.payload.proof.compare import number, results

@@ -22,7 +22,7 @@ from vmm.errors import (
     VmmError,
 )
 from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
-from vmm.machine.run.ends import Step, Stop
+from vmm.machine.ends import Step, Stop
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.half import HostHalf

@@ -15,8 +15,8 @@ from vmm.base.record import replace
 from vmm.errors import HostError, UsageError
 from vmm.machine.bus.board import Board
 from vmm.machine.devices.sink import Sink
+from vmm.machine.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.memory.layout import REGIONS
-from vmm.machine.run.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.run.handle import handle
 from vmm.machine.run.hooks import Hooks
 from vmm.machine.run.lean import LeanLane

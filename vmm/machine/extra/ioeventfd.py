@@ -14,13 +14,13 @@ from vmm.kvm.handle import Closes
 from vmm.kvm.vm import Vm
 
 
-class Kick(Closes):
+class WriteEvent(Closes):
     """Writes of `size` bytes (1, 2, 4, 8; 0 any) at `address`, of `datamatch` only where it is given, are counted by an
     eventfd and cause no exit; the value is lost.
 
-        with Kick(m.vm, 0xd0000000, 4) as kick:
+        with WriteEvent(m.vm, 0xd0000000, 4) as event:
             m.run()
-            print(kick.count())
+            print(event.count())
 
     Raises:
         KvmCallError: KVM refuses it; EEXIST where another one would take the same write.
@@ -32,7 +32,7 @@ class Kick(Closes):
         try:
             self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
-            raise exhausted(f"a kick at {address:#x}", "eventfd", error.errno or 0) from error
+            raise exhausted(f"a write event at {address:#x}", "eventfd", error.errno or 0) from error
         self._open = True
         try:
             self._bind(deassign=False)
@@ -66,7 +66,7 @@ class Kick(Closes):
 
     @property
     def _unclosed(self) -> str:
-        return f"kick at {self.address:#x}" if self._open else ""
+        return f"write event at {self.address:#x}" if self._open else ""
 
     def close(self) -> None:
         """Take it back, while the VM is open, and close the eventfd. Idempotent."""
@@ -75,3 +75,6 @@ class Kick(Closes):
                 self.deassign()
             self._open = False
             os.close(self.fd)
+
+
+Kick = WriteEvent  # its name of 0.1
