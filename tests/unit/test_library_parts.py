@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import vmm
 from vmm.abi import ports
 from vmm.kvm.msr_filter import SPAN, denying
-from vmm.machine.bus.board import Board
+from vmm.machine.board import Board
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Stop, Why
 from vmm.machine.x86 import registers

@@ -60,7 +60,7 @@ NEW = {
     "machine.virtual": "machine.x86.virtual",
     "machine.walk": "machine.x86.page_walk",
     "machine.watch": "machine.run.watch",
-    "machine.wiring": "machine.bus.board",
+    "machine.wiring": "machine.board",
     "machine.worker": "machine.run.thread",
     "observe.hog": "host.hog",
     "observe.host": "host.measured",

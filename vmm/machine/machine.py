@@ -16,7 +16,7 @@ from vmm.base.integer import integer
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine.bus.board import Board
+from vmm.machine.board import Board
 from vmm.machine.bus.reach import Reach
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Result, Stop, Why

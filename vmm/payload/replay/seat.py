@@ -13,7 +13,7 @@ from typing import Any
 from vmm.asm.program import Program
 from vmm.base.record import replace
 from vmm.errors import HostError, UsageError
-from vmm.machine.bus.board import Board
+from vmm.machine.board import Board
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.memory.layout import REGIONS
