@@ -800,3 +800,80 @@ def test_a_folder_that_is_gone(tmp_path: Path) -> None:
             assert "current folder is gone" in done.stderr or "No such file or directory" in done.stderr
             assert done.returncode == 2
             assert done.stderr.count("\n") <= 2
+
+
+# What a host half may do wrong, and words that were meant otherwise ---------------------------------------------------
+
+ENDS = "start: in al, 0x60\nmov al, 0\nout 0xf4, al\nhlt\n"
+SETUP = "import sys\ndef setup(guest): guest.machine.on_port_read(0x60, {})\n"
+
+
+@pytest.mark.parametrize("call", ["lambda: sys.exit(0)", "lambda: 1 / 0", "iter([]).__next__"])
+def test_what_a_callback_of_ones_own_raises_has_its_file_and_is_no_pass(call: str, source: Any, run: Any) -> None:
+    file = Path(source(ENDS))
+    file.with_suffix(".py").write_text(SETUP.format(call))
+    status, out, err = run(str(file))
+    assert (status, out) == (2, "")
+    assert file.with_suffix(".py").name in err
+    assert "a callback, in the run" in err
+
+
+@pytest.mark.parametrize(
+    ("half", "name"),
+    [
+        ("check = lambda guest: None\n", "check"),
+        ("class check: ...\n", "check"),
+        ("if True:\n    def chek(guest): ...\n", "chek"),
+        ("from os import path as Check\n", "Check"),
+    ],
+)
+def test_a_module_that_is_no_host_half_and_looks_like_one_is_named(half: str, name: str, source: Any, run: Any) -> None:
+    file = Path(source(ENDS))
+    file.with_suffix(".py").write_text(half)
+    status, out, _ = run(str(file))
+    assert status == 0
+    assert f"`{name}` is no host half: write `def check(guest)`" in out
+
+
+def test_a_module_of_something_else_is_left_alone(source: Any, run: Any) -> None:
+    file = Path(source(ENDS))
+    file.with_suffix(".py").write_text("import os\nX = 1\ndef helper(y): return y\n")
+    assert "note" not in run(str(file))[1]
+
+
+@pytest.mark.parametrize("half", ["def check(guest): print('x')\n", "def setup(guest): print('x')\n"])
+def test_what_a_host_half_prints_is_no_part_of_the_document(half: str, source: Any, run: Any) -> None:
+    file = Path(source(ENDS))
+    file.with_suffix(".py").write_text(half)
+    status, out, err = run(str(file), "--json")
+    assert (status, json.loads(out)["outcome"]) == (0, "pass")
+    assert "x\n" in err
+
+
+@pytest.mark.parametrize("value", ["10 ** 5000", "guest.evidence"])
+def test_evidence_that_is_no_json_is_an_error_and_no_traceback(value: str, source: Any, run: Any) -> None:
+    file = Path(source(ENDS))
+    file.with_suffix(".py").write_text(f"def check(guest): guest.evidence['a'] = {value}\n")
+    status, out, err = run(str(file), "--json")
+    assert (status, out) == (2, "")
+    assert "cannot be written as JSON" in err
+
+
+def test_a_result_that_is_wider_than_its_type_is_said(source: Any, run: Any) -> None:
+    text = '; result: x {}\n%include "results.inc"\nstart: mov eax, 0x1ff\n RESULT x\n PASS\n'
+    _, out, _ = run(source(text.format("u8")))
+    assert "result x: the guest stored 0x1ff, and a u8 shows 0xff" in out
+    assert "note" not in run(source(text.format("u16")))[1]
+
+
+def test_a_header_line_of_another_kind_of_comment_is_said(source: Any, run: Any) -> None:
+    _, out, _ = run(source("# result: x u64\n; machine: cpus=1\nstart: hlt\n"))
+    assert "`# result: x u64` is a comment: a header line begins with `;`" in out
+
+
+def test_help_that_cannot_be_written_is_an_error() -> None:
+    with Path("/dev/full").open("w") as full:
+        words = [*PYVMM, "run", "--help"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 99
+    assert "ENOSPC" in done.stderr

@@ -25,7 +25,7 @@ class Two(enum.IntEnum):
     TWO = 2
 
 
-@pytest.mark.parametrize("cpus", ["2", b"2", 1.5, None, [], ["0"], [0, 1.5], [-1], object()])
+@pytest.mark.parametrize("cpus", ["2", b"2", 1.5, None, [], ["0"], [0, 1.5], [-1], -1, 10**12, object()])
 def test_what_is_no_number_of_vcpus(cpus: Any):
     with pytest.raises(UsageError, match=r"cpus=|1 to 1020"):
         Machine(cpus=cpus)
@@ -63,6 +63,12 @@ WRONG: dict[str, Any] = {
     "write": lambda m: m.memory.write(None, b"x"),
     "write text": lambda m: m.memory.write(0x1000, "text"),
     "write a number": lambda m: m.memory.write(0x1000, 5),
+    "load nothing": lambda m: m.load(b""),
+    "load an empty text": lambda m: m.load("\n"),
+    "observe": lambda m: m.observe(5),
+    "observe no kind": lambda m: m.observe(print, int),
+    "observe a name": lambda m: m.observe(print, "Halt"),
+    "on_exit": lambda m: setattr(m, "on_exit", 5),
 }
 
 
@@ -205,3 +211,54 @@ def test_what_is_no_program_is_not_loaded(what: Any, said: str):
 def test_a_path_is_not_made_of_bytes():
     with Machine() as m, pytest.raises(UsageError, match=r"'prog\.bin' is not made of bytes"):
         m.memory.write(0xA0000, Path("prog.bin"))
+
+
+def test_a_load_that_is_refused_changes_nothing():
+    seen: list[Any] = []
+    with Machine() as machine:
+        machine.load("out 0x80, al; mov al, 1; out 0x81, al; hlt")
+
+        def write(_value: int) -> None:
+            with pytest.raises(UsageError, match="vCPU 0 is running"):
+                machine.load("nop; nop; mov al, 99; out 0x81, al; hlt")
+
+        machine.on_port_write(0x80, write)
+        machine.on_port_write(0x81, seen.append)
+        machine.run(PATIENCE)
+    assert seen == [1]
+
+
+def test_stop_is_a_callback_too():
+    with Machine() as machine:
+        machine.load("l: out 0x80, al; jmp l")
+        machine.on_port_write(0x80, machine.stop)
+        stop = machine.run(PATIENCE).stop
+    assert (stop.why, stop.text) == (Why.STOPPED, "the host asked for it")
+
+
+def test_what_was_told_in_a_call_that_was_cut_off_is_not_the_next_ones():
+    """What the C core had told in the call that ^C cut off belongs to that call alone."""
+    with Machine() as machine:
+        machine.load("in al, 0x60; mov al, 0; out 0xf4, al; hlt")
+        machine.on_port_read(0x60, bool)
+        core = machine.cpus[0].core
+        core._told += ["of", "the", "last", "call"]
+        for _ in range(2):  # the core knows the handler in the second
+            machine.start(0, "start" if "start" in machine.program.symbols else machine.program.base)
+            assert machine.run(PATIENCE).stop.why is Why.EXIT_PORT
+
+
+def test_a_run_whose_end_was_interrupted_is_not_the_next_ones_reason(monkeypatch: pytest.MonkeyPatch):
+    with Machine() as machine:
+        machine.load("hlt")
+        with monkeypatch.context() as patch:
+
+            def interrupted(_self: object) -> None:
+                raise KeyboardInterrupt
+
+            patch.setattr(type(machine.all_cpus), "_end_all", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                machine.run(PATIENCE)
+        machine.stop("of the run that was cut")
+        machine.start(0, machine.program.base)
+        assert machine.run(PATIENCE).stop.why is Why.HALT

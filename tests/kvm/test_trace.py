@@ -485,3 +485,13 @@ def test_a_trace_of_a_run_that_could_not_go_on_says_so(tmp_path: Path, monkeypat
     found = replay(str(path))
     assert (found.exit_code, found.outcome.outcome, found.outcome.reason) == (99, "error", "the device is gone")
     assert found.handled == 3
+
+
+def test_a_guest_that_steps_itself_is_not_stepped_and_that_is_said(tmp_path: Path) -> None:
+    """KVM's step takes the #DB of the guest's own TF."""
+    file = tmp_path / "own.asm"
+    file.write_text("start: pushf\nor qword ptr [rsp], 0x100\npopf\nnop\nhlt\n", encoding="utf-8")
+    _, plain = record(str(file))
+    records, stepped = record(str(file), step=True)
+    assert (stepped.outcome, stepped.reason) == (plain.outcome, plain.reason)
+    assert any("sets RFLAGS.TF, to step itself" in each.text for each in records if isinstance(each, Note))

@@ -248,3 +248,13 @@ def test_what_grows_without_end_is_refused(text: str, says: str, line: int) -> N
     assert re.search(says, str(error)), str(error)
     assert error.line == line or not line
     assert len(str(error)) < 1000, "a chain of macro uses is cut"
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [("push rbp #", "push rbp"), ("sub rsp, 16\t#,", "sub rsp, 16"), ("mov eax, 5 # tmp", "mov eax, 5"),
+     ("mov al, #5", "mov al, #5"), ('.ascii "a # b"', '.ascii "a # b"'), ("# a line", "")],
+)  # fmt: skip
+def test_a_hash_that_stands_alone_begins_a_comment(line, left):
+    """gcc -fverbose-asm writes them; an immediate of another assembler is none."""
+    assert strip_comment(line) == left

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Source text as rows that know where they come from: comments cut, `%include` joined. It knows no instruction.
 
-`;` starts a comment outside quotes, and `#` one at the start of a line, as compilers write them. `%include "name"` is
-replaced by that file's rows; `name` is looked for beside the including file, then in the include folders, as written
-and with `.inc` added.
+`;` starts a comment outside quotes, and `#` one at the start of a line or alone, as compilers write them.
+`%include "name"` is replaced by that file's rows; `name` is looked for beside the including file, then in the include
+folders, as written and with `.inc` added.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ MAX_ROWS = 200_000  # after macros; a payload of a few hundred lines is large
 MAX_ROW_LENGTH = 4096
 MAX_INCLUDE_DEPTH = 32
 MAX_SHOWN = 200  # characters of a row in an error
+BEFORE_COMMENT = ("", " ", "\t", ",")  # gcc -fverbose-asm writes `push rbp #` and `sub rsp, 16 #,`; `#5` is no comment
 SHOWN_USES = 3  # macro uses that an error names from either end of a long chain
 
 INCLUDE = "%include"
@@ -54,7 +55,9 @@ class Row:
 
 
 def strip_comment(text: str) -> str:
-    """The text before the first `;` that is not inside quotes, without trailing blanks; nothing of a `#` line."""
+    """The text before the first `;` that is not inside quotes, or `#` that stands alone, without trailing blanks;
+    nothing of a `#` line.
+    """
     if text.lstrip()[:1] == "#":
         return ""
     quote = ""
@@ -69,7 +72,7 @@ def strip_comment(text: str) -> str:
                 quote = ""
         elif char in "\"'":
             quote = char
-        elif char == ";":
+        elif char == ";" or (char == "#" and text[at - 1] in " \t" and text[at + 1 : at + 2] in BEFORE_COMMENT):
             return text[:at].rstrip()
     return text.rstrip()
 

@@ -125,7 +125,17 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
         from vmm.base.names import unknown
 
         raise UsageError(unknown("command", command, COMMANDS), hint="`pyvmm --help`")
-    args = parser(command).parse_args(arguments)
+    from contextlib import redirect_stdout
+    from io import StringIO
+
+    told = StringIO()  # by `--help`: argparse would pass over what cannot be written
+    try:
+        with redirect_stdout(told):
+            args = parser(command).parse_args(arguments)
+    except SystemExit:
+        out.write(told.getvalue())
+        out.flush()
+        raise
     if args.version:
         from vmm.cli.version import pyvmm_version
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from vmm.cli.files import OutputFile
     from vmm.payload.catalog import Payload
+    from vmm.payload.outcome import Outcome
 
 
 TRACE_LIMIT = "64M"
@@ -240,14 +241,17 @@ def _run(
         from vmm.cli.tracing import run_traced
 
         outcome = run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None)
+    elif args.json:
+        from contextlib import redirect_stdout
+
+        with redirect_stdout(sys.stderr):  # what a host half prints is no part of the document
+            outcome = run_payload(payload, options, live=live)
     else:
         outcome = run_payload(payload, options, live=live)
     if statistics is not None:
         outcome = replace(outcome, stats=statistics.rows)
     if args.json:
-        import json
-
-        print(json.dumps(outcome.as_json(), indent=2), file=out)
+        print(document(outcome), file=out)
         return outcome.exit_code
     from vmm.report.text import outcome_lines
 
@@ -255,6 +259,16 @@ def _run(
     for line in outcome_lines(outcome, style_for(args, out)):
         print(line, file=out)
     return outcome.exit_code
+
+
+def document(outcome: Outcome) -> str:
+    """The outcome as JSON. UsageError: the host half has left evidence that is none."""
+    import json
+
+    try:
+        return json.dumps(outcome.as_json(), indent=2)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"the evidence of {outcome.payload} cannot be written as JSON: {error}") from error
 
 
 class Console:

@@ -286,6 +286,7 @@ class Core:
         """Run and serve single accesses until there is another exit; None when somebody wants attention."""
         c, serve = self.c, lib.vmm_core_serve
         self._vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
+        self._told.clear()  # ^C may have come between a call's end and what was told in it
         try:
             while (key := serve(c)) != VMM_ATTENTION:
                 if key == VMM_OUTPUT:
@@ -338,6 +339,7 @@ class Core:
         """Something was raised. An access that was not answered is as one that nobody claims; one that has not been
         looked at, because output came before it, is kept for the next run.
         """
+        self._told.clear()
         c, held = self.c, self.c.held
         if held != VMM_FINISHED:
             c.held, c.answer = VMM_FINISHED, ffi.NULL

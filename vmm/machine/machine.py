@@ -286,6 +286,9 @@ class Machine(Hooks, VirtioSlots, Closes):
             program = what
         else:
             program = Program("<bytes>", base, _code(what), {}, ())
+        if not program.code:
+            raise UsageError(f"{program.name}: there is nothing to run in it")
+        self._check_stands(self._cpu(0))  # before anything is written
         start = program.entry if entry is None else entry
         self._check_room(program)
         self._check_entry(program, start)
@@ -336,8 +339,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
         """
         cpu = self._cpu(index)
-        if cpu.thread_id is not None:
-            raise UsageError(f"{cpu.vcpu.what} is running; start it before run(), or from the guest by INIT and SIPI")
+        self._check_stands(cpu)
         address = self.address(entry)
         if self.irqchip != "none" and index:
             from vmm.abi.exits import MP_STATES
@@ -347,6 +349,13 @@ class Machine(Hooks, VirtioSlots, Closes):
         cpu.vcpu.abandon()
         boot.long_mode(cpu.vcpu, index, address, cpus=len(self.cpus), ring=ring)
         self._started.add(index)
+
+    @staticmethod
+    def _check_stands(cpu: Cpu) -> None:
+        if cpu.thread_id is not None:
+            raise UsageError(
+                f"{cpu.vcpu.what} is running", hint="load and start before run(); or INIT and SIPI by the guest"
+            )
 
     def address(self, where: int | str) -> int:
         """The address of a symbol of the loaded program, or the number itself.
@@ -516,11 +525,12 @@ class Machine(Hooks, VirtioSlots, Closes):
 
         return call(self, function, *args, timeout=timeout)
 
-    def stop(self, text: str = "the host asked for it") -> None:
+    def stop(self, text: object = "the host asked for it") -> None:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so
-        that it cannot come too early.
+        that it cannot come too early. `text` says why; a number is none, so that this may itself be a callback.
         """
-        self.all_cpus.end(None, Stop(Why.STOPPED, text))
+        why = text if isinstance(text, str) else "the host asked for it"
+        self.all_cpus.end(None, Stop(Why.STOPPED, why))
 
     # -- the end
 
@@ -575,6 +585,7 @@ def _apic_ids(cpus: int | Sequence[int]) -> list[int]:
     """As many ids as there shall be vCPUs. UsageError for what is neither a number nor a list of numbers."""
     count = integer(cpus)
     if count is not None:
+        layout.check_cpus(count)
         return list(range(count))
     given = [] if isinstance(cpus, (str, bytes)) or not hasattr(cpus, "__iter__") else [integer(each) for each in cpus]
     ids = [each for each in given if each is not None and each >= 0]

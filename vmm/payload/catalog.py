@@ -38,6 +38,14 @@ class Payload:
     text: str | None = None
     code: bytes | None = None
 
+    def overlooked(self) -> tuple[str, ...]:
+        """A note where a module stands beside a person's own .asm, looks as if it was meant, and has no part in it."""
+        if self.text is None or self.group or not os.path.exists(os.path.splitext(self.file)[0] + ".py"):
+            return ()
+        from vmm.payload.own import overlooked
+
+        return overlooked(self.file)
+
     def host_half(self) -> HostHalf | None:
         """The Python module beside the .asm, where there is one. Of a person's own, see vmm.payload.own.
 

@@ -88,6 +88,18 @@ class AnyGuest(Closes):
         return value & (1 << int(slot.kind[1:])) - 1 if slot.kind[0] == "u" else value
 
     @property
+    def cut(self) -> tuple[str, ...]:
+        """A note for each result of which the guest stored more than its type shows."""
+        notes = []
+        for name, slot in self.header.results.items():
+            stored, written = self.machine.memory.unpack("QB", REGIONS["results"].base + slot.offset)
+            if written and slot.kind[0] == "u" and stored >> int(slot.kind[1:]):
+                notes.append(
+                    f"result {name}: the guest stored {stored:#x}, and a {slot.kind} shows {self.value(slot):#x}"
+                )
+        return tuple(notes)
+
+    @property
     def results(self) -> dict[str, int | None]:
         """Every declared result by name."""
         return {name: self.value(slot) for name, slot in self.header.results.items()}

@@ -142,6 +142,11 @@ def parse(text: str, file: str) -> Header:
     code = len(lines)  # index of the first line that is no comment
     for number, line in enumerate(lines, 1):
         stripped = line.strip()
+        if stripped.startswith("#"):  # a compiler's comment
+            name, colon, value = (part.strip() for part in stripped.lstrip("# \t").partition(":"))
+            if colon and name.lower() in KEYS and _reads(name.lower(), value):
+                notes.append(f"{file}:{number}: `{stripped}` is a comment: a header line begins with `;`")
+            continue
         if stripped and not stripped.startswith(";"):
             code = number - 1
             break

@@ -21,6 +21,7 @@ from vmm.payload.half import OF_A_GUEST, HostHalf, half_of
 from vmm.payload.header import MissingResult
 
 MAX_SOURCE = 1 << 20
+ALIKE = 0.75  # how near a name is to a hook's
 
 
 def load(asm: str) -> HostHalf | None:
@@ -57,7 +58,42 @@ def load(asm: str) -> HostHalf | None:
     except ValueError as error:
         raise PayloadError(f"the host half: {error}", file=file) from error
     hooks = {name: getattr(half, name) for name in OF_A_GUEST}
-    return replace(half, **{name: hook and _blamed(hook, file, name) for name, hook in hooks.items()})
+    made = {name: hook and _blamed(hook, file, f"{name}()") for name, hook in hooks.items()}
+    # Without a drive() of its own the run is the same: what it hooked into the machine may raise in there.
+    made["drive"] = made["drive"] or _blamed(lambda guest: guest.run(), file, "a callback, in the run")
+    return replace(half, **made)
+
+
+def overlooked(asm: str) -> tuple[str, ...]:
+    """Why a module beside this .asm is no host half, where one was meant: a name like a hook's is something else."""
+    from difflib import get_close_matches
+
+    path = Path(asm).with_suffix(".py")
+    try:
+        tree = ast.parse(path.read_bytes()[:MAX_SOURCE])
+    except (OSError, ValueError, SyntaxError):
+        return ()
+    if any(map(_is_a_hook, tree.body)):
+        return ()
+    for line in (each for each in ast.walk(tree) if isinstance(each, ast.stmt)):
+        for name in _defined(line):
+            near = get_close_matches(name.lower(), OF_A_GUEST, 1, ALIKE)
+            if near:
+                return (f"{path}:{line.lineno}: `{name}` is no host half: write `def {near[0]}(guest)`, at the top",)
+    return ()
+
+
+def _defined(line: ast.stmt) -> list[str]:
+    """The names that a statement of a module gives something."""
+    match line:
+        case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [each.id for each in targets if isinstance(each, ast.Name)]
+        case ast.ImportFrom(names=names):
+            return [each.asname or each.name for each in names]
+        case _:
+            return []
 
 
 def _is_a_hook(line: ast.stmt) -> bool:
@@ -67,9 +103,9 @@ def _is_a_hook(line: ast.stmt) -> bool:
     return bool(line.args.posonlyargs or line.args.args or line.args.vararg)
 
 
-def _blamed(function: Callable[[Any], Any], file: str, hook: str) -> Callable[[Any], Any]:
+def _blamed(function: Callable[[Any], Any], file: str, doing: str) -> Callable[[Any], Any]:
     def call(guest: Any) -> Any:
-        with Blamed(file, f"{hook}()"):
+        with Blamed(file, doing):
             return function(guest)
 
     return call

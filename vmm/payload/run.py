@@ -33,7 +33,8 @@ def run_payload(
         HostError, UsageError, PayloadError: it could not be run at all. What the guest does is never raised.
     """
     outcome = _run(payload, options or Options(), live)
-    return replace(outcome, notes=payload.header.notes + outcome.notes) if payload.header.notes else outcome
+    notes = payload.header.notes + payload.overlooked() + outcome.notes
+    return replace(outcome, notes=notes) if notes else outcome
 
 
 def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | None) -> Outcome:
@@ -162,6 +163,7 @@ def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
         unclaimed=result.unclaimed,
         missed=result.missed,
         not_taken=guest.machine.cpuid_not_taken,
+        notes=guest.cut,
         wall_ms=result.wall * 1e3,
         postmortem=postmortem,
     )

@@ -13,7 +13,7 @@ import time
 
 from vmm.base.light import Lock, RLock, partial
 from vmm.errors import UsageError, exhausted
-from vmm.kvm import kick
+from vmm.kvm import exits, kick
 from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
@@ -48,6 +48,7 @@ class AllCpus:
         self._threads: list[CpuThread] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
+        self._open = False  # a run has begun, and its end is not through
         self._ended = False
         self._pid = os.getpid()
         self._active: set[int] = set()
@@ -67,6 +68,9 @@ class AllCpus:
         if self._running.locked():
             raise UsageError("this machine runs already; a hook may run another machine, not its own")
         with self._running:
+            if self._open:
+                self._end_all()  # ^C came into the end of the last run: its reason is not this one's
+            self._open = True
             begin = time.monotonic()
             self._deadline = None if limit is None else begin + limit
             self._exit_limit, self._taken = exit_limit, 0
@@ -145,6 +149,7 @@ class AllCpus:
         with self._lock:
             ended = self._stop, self._stopped_by
             self._stop = self._stopped_by = None
+            self._open = False
         return ended
 
     def settle(self) -> None:
@@ -262,7 +267,16 @@ class AllCpus:
     # -- who sees exits
 
     def add_observer(self, f: Observer, kinds: tuple[type[Exit], ...]) -> None:
-        """Call f(cpu, exit) with each exit of these kinds, or each of all, before it is handled."""
+        """Call f(cpu, exit) with each exit of these kinds, or each of all, before it is handled.
+
+        Raises:
+            UsageError: it cannot be called, or there is no such kind.
+        """
+        if not callable(f):
+            raise UsageError(f"observing exits: {f!r} cannot be called")
+        for kind in kinds:
+            if getattr(kind, "__module__", "") != exits.__name__:
+                raise UsageError(f"observing {kind!r}: that is no kind of exit", hint="a class of vmm.kvm.exits")
         with self._lock:
             self._see((*self._observers, (f, kinds)))
 
@@ -287,6 +301,8 @@ class AllCpus:
 
     @on_exit.setter
     def on_exit(self, f: Observer | None) -> None:
+        if f is not None and not callable(f):
+            raise UsageError(f"observing exits: {f!r} cannot be called")
         if self._assigned is not None:
             self.remove_observer(self._assigned)
         self._assigned = f

@@ -10,6 +10,7 @@ instruction, its step is left out, and what runs next is looked up. So each inst
 
 from __future__ import annotations
 
+from vmm.abi.x86 import RFLAGS
 from vmm.base.record import replace
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.exits import Debug, Exit
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from vmm.kvm.state import Sregs
     from vmm.machine.whole import Make, Whole
 
-HLT = 0xF4
+HLT, POPF, IRET = 0xF4, 0x9D, 0xCF
 PREFIXES = frozenset((0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF2, 0xF3))
 REX = range(0x40, 0x50)
 MAX_LENGTH = 15
+ITSELF = "the guest sets RFLAGS.TF, to step itself; KVM's step would take its traps: it is not stepped any more"
 RING3 = "ring 3 is not stepped: on this host the guest would take the trap of each step itself"
 
 
@@ -40,6 +42,7 @@ class Stepping:
         self.say: Callable[[str], object] | None = None
         """Told where nothing is stepped; without anybody to tell, a run that begins there is refused."""
         self._said: set[tuple[int, str]] = set()
+        self._itself: set[int] = set()  # vCPUs whose guest steps itself
 
     def begin(self, cpus: list[Cpu]) -> None:
         """Before a run; none of them is running.
@@ -48,6 +51,7 @@ class Stepping:
             MissingCapability: vCPU 0 is in ring 3, which this host cannot step, and there is nobody to tell.
         """
         self._said.clear()
+        self._itself.clear()
         step_strikes(self._machine.kvm, self._make)  # measured now, and not on a vCPU's thread
         for cpu in cpus:
             cpu.vcpu.complete()
@@ -75,9 +79,13 @@ class Stepping:
         self.at[cpu.index] = address
         known = cpu.vcpu.get_sregs()
         why = ""
-        if self._untold(known):
+        code = self._opcode(known, address)
+        if cpu.index in self._itself or (code in (POPF, IRET) and self._sets_tf(cpu, known, code)):
+            self._itself.add(cpu.index)
+            why = ITSELF
+        elif self._untold(known):
             why = RING3
-        elif self._halts(known, address):
+        elif code == HLT:
             why = f"HLT at {address:#x} is not stepped, which could step over it" if self._sleeps else "HLT"
         wanted, debug = not why, cpu.vcpu.debug
         if wanted or wanted != debug.singlestep:  # again each time: what loads RFLAGS ends it
@@ -95,12 +103,28 @@ class Stepping:
         """Is HLT no exit here?"""
         return self._machine.irqchip != "none"
 
-    def _halts(self, sregs: Sregs, address: int) -> bool:
+    def _opcode(self, sregs: Sregs, address: int) -> int:
+        """The first byte of an instruction that is no prefix; -1 where that cannot be read."""
         for at in range(address, address + MAX_LENGTH):
             try:
                 (byte,) = read_virtual(self._machine.memory, sregs, at, 1)
             except VmmError:
-                return False
+                return -1
             if byte not in PREFIXES and not (byte in REX and sregs.cs.l):
-                return byte == HLT
+                return byte
+        return -1
+
+    def _sets_tf(self, cpu: Cpu, sregs: Sregs, code: int) -> bool:
+        """Is TF set in the RFLAGS that this POPF or IRET takes from the stack? KVM_GET_REGS does not show TF in a step.
+
+        RFLAGS lie at the top for POPF, and behind RIP and CS for IRET, of 8, 4 or 2 bytes each: any of these counts.
+        """
+        regs, stack = cpu.vcpu.get_regs(), 0 if sregs.cs.l else sregs.ss.base
+        for offset in (0,) if code == POPF else (16, 8, 4):
+            try:
+                low = int.from_bytes(read_virtual(self._machine.memory, sregs, stack + regs.rsp + offset, 4), "little")
+            except VmmError:
+                continue
+            if low & RFLAGS.TF and low & RFLAGS.FIXED and not low >> 22:
+                return True
         return False
