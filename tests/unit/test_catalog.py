@@ -130,7 +130,7 @@ def test_a_function_that_can_be_called_so_is_right(taken: str, tmp_path: Path) -
     (tmp_path / "mine.py").write_text(f"def check({taken}): ...")
     half = find(str(path)).host_half()
     assert half is not None
-    assert (half.drive, half.check is None) == (None, False)
+    assert (half.setup, half.check is None) == (None, False)
 
 
 def test_a_proof_has_no_other_parts_and_refusals_have_a_proof() -> None:

@@ -218,3 +218,10 @@ def test_a_word_that_looks_like_a_type_is_named_in_full(word: str) -> None:
 def test_a_result_without_a_type_has_its_text(text: str) -> None:
     slot = parse(f";result:\tseen\t{text}", "x.asm").results["seen"]
     assert (slot.kind, slot.what) == ("u64", text)
+
+
+@pytest.mark.parametrize("text", ["; machine: cpus=1\n; machine: memory=4M cpus=2\n", "; machine: ring=3 ring=0\n"])
+def test_a_setting_of_the_machine_stands_once(text):
+    with pytest.raises(PayloadError, match="stands there twice"):
+        parse(text + "hlt\n", "own.asm")
+    assert parse("; machine: cpus=2\n; machine: memory=4M\nhlt\n", "own.asm").cpus == 2

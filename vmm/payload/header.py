@@ -138,6 +138,7 @@ def parse(text: str, file: str) -> Header:
         PayloadError: a line is wrong; names file, line and what was expected.
     """
     header, notes = Header(), []
+    settings: set[str] = set()  # of the machine, so far
     lines = text.splitlines()
     code = len(lines)  # index of the first line that is no comment
     for number, line in enumerate(lines, 1):
@@ -154,6 +155,8 @@ def parse(text: str, file: str) -> Header:
         name = key.strip().lower()
         if colon and name in KEYS:
             try:
+                if name == "machine":
+                    _once(value, settings)
                 header = _READERS[name](header, value.strip())
             except (ValueError, UsageError) as error:
                 raise PayloadError(str(error), file=file, line=number, row=line.rstrip()) from error
@@ -264,6 +267,14 @@ def _needs(header: Header, value: str) -> Header:
                 raise ValueError(f"needs: {cpuid.unknown(item)}")
             features.append(feature.name)
     return replace(header, capabilities=tuple(capabilities), features=tuple(features), min_cpus=cpus)
+
+
+def _once(value: str, settings: set[str]) -> None:
+    """Note the settings of a machine line. ValueError for one that stands there already: the last would win unseen."""
+    for key in (item.partition("=")[0] for item in value.split()):
+        if key in settings:
+            raise ValueError(f"machine: {key} stands there twice")
+        settings.add(key)
 
 
 def _machine(header: Header, value: str) -> Header:
