@@ -21,7 +21,8 @@ from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.kvm.lean import Finish, Word, _seen
+from vmm.kvm.lean import _seen
+from vmm.kvm.words import Finish, Word
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.claims import Claims
 from vmm.machine.devices.sink import OutputLimit

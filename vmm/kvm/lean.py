@@ -3,7 +3,8 @@
 
 What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
 single access that Python serves is one number, by which the core finds its handler in a dict and calls it. Whom it does
-not know yet, and everything else, comes here. Nothing here knows what an exit means: handlers are given.
+not know yet, and everything else, comes here. Who serves what is given (`Handlers`); of what an exit means it knows no
+more than the fields of kvm_run say: msr.error refuses, and what nobody has answered reads as all ones.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from __future__ import annotations
 from vmm.base.bits import MASK64
 from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.buffers import uncleared
 from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.kvm.vcpu import Vcpu
+from vmm.kvm.words import Finish
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,133 +75,6 @@ class Handlers(Protocol):
 def access(key: int) -> tuple[int, int, int]:
     """A key taken apart: its code (VMM_*), its address, the size in bytes."""
     return key & 0xF, key >> 8, key >> 4 & 0xF
-
-
-class Word:
-    """A port, MMIO address or MSR that is a plain word, served in C: reads give `value`, writes set it; both count."""
-
-    def __init__(self, slot: Any, owner: Any, number: int) -> None:
-        self._slot, self._owner = slot, owner  # the owner keeps the C memory alive
-        self._dropped = False
-        self.number = number
-
-    @property
-    def value(self) -> int:
-        return int(self._slot.value)
-
-    @value.setter
-    def value(self, value: int) -> None:
-        self._slot.value = value
-
-    def set(self, value: int, reads: int, writes: int) -> None:
-        """Value and both counts at once."""
-        self._slot.value, self._slot.reads, self._slot.writes = value, reads, writes
-
-    def read(self) -> int:
-        """A counted read, as the core does it."""
-        self._slot.reads += 1
-        return self.value
-
-    def write(self, value: int) -> None:
-        """A counted write, as the core does it."""
-        self._slot.writes += 1
-        self._slot.value = value
-
-    def serve(self, address: int) -> int:
-        """Let the core find it; how many slots it has to look through for that."""
-        self._slot.address = address
-        return self.number + 1
-
-    def drop(self) -> None:
-        """The core serves it no longer, and its slot is free; its numbers stay."""
-        slot = self._slot
-        slot.address = MASK64  # no port's, no MSR's, and no address that a CPU has
-        if not self._dropped:
-            self._slot, self._dropped = ffi.new("struct vmm_slot *", slot), True
-
-    @property
-    def reads(self) -> int:
-        return int(self._slot.reads)
-
-    @property
-    def writes(self) -> int:
-        return int(self._slot.writes)
-
-
-class Finish:
-    """What the C core may finish for one machine; shared by its vCPUs."""
-
-    _msrs: Any = None  # the class's: most machines have no such word
-
-    def __init__(self) -> None:
-        self.c = uncleared("struct vmm_finish *")
-        lib.vmm_finish_init(self.c)
-        self._taken: Any = None
-
-    def sink_port(self, port: int | None) -> None:
-        """Bytes written to this port are console output; None: no port's are."""
-        self.c.sink_port = lib.VMM_NO_PORT if port is None else port
-
-    def set_room(self, room: int) -> None:
-        """How many bytes of output may still be taken."""
-        self.c.sink_room = min(room, lib.VMM_STAGING)
-
-    def drain(self) -> bytes:
-        """The output that has come since the last call; other vCPUs may go on writing meanwhile."""
-        if not self.c.sink_length and not self.c.ring:
-            return b""
-        if self._taken is None:
-            self._taken = ffi.new("__u8[]", lib.VMM_STAGING + 8 * lib.VMM_RING)
-        count = lib.vmm_drain(self.c, self._taken)
-        return bytes(ffi.buffer(self._taken, count))
-
-    def set_ring(self, ring: Any) -> None:
-        """Take console bytes that KVM has collected too (`Vcpu.coalesced_ring`); None: no more."""
-        self.c.ring = ffi.NULL if ring is None else ring
-
-    def new_port_word(self) -> Word | None:
-        """A word for a port, not yet served; None when all are used."""
-        return _free(self.c.ports, self.c, self.c.port_count, lib.VMM_SLOTS)
-
-    def serve_port(self, port: int, word: Word) -> None:
-        self.c.port_count = max(self.c.port_count, word.serve(port))
-
-    def new_mmio_word(self) -> Word | None:
-        """A word for an MMIO address, not yet served; None when all are used."""
-        return _free(self.c.mmio, self.c, self.c.mmio_count, lib.VMM_MMIO_SLOTS)
-
-    def serve_mmio(self, address: int, word: Word) -> None:
-        self.c.mmio_count = max(self.c.mmio_count, word.serve(address))
-
-    def new_msr_word(self) -> Word | None:
-        """A word for an MSR, not yet served; None when all are used."""
-        if self._msrs is None:
-            self._msr_words: dict[int, Word] = {}
-            self._msrs = self.c.msrs = ffi.new("struct vmm_slot[]", lib.VMM_MSR_SLOTS)
-        return _free(self._msrs, self._msrs, self.c.msr_count, lib.VMM_MSR_SLOTS)
-
-    def serve_msr(self, index: int, word: Word) -> None:
-        self._msr_words[index] = word
-        self.c.msr_count = max(self.c.msr_count, word.serve(index))
-
-    @property
-    def msr_words(self) -> dict[int, Word]:
-        """The MSRs that are words, by index."""
-        return {} if self._msrs is None else dict(self._msr_words)
-
-    def forget_msr(self, index: int) -> None:
-        """The core serves this MSR no longer, if it did."""
-        if self._msrs is not None and (word := self._msr_words.pop(index, None)) is not None:
-            word.drop()
-
-
-def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
-    """A word in the next slot; where there is none, in one that was dropped: a vCPU may still be inside of that."""
-    number = count if count < limit else next((i for i in range(limit) if slots[i].address == MASK64), limit)
-    if number == limit:
-        return None
-    slots[number].reads = slots[number].writes = slots[number].value = 0
-    return Word(slots[number], owner, number)
 
 
 class Core:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.base.bits import MASK64
-from vmm.kvm.lean import Word
+from vmm.kvm.words import Word
 
 
 class WordDevice:

@@ -12,8 +12,9 @@ from vmm.base.record import replace
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Debug, Exit, Interrupted
-from vmm.kvm.lean import Core, Finish
+from vmm.kvm.lean import Core
 from vmm.kvm.vcpu import Vcpu
+from vmm.kvm.words import Finish
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.ends import Step, Stop, Why

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from vmm.base.integer import integer
 from vmm.errors import UsageError
-from vmm.kvm.lean import MsrRead, MsrWrite, Word
+from vmm.kvm.lean import MsrRead, MsrWrite
+from vmm.kvm.words import Word
 from vmm.machine.bus.platform import HypercallHook, Platform
 from vmm.machine.run.lean import LeanLane
 

@@ -16,11 +16,10 @@ from vmm.kvm.lean import (
     VMM_PORT_IN,
     VMM_PORT_OUT,
     AnyRead,
-    Finish,
-    Word,
     Write,
     access,
 )
+from vmm.kvm.words import Finish, Word
 from vmm.machine.bus import answers
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
