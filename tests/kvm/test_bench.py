@@ -205,7 +205,7 @@ def test_each_way_of_a_kind_goes_as_far_as_it_says():
             side = make(guest(10))
             stack.callback(side.close)
             hooks = side.machine.platform.msr_reads
-            hooks[guests.POLL_CONTROL] = lambda: taken.append(1) or 1
+            dict.__setitem__(hooks, guests.POLL_CONTROL, lambda: taken.append(1) or 1)  # so that the word is not told
             side.measure(1)
     assert len(taken) >= 10  # of the hook; the word's reads never came
     assert len(taken) <= 20
