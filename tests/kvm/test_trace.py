@@ -253,7 +253,7 @@ def test_without_a_watcher_the_fast_lane_is_taken() -> None:
 def test_an_endless_guest_makes_no_endless_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source, path = tmp_path / "endless.asm", tmp_path / "trace.jsonl"
     source.write_text(ENDLESS, encoding="utf-8")
-    arguments = ["run", str(source), "--timeout", "1", "--trace", str(path), "--trace-limit", "64K"]
+    arguments = ["run", str(source), "--timeout", "3", "--trace", str(path), "--trace-limit", "64K"]
     assert main(arguments) == 124
     assert path.stat().st_size < 100_000
     *_, (_, end) = read(str(path))
