@@ -86,7 +86,7 @@ def test_a_program_is_found_wherever_a_kernel_has_it(tmp_path: Path) -> None:
 MAKEFILE = """\
 headers:
 $(OUTPUT)/x86/%: x86/%.c
-\tmkdir -p $(OUTPUT)/x86; grep -q good $< && cp /bin/true $@
+\tmkdir -p $(OUTPUT)/x86; if grep -q slow $<; then sleep 100; fi; grep -q good $< && cp /bin/true $@
 """
 
 
@@ -141,7 +141,7 @@ def test_what_was_not_built_in_time_was_not_refused(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(selftests, "call", slow)
     with pytest.raises(LabError, match=r"^building: make took longer"):
-        built(tmp_path, monkeypatch, debug_regs="good")
+        built(tmp_path, monkeypatch, debug_regs="slow and good")
 
 
 def test_they_are_asked_for_by_an_option_and_are_a_step_with_a_limit(
