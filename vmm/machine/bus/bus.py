@@ -32,11 +32,12 @@ from vmm.machine.bus.unclaimed import Unclaimed, UnclaimedAccess
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
 ReadCall: TypeAlias = "Callable[[int, int], int]"
 WriteCall: TypeAlias = "Callable[[int, int, int], None]"
+First: TypeAlias = "tuple[Iterable[Claim[ReadCall]], Iterable[Claim[WriteCall]]]"
 
 
 class ClaimCheck(Protocol):
@@ -67,10 +68,11 @@ class Device(Protocol):
 
 class Bus:
     """One address space: `what` names its addresses in messages, `limit` is how many there are. `whole` chooses the
-    port rule of the module's text over the MMIO rule. `strict` may be changed at any time.
+    port rule of the module's text over the MMIO rule. `strict` may be changed at any time. `first` are the claims of
+    reads and of writes that it starts with (`Claims`).
     """
 
-    def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False) -> None:
+    def __init__(self, what: str, limit: int, *, whole: bool, strict: bool = False, first: First = ((), ())) -> None:
         self.what, self.limit, self.strict = what, limit, strict
         self.unclaimed = Unclaimed()
         self.check: ClaimCheck | None = None
@@ -78,8 +80,8 @@ class Bus:
         self.listeners: list[Callable[[], object]] = []
         """Called after every change of the claims, by those who keep look-ups of their own."""
         self._whole = whole
-        self._readers: Claims[ReadCall] = Claims()
-        self._writers: Claims[WriteCall] = Claims()
+        self._readers: Claims[ReadCall] = Claims(first[0])
+        self._writers: Claims[WriteCall] = Claims(first[1])
         self._lock = RLock()  # a signal handler may claim while its thread does
 
     def claim(self, base: int, size: int, device: Device) -> None:
@@ -90,11 +92,7 @@ class Bus:
             raise UsageError(
                 f"claiming {self.what} {base!r}: {device!r} is no device with read(offset, size) and write"
             )
-        base, stop = self._span(base, size, device.name)
-        self._claim(
-            Claim(base, stop, device.name, device, device.read),
-            Claim(base, stop, device.name, device, device.write),
-        )
+        self._claim(*both(*self._span(base, size, device.name), device))
 
     def on_read(self, base: int, f: Callable[[], int], size: int = 1) -> None:
         """Reads of base..base+size-1 are answered by `f()`. For offsets or widths, claim a Device. Errors: `claim`."""
@@ -244,11 +242,19 @@ class Bus:
         self.unclaimed.add(address, "read" if value is None else "write", size, value)
 
 
-def port_bus(*, strict: bool = False) -> Bus:
+def both(base: int, stop: int, device: Device) -> tuple[Claim[ReadCall], Claim[WriteCall]]:
+    """What a device claims of base..stop-1: reads and writes."""
+    return (
+        Claim(base, stop, device.name, device, device.read),
+        Claim(base, stop, device.name, device, device.write),
+    )
+
+
+def port_bus(*, strict: bool = False, first: First = ((), ())) -> Bus:
     """The 65,536 I/O ports."""
-    return Bus("port", PORTS, whole=True, strict=strict)
+    return Bus("port", PORTS, whole=True, strict=strict, first=first)
 
 
-def mmio_bus(*, strict: bool = False) -> Bus:
+def mmio_bus(*, strict: bool = False, first: First = ((), ())) -> Bus:
     """Guest-physical addresses that no memslot holds."""
-    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict)
+    return Bus("MMIO address", GUEST_PHYSICAL, whole=False, strict=strict, first=first)

@@ -10,7 +10,7 @@ from vmm.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
 CallT = TypeVar("CallT")
@@ -37,8 +37,10 @@ class Claims(Generic[CallT]):
     A look-up is one binary search: 0.07 us with 4 claims, 0.17 us with 4,000.
     """
 
-    def __init__(self) -> None:
-        self._rows: tuple[list[int], list[Claim[CallT]]] = ([], [])
+    def __init__(self, first: Iterable[Claim[CallT]] = ()) -> None:
+        """`first` are those from the start, by address and apart from each other: nobody looks at them again."""
+        claims = [*first]
+        self._rows: tuple[list[int], list[Claim[CallT]]] = ([claim.base for claim in claims], claims)
 
     @property
     def rows(self) -> tuple[Claim[CallT], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmm.base.light import TypeVar
 from vmm.kvm.exits import Debug
 from vmm.kvm.lean import MsrRead, MsrWrite
-from vmm.machine.bus.bus import Bus, mmio_bus, port_bus
+from vmm.machine.bus.bus import Bus, First, mmio_bus, port_bus
 from vmm.machine.ends import Step
 
 TYPE_CHECKING = False
@@ -54,13 +54,14 @@ class Platform:
     """Ports, MMIO, MSRs and hypercalls of one machine.
 
     An MSR read hook returns the value, or None to refuse (the guest takes #GP); a write hook refuses by returning
-    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold. Lists hold
-    whoever wants to know: a device adds itself, and nobody takes another's place.
+    False. A hypercall hook gets the arguments a0, a1, ... and returns what RAX shall hold. `ports` and
+    `mmio` are the claims that its buses start with. Lists hold whoever wants to know: a device adds itself, and nobody
+    takes another's place.
     """
 
-    def __init__(self, *, strict: bool = False) -> None:
-        self.ports: Bus = port_bus(strict=strict)
-        self.mmio: Bus = mmio_bus(strict=strict)
+    def __init__(self, *, strict: bool = False, ports: First = ((), ()), mmio: First = ((), ())) -> None:
+        self.ports: Bus = port_bus(strict=strict, first=ports)
+        self.mmio: Bus = mmio_bus(strict=strict, first=mmio)
         self.msr_reads: MsrCalls[MsrRead] = MsrCalls()
         self.msr_writes: MsrCalls[MsrWrite] = MsrCalls()
         self.hypercalls: dict[int, HypercallHook] = {}
