@@ -842,10 +842,14 @@ def test_a_module_of_something_else_is_left_alone(source: Any, run: Any) -> None
 
 
 @pytest.mark.parametrize("half", ["def check(guest): print('x')\n", "def setup(guest): print('x')\n"])
-def test_what_a_host_half_prints_is_no_part_of_the_document(half: str, source: Any, run: Any) -> None:
+@pytest.mark.parametrize("more", [(), ("--step",), ("--trace", "t.jsonl"), ("--timeline", "t.svg")])
+def test_what_a_host_half_prints_is_no_part_of_the_document(
+    half: str, more: tuple[str, ...], source: Any, run: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     file = Path(source(ENDS))
     file.with_suffix(".py").write_text(half)
-    status, out, err = run(str(file), "--json")
+    status, out, err = run(str(file), "--json", *more)
     assert (status, json.loads(out)["outcome"]) == (0, "pass")
     assert "x\n" in err
 

@@ -237,17 +237,13 @@ def _run(
                 raise UsageError("--folder and --folder-rw: one folder is served, to be read or to be written too")
             serve = serve_folder(args.folder_rw or args.folder, writable=bool(args.folder_rw))
             options = replace(options, watch=both(options.watch, serve))
-    if traced(args):
-        from vmm.cli.tracing import run_traced
-
-        outcome = run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None)
-    elif args.json:
+    if args.json:
         from contextlib import redirect_stdout
 
         with redirect_stdout(sys.stderr):  # what a host half prints is no part of the document
-            outcome = run_payload(payload, options, live=live)
+            outcome = _outcome(args, payload, options, out, live)
     else:
-        outcome = run_payload(payload, options, live=live)
+        outcome = _outcome(args, payload, options, out, live)
     if statistics is not None:
         outcome = replace(outcome, stats=statistics.rows)
     if args.json:
@@ -259,6 +255,20 @@ def _run(
     for line in outcome_lines(outcome, style_for(args, out)):
         print(line, file=out)
     return outcome.exit_code
+
+
+def _outcome(
+    args: argparse.Namespace,
+    payload: Payload,
+    options: Options,
+    out: TextIO,
+    live: Callable[[bytes], object] | None,
+) -> Outcome:
+    if not traced(args):
+        return run_payload(payload, options, live=live)
+    from vmm.cli.tracing import run_traced
+
+    return run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None)
 
 
 def document(outcome: Outcome) -> str:

@@ -32,12 +32,15 @@ def run_payload(
     Raises:
         HostError, UsageError, PayloadError: it could not be run at all. What the guest does is never raised.
     """
-    outcome = _run(payload, options or Options(), live)
-    notes = payload.header.notes + payload.overlooked() + outcome.notes
+    half = payload.host_half()
+    outcome = _run(payload, half, options or Options(), live)
+    notes = payload.header.notes + (() if half else payload.overlooked()) + outcome.notes
     return replace(outcome, notes=notes) if notes else outcome
 
 
-def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | None) -> Outcome:
+def _run(
+    payload: Payload, half: HostHalf | None, options: Options, live: Callable[[bytes], object] | None
+) -> Outcome:
     if payload.header.asks:
         from vmm.payload.needs import check_needs
 
@@ -45,7 +48,6 @@ def _run(payload: Payload, options: Options, live: Callable[[bytes], object] | N
             check_needs(payload)
         except MissingCapability as error:
             return Outcome(payload.name, "skip", str(error))
-    half = payload.host_half()
     if half and half.prove:
         from vmm.payload.proof.prove import outcome_of, prove
 
