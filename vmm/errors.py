@@ -59,6 +59,12 @@ class UsageError(VmmError):
     exit_code = EXIT_USAGE
 
 
+class ImageError(UsageError):
+    """An image is damaged, foreign, or does not go with this machine: one line that says what and where. Nothing of it
+    is run, and nothing was written into guest memory.
+    """
+
+
 class PayloadError(VmmError):
     """The payload's source is wrong. Points at file, line and column (1-based) where they are known; `row` is the line
     of source itself, which the message shows.

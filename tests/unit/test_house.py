@@ -40,8 +40,9 @@ FACES = {
     "__init__",
     "__main__",
 }  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
-ONE_DOOR = {"keystone": "asm", "capstone": "asm", "rich": "cli"}  # imported by one module only, on this floor
-LAZY = {"rich", "matplotlib"}  # slow to import: never at module level
+# Imported by one module only, on this floor.
+ONE_DOOR = {"keystone": "asm", "capstone": "asm", "elftools": "machine", "rich": "cli"}
+LAZY = {"rich", "matplotlib", "elftools"}  # slow to import: never at module level
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
 
@@ -376,6 +377,7 @@ SOUND = {
     "vmm/asm/__init__.py": HEAD,
     "vmm/asm/assembler.py": HEAD + "import keystone\n",
     "vmm/asm/disassembler.py": HEAD + "def f():\n    import capstone\n",
+    "vmm/machine/images/elf.py": HEAD + "def f():\n    import elftools\n",
     "vmm/machine/__init__.py": HEAD + "from vmm.kvm import Kvm\nfrom . import run\n",
     "vmm/machine/bus/__init__.py": HEAD + "from vmm.machine.run import handle\n",
     "vmm/machine/run/handle.py": HEAD + "from vmm import kvm\n",

@@ -40,6 +40,8 @@ class Mapping:
         # The view pins the mapping: mmap.close() refuses while it lives, so KVM can never write into freed memory.
         self._view = ffi.from_buffer(self.bytes)
         self.size = size
+        self.droppable = not shared and fd < 0
+        """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
         self.users = 0  # VMs with a memslot over it
 
     @property

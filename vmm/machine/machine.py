@@ -34,6 +34,7 @@ from vmm.machine.x86.owed_cpuid import exposed, unedited
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
     from typing import Literal, TypeAlias
 
     from vmm.kvm.exits import Exit
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
+    from vmm.machine.images.image import Image, Mode, Module
     from vmm.machine.run.debug import Debugger
     from vmm.machine.run.watch import Watcher
     from vmm.machine.x86.cpuid import CpuidModel
@@ -297,6 +299,31 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.program = program
         self.start(0, start, ring=ring)
         return program
+
+    def load_image(
+        self,
+        what: str | Path | bytes | Image,
+        *,
+        name: str | None = None,
+        args: str | bytes = "",
+        initrd: bytes | Path | None = None,
+        modules: Iterable[bytes | Path | Module] = (),
+        base: int | None = None,
+        entry: int | str | None = None,
+        mode: Mode | None = None,
+        protocol: str | None = None,
+    ) -> Image:
+        """Put an image that others wrote into guest memory, and make vCPU 0 start it by its own boot protocol. See
+        vmm.machine.images.load.load_image.
+        """
+        from vmm.machine.images.load import load_image
+
+        image = load_image(
+            self, what, name=name, args=args, initrd=initrd, modules=modules, base=base, entry=entry, mode=mode,
+            protocol=protocol,
+        )  # fmt: skip
+        self._started.add(0)
+        return image
 
     @staticmethod
     def _check_room(program: Program) -> None:

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""ELF files: segments at their physical addresses, entry, notes, symbols, source lines. One door to pyelftools.
+
+What is executable and static is read; what needs a linker or an operating system is refused. Sources: System V ABI,
+chapters 4 and 5 (ELF), AMD64 supplement; DWARF 5, 6.2.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from typing import Any, TypeVar
+
+from vmm.errors import ImageError
+from vmm.machine.images.image import Segment
+
+MAGIC = b"\x7fELF"
+MACHINES = {"EM_386": 32, "EM_X86_64": 64}
+HEADER_SIZE = {32: 52, 64: 64}
+PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
+MAX_SEGMENTS = 256
+MAX_NOTES = 1 << 16  # bytes of a note segment
+MAX_SYMBOLS = 1 << 22
+PF_X = 1
+
+T = TypeVar("T")
+
+
+def is_elf(data: bytes) -> bool:
+    return data.startswith(MAGIC)
+
+
+class Elf:
+    """One ELF file for x86. What is looked up is checked when it is looked up; nothing is read behind the file's end.
+
+    Raises:
+        ImageError: it is damaged, of another CPU, or not linked to be run as it is.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self.data, self.name = data, name
+        self.bits = self._identify()
+        self._file = self._guard("the file header", lambda: _elf_file(data))
+        header = self._file.header
+        machine = header["e_machine"]
+        if MACHINES.get(machine) is None:
+            raise self.wrong(f"for another CPU (e_machine at 0x12 is {_shown(machine)}); pyvmm runs x86")
+        kind = header["e_type"]
+        if kind == "ET_REL":
+            raise self.wrong("an object file, not linked yet (e_type at 0x10 is ET_REL)", "`ld` it, with an address")
+        if kind == "ET_CORE":
+            raise self.wrong("a core dump (e_type at 0x10 is ET_CORE)")
+        if kind not in ("ET_EXEC", "ET_DYN"):
+            raise self.wrong(f"e_type at 0x10 is {_shown(kind)}, and a program is ET_EXEC (2) or ET_DYN (3)")
+        self.dynamic = kind == "ET_DYN"
+        self.entry = int(header["e_entry"])
+
+    def wrong(self, what: str, hint: str = "") -> ImageError:
+        return ImageError(f"{self.name}: ELF: {what}", hint)
+
+    def _identify(self) -> int:
+        """32 or 64. What pyelftools would guess at is checked first."""
+        data = self.data
+        if len(data) < HEADER_SIZE[32]:
+            raise self.wrong(f"cut off inside the file header: it has {len(data)} bytes")
+        if data[4] not in (1, 2):
+            raise self.wrong(f"EI_CLASS at 0x4 is {data[4]}, and must be 1 (32 bits) or 2 (64 bits)")
+        if data[5] != 1:
+            raise self.wrong(f"EI_DATA at 0x5 is {data[5]}: x86 is little-endian, which is 1")
+        if data[6] != 1:
+            raise self.wrong(f"EI_VERSION at 0x6 is {data[6]}, and there is only version 1")
+        bits = 32 * data[4]
+        if len(data) < HEADER_SIZE[bits]:
+            raise self.wrong(f"cut off inside the file header: it has {len(data)} bytes")
+        offset = struct.unpack_from("<Q" if bits == 64 else "<I", data, 32 if bits == 64 else 28)[0]
+        size, count = struct.unpack_from("<HH", data, 54 if bits == 64 else 42)
+        if not count:
+            raise self.wrong("it has no program headers (e_phnum is 0), so nothing says what to load")
+        if count > MAX_SEGMENTS:
+            raise self.wrong(f"e_phnum is {count}; a kernel has a few, and at most {MAX_SEGMENTS} are read")
+        if size != PROGRAM_HEADER_SIZE[bits]:
+            raise self.wrong(f"e_phentsize is {size}, and a program header has {PROGRAM_HEADER_SIZE[bits]} bytes")
+        if offset + size * count > len(data):
+            raise self.wrong(
+                f"its program headers at {offset:#x}..{offset + size * count - 1:#x} (e_phoff, e_phnum) lie behind the "
+                f"file's {len(data):#x} bytes"
+            )
+        return bits
+
+    def _guard(self, what: str, read: Callable[[], T]) -> T:
+        """pyelftools raises many kinds of errors for damaged input; to a stranger they are one."""
+        try:
+            return read()
+        except ImageError:
+            raise
+        except (Exception, RecursionError) as error:
+            said = str(error) or type(error).__name__
+            raise self.wrong(f"{what} cannot be read: {said.splitlines()[0][:120]}") from error
+
+    # -- what is loaded
+
+    @cached_property
+    def headers(self) -> tuple[dict[str, Any], ...]:
+        """The program headers, by the names of ELF."""
+        return self._guard(
+            "its program headers", lambda: tuple(dict(each.header) for each in self._file.iter_segments())
+        )
+
+    @cached_property
+    def segments(self) -> tuple[Segment, ...]:
+        """PT_LOAD, at physical addresses."""
+        found = []
+        for number, row in enumerate(self.headers):
+            where = f"program header {number}"
+            if row["p_type"] == "PT_INTERP":
+                raise self.wrong(
+                    f"{where} is PT_INTERP: a program for an operating system", "link it `-static -nostdlib`"
+                )
+            if row["p_type"] != "PT_LOAD" or not row["p_memsz"]:
+                continue
+            offset, count, size, at = (row[key] for key in ("p_offset", "p_filesz", "p_memsz", "p_paddr"))
+            if count > size:
+                raise self.wrong(f"{where}: p_filesz {count:#x} is more than p_memsz {size:#x}")
+            if offset + count > len(self.data):
+                raise self.wrong(
+                    f"{where}: bytes {offset:#x}..{offset + count - 1:#x} (p_offset, p_filesz) lie behind the file's "
+                    f"{len(self.data):#x} bytes"
+                )
+            if at + size > 1 << self.bits:
+                raise self.wrong(f"{where}: {size:#x} bytes at {at:#x} (p_paddr, p_memsz) go beyond all addresses")
+            data = self.data[offset : offset + count]
+            found.append(Segment(at, data, size, where, executable=bool(row["p_flags"] & PF_X)))
+        if not found:
+            raise self.wrong("no program header is PT_LOAD: there is nothing to load")
+        return tuple(found)
+
+    def physical(self, address: int) -> int | None:
+        """The physical address of a virtual one, by the program headers; None outside all."""
+        for row in self.headers:
+            if row["p_type"] == "PT_LOAD" and 0 <= address - row["p_vaddr"] < row["p_memsz"]:
+                return int(row["p_paddr"] + address - row["p_vaddr"])
+        return None
+
+    @property
+    def start(self) -> int:
+        """Where it starts, as a physical address: e_entry is either a virtual or a physical one.
+
+        Raises:
+            ImageError: it is neither in a segment's virtual addresses nor in its physical ones.
+        """
+        at = self.physical(self.entry)
+        if at is not None:
+            return at
+        if any(each.gpa <= self.entry < each.end for each in self.segments):
+            return self.entry
+        raise self.wrong(f"its entry {self.entry:#x} (e_entry at 0x18) lies in none of its segments")
+
+    def notes(self, owner: bytes) -> Iterator[tuple[int, bytes]]:
+        """(type, contents) of each note of that owner."""
+        for number, row in enumerate(self.headers):
+            if row["p_type"] != "PT_NOTE":
+                continue
+            begin, end = row["p_offset"], row["p_offset"] + row["p_filesz"]
+            if end > len(self.data) or end - begin > MAX_NOTES:
+                raise self.wrong(f"program header {number}: its notes at {begin:#x}..{end:#x} lie outside of the file")
+            yield from _notes(self.data[begin:end], owner, 8 if row["p_align"] == 8 else 4)
+
+    # -- what its code is called
+
+    @cached_property
+    def symbols(self) -> dict[str, int]:
+        """Address by name, as linked, without those of files and sections; of one name the global one counts."""
+        return self._guard("its symbol table", self._symbols)
+
+    def _symbols(self) -> dict[str, int]:
+        table = self._file.get_section_by_name(".symtab")
+        if table is None or table.header["sh_type"] != "SHT_SYMTAB":
+            return {}
+        names, rows = self._bytes(self._file.get_section(table.header["sh_link"])), self._bytes(table)
+        # pyelftools makes an object of each symbol, and a kernel has a hundred thousand of them.
+        row = struct.Struct("<IBBHQQ" if self.bits == 64 else "<IIIBBH")
+        found: dict[str, int] = {}
+        weak: dict[str, int] = {}
+        for fields in row.iter_unpack(rows[: len(rows) // row.size * row.size]):
+            name, info, section = (
+                (fields[0], fields[1], fields[3]) if self.bits == 64 else (fields[0], fields[3], fields[5])
+            )
+            value = fields[4] if self.bits == 64 else fields[1]
+            if not name or not section or info & 0xF > 2:  # NOTYPE, OBJECT, FUNC
+                continue
+            end = names.find(b"\0", name)
+            text = names[name : end if end >= 0 else name].decode("utf-8", "replace")
+            if text:
+                (found if info >> 4 else weak)[text] = value
+        return weak | found
+
+    def _bytes(self, section: Any) -> bytes:
+        offset, size = section.header["sh_offset"], section.header["sh_size"]
+        if section.header["sh_type"] == "SHT_NOBITS" or offset + size > len(self.data):
+            raise self.wrong(f"section {section.name!r} lies behind the end of the file")
+        return self.data[offset : offset + size]
+
+    def source(self, address: int) -> str:
+        """`file.c:12` for an address as linked; empty where nothing says so, or what says so is damaged."""
+        try:
+            return self._lines.at(address)
+        except ImageError:
+            return ""
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return self._guard("its debug information", lambda: Lines(self._file))
+
+
+class Lines:
+    """Source lines by DWARF's line programs, one unit at a time, when an address of it is asked for."""
+
+    def __init__(self, file: Any) -> None:
+        self._dwarf: Any = file.get_dwarf_info() if file.has_dwarf_info() else None
+        self._tables: list[tuple[list[int], list[str]]] = []
+        self._units: Iterator[Any] = iter(self._dwarf.iter_CUs()) if self._dwarf else iter(())
+
+    def at(self, address: int) -> str:
+        for table in self._tables:
+            if found := _row_at(table, address):
+                return found
+        for unit in self._units:
+            table = self._table(unit)
+            self._tables.append(table)
+            if found := _row_at(table, address):
+                return found
+        return ""
+
+    def _table(self, unit: Any) -> tuple[list[int], list[str]]:
+        """(addresses, `file:line` from there on) of a unit, in order; "" where a sequence ends."""
+        try:
+            program = self._dwarf.line_program_for_CU(unit)
+            rows = []
+            for entry in program.get_entries() if program else ():
+                state = entry.state
+                if state is not None:
+                    rows.append((state.address, "" if state.end_sequence else _place(program, state)))
+        except Exception:  # of a damaged unit nothing is told
+            return [], []
+        rows.sort(key=lambda row: (row[0], row[1] != ""))  # where one sequence ends another may begin
+        return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _place(program: Any, state: Any) -> str:
+    files, version = program["file_entry"], program["version"]
+    index = state.file if version >= 5 else state.file - 1
+    name = files[index].name.decode("utf-8", "replace") if 0 <= index < len(files) else "?"
+    return f"{name}:{state.line}"
+
+
+def _row_at(table: tuple[list[int], list[str]], address: int) -> str:
+    at = bisect_right(table[0], address) - 1
+    return table[1][at] if at >= 0 else ""
+
+
+def _elf_file(data: bytes) -> Any:
+    from elftools.elf.elffile import ELFFile
+
+    return ELFFile(io.BytesIO(data))
+
+
+def _notes(data: bytes, owner: bytes, align: int) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 12 <= len(data):
+        name_size, size, kind = struct.unpack_from("<III", data, at)
+        name_at = at + 12
+        data_at = name_at + -(-name_size // align) * align if align == 4 else -(-(name_at + name_size) // 8) * 8
+        if data[name_at : name_at + name_size].rstrip(b"\0") == owner and data_at + size <= len(data):
+            yield kind, data[data_at : data_at + size]
+        at = -(-(data_at + size) // align) * align
+
+
+def _shown(value: object) -> str:
+    return f"{value:#x}" if isinstance(value, int) else str(value)

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An image as values: what lies where, where it starts and how, and what its boot protocol hands over.
+
+A loader makes an Image of bytes; place.py puts it into a machine. Nothing here knows a format, a VM or a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Literal, TypeAlias
+
+from vmm.abi.bootparam import BIOS_END, E820_RAM, E820_RESERVED, EBDA
+from vmm.abi.x86 import PAGE
+from vmm.errors import ImageError
+from vmm.machine.memory.layout import FOUR_GIB, LOW_RAM_END
+
+Mode: TypeAlias = Literal["real", "protected", "long"]
+MODES: tuple[Mode, ...] = ("real", "protected", "long")
+Span: TypeAlias = tuple[int, int]  # first address, bytes
+
+LOWEST = 0x1000
+"""Below are the interrupt vectors and the data of a BIOS, as real-mode code knows them."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`size` bytes from guest-physical `gpa`: `data`, and zeros behind it. `what` names it for a message."""
+
+    gpa: int
+    data: bytes
+    size: int
+    what: str = "segment"
+    executable: bool = True
+
+    @property
+    def end(self) -> int:
+        return self.gpa + self.size
+
+
+def segment(gpa: int, data: bytes, what: str) -> Segment:
+    """A segment that its bytes fill."""
+    return Segment(gpa, data, len(data), what, executable=False)
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file beside the image, with the arguments that it has of its own."""
+
+    data: bytes
+    arguments: bytes = b""
+
+
+class Room:
+    """What is free in RAM while an image is placed. Places that are given are taken, and never given twice."""
+
+    def __init__(self, ram: tuple[Span, ...], taken: tuple[Span, ...] = ()) -> None:
+        self._ram = ram
+        self._taken = sorted((base, base + size) for base, size in taken if size)
+
+    def take(
+        self, size: int, what: str, *, align: int = 16, low: int = LOWEST, high: int = FOUR_GIB, top: bool = False
+    ) -> int:
+        """The address of `size` free bytes in low..high-1, the lowest or (`top`) the highest that is aligned.
+
+        Raises:
+            ImageError: there is no such place.
+        """
+        size = max(size, 1)
+        found = [at for span in self._free(low, high) if (at := _fit(span, size, align, top)) is not None]
+        if not found:
+            raise ImageError(
+                f"{what}: no room in the guest's memory for {size} bytes at {low:#x}..{high - 1:#x}",
+                hint="more memory (--memory)",
+            )
+        at = found[-1] if top else found[0]
+        self._taken.append((at, at + size))
+        self._taken.sort()
+        return at
+
+    def reserve(self, base: int, size: int, what: str) -> None:
+        """Take this place and no other.
+
+        Raises:
+            ImageError: it is not free.
+        """
+        if not any(first <= base and base + size <= end for first, end in self._free(base, base + size)):
+            raise ImageError(f"{what}: {base:#x}..{base + size - 1:#x} is not free in the guest's memory")
+        self._taken.append((base, base + size))
+        self._taken.sort()
+
+    def _free(self, low: int, high: int) -> list[Span]:
+        """(first, end) of each free stretch, upwards."""
+        free = []
+        for base, size in self._ram:
+            at, end = max(base, low), min(base + size, high)
+            for first, last in self._taken:
+                if first >= end:
+                    break
+                if last > at:
+                    if first > at:
+                        free.append((at, first))
+                    at = last
+            if at < end:
+                free.append((at, end))
+        return free
+
+
+def _fit(span: Span, size: int, align: int, top: bool) -> int | None:
+    first, end = span
+    at = (end - size) // align * align if top else -(-first // align) * align
+    return at if first <= at and at + size <= end else None
+
+
+@dataclass(frozen=True)
+class World:
+    """What a machine tells a boot protocol: `ram` and, in it or not, what is `reserved`; the user's words and files."""
+
+    ram: tuple[Span, ...]
+    room: Room
+    reserved: tuple[Span, ...] = ()
+    command_line: bytes = b""
+    initrd: bytes | None = None
+    modules: tuple[Module, ...] = ()
+    rsdp: int = 0
+    cpus: int = 1
+
+    def memory_map(self) -> list[tuple[int, int, int]]:
+        """(first address, bytes, E820 type), upwards and without overlap. A PC's memory ends at its BIOS data, and
+        begins again at 1 MiB, whatever the machine has in between.
+        """
+        reserved = sorted([(EBDA, BIOS_END - EBDA), *self.reserved])
+        rows = [(base, size, E820_RESERVED.value) for base, size in _merged(reserved)]
+        for base, size in self.ram:
+            at, end = base, base + size
+            for first, count in _merged(reserved):
+                if first < end and first + count > at:
+                    if first > at:
+                        rows.append((at, first - at, E820_RAM.value))
+                    at = first + count
+            if at < end:
+                rows.append((at, end - at, E820_RAM.value))
+        return sorted(rows)
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """Spans in order, those that meet as one."""
+    merged: list[Span] = []
+    for base, size in spans:
+        if merged and base <= sum(merged[-1]):
+            first, count = merged.pop()
+            merged.append((first, max(first + count, base + size) - first))
+        else:
+            merged.append((base, size))
+    return merged
+
+
+@dataclass(frozen=True)
+class Handover:
+    """What a boot protocol adds: structures in memory, and registers. `code` and `data` are segments of real mode, in
+    paragraphs, where `entry` counts from `code`; in the other modes they are the selectors of flat ones.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    registers: Mapping[str, int] = field(default_factory=dict)
+    code: int = 0
+    data: int = 0
+
+
+Boot: TypeAlias = Callable[[World], Handover]
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a file is, ready to be placed.
+
+    `format` names it for a person, `protocol` how it is started. `boot` makes what its protocol hands over, None where
+    nothing is. `usual` are the bytes of memory that such an image is given if nobody says how many. `end` is the first
+    address behind what it needs, which may be more than its segments. `symbols` and `source` tell of its code:
+    names with their addresses, and `file:line` of an address.
+    """
+
+    name: str
+    format: str
+    protocol: str
+    segments: tuple[Segment, ...]
+    entry: int
+    mode: Mode
+    boot: Boot | None = None
+    board: str = "pc"
+    usual: int = 0
+    end: int = 0
+    symbols: Mapping[str, int] = field(default_factory=dict)
+    source: Callable[[int], str] = lambda address: ""
+    notes: tuple[str, ...] = ()
+
+    def memory(self, *files: bytes) -> int:
+        """Bytes of RAM for it and these files, if nobody says how many; whole MiB."""
+        end = max(self.end, *(each.end for each in self.segments)) if self.segments else self.end
+        extra = sum(len(each) for each in files)
+        least = end + 2 * extra + (1 << 20)
+        if end > LOW_RAM_END:
+            least = end - FOUR_GIB + LOW_RAM_END if end > FOUR_GIB else 0
+        return -(-max(least, self.usual + 4 * extra) // (1 << 20)) * (1 << 20)
+
+
+def overlap(segments: tuple[Segment, ...]) -> tuple[Segment, Segment] | None:
+    """Two segments that share a byte, if any do."""
+    rows = sorted((each for each in segments if each.size), key=lambda each: each.gpa)
+    for before, after in pairwise(rows):
+        if after.gpa < before.end:
+            return before, after
+    return None
+
+
+def pages(size: int) -> int:
+    """`size` in whole pages, as bytes."""
+    return -(-size // PAGE) * PAGE

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`Machine.load_image`: what a caller gives becomes an image, the image a plan, and the plan guest memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vmm.errors import ImageError, UsageError
+from vmm.machine.images.files import read_file
+from vmm.machine.images.image import Image, Mode, Module, Segment, Span
+from vmm.machine.images.place import plan, put
+from vmm.machine.images.program import ImageProgram
+from vmm.machine.images.recognise import read_image
+
+
+def load_image(
+    machine: Any,
+    what: str | Path | bytes | Image,
+    *,
+    name: str | None = None,
+    args: str | bytes = "",
+    initrd: bytes | Path | None = None,
+    modules: Iterable[bytes | Path | Module] = (),
+    base: int | None = None,
+    entry: int | str | None = None,
+    mode: Mode | None = None,
+    protocol: str | None = None,
+) -> Image:
+    """Put an image into guest memory, and make vCPU 0 start it by its own boot protocol; the other vCPUs wait for INIT
+    and SIPI.
+
+    `what` is a file's path, or its bytes, or what `read_image` gave. `args` is the command line, `initrd` and `modules`
+    are files or bytes. `base`, `entry` and `mode` are for code without a header; `entry` may name a symbol of an ELF
+    file. `protocol` picks one of several ways to start it (vmm.machine.images.recognise.PROTOCOLS).
+
+    Raises:
+        ImageError: it is damaged or foreign, does not fit into this machine, or has no use for what was given. Nothing
+            has been written then.
+        UsageError: vCPU 0 is running.
+    """
+    if machine.cpus[0].thread_id is not None:
+        raise UsageError("loading an image: the machine is running", hint="load before run()")
+    if isinstance(what, Image):
+        image = what
+    else:
+        data, shown = _bytes(what, "image")
+        image = read_image(data, name or shown, base=base, entry=entry, mode=mode, protocol=protocol)
+    reserved, tables, rsdp = _board(machine)
+    planned = plan(
+        image,
+        machine.ram,
+        reserved=reserved,
+        tables=tables,
+        rsdp=rsdp,
+        cpus=len(machine.cpus),
+        command_line=args.encode("utf-8", "surrogateescape") if isinstance(args, str) else bytes(args),
+        initrd=None if initrd is None else _bytes(initrd, "initrd")[0],
+        modules=tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules),
+    )
+    machine.program = ImageProgram(image)
+    put(planned, machine)
+    return image
+
+
+def _bytes(what: object, kind: str) -> tuple[bytes, str]:
+    """(the bytes, a name for messages) of bytes or a path."""
+    if isinstance(what, (bytes, bytearray, memoryview)):
+        return bytes(what), "<bytes>"
+    if isinstance(what, (str, Path)):
+        return read_file(what, kind), str(what)
+    raise ImageError(f"{kind} {what!r:.80}: give a path, or bytes")
+
+
+def _board(machine: Any) -> tuple[tuple[Span, ...], tuple[Segment, ...], int]:
+    """What the machine's board keeps for itself, its tables in memory, and the address of ACPI's root pointer."""
+    return (), (), 0
