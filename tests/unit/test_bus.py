@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vmm.errors import EXIT_FAIL, EXIT_USAGE, UsageError
-from vmm.machine.board import Board
+from vmm.machine.boards.own import OwnBoard
 from vmm.machine.bus.bus import GUEST_PHYSICAL, PORTS, Bus, mmio_bus, port_bus
 from vmm.machine.bus.claims import Claims
 from vmm.machine.bus.unclaimed import Unclaimed, UnclaimedAccess
@@ -499,7 +499,7 @@ def test_claims_may_come_and_go_while_others_look_up():
 
 def test_what_every_machine_claims_from_the_start_would_be_taken_one_by_one():
     """The buses do not look at it: by address, apart from each other, inside of their space."""
-    platform = Board(Sink(), lambda stop: None).platform
+    platform = OwnBoard(Sink(), lambda stop: None).platform
     for bus in (platform.ports, platform.mmio):
         for rows in (bus.readers, bus.writers):
             claims = Claims()

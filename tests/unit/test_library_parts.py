@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import vmm
 from vmm.abi import ports
 from vmm.kvm.msr_filter import SPAN, denying
-from vmm.machine.board import Board
+from vmm.machine.boards.own import OwnBoard
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Stop, Why
 from vmm.machine.x86 import registers
@@ -53,7 +53,7 @@ def test_every_part_of_a_register_has_its_name() -> None:
 
 def test_the_board_ends_a_run_by_its_ports() -> None:
     ends: list[Stop] = []
-    board = Board(Sink(), ends.append)
+    board = OwnBoard(Sink(), ends.append)
     board.platform.ports.write(ports.DEBUG_CONSOLE, b"x")
     board.platform.ports.write(ports.COM1, b"y")
     board.platform.ports.write(ports.EXIT, b"\x07")

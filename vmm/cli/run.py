@@ -37,6 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
+    parser.add_argument(
+        "--board", metavar="NAME", help="the hardware around its CPUs: own (the default), or pc (docs/boards.md)"
+    )
     parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
     parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")
     parser.add_argument("--output-limit", metavar="SIZE", help="stop after so much console output (default 4M)")
@@ -79,9 +82,9 @@ def plain(payload: str) -> Any:
     """What the parser gives for `pyvmm run NAME`, without making one."""
     namespace: Any = type(sys.implementation)  # types.SimpleNamespace, without the module
     return namespace(
-        payload=payload, cpus=None, memory=None, timeout=None, exit_limit=None, output_limit=None, mask=[], expose=[],
-        param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, trace=[], trace_limit=TRACE_LIMIT,
-        step=False, timeline=None, console=None, no_color=False,
+        payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
+        expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, trace=[],
+        trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False,
     )  # fmt: skip
 
 
@@ -154,6 +157,7 @@ def options_of(args: argparse.Namespace) -> Options:
         params=dict(parse_param(text) for text in args.param),
         strict=args.strict,
         exit_limit=args.exit_limit,
+        board=args.board,
         **options,
     )
 

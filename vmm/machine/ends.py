@@ -19,6 +19,9 @@ class Why(StrEnum):
     """Why a run ended."""
 
     EXIT_PORT = "exit port"
+    DEBUG_EXIT = "debug exit"
+    POWER_OFF = "power-off"
+    RESET = "reset"
     HALT = "halt"
     STOPPED = "stopped by the host"
     GUEST_FAULT = "guest fault"
@@ -61,7 +64,7 @@ class Resume:
 
 @record
 class Stop:
-    """End the run. `text` is one line for a person; `code` is what the guest wrote to the exit port."""
+    """End the run. `text` is one line for a person; `code` is what it wrote to the exit port or isa-debug-exit."""
 
     why: Why
     text: str

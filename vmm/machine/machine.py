@@ -16,7 +16,7 @@ from vmm.base.integer import integer
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.kvm.system import Kvm
-from vmm.machine.board import Board
+from vmm.machine.boards.own import OwnBoard
 from vmm.machine.bus.reach import Reach
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Result, Stop, Why
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from vmm.kvm.exits import Exit
+    from vmm.machine.boards.board import Board
     from vmm.machine.context import Context
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
@@ -49,19 +50,23 @@ if TYPE_CHECKING:
     from vmm.machine.x86.registers import Registers
 
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
+AskedIrqchip: TypeAlias = "Literal['none', 'kernel', 'split'] | None"
 IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
+BOARDS = ("own", "pc")
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
-COM1_GSI = 4
 LAST_XAPIC_ID = 254  # 255 is the broadcast
 
 
 class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
-    irqchip: "none" (HLT ends the run), "kernel" (PIC, IOAPIC, LAPIC), "split" (LAPICs only; see
-    vmm.machine.extra.split_irqchip.add_ioapic, without which the serial port COM1 raises no interrupt).
+    board: "own" (debug console, exit port, COM1: what pyvmm's payloads use), "pc" (what operating systems expect:
+    docs/boards.md).
+    irqchip: "none" (with the own board HLT ends the run, and it is its default), "kernel" (PIC, IOAPIC, LAPIC; the pc
+    board's default), "split" (LAPICs only; the own board's IOAPIC is vmm.machine.extra.split_irqchip.add_ioapic's,
+    without which its COM1 raises no interrupt).
     cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
     (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
     fast: let the C core finish what needs no Python; False takes the plain way for every exit, with equal results.
@@ -76,7 +81,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         memory: str | int | None = None,
         cpus: int | Sequence[int] = 1,
         *,
-        irqchip: Irqchip = "none",
+        board: str = "own",
+        irqchip: AskedIrqchip = None,
         strict: bool = False,
         console_limit: int = DEFAULT_CONSOLE_LIMIT,
         live: Callable[[bytes], object] | None = None,
@@ -91,10 +97,12 @@ class Machine(Hooks, VirtioSlots, Closes):
             raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
         layout.check_memory(size, len(ids))
-        self.irqchip = irqchip
+        self.irqchip: Irqchip = irqchip or ("none" if board == "own" else "kernel")
         self.kvm = kvm or Kvm.open()
         self._owns_kvm = kvm is None
         self.program: Program | None = None
+        self.line_drivers: list[Callable[[int, bool], object]] = []
+        """Controllers of our own, each told of every line (`irq_line`)."""
         self.ioapic: Ioapic | None = None
         """With irqchip=split, the one of `add_ioapic`; COM1's interrupt goes to its pin 4, and nowhere without one."""
         self.timeout: float | None = DEFAULT_TIMEOUT
@@ -111,7 +119,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             for base, length in self.ram:
                 self.memory.add(base, length)
             self._create_irqchip()
-            self._wire(strict, Sink(console_limit, live))
+            self._wire(board, strict, Sink(console_limit, live))
             self.reach = Reach(self.vm, self.memory, self.platform, irqchip=self.irqchip, ram=self.ram)
             self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
             self.memory.check = self.reach.slot
@@ -119,11 +127,14 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.all_cpus = AllCpus(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
             self._debugger: Debugger | None = None
+            self.board.attach(self, len(ids))
             if before_vcpus:
                 before_vcpus(self)
             self._create_vcpus(ids, cpuid)
         except BaseException:
             self._close_virtio()
+            if hasattr(self, "board"):
+                self.board.close()
             self.vm.close()
             self._close_kvm()
             raise
@@ -166,20 +177,27 @@ class Machine(Hooks, VirtioSlots, Closes):
         else:
             raise UsageError(f"irqchip={self.irqchip}: choose none, kernel or split")
 
-    def _wire(self, strict: bool, sink: Sink) -> None:
-        raise_irq = self._com1_irq if self.irqchip != "none" else None
-        self._board = Board(sink, lambda stop: self.all_cpus.end(current(), stop), strict=strict, com1_irq=raise_irq)
-        self.platform, self.sink = self._board.platform, sink
+    def _wire(self, board: str, strict: bool, sink: Sink) -> None:
+        kind: type[Board]
+        if board == "own":
+            kind = OwnBoard
+        else:
+            from vmm.machine.boards.others import board_class
+
+            kind = board_class(board)
+        drive = self.irq_line if self.irqchip != "none" or board != "own" else None
+        self.board = kind(sink, lambda stop: self.all_cpus.end(current(), stop), strict=strict, irq=drive)
+        self.platform, self.sink = self.board.platform, sink
 
     @property
     def uart(self) -> Uart16550A:
         """The serial port COM1: what the guest receives there, `feed` sends."""
-        return self._board.uart
+        return self.board.uart
 
     @property
     def scratch(self) -> ScratchMmio:
         """The device of plain registers at region `scratch_mmio`."""
-        return self._board.scratch
+        return self.board.scratch
 
     @property
     def debugger(self) -> Debugger:
@@ -190,11 +208,13 @@ class Machine(Hooks, VirtioSlots, Closes):
             self._debugger = Debugger(self, Machine)
         return self._debugger
 
-    def _com1_irq(self, level: bool) -> None:
+    def irq_line(self, gsi: int, level: bool) -> None:
+        """Drive an interrupt line, whichever controllers the machine has; nobody listens where it has none."""
         if self.irqchip == "kernel":
-            self.vm.irq_line(COM1_GSI, level)
-        elif self.ioapic is not None:
-            self.ioapic.set_line(COM1_GSI, level)
+            self.vm.irq_line(gsi, level)
+        else:
+            for drive in self.line_drivers:
+                drive(gsi, level)
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
         lapic = self.irqchip != "none"
@@ -574,6 +594,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         """
         if current() not in self.cpus:  # what a hook asks for is refused below, and changes nothing
             self._close_virtio()
+            self.board.close()
         self.all_cpus.close(self._release)
         self._close_kvm()
 
@@ -582,7 +603,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.vm.close()
         # What is closed and held by nobody goes at once: collected later, its end would come in the middle of some run,
         # where Python loses a ^C that comes just then.
-        self._board.let_go()
+        self.board.let_go()
         self.platform.ports.check = self.platform.mmio.check = self.memory.check = None
 
     def _close_kvm(self) -> None:

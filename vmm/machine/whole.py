@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A machine as its parts see it: what the debugger, a call, a saved state may ask of the whole. A shape alone."""
+"""A machine as its parts see it: what the debugger, a call, a saved state, a board may ask of it. A shape alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -11,6 +11,8 @@ from vmm.asm.program import Program
 from vmm.kvm.system import Kvm
 from vmm.kvm.vm import Vm
 from vmm.machine.bus.platform import Platform
+from vmm.machine.devices.ioapic import Ioapic
+from vmm.machine.devices.uart16550 import Uart16550A
 from vmm.machine.ends import Result
 from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run.all_cpus import AllCpus
@@ -28,9 +30,15 @@ class Whole(Protocol):
     lane: LeanLane
     all_cpus: AllCpus
     program: Program | None
+    ram: tuple[tuple[int, int], ...]
+    ioapic: Ioapic | None
+    line_drivers: list[Callable[[int, bool], object]]
 
     @property
     def irqchip(self) -> str: ...
+
+    @property
+    def uart(self) -> Uart16550A: ...
 
     @property
     def cpus(self) -> list[Cpu]: ...

@@ -168,7 +168,8 @@ class Guest(AnyGuest):
         self.machine = Machine(
             options.memory if options.memory is not None else header.memory,
             cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus,
-            irqchip=irqchip or header.irqchip,
+            board=options.board or "own",
+            irqchip=irqchip or (header.irqchip if options.board in (None, "own") else None),
             strict=options.strict,
             console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
             live=live,

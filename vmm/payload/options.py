@@ -20,7 +20,7 @@ class Options:
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
     `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is
-    called with every guest that is made, before it runs.
+    called with every guest that is made, before it runs. `board` is a name of Machine(board=...).
     """
 
     cpus: int | None = None
@@ -33,6 +33,7 @@ class Options:
     output_limit: int | None = None
     exit_limit: int | None = None
     watch: Watch | None = None
+    board: str | None = None
 
 
 def both(first: Watch | None, second: Watch) -> Watch:

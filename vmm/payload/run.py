@@ -38,9 +38,7 @@ def run_payload(
     return replace(outcome, notes=notes) if notes else outcome
 
 
-def _run(
-    payload: Payload, half: HostHalf | None, options: Options, live: Callable[[bytes], object] | None
-) -> Outcome:
+def _run(payload: Payload, half: HostHalf | None, options: Options, live: Callable[[bytes], object] | None) -> Outcome:
     if payload.header.asks:
         from vmm.payload.needs import check_needs
 
@@ -109,8 +107,10 @@ def _by_end(stop: Stop) -> tuple[str, str]:
                 "fail",
                 "the guest reports failure" if stop.code == EXIT_VALUE_FAIL else f"the guest reports {stop.code:#x}",
             )
-        case Why.HALT | Why.STOPPED:
+        case Why.HALT | Why.STOPPED | Why.POWER_OFF | Why.RESET:
             return "pass", stop.text
+        case Why.DEBUG_EXIT:
+            return ("pass", "") if stop.code == 0 else ("fail", stop.text)
         case Why.TIME_LIMIT:
             return "timeout", stop.text
         case Why.FAIL_ENTRY if hosts_fault(stop):

@@ -11,12 +11,13 @@ from __future__ import annotations
 from vmm.abi import irq
 from vmm.errors import UsageError
 from vmm.kvm.events import MsiRoute
+from vmm.machine.boards.own import COM1_GSI
 from vmm.machine.devices.ioapic import Ioapic, message
-from vmm.machine.machine import COM1_GSI, Machine
 from vmm.machine.memory import layout
+from vmm.machine.whole import Whole
 
 
-def add_ioapic(machine: Machine) -> Ioapic:
+def add_ioapic(machine: Whole) -> Ioapic:
     """Give a machine with irqchip=split its IOAPIC, at the usual place; before its first run. `set_line` drives a pin;
     the serial port COM1 drives pin 4.
 
@@ -38,5 +39,6 @@ def add_ioapic(machine: Machine) -> Ioapic:
     machine.platform.mmio.claim(layout.REGIONS["ioapic"].base, layout.REGIONS["ioapic"].size, ioapic)
     machine.platform.on_eoi.append(ioapic.end_of_interrupt)
     machine.ioapic = ioapic
+    machine.line_drivers.append(ioapic.set_line)
     ioapic.set_line(COM1_GSI, machine.uart.interrupting)
     return ioapic

@@ -9,7 +9,7 @@ from typing import Any
 
 from vmm.errors import ImageError, UsageError
 from vmm.machine.images.files import read_file
-from vmm.machine.images.image import Image, Mode, Module, Segment, Span
+from vmm.machine.images.image import Image, Mode, Module, Segment, Span, segment
 from vmm.machine.images.place import plan, put
 from vmm.machine.images.program import ImageProgram
 from vmm.machine.images.recognise import read_image
@@ -75,4 +75,7 @@ def _bytes(what: object, kind: str) -> tuple[bytes, str]:
 
 def _board(machine: Any) -> tuple[tuple[Span, ...], tuple[Segment, ...], int]:
     """What the machine's board keeps for itself, its tables in memory, and the address of ACPI's root pointer."""
-    return (), (), 0
+    board = machine.board
+    made = board.tables([cpu.vcpu.id for cpu in machine.cpus], machine.virtio_places)
+    segments = tuple(segment(base, data, "the board's tables") for base, data in made.segments)
+    return board.reserved, segments, made.rsdp

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmm.kvm.vm import Vm
+    from vmm.machine.boards.board import VirtioPlace
     from vmm.machine.bus.platform import Platform
     from vmm.machine.memory.slots import GuestMemory
     from vmm.machine.run.all_cpus import AllCpus
@@ -112,6 +113,11 @@ class VirtioSlots:
         from vmm.machine.virtio.blk import VirtioBlk
 
         return self._attach(VirtioBlk(path, readonly=readonly), vector, events)
+
+    @property
+    def virtio_places(self) -> tuple[VirtioPlace, ...]:
+        """What a board's tables say of each device that has an interrupt line, in order."""
+        return ()
 
     # -- wiring
 

@@ -13,7 +13,7 @@ from typing import Any
 from vmm.asm.program import Program
 from vmm.base.record import replace
 from vmm.errors import HostError, UsageError
-from vmm.machine.board import Board
+from vmm.machine.boards.own import OwnBoard
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.memory.layout import REGIONS
@@ -39,8 +39,8 @@ class ReplayMachine(Hooks):
 
     def __init__(self, made: Made, end: Callable[[Stop], object]) -> None:
         self.sink = Sink(made.console_limit)
-        irq = (lambda level: None) if made.irqchip == "kernel" else None
-        board = Board(self.sink, end, strict=made.strict, com1_irq=irq)
+        irq = (lambda gsi, level: None) if made.irqchip == "kernel" else None
+        board = OwnBoard(self.sink, end, strict=made.strict, irq=irq)
         super().__init__(board.platform, LeanLane(board.platform, self.sink), None)
         self.uart, self.scratch = board.uart, board.scratch
         self.irqchip = made.irqchip

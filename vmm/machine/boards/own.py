@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The devices that every machine has, put on its buses. It knows no VM: a replay has the same ones without a device."""
+"""pyvmm's own board, put on a machine's buses. It knows no VM: a replay has the same devices without one.
+
+What a machine asks of a board is vmm.machine.boards.board's to say.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,24 @@ from vmm.machine.memory import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from vmm.machine.boards.board import Tables, VirtioPlace
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
+    from vmm.machine.whole import Whole
+
+COM1_GSI = 4  # as on a PC; its other lines are vmm.abi.pc's
 
 
-class Board:
+class OwnBoard:
     """Debug console, serial port, exit port, fault port and scratch MMIO on the buses of a `platform`.
 
-    `end` is called when the guest ends the run by a port, `com1_irq` with the level of the serial port's interrupt.
+    `end` is called when the guest ends the run by a port, `irq` with GSI and level of an interrupt line.
     """
+
+    name = "own"
+    reserved: tuple[tuple[int, int], ...] = ()
 
     def __init__(
         self,
@@ -34,10 +44,10 @@ class Board:
         end: Callable[[Stop], object],
         *,
         strict: bool = False,
-        com1_irq: Callable[[bool], object] | None = None,
+        irq: Callable[[int, bool], object] | None = None,
     ) -> None:
         self.sink = sink
-        self._end, self._com1_irq = end, com1_irq
+        self._end, self._irq = end, irq
         self._uart = Asleep("16550A UART", self._make_uart)
         self._scratch = Asleep("scratch MMIO", self._make_scratch)
         # By address, as buses take them from the start: claimed one by one they cost a machine 100 calls more.
@@ -53,9 +63,21 @@ class Board:
             mmio=([scratch[0]], [scratch[1]]),
         )
 
+    def attach(self, machine: Whole, cpus: int) -> None:
+        """It has no interrupt controller, and no timer."""
+
+    def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
+        """None: its guests know their machine."""
+        from vmm.machine.boards.board import Tables
+
+        return Tables((), 0)
+
+    def close(self) -> None:
+        """It has no thread."""
+
     def let_go(self) -> None:
         """Of the machine: its guest runs no more."""
-        self._end, self._com1_irq = _nobody, None
+        self._end, self._irq = _nobody, None
 
     @property
     def uart(self) -> Uart16550A:
@@ -70,7 +92,8 @@ class Board:
     def _make_uart(self) -> Uart16550A:
         from vmm.machine.devices.uart16550 import Uart16550A
 
-        return Uart16550A(self.sink, self._com1_irq)
+        irq = self._irq
+        return Uart16550A(self.sink, None if irq is None else lambda level: irq(COM1_GSI, level))
 
     def _make_scratch(self) -> ScratchMmio:
         from vmm.machine.devices.scratch import ScratchMmio
