@@ -112,7 +112,7 @@ def machine(machine_factory: Callable[..., WatchedMachine]) -> WatchedMachine:
 
 @pytest.fixture
 def run_payload(request: pytest.FixtureRequest, kvm: Kvm) -> Callable[..., Outcome]:
-    """`run_payload(name, **options)`: a shipped payload, or an .asm or .bin file beside the test, run to its Outcome.
+    """`run_payload(name, **options)`: a shipped payload, or an .asm, .c or .bin file beside the test, run to its end.
 
     Options are those of vmm.payload.options.Options. The outcome, results and evidence become properties of the test in
     the JUnit file. What this host cannot show (outcome `skip`) skips the test, unless skip=False.
@@ -125,7 +125,7 @@ def run_payload(request: pytest.FixtureRequest, kvm: Kvm) -> Callable[..., Outco
 
     def run(name: str | Path, *, skip: bool = True, **options: Any) -> Outcome:
         beside = request.path.parent / name
-        is_file = beside.suffix in (".asm", ".bin") and beside.is_file()
+        is_file = beside.suffix in (".asm", ".c", ".bin") and beside.is_file()
         outcome = run_payload(find(str(beside if is_file else name)), Options(**options))
         made.append(outcome)
         request.node.user_properties.extend(_properties(outcome))

@@ -43,6 +43,10 @@ class Program:
     symbols: dict[str, int]
     lines: tuple[Line, ...]
     constants: dict[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    """What its making had to say, such as a compiler's warnings; no part of a cache or a trace."""
+    stretches: tuple[Line, ...] = ()
+    """Of compiled code, in place of `lines`: by address, each some instructions of one line; `text` is that line."""
 
     def constant(self, name: str) -> int:
         """The value that the text gives a name, so that nobody has to write the number a second time.
@@ -95,6 +99,15 @@ class Program:
             return None
         line = self.lines[at]
         return line if address < line.address + line.size else None
+
+    def source(self, address: int) -> Line | None:
+        """What the reader wrote for this byte: a statement of assembly, or a stretch of compiled code."""
+        found = self.line_at(address)
+        if found is None and self.stretches:
+            at = bisect_right(self.stretches, address, key=lambda each: each.address) - 1
+            if at >= 0 and address < self.stretches[at].address + self.stretches[at].size:
+                found = self.stretches[at]
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that json can write; `code` is hexadecimal text."""

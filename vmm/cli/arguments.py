@@ -18,7 +18,8 @@ from vmm.errors import UsageError
 
 # name -> one line of help; the module is vmm.cli.<name>
 COMMANDS = {
-    "run": "run a payload (or your own .asm or .bin) on /dev/kvm and report what happened",
+    "run": "run a payload (or your own .asm, .c or .bin) on /dev/kvm and report what happened",
+    "new": "write a small guest of your own to begin with, in assembly or in C",
     "replay": "show a recorded trace, and handle its exits again without a device",
     "list": "the payloads that come with pyvmm",
     "disasm": "show a payload's listing: addresses, bytes, source",

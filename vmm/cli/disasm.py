@@ -14,7 +14,7 @@ from vmm.report.style import printable
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm or .bin file"
+        "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm, .c or .bin file"
     )
     parser.add_argument("--bits", type=int, choices=(16, 32, 64), help="how to decode a raw binary (64)")
 
@@ -24,6 +24,11 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.bits is not None and payload.text is not None:
         warn.ignored("--bits", "the source says it (.code16, .code32, .code64)")
     program = assemble(payload)
+    if payload.in_c:
+        from vmm.payload.c.listing import render_compiled
+
+        out.write(printable(render_compiled(program)))
+        return 0
     if payload.text is not None:
         from vmm.asm.listing import render
 

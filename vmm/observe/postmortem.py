@@ -52,7 +52,7 @@ class FaultInfo:
 @dataclass(frozen=True)
 class VcpuState:
     """One vCPU as it stopped. `where` is where the instruction at RIP lies, the base of CS counted: symbol+offset, or
-    the name of its region.
+    the name of its region. `source` is the line that was written for it, `file:line  text`, where it is known.
     """
 
     index: int
@@ -67,6 +67,7 @@ class VcpuState:
     code: tuple[CodeLine, ...]
     walks: tuple[tuple[str, ...], ...]
     last_exits: tuple[str, ...]
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,7 @@ def _state(machine: Machine, cpu: Cpu, regs: Regs, sregs: Sregs, mp_state: int |
         code=code_around(machine, sregs, regs.rip),
         walks=tuple(tuple(walk.render(translate(machine.memory, sregs, va))) for va in addresses),
         last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(cpu.index, ())),
+        source=source(machine, here),
     )
 
 
@@ -164,6 +166,17 @@ def where(machine: Machine, address: int) -> str:
     """`symbol+0x4`, else the region's name, else nothing."""
     program = machine.program
     return (program.symbolize(address) if program else None) or layout.describe(address)
+
+
+def source(machine: Machine, address: int) -> str:
+    """`file.asm:7  mov al, 42`, what was written for this address; else nothing."""
+    line = machine.program.source(address) if machine.program else None
+    if line is None or not line.line:
+        return ""
+    file = (
+        line.file.rpartition("/")[2] if line.file.startswith("/") else line.file
+    )  # of what comes with pyvmm, the name
+    return f"{file}:{line.line}  {line.text.strip()}".rstrip()
 
 
 def mode_name(sregs: Sregs) -> str:

@@ -11,7 +11,7 @@ from vmm.base.light import cache
 from vmm.base.record import record
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.memory.layout import REGIONS
-from vmm.payload.header import Header, parse
+from vmm.payload.header import ASM, C, Header, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 @record
 class Payload:
-    """A guest: assembly `text` with its header, or raw `code`. `group` is empty for a person's own file."""
+    """A guest: `text` with its header, in assembly or in C, or raw `code`. `group` is empty for a person's own file."""
 
     name: str
     file: str
@@ -37,6 +37,11 @@ class Payload:
     header: Header
     text: str | None = None
     code: bytes | None = None
+
+    @property
+    def in_c(self) -> bool:
+        """Is the text C?"""
+        return self.text is not None and self.file.lower().endswith(".c")
 
     def overlooked(self) -> tuple[str, ...]:
         """A note where a module stands beside a person's own .asm, looks as if it was meant, and has no part in it."""
@@ -77,7 +82,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Payload:
-    """A shipped payload by name, or a file by path (.asm is assembled, anything else is taken as raw code).
+    """A shipped payload by name, or a file by path (.asm is assembled, .c compiled, anything else is raw code).
 
     Raises:
         UsageError: neither exists (the nearest names are offered), or the file cannot be read, does not fit, or is
@@ -92,12 +97,14 @@ def find(name: str) -> Payload:
     stem, kind = os.path.splitext(base)
     if kind.lower() == ".asm":
         return _source(stem, name, "")
+    if kind.lower() == ".c":
+        return _source(stem, name, "", C)
     if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
         code = _raw(name)
         return Payload(base, name, "", _header_of(code, name), code=code)
     from vmm.base.names import unknown
 
-    raise UsageError(unknown("payload", name, shipped()), hint="`pyvmm list`, or the path of an .asm or .bin file")
+    raise UsageError(unknown("payload", name, shipped()), hint="`pyvmm list`, or the path of an .asm, .c or .bin file")
 
 
 def _exists(file: str) -> bool:
@@ -107,18 +114,20 @@ def _exists(file: str) -> bool:
         return False
 
 
-def _source(name: str, file: str, group: str) -> Payload:
+def _source(name: str, file: str, group: str, mark: str = ASM) -> Payload:
     data = _read(file, MAX_SOURCE, "a payload's source")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{file}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
     text = text.removeprefix("\ufeff")  # an editor's byte order mark is no instruction
-    return Payload(name, file, group, _checked(parse(text, file), file, group), text=text)
+    return Payload(name, file, group, _checked(parse(text, file, mark), file, group), text=text)
 
 
 def _checked(header: Header, file: str, group: str) -> Header:
     """Only a payload of pv/ or api/ says what it proves; a feature by a name that is in the facts."""
+    if header.cflags and not file.lower().endswith(".c"):
+        raise PayloadError("cflags: only a guest in C is compiled", file=file)
     if header.proves and group not in PROVING:
         raise PayloadError("proves: only what comes with pyvmm has rows in its tables; check() can fail", file=file)
     if group == "pv" and header.proves:

@@ -88,9 +88,9 @@ class AnyGuest(Closes):
         return value & (1 << int(slot.kind[1:])) - 1 if slot.kind[0] == "u" else value
 
     @property
-    def cut(self) -> tuple[str, ...]:
-        """A note for each result of which the guest stored more than its type shows."""
-        notes = []
+    def notes(self) -> tuple[str, ...]:
+        """What the program's making had to say, and each result of which the guest stored more than its type shows."""
+        notes = [*self.program.notes]
         for name, slot in self.header.results.items():
             stored, written = self.machine.memory.unpack("QB", REGIONS["results"].base + slot.offset)
             if written and slot.kind[0] == "u" and stored >> int(slot.kind[1:]):
@@ -212,13 +212,18 @@ class Guest(AnyGuest):
     def _load(self) -> None:
         machine, header = self.machine, self.header
         user: tuple[tuple[int, int], ...] = ()
+        ports = header.ports
+        if self.payload.in_c and header.ring:
+            from vmm.payload.c.build import RING3_PORTS, open_to_ring3
+
+            user, ports = open_to_ring3(self.program), (*ports, *RING3_PORTS)
         if header.user:
             for label in header.user:
                 if label not in self.program.symbols:
                     raise PayloadError(f"user: no label {label!r} in the source", file=self.payload.file)
             begin, end = (self.symbol(label) for label in header.user)
-            user = ((begin, end),)
-        machine.load(self.program, ring=header.ring, user=user, allowed_ports=header.ports)
+            user = (*user, (begin, end))
+        machine.load(self.program, ring=header.ring, user=user, allowed_ports=ports)
         if header.start_all:
             for cpu in machine.cpus[1:]:
                 machine.start(cpu.index, self.program.entry, ring=header.ring)
@@ -251,12 +256,16 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
 
     if payload.code is not None:
         return Program(payload.name, REGIONS["code"].base, payload.code, {}, ())
+    if params is None:
+        params = {each.name: each.default for each in payload.header.params.values()}
+    if payload.in_c:
+        from vmm.payload.c.build import build
+
+        return build(payload, constants(), payload.header.constants(params))
     from vmm.asm.assembler import Facts
     from vmm.asm.assembler import assemble as assemble_text
 
     assert payload.text is not None
-    if params is None:
-        params = {each.name: each.default for each in payload.header.params.values()}
     program = assemble_text(
         payload.text,
         name=payload.file,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The header of a payload: the `;` lines at the top of an .asm file, as data. It runs nothing.
+"""The header of a payload: the `;` lines at the top of an .asm file, as data (in C, `//` lines). It runs nothing.
 
     ; summary: one line for `pyvmm list`
     ; proves:  PV_SEND_IPI, PV_UNHALT          rows of `pyvmm probe` that it gives (only what comes with pyvmm)
@@ -13,6 +13,7 @@
     ; enable:  KVM_CAP_X86_DISABLE_EXITS=0x2   capabilities that are enabled, with their arguments
     ; devices: ioapic, virtio_rng, virtio_blk=disk.img    devices that are there
     ; ends:    shutdown                        how the run is meant to end, where that is no exit port
+    // cflags: -O0 -DDEBUG other.c             of a guest in C: more for the compiler, options and files
 
 A line whose first word is no known key is a comment. Keys may repeat. A comment that was plainly meant as a header line
 (a key misspelt, without its colon, or below the first line of code) is no error, and `notes` says so.
@@ -103,6 +104,7 @@ class Header:
     devices: tuple[tuple[str, str], ...] = ()
     proves: tuple[str, ...] = ()
     ends: Why | None = None
+    cflags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -131,8 +133,11 @@ class Header:
         return slots | {f"PARAM_{name}": value for name, value in params.items()}
 
 
-def parse(text: str, file: str) -> Header:
-    """Read the header lines at the top of `text`.
+ASM, C = ";", "//"  # what a header line begins with, by language
+
+
+def parse(text: str, file: str, mark: str = ASM) -> Header:
+    """Read the header lines at the top of `text`; `mark` is what begins a comment there.
 
     Raises:
         PayloadError: a line is wrong; names file, line and what was expected.
@@ -143,15 +148,15 @@ def parse(text: str, file: str) -> Header:
     code = len(lines)  # index of the first line that is no comment
     for number, line in enumerate(lines, 1):
         stripped = line.strip()
-        if stripped.startswith("#"):  # a compiler's comment
+        if stripped.startswith("#") and mark == ASM:  # a compiler's comment
             name, colon, value = (part.strip() for part in stripped.lstrip("# \t").partition(":"))
             if colon and name.lower() in KEYS and _reads(name.lower(), value):
-                notes.append(f"{file}:{number}: `{stripped}` is a comment: a header line begins with `;`")
+                notes.append(f"{file}:{number}: `{stripped}` is a comment: a header line begins with `{mark}`")
             continue
-        if stripped and not stripped.startswith(";"):
+        if stripped and not stripped.startswith(mark):
             code = number - 1
             break
-        key, colon, value = stripped.lstrip("; \t").partition(":")
+        key, colon, value = stripped.lstrip(f"{mark} \t").partition(":")
         name = key.strip().lower()
         if colon and name in KEYS:
             try:
@@ -160,22 +165,22 @@ def parse(text: str, file: str) -> Header:
                 header = _READERS[name](header, value.strip())
             except (ValueError, UsageError) as error:
                 raise PayloadError(str(error), file=file, line=number, row=line.rstrip()) from error
-        elif stripped and (meant := _meant(key, colon)):
+        elif stripped and (meant := _meant(key, colon, mark)):
             notes.append(f"{file}:{number}: `{stripped}` is a comment: {meant}")
-    for number, stripped in _below(lines, code):
+    for number, stripped in _below(lines, code, mark):
         notes.append(
             f"{file}:{number}: `{stripped}` is a comment: the header ends at the first line of code, line {code + 1}"
         )
     return replace(header, notes=tuple(notes)) if notes else header
 
 
-def _meant(words: str, colon: str) -> str:
+def _meant(words: str, colon: str, mark: str) -> str:
     """Why a comment of the header is none of its lines, where one was meant; `words` are those before its colon."""
     if not colon:
         key, _, value = words.partition(" ")
         name = key.lower()
         if name in KEYS and name not in PROSE and _reads(name, value) and (name != "result" or _typed(value)):
-            return f"write `; {name}: ...`, with a colon"
+            return f"write `{mark} {name}: ...`, with a colon"
         return ""
     near = _near(words.strip().lower())
     return f"did you mean `{near}`?" if near else ""
@@ -190,17 +195,17 @@ def _near(word: str) -> str:
     return "param" if word.startswith("param") else next(iter(get_close_matches(word, KEYS, 1, ALIKE)), "")
 
 
-def _below(lines: list[str], code: int) -> Iterator[tuple[int, str]]:
+def _below(lines: list[str], code: int, mark: str) -> Iterator[tuple[int, str]]:
     """(number, text) of the comments below the first line of code that could have been header lines."""
     for number, line in enumerate(lines[code:], code + 1):
-        if ":" not in line or ";" not in line:
+        if ":" not in line or mark not in line:
             continue
         stripped = line.strip()
-        key, _, value = stripped.lstrip("; \t").partition(":")
+        key, _, value = stripped.lstrip(f"{mark} \t").partition(":")
         name = key.strip().lower()
-        if stripped.startswith(";") and name not in KEYS:
+        if stripped.startswith(mark) and name not in KEYS:
             name = _near(name)
-        if stripped.startswith(";") and name in KEYS and _reads(name, value.strip()):
+        if stripped.startswith(mark) and name in KEYS and _reads(name, value.strip()):
             yield number, stripped
 
 
@@ -426,6 +431,12 @@ def _ends(header: Header, value: str) -> Header:
     return replace(header, ends=ENDS[value])
 
 
+def _cflags(header: Header, value: str) -> Header:
+    import shlex
+
+    return replace(header, cflags=(*header.cflags, *shlex.split(value)))
+
+
 _READERS = {
     "summary": _summary,
     "needs": _needs,
@@ -439,5 +450,6 @@ _READERS = {
     "devices": _devices,
     "proves": _proves,
     "ends": _ends,
+    "cflags": _cflags,
 }
 KEYS = tuple(_READERS)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmm.asm.program import Program
     from vmm.payload.half import HostHalf
 
+END_RUN = "end_run"  # of the runtime of a guest in C (guest_payloads/c), whose main ends in it
 EXIT_PORTS = ("exit_port", hex(EXIT), str(EXIT))
 
 
@@ -78,6 +79,8 @@ def conclude(guest: AnyGuest, result: Result, half: HostHalf | None) -> tuple[st
 
 def _has_verdict(program: Program) -> bool:
     """Can the guest say how it went? Then a HLT is no pass: a panic ends in one, too."""
+    if END_RUN in program.symbols:
+        return True
     for line in program.lines:
         name, _, operands = line.text.partition(" ")
         if name == "out" and operands.split(",")[0].strip().lower() in EXIT_PORTS:
@@ -165,7 +168,7 @@ def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
         unclaimed=result.unclaimed,
         missed=result.missed,
         not_taken=guest.machine.cpuid_not_taken,
-        notes=guest.cut,
+        notes=guest.notes,
         wall_ms=result.wall * 1e3,
         postmortem=postmortem,
     )

@@ -12,6 +12,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from vmm.errors import ImageError
@@ -210,6 +211,12 @@ class Elf:
         except ImageError:
             return ""
 
+    def rows(self) -> Iterator[tuple[int, int, str, int]]:
+        """(address, bytes, file, line) of every stretch of code that its debug information tells of, by address. Where
+        several lines begin at one, as with inlined calls, all but one have no bytes.
+        """
+        return self._lines.rows()
+
     @cached_property
     def _lines(self) -> Lines:
         return self._guard("its debug information", lambda: Lines(self._file))
@@ -234,8 +241,20 @@ class Lines:
                 return found
         return ""
 
+    def rows(self) -> Iterator[tuple[int, int, str, int]]:
+        """(address, bytes, file, line) by address."""
+        self._tables.extend(map(self._table, self._units))
+        found = []
+        for addresses, places in self._tables:
+            for (address, end), place in zip(pairwise(addresses), places, strict=False):
+                if place:
+                    file, _, line = place.rpartition(":")
+                    found.append((address, end - address, file, int(line)))
+        found.sort(key=lambda row: row[:2])  # of one address, in the order of the compiler
+        return iter(found)
+
     def _table(self, unit: Any) -> tuple[list[int], list[str]]:
-        """(addresses, `file:line` from there on) of a unit, in order; "" where a sequence ends."""
+        """(addresses, `path:line` from there on) of a unit, in order; "" where a sequence ends."""
         try:
             program = self._dwarf.line_program_for_CU(unit)
             rows = []
@@ -250,15 +269,20 @@ class Lines:
 
 
 def _place(program: Any, state: Any) -> str:
-    files, version = program["file_entry"], program["version"]
-    index = state.file if version >= 5 else state.file - 1
-    name = files[index].name.decode("utf-8", "replace") if 0 <= index < len(files) else "?"
-    return f"{name}:{state.line}"
+    """`path:line`; a path that is relative is so to where the compiler ran."""
+    files, folders, first = program["file_entry"], program["include_directory"], int(program["version"] < 5)
+    index = state.file - first
+    if not 0 <= index < len(files):
+        return f"?:{state.line}"
+    name, folder = files[index].name, files[index].dir_index - first
+    if not name.startswith(b"/") and 0 <= folder < len(folders):
+        name = folders[folder] + b"/" + name
+    return f"{name.decode('utf-8', 'replace')}:{state.line}"
 
 
 def _row_at(table: tuple[list[int], list[str]], address: int) -> str:
     at = bisect_right(table[0], address) - 1
-    return table[1][at] if at >= 0 else ""
+    return table[1][at].rpartition("/")[2] if at >= 0 else ""
 
 
 def _elf_file(data: bytes) -> Any:
