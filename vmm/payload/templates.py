@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Guests to begin with, as text: plain.asm and plain.c of guest_payloads/new, with the name that the new one shall have."""
+"""Guests to begin with, as text: plain.asm and plain.c of guest_payloads/new, with the name of the new one in them."""
 
 from __future__ import annotations
 
