@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
     parser.add_argument(
-        "--board", metavar="NAME", help="the hardware around its CPUs: own (the default), or pc (docs/boards.md)"
+        "--board",
+        metavar="NAME",
+        help="the hardware around its CPUs: own (the default), pc (docs/boards.md), or testdev (docs/kut.md)",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
     parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")

@@ -114,6 +114,14 @@ int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument)
     return result < 0 ? -errno : result;
 }
 
+/* Takes the pages away from all that map them (KVM is told by its MMU notifier), and gives them back. */
+int vmm_refault(void *address, size_t size)
+{
+    if (mprotect(address, size, PROT_NONE) || mprotect(address, size, PROT_READ | PROT_WRITE))
+        return -errno;
+    return 0;
+}
+
 /* Of all ioctls the one that a device calls per interrupt: its struct is not worth making in Python. */
 int vmm_signal_msi(int fd, __u64 address, __u32 data)
 {

@@ -18,6 +18,7 @@ typedef long long __s64;
 int vmm_open(const char *path, int flags);
 int vmm_ioctl(int fd, unsigned long request, void *argument);
 int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument);
+int vmm_refault(void *address, size_t size);
 int vmm_run(int vcpu_fd);
 int vmm_signal_msi(int fd, __u64 address, __u32 data);
 void *vmm_map_run(int vcpu_fd, size_t size, int *error);

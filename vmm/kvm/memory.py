@@ -10,7 +10,7 @@ import mmap
 
 from vmm.abi.x86 import PAGE
 from vmm.errors import HostError, UsageError, exhausted
-from vmm.kvm._kvm import ffi
+from vmm.kvm._kvm import ffi, lib
 
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.12 on; x86 Linux's value
 
@@ -54,6 +54,17 @@ class Mapping:
         if self._view is None:
             raise HostError("this guest memory has been unmapped; it went with the VM that used it")
         return int(ffi.cast("uintptr_t", self._view))
+
+    def refault(self, offset: int, size: int) -> None:
+        """Take whole pages away from whoever has them mapped, KVM's tables for guests included, and give them back:
+        their bytes stay, and the next access of each finds no translation. mprotect(2), twice.
+
+        Raises:
+            HostError: the host cannot.
+        """
+        done = lib.vmm_refault(ffi.cast("void *", self.hva + offset), size)
+        if done < 0:
+            raise exhausted(f"taking {size} bytes of guest memory away for a moment", "mprotect", -done)
 
     def close(self) -> None:
         """Unmap. Idempotent.

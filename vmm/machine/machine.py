@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 Irqchip: TypeAlias = "Literal['none', 'kernel', 'split']"
 AskedIrqchip: TypeAlias = "Literal['none', 'kernel', 'split'] | None"
 IRQCHIPS: dict[str, Irqchip] = {"none": "none", "kernel": "kernel", "split": "split"}
-BOARDS = ("own", "pc")
+BOARDS = ("own", "pc", "testdev")
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20

@@ -11,7 +11,10 @@ from vmm.errors import UsageError
 if TYPE_CHECKING:
     from vmm.machine.boards.board import Board
 
-OTHERS = {"pc": ("vmm.machine.boards.pc", "PcBoard")}
+OTHERS = {
+    "pc": ("vmm.machine.boards.pc", "PcBoard"),
+    "testdev": ("vmm.machine.boards.testdev", "TestdevBoard"),
+}
 """Module and class of each."""
 
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The board that kvm-unit-tests' images expect: a PC with a test device, an exit by isa-debug-exit, and fw_cfg.
+
+It puts devices on the buses of the pc board, and says what they reach; how they behave is vmm.machine.devices'.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmm.abi import testdev
+from vmm.abi.x86 import PAGE
+from vmm.machine.boards.pc import PcBoard
+from vmm.machine.devices.fw_cfg import FwCfg
+from vmm.machine.devices.testdev import FlushPage, IrqLines, PlainRegister
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmm.machine.memory.slots import GuestMemory
+    from vmm.machine.whole import Whole
+
+
+class TestdevBoard(PcBoard):
+    """As the pc board, and: ports 0xe0 and 0xe8, the flush port 0xe4, interrupt lines at 0x2000, memory that is a
+    device at 0xff000000, fw_cfg at 0x510.
+    """
+
+    name = "testdev"
+    __test__ = False  # pytest takes a class of this name for one of tests
+    _memory: GuestMemory | None = None
+
+    def attach(self, machine: Whole, cpus: int) -> None:
+        """As the pc board's; fw_cfg tells the machine's size."""
+        super().attach(machine, cpus)
+        self._memory = machine.memory
+        self.fw_cfg.items.update(items(machine.ram, cpus))
+
+    def let_go(self) -> None:
+        """Of the machine: its guest runs no more."""
+        super().let_go()
+        self._memory = None
+
+    def _claim(self) -> None:
+        super()._claim()
+        self.fw_cfg = FwCfg({})
+        port, memory = self.platform.ports.claim, self.platform.mmio.claim
+        port(testdev.TESTDEV_IO_PORT, testdev.TESTDEV_IO_SIZE, PlainRegister("testdev: ports", testdev.TESTDEV_IO_SIZE))
+        port(testdev.TESTDEV_FLUSH_PORT, testdev.TESTDEV_FLUSH_SIZE, FlushPage(self._flush))
+        port(testdev.TESTDEV_BYTE_PORT, 1, PlainRegister("testdev: byte port", 1))
+        port(testdev.BIOS_CFG_IOPORT, testdev.BIOS_CFG_PORTS, self.fw_cfg)
+        port(testdev.TESTDEV_IRQ_PORTS, testdev.TESTDEV_IRQ_LINES, IrqLines(self._set_line))
+        memory(testdev.IORAM_BASE_PHYS, testdev.IORAM_SIZE, PlainRegister("testdev: memory", testdev.IORAM_SIZE))
+
+    def _set_line(self, gsi: int, level: bool) -> None:
+        self._drive(gsi, level)
+
+    def _flush(self, address: int) -> None:
+        """Let KVM forget what it knows of this page, so that the guest's next access to it faults in the host."""
+        slot = self._memory.slot_at(address) if self._memory is not None else None
+        if slot is not None:
+            slot.mapping.refault(slot.offset + address - address % PAGE - slot.gpa, PAGE)
+
+
+def items(ram: Sequence[tuple[int, int]], cpus: int) -> dict[int, bytes]:
+    """What fw_cfg holds, by key; `ram` are (base, size)."""
+    size = sum(length for _, length in ram)
+    return {
+        testdev.FW_CFG_SIGNATURE: testdev.FW_CFG_SIGNATURE_TEXT,
+        testdev.FW_CFG_ID: testdev.FW_CFG_VERSION.to_bytes(4, "little"),
+        testdev.FW_CFG_RAM_SIZE: size.to_bytes(8, "little"),
+        testdev.FW_CFG_NOGRAPHIC: (1).to_bytes(2, "little"),
+        testdev.FW_CFG_NB_CPUS: cpus.to_bytes(2, "little"),
+        testdev.FW_CFG_MAX_CPUS: cpus.to_bytes(2, "little"),
+        testdev.FW_CFG_FILE_DIR: bytes(4),
+    }
