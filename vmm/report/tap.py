@@ -28,9 +28,9 @@ def point(number: int, row: Row) -> str:
     """One test point with its diagnostics; number from 1. What cannot be shown here is a skip, with the reason."""
     shown = cells(row)
     ok = "ok" if row.outcome in ("pass", "skip") else "not ok"
-    text = f"{ok} {number} - {_escape(shown.feature)}"
+    text = f"{ok} {number} - {escape(shown.feature)}"
     if row.outcome == "skip":
-        text += f" # SKIP {_escape(shown.verdict)}: {_escape(shown.evidence)}".rstrip(": ")
+        text += f" # SKIP {escape(shown.verdict)}: {escape(shown.evidence)}".rstrip(": ")
     return f"{text}\n{_diagnostics(row)}"
 
 
@@ -41,15 +41,15 @@ def tail(deviations: Sized) -> str:
 
 def skip_all(reason: str) -> str:
     """The whole of a run that shows nothing here: an empty plan with the reason."""
-    return f"TAP version 14\n1..0 # SKIP {_escape(reason)}\n"
+    return f"TAP version 14\n1..0 # SKIP {escape(reason)}\n"
 
 
 def bail(reason: str) -> str:
     """The line that ends a run before its plan is done."""
-    return f"Bail out! {_escape(reason)}\n"
+    return f"Bail out! {escape(reason)}\n"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
     """In a description `#` starts a directive, and `\\` escapes it."""
     return one_line(text).replace("\\", "\\\\").replace("#", "\\#")
 
@@ -57,7 +57,7 @@ def _escape(text: str) -> str:
 def _diagnostics(row: Row) -> str:
     found: dict[str, Any] = plain(row.as_json())
     keys = ["verdict", "reason", "summary", "bit", "register", "offered", "payload", "elapsed_s", "error"]
-    lines = ["---", *(f"{key}: {_value(found[key])}" for key in keys if found.get(key) not in ("", None))]
+    lines = ["---", *(f"{key}: {value_text(found[key])}" for key in keys if found.get(key) not in ("", None))]
     for key in ("evidence", "refusals", "deviations"):
         if found[key]:
             lines += [f"{key}:", *_items(found[key])]
@@ -67,10 +67,10 @@ def _diagnostics(row: Row) -> str:
 
 def _items(found: dict[str, Any] | list[Any]) -> list[str]:
     if isinstance(found, list):
-        return [f"{INDENT}- {_value(each)}" for each in found]
-    return [f"{INDENT}{_value(name)}: {_value(value)}" for name, value in found.items()]
+        return [f"{INDENT}- {value_text(each)}" for each in found]
+    return [f"{INDENT}{value_text(name)}: {value_text(value)}" for name, value in found.items()]
 
 
-def _value(value: Any) -> str:
+def value_text(value: Any) -> str:
     """JSON in one line of printable ASCII."""
     return json.dumps(value)
