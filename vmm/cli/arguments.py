@@ -28,6 +28,7 @@ COMMANDS = {
     "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
     "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
     "matrix": "what several hosts said of every feature, side by side, also into a page of documentation",
+    "kut": "run the images of kvm-unit-tests by their unittests.cfg, without QEMU, and tell their verdicts",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
