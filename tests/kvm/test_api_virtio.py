@@ -8,11 +8,14 @@ import os
 import pytest
 
 from guest_payloads.api import virtio_hostile
+from vmm.kvm.disk_thread import Disk
 from vmm.kvm.vm import Vm
 from vmm.machine.machine import Machine
 from vmm.machine.virtio import chain
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.virtio.blk import VirtioBlk
+from vmm.machine.virtio.disk import DiskFile
+from vmm.machine.virtio.disk_engine import DiskEngine
 from vmm.machine.virtio.dma import Dma
 from vmm.machine.virtio.queue import SplitQueue
 from vmm.machine.virtio.transport import VirtioMmio
@@ -33,6 +36,12 @@ def _offered() -> None:
             pytest.skip("this KVM has no ioeventfd or no irqfd")
 
 
+@pytest.fixture
+def in_python(monkeypatch) -> None:
+    """The disk is served by the model: what is spoiled in Python is spoiled."""
+    monkeypatch.setattr(VirtioSlots, "_in_c", lambda self, device, mmio, interrupt: self._in_python(mmio, interrupt))
+
+
 def run(name: str, *, refusals: bool = False, timeout: float = 0.3, **params: int) -> Row:
     (row,) = prove(find(name), Options(params=params, timeout=timeout), refusals=refusals)
     return row
@@ -46,6 +55,12 @@ def test_works(name):
     assert {each.kind for each in row.refusals} == (set() if name == "virtio_hostile" else {"control", "argument"})
 
 
+def test_a_disk_works_in_python_too(in_python):
+    row = run("virtio_blk", refusals=True, timeout=10)
+    assert row.verdict is Verdict.WORKS, row.finding.reason
+
+
+@pytest.mark.usefixtures("in_python")
 @pytest.mark.parametrize("name", DEVICES)
 def test_an_interrupt_that_is_dropped(name, monkeypatch):
     monkeypatch.setattr(os, "eventfd_write", drop_once(os.eventfd_write))
@@ -64,10 +79,21 @@ def drop_once(real):
     return write
 
 
+@pytest.mark.usefixtures("in_python")
 @pytest.mark.parametrize("name", ALL)
 def test_a_kick_that_is_ignored(name, monkeypatch):
     monkeypatch.setattr(VirtioMmio, "kick", lambda *args: None)
     assert run(name).verdict is Verdict.BROKEN
+
+
+def test_a_disk_that_c_does_not_begin(monkeypatch):
+    monkeypatch.setattr(Disk, "begin", lambda *args, **options: None)
+    assert run("virtio_blk").verdict is Verdict.BROKEN
+
+
+def test_a_disk_whose_flushes_c_does_not_tell(monkeypatch):
+    monkeypatch.setattr(DiskEngine, "flushes", 0)
+    assert "flushed 0 times" in run("virtio_blk", timeout=10).finding.reason
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -86,7 +112,7 @@ def test_without_irqfd_nobody_is_woken(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", DEVICES)
-@pytest.mark.parametrize("features", [0, 1 << 32 | 1 << 29], ids=["none", "not offered"])
+@pytest.mark.parametrize("features", [0, 1 << 32 | 1 << 34], ids=["none", "not offered"])
 def test_features_that_cannot_be(name, features):
     row = run(name, timeout=10, features=features)
     assert row.verdict is Verdict.BROKEN
@@ -99,8 +125,8 @@ def test_random_bytes_that_are_not_the_generators(monkeypatch):
     assert "other bytes" in run("virtio_rng", timeout=10).finding.reason
 
 
-def test_a_flush_that_is_a_lie(monkeypatch):
-    monkeypatch.setattr(VirtioBlk, "_flush", lambda self: None)
+def test_a_flush_that_is_a_lie(in_python, monkeypatch):
+    monkeypatch.setattr(DiskFile, "flush", lambda self: None)
     row = run("virtio_blk", timeout=10)
     assert row.verdict is Verdict.BROKEN
     assert "flushed 0 times" in row.finding.reason

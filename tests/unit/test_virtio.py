@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from vmm.abi import virtio as v
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.machine.virtio import blk as blk_module
+from vmm.machine.virtio import disk as disk_module
 from vmm.machine.virtio.blk import VirtioBlk
 from vmm.machine.virtio.chain import MAX_INDIRECT, DriverError, walk
 from vmm.machine.virtio.console import MOST, PENDING, VirtioConsole
-from vmm.machine.virtio.queue import SplitQueue
+from vmm.machine.virtio.queue import SplitQueue, passed
 from vmm.machine.virtio.rng import VirtioRng
 from vmm.machine.virtio.transport import COMMON_FEATURES, VirtioMmio
 
@@ -29,6 +30,7 @@ ROM, ROM_SIZE = 0x2_0000, 0x1000
 DESC, AVAIL, USED = RAM, RAM + 0x400, RAM + 0x800
 TABLE, BUFFER = RAM + 0x1000, RAM + 0x2000
 ENTRIES = 8
+PLAIN = COMMON_FEATURES & ~v.feature(v.VIRTIO_RING_F_EVENT_IDX)  # callbacks on and off by flags
 PATIENCE = 20_000  # accesses to memory that one kick of a queue of 8 can need; a device that loops needs more
 
 
@@ -223,9 +225,78 @@ def test_what_is_added_meanwhile_waits_for_its_own_kick(ram, queue):
 
 
 def test_the_driver_says_whether_it_wants_to_hear(ram, queue):
+    ram.desc(0, BUFFER, 16, WRITE)
+    ram.offer(0, 0)
+    assert not queue.wants_interrupt(), "nothing was given back"
+    queue.push(queue.pop(), 0)
     assert queue.wants_interrupt()
+    assert not queue.wants_interrupt(), "it was told"
+    queue.push(queue.pop(), 0)
     ram.write(AVAIL, b"\1\0")
     assert not queue.wants_interrupt()
+
+
+@pytest.fixture
+def events(ram) -> SplitQueue:
+    """A queue with VIRTIO_RING_F_EVENT_IDX."""
+    queue = SplitQueue(ram, 64)
+    queue.size, queue.desc, queue.avail, queue.used = ENTRIES, DESC, AVAIL, USED
+    queue.start(indirect=False, event_idx=True)
+    ram.desc(0, BUFFER, 16, WRITE)
+    return queue
+
+
+USED_EVENT, AVAIL_EVENT = AVAIL + 4 + 2 * ENTRIES, USED + 4 + 8 * ENTRIES
+
+
+@given(st.integers(0, 0xFFFF), st.integers(0, 0xFFFF), st.integers(0, 0x7FFF))
+def test_an_index_passes_an_event(event, old, count):
+    """By the definition: one of the steps from `old` to `new` begins at `event`."""
+    steps = ((old + i) % 0x10000 for i in range(count))
+    assert passed(event, (old + count) % 0x10000, old) == (event in steps)
+
+
+@pytest.mark.parametrize("start", [0, 0x7FFE, 0xFFFE])
+@pytest.mark.parametrize(("ahead", "wanted"), [(0, True), (1, True), (2, False), (0xFFFF, False)])
+def test_the_driver_names_the_index_it_wants_to_hear_of(ram, events, start, ahead, wanted):
+    """Two chains are given back; `ahead` of the first of them is the driver's event. The flag says nothing then."""
+    events.last_avail = events.used_idx = events.told = start
+    ram.write(AVAIL, struct.pack("<2H", 1, (start + 2) % 0x10000))
+    ram.write(USED_EVENT, struct.pack("<H", (start + ahead) % 0x10000))
+    for chain in events.take():
+        events.push(chain, 0)
+    assert events.wants_interrupt() is wanted
+    assert not events.wants_interrupt()
+
+
+@pytest.mark.parametrize("start", [0, 0xFFFF])
+def test_the_device_names_the_index_it_wants_to_hear_of(ram, events, start):
+    events.last_avail = events.used_idx = start
+    ram.write(AVAIL, struct.pack("<2H", 0, (start + 3) % 0x10000))
+    assert events.pending() == 3
+    assert struct.unpack("<H", ram.read(AVAIL_EVENT, 2)) == ((start + 3) % 0x10000,)
+
+
+def test_what_comes_while_the_device_says_so_is_seen(ram, events):
+    """The driver adds between the device's look and its event, and need not kick for that."""
+    real, added = ram.write, []
+
+    def write(gpa: int, data: bytes) -> None:
+        real(gpa, data)
+        if gpa == AVAIL_EVENT and len(added) < 2:
+            added.append(gpa)
+            ram.offer(0, idx=2 * len(added))
+
+    ram.write = write
+    assert events.pending() == 4
+    assert struct.unpack("<H", ram.read(AVAIL_EVENT, 2)) == (4,)
+
+
+def test_without_the_feature_no_event_is_written(ram, queue):
+    ram.write(AVAIL_EVENT, b"\xaa\xbb")
+    ram.offer(0)
+    queue.pending()
+    assert ram.read(AVAIL_EVENT, 2) == b"\xaa\xbb"
 
 
 @pytest.mark.parametrize(
@@ -251,12 +322,25 @@ def test_a_queue_that_cannot_be_is_refused(ram, field, value, words):
     assert not queue.ready
 
 
+@pytest.mark.parametrize(
+    ("field", "size", "words"), [("avail", 4 + 2 * ENTRIES, "available ring"), ("used", 4 + 8 * ENTRIES, "used ring")]
+)
+def test_an_event_has_its_place_behind_the_ring(ram, field, size, words):
+    queue = SplitQueue(ram, 64)
+    queue.size, queue.desc, queue.avail, queue.used = ENTRIES, DESC, AVAIL, USED
+    setattr(queue, field, RAM + RAM_SIZE - size)
+    queue.start(indirect=False)
+    with pytest.raises(DriverError, match=words):
+        queue.start(indirect=False, event_idx=True)
+
+
 def test_memory_may_go_away(ram, queue):
     ram.desc(0, BUFFER, 16, WRITE)
-    ram.offer(0)
+    ram.offer(0, 0)
     chain = queue.pop()
+    queue.push(chain, 0)
     ram.gone = True
-    for use in (queue.pending, queue.wants_interrupt, queue.pop, lambda: queue.push(chain, 0)):
+    for use in (queue.wants_interrupt, queue.pending, queue.pop, lambda: queue.push(chain, 0)):
         with pytest.raises(DriverError, match="is gone"):
             use()
 
@@ -271,7 +355,7 @@ class Driver:
         self.ram = Ram()
         self.interrupts = 0
         self.mmio = VirtioMmio(backend, self.ram, self._interrupt)
-        self.features = backend.features | COMMON_FEATURES if features is None else features
+        self.features = backend.features | PLAIN if features is None else features
         self.up(queues)
 
     def _interrupt(self) -> None:
@@ -327,7 +411,7 @@ def test_a_device_says_what_it_is(rng):
     for half in (0, 1, 2):
         rng.set(v.VIRTIO_MMIO_DEVICE_FEATURES_SEL, half)
         halves.append(rng.get(v.VIRTIO_MMIO_DEVICE_FEATURES))
-    assert halves == [1 << 28, 1, 0]
+    assert halves == [1 << 28 | 1 << 29, 1, 0]
     assert rng.get(v.VIRTIO_MMIO_STATUS) == 0xF
     rng.set(v.VIRTIO_MMIO_QUEUE_SEL, 0)
     assert (rng.get(v.VIRTIO_MMIO_QUEUE_NUM_MAX), rng.get(v.VIRTIO_MMIO_QUEUE_READY)) == (64, 1)
@@ -355,6 +439,20 @@ def test_a_buffer_is_filled_and_the_driver_told(rng):
     assert rng.mmio.counts == {"exit": 1, "interrupts": 1, "resets": 1}
 
 
+def test_with_events_the_driver_is_told_at_its_index():
+    """EVENT_IDX through the registers: three buffers, and an interrupt for the second alone."""
+    rng = Driver(VirtioRng(lambda n: bytes(n)), features=COMMON_FEATURES)
+    rng.ram.desc(0, BUFFER, 32, WRITE)
+    rng.ram.write(USED_EVENT, b"\1\0")
+    told = []
+    for idx in (1, 2, 3):
+        rng.ram.offer(0, 0, 0, idx=idx)
+        rng.kick()
+        told.append(rng.interrupts)
+        assert struct.unpack("<H", rng.ram.read(AVAIL_EVENT, 2)) == (idx,)
+    assert told == [0, 1, 1]
+
+
 def test_with_callbacks_off_nobody_is_told(rng):
     rng.ram.desc(0, BUFFER, 32, WRITE)
     rng.ram.offer(0)
@@ -370,7 +468,7 @@ def test_a_kick_with_nothing_new_is_no_news(rng):
     assert (rng.interrupts, rng.needs_reset) == (0, False)
 
 
-@pytest.mark.parametrize("features", [0, 1 << 28, COMMON_FEATURES | 1 << 29, COMMON_FEATURES | 1 << 40])
+@pytest.mark.parametrize("features", [0, 1 << 28, COMMON_FEATURES | 1 << 34, COMMON_FEATURES | 1 << 40])
 def test_features_must_be_modern_and_offered(features):
     driver = Driver(VirtioRng(), features=features)
     assert driver.get(v.VIRTIO_MMIO_STATUS) == ACK | DRIVER
@@ -385,7 +483,7 @@ def test_features_must_be_modern_and_offered(features):
 def test_what_was_agreed_stays(rng):
     rng.set(v.VIRTIO_MMIO_DRIVER_FEATURES_SEL, 0)
     rng.set(v.VIRTIO_MMIO_DRIVER_FEATURES, 0)
-    assert rng.mmio.driver_features == COMMON_FEATURES
+    assert rng.mmio.driver_features == PLAIN
     rng.set(v.VIRTIO_MMIO_QUEUE_SEL, 0)
     rng.set(v.VIRTIO_MMIO_QUEUE_NUM, 4)
     rng.set(v.VIRTIO_MMIO_QUEUE_DESC_LOW, 0)
@@ -587,7 +685,7 @@ def disk(image):
 def test_an_odd_file_is_its_whole_sectors(disk):
     assert disk.mmio.read(0x100, 8) == 4
     assert disk.mmio.read(0x100, 4) == 4
-    assert disk.mmio.read(0x108, 4) * disk.mmio.read(0x10C, 4) == blk_module.MOST
+    assert (disk.mmio.read(0x108, 4), disk.mmio.read(0x10C, 4)) == (blk_module.SIZE_MAX, blk_module.SEG_MAX)
     assert disk.request(v.VIRTIO_BLK_T_IN, 3) == 0
     assert disk.ram.read(BUFFER + 0x100, SECTOR) == b"\3" * SECTOR
     assert disk.ram.used()[0] == (0, SECTOR + 1)
@@ -609,7 +707,7 @@ def test_a_write_goes_to_the_file_and_nowhere_else(disk, image):
 
 def test_flush_is_fsync(disk, monkeypatch):
     synced = []
-    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
     assert disk.request(v.VIRTIO_BLK_T_OUT, 0, data=bytes(SECTOR)) == 0
     assert synced == []
     assert disk.request(v.VIRTIO_BLK_T_FLUSH, 0, 0) == 0
@@ -618,11 +716,187 @@ def test_flush_is_fsync(disk, monkeypatch):
 
 def test_who_does_not_know_flush_has_writes_that_stay(image, monkeypatch):
     synced = []
-    monkeypatch.setattr(os, "fsync", synced.append)
-    disk = Disk(image, features=COMMON_FEATURES)
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    disk = Disk(image, features=PLAIN)
     assert disk.request(v.VIRTIO_BLK_T_OUT, 0, data=bytes(SECTOR)) == 0
     assert len(synced) == 1
     disk.close()
+
+
+def ranges(*rows: tuple[int, int, int]) -> bytes:
+    return b"".join(struct.pack("<QII", *row) for row in rows)
+
+
+DISCARD, ZEROES = v.VIRTIO_BLK_T_DISCARD, v.VIRTIO_BLK_T_WRITE_ZEROES
+UNMAP = v.VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
+
+
+@pytest.fixture
+def big(tmp_path) -> Path:
+    """64 sectors, none of them zero."""
+    path = tmp_path / "big"
+    path.write_bytes(b"".join(bytes([n + 1]) * SECTOR for n in range(64)))
+    return path
+
+
+@pytest.mark.parametrize(("kind", "flags"), [(DISCARD, 0), (ZEROES, 0), (ZEROES, UNMAP)])
+def test_ranges_read_as_zeroes_afterwards(big, kind, flags):
+    before = big.read_bytes()
+    disk = Disk(big)
+    data = ranges((1, 2, flags), (60, 4, flags), (9, 0, flags))
+    assert disk.request(kind, 99, len(data), data=data) == 0
+    want = before[:SECTOR] + bytes(2 * SECTOR) + before[3 * SECTOR : 60 * SECTOR] + bytes(4 * SECTOR)
+    assert big.read_bytes() == want
+    disk.close()
+
+
+def test_space_is_given_back_only_where_it_may_be(big):
+    disk = Disk(big)
+
+    def blocks() -> int:
+        os.fsync(disk.backend.disk.fd)
+        return big.stat().st_blocks
+
+    before = blocks()
+    assert disk.request(ZEROES, 0, 16, data=ranges((0, 64, 0))) == 0
+    kept = blocks()
+    assert disk.request(ZEROES, 0, 16, data=ranges((0, 32, UNMAP))) == 0
+    unmapped = blocks()
+    assert disk.request(DISCARD, 0, 16, data=ranges((32, 32, 0))) == 0
+    assert (kept, unmapped, blocks()) == (before, before - 32, before - 64)
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "status"),
+    [
+        (DISCARD, ranges((0, 1, UNMAP)), v.VIRTIO_BLK_S_UNSUPP),
+        (DISCARD, ranges((0, 1, 0), (0, 1, 2)), v.VIRTIO_BLK_S_UNSUPP),
+        (ZEROES, ranges((0, 1, UNMAP | 0x8000_0000)), v.VIRTIO_BLK_S_UNSUPP),
+        (DISCARD, ranges((0, 1, 0), (64, 1, 0)), v.VIRTIO_BLK_S_IOERR),
+        (ZEROES, ranges((0, 65, 0)), v.VIRTIO_BLK_S_IOERR),
+        (ZEROES, ranges((2**64 - 1, 1, 0)), v.VIRTIO_BLK_S_IOERR),
+        (DISCARD, ranges((0, 0xFFFFFFFF, 0)), v.VIRTIO_BLK_S_IOERR),
+        (DISCARD, ranges((0, 1, 0))[:15], v.VIRTIO_BLK_S_IOERR),
+        (DISCARD, b"", v.VIRTIO_BLK_S_IOERR),
+        (DISCARD, ranges(*[(0, 1, 0)] * 33), v.VIRTIO_BLK_S_IOERR),
+        (v.VIRTIO_BLK_T_DISCARD + 3, ranges((0, 1, 0)), v.VIRTIO_BLK_S_UNSUPP),
+    ],
+)
+def test_ranges_that_cannot_be_change_nothing(big, kind, data, status):
+    before = big.read_bytes()
+    disk = Disk(big)
+    assert disk.request(kind, 0, len(data), data=data) == status
+    assert big.read_bytes() == before
+    assert not disk.needs_reset
+    disk.close()
+
+
+@pytest.mark.parametrize("kind", [DISCARD, ZEROES])
+def test_ranges_are_only_for_who_accepted_them(big, kind):
+    disk = Disk(big, features=PLAIN)
+    assert disk.request(kind, 0, 16, data=ranges((0, 1, 0))) == v.VIRTIO_BLK_S_UNSUPP
+    disk.close()
+    disk = Disk(big, readonly=True)
+    assert not disk.mmio.features & (1 << v.VIRTIO_BLK_F_DISCARD | 1 << v.VIRTIO_BLK_F_WRITE_ZEROES)
+    assert disk.request(kind, 0, 16, data=ranges((0, 1, 0))) == v.VIRTIO_BLK_S_UNSUPP
+    disk.close()
+
+
+@pytest.mark.parametrize("lacking", [errno.EOPNOTSUPP, errno.ENOSYS, errno.EIO])
+@pytest.mark.parametrize(("kind", "flags"), [(DISCARD, 0), (ZEROES, 0), (ZEROES, UNMAP)])
+def test_a_file_system_that_cannot(big, kind, flags, lacking, monkeypatch):
+    def refuse(*args: object) -> None:
+        raise OSError(lacking, "no")
+
+    monkeypatch.setattr(disk_module, "fallocate", refuse)
+    before = big.read_bytes()
+    disk = Disk(big)
+    status = disk.request(kind, 0, 16, data=ranges((8, 8, flags)))
+    if lacking == errno.EIO:
+        assert (status, big.read_bytes()) == (v.VIRTIO_BLK_S_IOERR, before)
+    elif kind == DISCARD:
+        assert (status, big.read_bytes()) == (0, before)
+    else:
+        assert (status, big.read_bytes()) == (0, before[: 8 * SECTOR] + bytes(8 * SECTOR) + before[16 * SECTOR :])
+    disk.close()
+
+
+def test_a_driver_is_told_the_limits(disk, image):
+    config = v.BLK_CONFIG.unpack(bytes(disk.mmio.read(0x100 + i, 1) for i in range(v.BLK_CONFIG.size)))
+    assert config["blk_size"] == SECTOR
+    assert config["blk_size"] << config["physical_block_exp"] == config["blk_size"] * config["min_io_size"] == 4096
+    assert (config["max_discard_seg"], config["max_write_zeroes_seg"], config["write_zeroes_may_unmap"]) == (32, 32, 1)
+    assert config["max_discard_sectors"] > config["max_write_zeroes_sectors"] > 0
+    assert config["wce"] == 1
+    readonly = Disk(image, readonly=True)
+    assert readonly.mmio.read(0x100 + 36, 4) == readonly.mmio.read(0x100 + 32, 1) == 0
+    readonly.close()
+
+
+def test_a_driver_turns_the_write_cache_off(disk, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append)
+    assert disk.request(v.VIRTIO_BLK_T_OUT, 0, data=bytes(SECTOR)) == 0
+    assert synced == []
+    disk.mmio.write(0x120, 1, 0)
+    assert (disk.mmio.read(0x120, 1), len(synced)) == (0, 1), "what waited is durable first"
+    assert disk.request(v.VIRTIO_BLK_T_OUT, 0, data=bytes(SECTOR)) == 0
+    assert disk.request(ZEROES, 0, 16, data=ranges((0, 1, 0))) == 0
+    assert len(synced) == 3
+    disk.mmio.write(0x120, 1, 1)
+    assert disk.request(v.VIRTIO_BLK_T_OUT, 0, data=bytes(SECTOR)) == 0
+    assert (disk.mmio.read(0x120, 1), len(synced)) == (1, 3)
+    disk.mmio.write(0x120, 1, 0)
+    disk.up()
+    assert disk.mmio.read(0x120, 1) == 1, "a reset forgets it"
+    disk.mmio.write(0x100, 8, 0)
+    assert disk.mmio.read(0x100, 8) == 4, "nothing else can be written"
+
+
+def test_the_write_cache_stays_on_where_it_cannot_be_emptied(disk, monkeypatch):
+    def refuse(fd: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "fdatasync", refuse)
+    disk.mmio.write(0x120, 1, 0)
+    assert disk.mmio.read(0x120, 1) == 1
+
+
+@pytest.mark.parametrize("accepted", [v.VIRTIO_BLK_F_CONFIG_WCE, v.VIRTIO_BLK_F_FLUSH])
+def test_the_write_cache_is_not_for_every_driver(image, accepted):
+    """Without FLUSH it is off at first (5.2.5.2), without CONFIG_WCE it cannot be turned."""
+    disk = Disk(image, features=PLAIN | v.feature(accepted))
+    first = int(accepted == v.VIRTIO_BLK_F_FLUSH)
+    assert disk.mmio.read(0x120, 1) == first
+    disk.mmio.write(0x120, 1, 0)
+    assert disk.mmio.read(0x120, 1) == first
+    disk.close()
+
+
+def test_a_driver_that_knows_no_limits_may_ask_for_more(tmp_path):
+    """As firmware does: one buffer of 3 MiB, and no SIZE_MAX."""
+    path, size = tmp_path / "large", 3 << 20
+    path.write_bytes(os.urandom(size))
+    backend = VirtioBlk(path)
+    chain = Large(struct.pack("<IIQ", v.VIRTIO_BLK_T_IN, 0, 0), size)
+    assert backend._request(chain, 0) == (size, 0)
+    assert bytes(chain.taken) == path.read_bytes()
+    backend.close()
+
+
+class Large:
+    """A chain with much room."""
+
+    def __init__(self, header: bytes, size: int) -> None:
+        self.header, self.taken = header, bytearray(size)
+        self.read_size, self.write_size = len(header), size + 1
+
+    def read(self, offset: int, size: int) -> bytes:
+        return self.header[offset : offset + size]
+
+    def write(self, offset: int, data: bytes) -> None:
+        self.taken[offset : offset + len(data)] = data
 
 
 def test_a_read_only_disk(image):
@@ -644,7 +918,7 @@ def test_a_file_that_became_shorter_is_an_io_error(disk, image):
     assert disk.request(v.VIRTIO_BLK_T_IN, 0) == 0
 
 
-@pytest.mark.parametrize(("call", "kind"), [("pread", 0), ("pwrite", 1), ("fsync", 4)])
+@pytest.mark.parametrize(("call", "kind"), [("pread", 0), ("pwrite", 1), ("fdatasync", 4)])
 def test_what_the_host_refuses_is_a_status(disk, monkeypatch, call, kind):
     def refuse(*args):
         raise OSError(errno.EIO, "no")
@@ -730,7 +1004,7 @@ def test_no_driver_gets_past_its_own_memory(kind, fuzzed_image, data):
     if isinstance(backend, VirtioConsole):
         backend.send(bytes(1000))
     features = backend.features | COMMON_FEATURES
-    driver = Driver(backend, queues=2, features=features & ~(data.draw(st.booleans()) << 28))
+    driver = Driver(backend, queues=2, features=features & ~(data.draw(st.integers(0, 3)) << 28))
     ram = driver.ram
     for table in (DESC, TABLE):
         for i, each in enumerate(data.draw(DESCRIPTORS)):

@@ -70,6 +70,7 @@ VIRTIO_CONFIG_S_FAILED = 0x80
 VIRTIO_RING_F_INDIRECT_DESC = 28
 VIRTIO_RING_F_EVENT_IDX = 29
 VIRTIO_F_VERSION_1 = 32
+VIRTIO_F_RING_PACKED = 34  # not offered by any device here
 
 # -- split rings (2.7)
 VRING_DESC_F_NEXT = 1
@@ -90,14 +91,22 @@ VIRTIO_ID_RNG = 4
 VIRTIO_BLK_F_SIZE_MAX = 1
 VIRTIO_BLK_F_SEG_MAX = 2
 VIRTIO_BLK_F_RO = 5
+VIRTIO_BLK_F_BLK_SIZE = 6
 VIRTIO_BLK_F_FLUSH = 9
+VIRTIO_BLK_F_TOPOLOGY = 10
+VIRTIO_BLK_F_CONFIG_WCE = 11
+VIRTIO_BLK_F_DISCARD = 13
+VIRTIO_BLK_F_WRITE_ZEROES = 14
 VIRTIO_BLK_T_IN = 0
 VIRTIO_BLK_T_OUT = 1
 VIRTIO_BLK_T_FLUSH = 4
 VIRTIO_BLK_T_GET_ID = 8
+VIRTIO_BLK_T_DISCARD = 11
+VIRTIO_BLK_T_WRITE_ZEROES = 13
 VIRTIO_BLK_S_OK = 0
 VIRTIO_BLK_S_IOERR = 1
 VIRTIO_BLK_S_UNSUPP = 2
+VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP = 1
 VIRTIO_BLK_ID_BYTES = 20
 SECTOR = 512  # bytes; what capacity and sector count, whatever the block size (5.2.4)
 
@@ -137,10 +146,29 @@ BLK_OUTHDR = Struct(
     ),
 )  # fmt: skip
 BLK_CONFIG = Struct(  # of the kernel's structure, the part that this device fills
-    "virtio_blk_config", "VIRTIO_BLK_CONFIG", 16, 8, (
+    "virtio_blk_config", "VIRTIO_BLK_CONFIG", 60, 8, (
         Field("capacity", 0, 8, "sectors of 512 bytes"),
         Field("size_max", 8, 4, "bytes in one segment, with F_SIZE_MAX"),
         Field("seg_max", 12, 4, "segments in one request, with F_SEG_MAX"),
+        Field("blk_size", 20, 4, "bytes of a logical block, with F_BLK_SIZE"),
+        Field("physical_block_exp", 24, 1, "a physical block has 2^n logical ones, with F_TOPOLOGY as the next three"),
+        Field("alignment_offset", 25, 1, "logical blocks before the first aligned one"),
+        Field("min_io_size", 26, 2, "logical blocks that should be written at least"),
+        Field("opt_io_size", 28, 4, "logical blocks that are best written at once; 0: no matter"),
+        Field("wce", 32, 1, "1: written data may wait for a flush; the driver sets it, with F_CONFIG_WCE"),
+        Field("max_discard_sectors", 36, 4, "sectors in one segment of a discard, with F_DISCARD as the next two"),
+        Field("max_discard_seg", 40, 4, "segments in one discard"),
+        Field("discard_sector_alignment", 44, 4, "sectors that a discard should be aligned to"),
+        Field("max_write_zeroes_sectors", 48, 4, "as for a discard, with F_WRITE_ZEROES as the next two"),
+        Field("max_write_zeroes_seg", 52, 4, "segments in one request"),
+        Field("write_zeroes_may_unmap", 56, 1, "1: zeroes with the unmap flag may give space back"),
+    ),
+)  # fmt: skip
+BLK_DISCARD = Struct(
+    "virtio_blk_discard_write_zeroes", "VIRTIO_BLK_DISCARD", 16, 8, (
+        Field("sector", 0, 8, "the first, of 512 bytes"),
+        Field("num_sectors", 8, 4, "how many"),
+        Field("flags", 12, 4, "VIRTIO_BLK_WRITE_ZEROES_FLAG_*"),
     ),
 )  # fmt: skip
 CONSOLE_CONFIG = Struct(  # likewise
@@ -149,9 +177,10 @@ CONSOLE_CONFIG = Struct(  # likewise
         Field("rows", 2, 2, "with F_SIZE"),
     ),
 )  # fmt: skip
-STRUCTS = (VRING_DESC, VRING_AVAIL, VRING_USED, VRING_USED_ELEM, BLK_OUTHDR, BLK_CONFIG, CONSOLE_CONFIG)
+STRUCTS = (VRING_DESC, VRING_AVAIL, VRING_USED, VRING_USED_ELEM, BLK_OUTHDR, BLK_CONFIG, BLK_DISCARD, CONSOLE_CONFIG)
 
 RING = 4  # where ring[] begins in vring_avail and vring_used
+EVENT = 2  # bytes behind ring[] with F_EVENT_IDX: used_event in vring_avail, avail_event in vring_used (2.7.6, 2.7.8)
 
 
 def constants() -> dict[str, int]:

@@ -162,6 +162,38 @@ static long long port_exit(struct vmm_core *core)
     return key(VMM_PORT_OUT, size, port);
 }
 
+void vmm_acked_raise(struct vmm_acked *acked, __u32 bits)
+{
+    __atomic_fetch_or(&acked->bits, bits, __ATOMIC_SEQ_CST);
+}
+
+void vmm_acked_take(struct vmm_acked *acked, __u32 bits)
+{
+    __atomic_fetch_and(&acked->bits, ~bits, __ATOMIC_SEQ_CST);
+}
+
+/* Serve a device's register of what happened, or the one behind it; 0 if this is none. */
+static int acked_access(struct vmm_finish *finish, __u64 address, int write, __u8 *data)
+{
+    __u32 count = __atomic_load_n(&finish->acked_count, __ATOMIC_ACQUIRE), bits;
+
+    for (__u32 i = 0; i < count; i++) {
+        struct vmm_acked *acked = finish->acked[i];
+
+        if (address != acked->address + (write ? sizeof bits : 0))
+            continue;
+        if (write) {
+            memcpy(&bits, data, sizeof bits);
+            vmm_acked_take(acked, bits);
+        } else {
+            bits = __atomic_load_n(&acked->bits, __ATOMIC_SEQ_CST);
+            memcpy(data, &bits, sizeof bits);
+        }
+        return 1;
+    }
+    return 0;
+}
+
 static long long mmio_exit(struct vmm_core *core)
 {
     struct kvm_run *run = core->run;
@@ -189,6 +221,8 @@ static long long mmio_exit(struct vmm_core *core)
         __atomic_fetch_add(&slot->reads, 1, __ATOMIC_RELAXED);
         return VMM_FINISHED;
     }
+    if (finish->acked_count && size == sizeof(__u32) && acked_access(finish, address, write, run->mmio.data))
+        return VMM_FINISHED;
     if (!write)
         return ask(core, VMM_MMIO_READ, size, address, run->mmio.data);
     core->value = load(run->mmio.data, size);

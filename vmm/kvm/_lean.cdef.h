@@ -10,3 +10,5 @@ void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vm
 long long vmm_core_serve(struct vmm_core *core);
 void vmm_core_reset(struct vmm_core *core);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);
+void vmm_acked_raise(struct vmm_acked *acked, __u32 bits);
+void vmm_acked_take(struct vmm_acked *acked, __u32 bits);

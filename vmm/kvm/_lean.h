@@ -24,10 +24,14 @@
 #define VMM_SLOTS 64
 #define VMM_MMIO_SLOTS 16
 #define VMM_MSR_SLOTS 16
+#define VMM_ACKED 32
 #define VMM_RECENT 10
 #define VMM_STAGING 16384 /* bytes of console output that wait for Python at most */
 
 struct vmm_slot { __u64 reads, writes, value, address; };
+
+/* A device's register of what happened, 4 bytes, and the one behind it, whose writer takes these bits back. */
+struct vmm_acked { __u64 address; __u32 bits; };
 
 /* One per machine, shared by its vCPUs. */
 struct vmm_finish {
@@ -39,6 +43,8 @@ struct vmm_finish {
     __u8 lock;
     struct vmm_slot ports[VMM_SLOTS];
     struct vmm_slot mmio[VMM_MMIO_SLOTS];
+    __u32 acked_count;
+    struct vmm_acked *acked[VMM_ACKED];
     struct vmm_slot *msrs; /* made with the first of them: a machine has none as a rule */
     __u8 sink[VMM_STAGING];
 };

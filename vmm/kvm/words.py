@@ -65,6 +65,34 @@ class Word:
         return int(self._slot.writes)
 
 
+class Acked:
+    """A device's register of what happened (4 bytes at `address`) and the one behind it, which takes back the bits that
+    are written to it. The core serves both, once it has been told (`Finish.serve_acked`); any thread may raise bits.
+    """
+
+    def __init__(self) -> None:
+        self.c = ffi.new("struct vmm_acked *", {"address": MASK64})
+
+    @property
+    def bits(self) -> int:
+        return int(self.c.bits)
+
+    @bits.setter
+    def bits(self, bits: int) -> None:
+        self.c.bits = bits
+
+    def raise_bits(self, bits: int) -> None:
+        lib.vmm_acked_raise(self.c, bits)
+
+    def take(self, bits: int) -> None:
+        """As a write to the second register."""
+        lib.vmm_acked_take(self.c, bits)
+
+    def drop(self) -> None:
+        """The core serves it no longer."""
+        self.c.address = MASK64
+
+
 class Finish:
     """What the C core may finish for one machine; shared by its vCPUs."""
 
@@ -74,6 +102,7 @@ class Finish:
         self.c = uncleared("struct vmm_finish *")
         lib.vmm_finish_init(self.c)
         self._taken: Any = None
+        self._acked: tuple[Acked, ...] = ()  # their memory
 
     def sink_port(self, port: int | None) -> None:
         """Bytes written to this port are console output; None: no port's are."""
@@ -109,6 +138,15 @@ class Finish:
 
     def serve_mmio(self, address: int, word: Word) -> None:
         self.c.mmio_count = max(self.c.mmio_count, word.serve(address))
+
+    def serve_acked(self, address: int, acked: Acked) -> None:
+        """Let the core serve these two registers; where there are too many, whoever claims them goes on to do it."""
+        count = self.c.acked_count
+        if count < lib.VMM_ACKED:
+            self._acked = (*self._acked, acked)
+            acked.c.address = address
+            self.c.acked[count] = acked.c
+            self.c.acked_count = count + 1
 
     def new_msr_word(self) -> Word | None:
         """A word for an MSR, not yet served; None when all are used."""

@@ -22,6 +22,7 @@ from vmm.kvm.vm import Vm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
 ADDRESS_SPACE_SHIFT = 16
@@ -71,6 +72,8 @@ class GuestMemory:
         self._starts: list[int] = []
         self.check: SlotCheck | None = None
         """Asked about each place for a slot, by a machine that knows what else is there."""
+        self.changed: list[Callable[[], object]] = []
+        """Called after slots were added, removed, moved or resized."""
 
     @property
     def slots(self) -> tuple[Memslot, ...]:
@@ -94,7 +97,9 @@ class GuestMemory:
         owned = mapping is None
         mapping = mapping or Mapping(size)
         try:
-            return self._change(None, Memslot(number, gpa, size, mapping, offset, readonly, log_dirty, self.spaces))
+            return self._changed(
+                self._change(None, Memslot(number, gpa, size, mapping, offset, readonly, log_dirty, self.spaces))
+            )
         except BaseException:
             if owned and not mapping.users:
                 mapping.close()
@@ -115,6 +120,7 @@ class GuestMemory:
     def remove(self, slot: Memslot) -> None:
         """Delete a memslot; its bytes stay in its mapping. To a guest that runs, the addresses are a hole from then."""
         self._delete(slot)
+        self._changed(slot)
 
     def move(self, slot: Memslot, gpa: int) -> Memslot:
         """Put a memslot elsewhere, in one step of KVM's; the guest may be running. The slot as it is now.
@@ -124,7 +130,7 @@ class GuestMemory:
             KvmCallError: KVM refuses it.
         """
         self._check_room(gpa, slot.size, but=slot, readonly=slot.readonly)
-        return self._change(slot, replace(slot, gpa=gpa))
+        return self._changed(self._change(slot, replace(slot, gpa=gpa)))
 
     def log_dirty(self, slot: Memslot, on: bool) -> Memslot:
         """Begin or end the dirty log of a memslot, which may be in use. The slot as it is now."""
@@ -142,7 +148,12 @@ class GuestMemory:
         if slot.offset + size > slot.mapping.size:
             raise UsageError(f"resizing memslot {slot.slot} to {size:#x} bytes: its mapping has {slot.mapping.size:#x}")
         self._delete(slot)
-        return self._change(None, replace(slot, size=size))
+        return self._changed(self._change(None, replace(slot, size=size)))
+
+    def _changed(self, slot: Memslot) -> Memslot:
+        for told in self.changed:
+            told()
+        return slot
 
     def _change(self, old: Memslot | None, new: Memslot) -> Memslot:
         done: list[int] = []

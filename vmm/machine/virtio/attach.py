@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vmm.kvm.disk_thread import DiskThread
     from vmm.kvm.vm import Vm
     from vmm.machine.boards.board import VirtioPlace
     from vmm.machine.bus.platform import Platform
     from vmm.machine.memory.slots import GuestMemory
     from vmm.machine.run.all_cpus import AllCpus
+    from vmm.machine.run.lean import LeanLane
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole
     from vmm.machine.virtio.interrupts import Interrupts
     from vmm.machine.virtio.rng import VirtioRng
     from vmm.machine.virtio.service import Service
     from vmm.machine.virtio.transport import Backend, VirtioMmio
+
+    Interrupt = Callable[[], object] | None
 
 PLACE = 0x1000
 FIRST_VECTOR = 0x40
@@ -53,7 +57,7 @@ class Attached(Generic[BackendT_co]):
     base: int
     vector: int
     events: bool
-    service: Service | None
+    service: Service | DiskThread | None
 
 
 class VirtioSlots:
@@ -65,6 +69,7 @@ class VirtioSlots:
     sink: Sink
     irqchip: str
     all_cpus: AllCpus
+    lane: LeanLane
     _virtio: tuple[Attached[Backend], ...] = ()
     _virtio_interrupts: Interrupts | None = None
 
@@ -103,16 +108,27 @@ class VirtioSlots:
         return attached
 
     def add_virtio_blk(
-        self, path: str | Path, *, readonly: bool = False, vector: int | None = None, events: bool | None = None
+        self,
+        path: str | Path,
+        *,
+        readonly: bool = False,
+        vector: int | None = None,
+        events: bool | None = None,
+        in_c: bool = True,
     ) -> Attached[VirtioBlk]:
         """A disk over a regular file, in whole sectors of 512 bytes. Otherwise as `add_virtio_rng`.
+
+        With `events` its requests are served in C, from kick to interrupt; `in_c` False serves them in Python.
 
         Raises:
             UsageError: the file cannot be opened so.
         """
         from vmm.machine.virtio.blk import VirtioBlk
 
-        return self._attach(VirtioBlk(path, readonly=readonly), vector, events)
+        device = VirtioBlk(path, readonly=readonly)
+        if not in_c:
+            return self._attach(device, vector, events)
+        return self._attach(device, vector, events, lambda mmio, interrupt: self._in_c(device, mmio, interrupt))
 
     @property
     def virtio_places(self) -> tuple[VirtioPlace, ...]:
@@ -121,7 +137,15 @@ class VirtioSlots:
 
     # -- wiring
 
-    def _attach(self, device: BackendT, vector: int | None, events: bool | None) -> Attached[BackendT]:
+    def _attach(
+        self,
+        device: BackendT,
+        vector: int | None,
+        events: bool | None,
+        serve: Callable[[VirtioMmio, Interrupt], DiskThread] | None = None,
+    ) -> Attached[BackendT]:
+        """`serve` makes what waits for kicks, with `events`; by default it is a thread of Python's."""
+        from vmm.abi.virtio import VIRTIO_MMIO_INTERRUPT_STATUS
         from vmm.machine.virtio.dma import Dma
         from vmm.machine.virtio.interrupts import Interrupts
         from vmm.machine.virtio.transport import VirtioMmio
@@ -137,9 +161,11 @@ class VirtioSlots:
                 raise UsageError(f"adding {device.name}: all {region.size // PLACE} places for virtio are taken")
             if self._virtio_interrupts is None:
                 self._virtio_interrupts = Interrupts(self.vm, self.irqchip)
-            mmio = VirtioMmio(device, Dma(self.memory), self._virtio_interrupts.line(vector, events=events))
+            interrupt = self._virtio_interrupts.line(vector, events=events)
+            mmio = VirtioMmio(device, Dma(self.memory), interrupt)
             self.platform.mmio.claim(base, PLACE, mmio)
-            service = self._serve(mmio, base) if events else None
+            service = self._serve(mmio, base, lambda: (serve or self._in_python)(mmio, interrupt)) if events else None
+            self.lane.finish.serve_acked(base + VIRTIO_MMIO_INTERRUPT_STATUS, mmio.acked)
         except BaseException:
             device.close()
             raise
@@ -150,11 +176,13 @@ class VirtioSlots:
     def _has_events(self) -> bool:
         return all(self.vm.check_extension(name) for name in ("IOEVENTFD", "IRQFD"))
 
-    def _serve(self, mmio: VirtioMmio, base: int) -> Service:
-        """A thread for the device's kicks. KVM matches the queue's number in what is written to QUEUE_NOTIFY."""
-        from vmm.machine.virtio.service import Service
-
-        service = Service(mmio.name, len(mmio.queues), lambda i: mmio.kick(i, "event"), self._virtio_failed)
+    def _serve(self, mmio: VirtioMmio, base: int, make: Callable[[], Service | DiskThread]) -> Service | DiskThread:
+        """Who waits for the device's kicks. KVM matches the queue's number in what is written to QUEUE_NOTIFY."""
+        try:
+            service = make()
+        except BaseException:
+            self.platform.mmio.release(mmio)
+            raise
         try:
             self._bind(service, base)
         except BaseException:
@@ -163,7 +191,22 @@ class VirtioSlots:
             raise
         return service
 
-    def _bind(self, service: Service, base: int, *, deassign: bool = False) -> None:
+    def _in_python(self, mmio: VirtioMmio, _interrupt: Interrupt) -> Service:
+        from vmm.machine.virtio.service import Service
+
+        return Service(mmio.name, len(mmio.queues), lambda i: mmio.kick(i, "event"), self._virtio_failed)
+
+    def _in_c(self, device: VirtioBlk, mmio: VirtioMmio, interrupt: Interrupt) -> DiskThread:
+        from vmm.kvm.disk_thread import DiskThread
+        from vmm.machine.virtio.disk_engine import DiskEngine, setup_of
+        from vmm.machine.virtio.interrupts import Irqfd
+
+        irq = interrupt.fd if isinstance(interrupt, Irqfd) else -1
+        thread = DiskThread(mmio.name, setup_of(device, irq), mmio.acked, self._virtio_failed)
+        mmio.engine = DiskEngine(device, thread, self.memory)
+        return thread
+
+    def _bind(self, service: Service | DiskThread, base: int, *, deassign: bool = False) -> None:
         from vmm.abi.virtio import VIRTIO_MMIO_QUEUE_NOTIFY
 
         for number, fd in enumerate(service.events):

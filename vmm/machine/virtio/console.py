@@ -92,7 +92,9 @@ class VirtioConsole:
             self._output(data)
 
     def _receive(self, queue: SplitQueue) -> None:
-        while self._input and queue.pending():
+        left = queue.pending()  # also where nothing is to be said: from then on the driver says what it adds
+        while self._input and left:
+            left -= 1
             chain = queue.pop()
             if chain.readable or not chain.write_size:
                 raise DriverError("a buffer for input has something to read, or no room to write")

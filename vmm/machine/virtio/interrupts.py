@@ -20,6 +20,16 @@ FIRST_GSI = IOAPIC_PINS  # for MSI routes
 LAST_VECTOR = 0xFF
 
 
+class Irqfd:
+    """An interrupt by eventfd `fd`: whoever writes to it, in Python or not, raises it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __call__(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
+
 class Interrupts:
     """The interrupts of one VM's devices. `irqchip` is the machine's: "none", "kernel" or "split"."""
 
@@ -30,7 +40,8 @@ class Interrupts:
         self._bound: list[tuple[int, int]] = []  # eventfd, GSI
 
     def line(self, vector: int, *, events: bool) -> Callable[[], object] | None:
-        """Something to call for an interrupt, from any thread; None where the machine has no interrupt controller.
+        """Something to call for an interrupt, from any thread: an Irqfd with `events`. None where the machine has no
+        interrupt controller.
 
         irqchip=split: an MSI with `vector` to APIC id 0. irqchip=kernel: the next free pin of the IOAPIC from
         FIRST_PIN up, and the guest says there which vector it wants. `events`: by irqfd, else by ioctl.
@@ -66,7 +77,7 @@ class Interrupts:
         self._vm.irq_line(gsi, True)
         self._vm.irq_line(gsi, False)
 
-    def _irqfd(self, gsi: int) -> Callable[[], object]:
+    def _irqfd(self, gsi: int) -> Irqfd:
         try:
             fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
@@ -77,7 +88,7 @@ class Interrupts:
             os.close(fd)
             raise
         self._bound.append((fd, gsi))
-        return lambda: os.eventfd_write(fd, 1)
+        return Irqfd(fd)
 
     def close(self) -> None:
         """Take the eventfds back from KVM. Idempotent; nobody may raise an interrupt after it."""

@@ -2,6 +2,7 @@
 """A split virtqueue, the device's side: what is available, what was used, does the driver want to hear of it.
 
 It knows the three areas of VIRTIO 1.2, 2.7 in a memory that it is given; it knows no device, no interrupt and no KVM.
+With VIRTIO_RING_F_EVENT_IDX each side says at which index it wants to hear of the other (2.7.7, 2.7.10).
 The driver is not trusted and runs meanwhile: every index is read once and checked, and what breaks a rule is a
 DriverError. Not thread-safe; the transport holds a lock.
 """
@@ -17,7 +18,12 @@ from vmm.machine.virtio.chain import Chain, DmaMemory, DriverError, walk
 
 _IDX = virtio.VRING_AVAIL.field("idx").offset
 _WRAP = 1 << 16
-_STATE = ("size", "desc", "avail", "used", "ready", "indirect", "last_avail", "used_idx")
+_STATE = ("size", "desc", "avail", "used", "ready", "indirect", "event_idx", "last_avail", "used_idx", "told")
+
+
+def passed(event: int, new: int, old: int) -> bool:
+    """Has an index that went from `old` to `new`, modulo 2^16, gone past `event`? (2.7.7.2, 2.7.10.1)"""
+    return (new - event - 1) % _WRAP < (new - old) % _WRAP
 
 
 class SplitQueue:
@@ -32,8 +38,8 @@ class SplitQueue:
         """As after power-on."""
         self.size = self.max_size
         self.desc = self.avail = self.used = 0
-        self.ready = self.indirect = False
-        self.last_avail = self.used_idx = 0
+        self.ready = self.indirect = self.event_idx = False
+        self.last_avail = self.used_idx = self.told = 0
 
     def get_state(self) -> tuple[int, ...]:
         """What the driver said and how far the rings are used, for `set_state`."""
@@ -44,38 +50,52 @@ class SplitQueue:
         for name, value in zip(_STATE, state, strict=True):
             setattr(self, name, value)
 
-    def start(self, *, indirect: bool) -> None:
-        """The driver says that the queue is ready: check it, and begin with empty rings.
+    def start(self, *, indirect: bool, event_idx: bool = False) -> None:
+        """The driver says that the queue is ready: check it, and begin with empty rings. `indirect` and `event_idx`
+        are whether these features were negotiated.
 
         Raises:
             DriverError: the size or an area cannot be.
         """
         if not 0 < self.size <= self.max_size or self.size & (self.size - 1):
             raise DriverError(f"a queue of {self.size} entries: a power of 2 up to {self.max_size}")
+        event = virtio.EVENT * event_idx
         areas = (
             ("descriptor table", self.desc, virtio.VRING_DESC.size * self.size, virtio.VRING_DESC_ALIGN_SIZE, False),
-            ("available ring", self.avail, virtio.RING + 2 * self.size, virtio.VRING_AVAIL_ALIGN_SIZE, False),
-            ("used ring", self.used, virtio.RING + 8 * self.size, virtio.VRING_USED_ALIGN_SIZE, True),
+            ("available ring", self.avail, virtio.RING + 2 * self.size + event, virtio.VRING_AVAIL_ALIGN_SIZE, False),
+            ("used ring", self.used, virtio.RING + 8 * self.size + event, virtio.VRING_USED_ALIGN_SIZE, True),
         )
         for name, address, size, align, write in areas:
             if address % align:
                 raise DriverError(f"the {name} at {address:#x} is not aligned to {align} bytes")
             if not self._memory.holds(address, size, write=write):
                 raise DriverError(f"the {name}, {size:#x} bytes at {address:#x}, is not all guest memory")
-        self.indirect = indirect
-        self.last_avail = self.used_idx = 0
+        self.indirect, self.event_idx = indirect, event_idx
+        self.last_avail = self.used_idx = self.told = 0
         self.ready = True
 
     def pending(self) -> int:
-        """How many chains wait.
+        """How many chains wait. Whatever the driver adds to them it will say, with a kick.
 
         Raises:
             DriverError: the available index is further ahead than the ring is long.
         """
-        count = (self._read_u16(self.avail + _IDX) - self.last_avail) % _WRAP
+        index = self._available()
+        while self.event_idx:  # ends: the index grows, and may be no more than the size ahead
+            self._write(self.used + virtio.RING + 8 * self.size, index.to_bytes(2, "little"))
+            self._fence()  # the event is out before the index is read again: either we see it, or the driver the event
+            newer = self._available()
+            if newer == index:
+                break
+            index = newer
+        return (index - self.last_avail) % _WRAP
+
+    def _available(self) -> int:
+        index = self._read_u16(self.avail + _IDX)
+        count = (index - self.last_avail) % _WRAP
         if count > self.size:
             raise DriverError(f"the available index runs {count} ahead in a queue of {self.size}")
-        return count
+        return index
 
     def take(self) -> Iterator[Chain]:
         """The chains that wait now, each to be given back with `push`. What is added meanwhile has a kick of its own,
@@ -104,12 +124,22 @@ class SplitQueue:
         self._write(self.used + _IDX, self.used_idx.to_bytes(2, "little"))
 
     def wants_interrupt(self) -> bool:
-        """Has the driver its callbacks on? To be asked after `push`."""
-        # A load may overtake the store of the index, and the driver, which does the reverse, would miss the last
-        # buffer. A lock is taken with a locked instruction, which on x86 is a full barrier.
+        """Were chains given back since the last time, and does the driver want to hear of them?"""
+        before, self.told = self.told, self.used_idx
+        if before == self.used_idx:
+            return False
+        self._fence()
+        if self.event_idx:
+            event = self._read_u16(self.avail + virtio.RING + 2 * self.size)
+            return passed(event, self.used_idx, before)
+        return not self._read_u16(self.avail) & virtio.VRING_AVAIL_F_NO_INTERRUPT
+
+    def _fence(self) -> None:
+        """A load may overtake the store before it, and the driver, which does the reverse, would miss a buffer. A lock
+        is taken with a locked instruction, which on x86 is a full barrier.
+        """
         with self._barrier:
             pass
-        return not self._read_u16(self.avail) & virtio.VRING_AVAIL_F_NO_INTERRUPT
 
     def _read_u16(self, gpa: int) -> int:
         try:

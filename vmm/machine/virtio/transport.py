@@ -10,21 +10,24 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from vmm.abi import virtio
 from vmm.errors import GuestMemoryError
+from vmm.kvm.words import Acked
 from vmm.machine.virtio.chain import DmaMemory, DriverError
 from vmm.machine.virtio.queue import SplitQueue
 
 VENDOR = int.from_bytes(b"PYVM", "little")
-COMMON_FEATURES = virtio.feature(virtio.VIRTIO_F_VERSION_1, virtio.VIRTIO_RING_F_INDIRECT_DESC)
+COMMON_FEATURES = virtio.feature(
+    virtio.VIRTIO_F_VERSION_1, virtio.VIRTIO_RING_F_INDIRECT_DESC, virtio.VIRTIO_RING_F_EVENT_IDX
+)
 TROUBLES = 64
 _VERSION_1 = virtio.feature(virtio.VIRTIO_F_VERSION_1)
 _LOW = (1 << 32) - 1
 _STATE = (
-    "status", "interrupt_status", "driver_features", "generation", "trouble",
+    "_status", "interrupt_status", "driver_features", "generation", "_trouble",
     "_features_sel", "_driver_features_sel", "_queue_sel",
 )  # fmt: skip
 _NO_REGION = _LOW  # length and base of a shared memory region that is not there (4.2.2)
@@ -39,7 +42,10 @@ _ADDRESSES = {
 
 
 class Backend(Protocol):
-    """What stands behind the registers. Called with the transport's lock held, from one thread at a time."""
+    """What stands behind the registers. Called with the transport's lock held, from one thread at a time. It may have,
+    too: agreed(features), called when they are; set_config(offset, data) for a configuration space that a driver may
+    write; get_state() and set_state(state).
+    """
 
     @property
     def name(self) -> str:
@@ -70,20 +76,47 @@ class Backend(Protocol):
         """Give back what the host lent. Idempotent."""
 
 
+class Engine(Protocol):
+    """Who serves a device's one queue in place of Backend.serve, on a thread of its own, and interrupts by itself."""
+
+    @property
+    def broken(self) -> str:
+        """The rule that the driver broke since `begin`, in words; empty if none."""
+
+    def begin(self, queue: SplitQueue, features: int) -> None:
+        """Serve the queue from its next kick on."""
+
+    def end(self, queue: SplitQueue) -> None:
+        """Serve nothing any more, and let the queue be as it was left; no request is under way after that."""
+
+    def settle(self, queue: SplitQueue) -> None:
+        """Serve what waits, and let the queue be as it is then."""
+
+    def kick(self) -> None:
+        """Look whether something waits."""
+
+    def counts(self) -> Mapping[str, int]:
+        """What of `VirtioMmio.counts` it counts: "event" and "interrupts"."""
+
+
 class VirtioMmio:
     """One device on the MMIO bus. `interrupt` is called, from any thread, when the driver is to look.
 
-    `trouble` says why the device needs a reset, `troubles` are the last of them since the beginning. `counts`: kicks by
-    "exit" and by "event", "interrupts", "resets".
+    `acked` are the two registers of what happened, which the C core may serve too. `engine` serves in place of the
+    backend, where there is one.
     """
+
+    engine: Engine | None = None
+    _begun = False  # the engine
 
     def __init__(self, backend: Backend, memory: DmaMemory, interrupt: Callable[[], object] | None = None) -> None:
         self.backend = backend
         self.name = backend.name
         self.features = backend.features | COMMON_FEATURES
         self.queues = tuple(SplitQueue(memory, size) for size in backend.queue_sizes)
-        self.troubles: deque[str] = deque(maxlen=TROUBLES)
-        self.counts: Counter[str] = Counter()
+        self.acked = Acked()
+        self._troubles: deque[str] = deque(maxlen=TROUBLES)
+        self._counts: Counter[str] = Counter()
         self.generation = 0
         self._interrupt = interrupt
         self._lock = threading.RLock()
@@ -91,12 +124,66 @@ class VirtioMmio:
         self._forget()
 
     def _forget(self) -> None:
-        self.status = self.interrupt_status = 0
+        self._end()
+        self._status = self.interrupt_status = 0
         self.driver_features = 0
         self._features_sel = self._driver_features_sel = self._queue_sel = 0
-        self.trouble = ""
+        self._trouble = ""
         for queue in self.queues:
             queue.reset()
+
+    # -- what an engine may change meanwhile
+
+    @property
+    def status(self) -> int:
+        """The device status, VIRTIO_CONFIG_S_*."""
+        self._look()
+        return self._status
+
+    @property
+    def trouble(self) -> str:
+        """Why the device needs a reset; empty if it needs none."""
+        self._look()
+        return self._trouble
+
+    @property
+    def troubles(self) -> tuple[str, ...]:
+        """The last of them since the beginning."""
+        self._look()
+        return tuple(self._troubles)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Kicks by "exit" and by "event", "interrupts", "resets"."""
+        return self._counts + Counter(self.engine.counts() if self.engine is not None else {})
+
+    @property
+    def interrupt_status(self) -> int:
+        """VIRTIO_MMIO_INT_*, what the driver has not acknowledged."""
+        return self.acked.bits
+
+    @interrupt_status.setter
+    def interrupt_status(self, bits: int) -> None:
+        self.acked.bits = bits
+
+    def _look(self) -> None:
+        """Has the engine met a driver that breaks a rule?"""
+        if self.engine is not None and self.engine.broken:
+            with self._lock:
+                if self._begun and not self._status & virtio.VIRTIO_CONFIG_S_NEEDS_RESET:
+                    self._note(f"queue 0: {self.engine.broken}")
+
+    def _begin(self) -> None:
+        queue = self.queues[0]
+        if self.engine is not None and not self._begun and queue.ready and self._running:
+            self.engine.begin(queue, self.driver_features)
+            self._begun = True
+
+    def _end(self) -> None:
+        if self.engine is not None and self._begun:
+            self._look()
+            self.engine.end(self.queues[0])
+            self._begun = False
 
     # -- its state
 
@@ -105,8 +192,12 @@ class VirtioMmio:
         is served first, so that no kick is under way.
         """
         with self._lock:
-            for index in range(len(self.queues)):
-                self.wake(index)
+            for index, queue in enumerate(self.queues):
+                if self.engine is not None and self._begun:
+                    self.engine.settle(queue)
+                else:
+                    self.wake(index)
+            self._look()
             backend = getattr(self.backend, "get_state", None)
             return (
                 tuple(getattr(self, name) for name in _STATE),
@@ -117,6 +208,7 @@ class VirtioMmio:
     def set_state(self, state: tuple[Any, ...]) -> None:
         """Be as `get_state` found it."""
         with self._lock:
+            self._end()
             registers, queues, backend = state
             for name, value in zip(_STATE, registers, strict=True):
                 setattr(self, name, value)
@@ -125,6 +217,7 @@ class VirtioMmio:
             put = getattr(self.backend, "set_state", None)
             if put is not None:
                 put(backend)
+            self._begin()
 
     def resume(self) -> None:
         """After all else has been put back: an interrupt that the driver has not acknowledged may have been under way,
@@ -145,9 +238,17 @@ class VirtioMmio:
             return self._register(offset) if size == 4 else 0
 
     def write(self, offset: int, size: int, value: int) -> None:
-        """Registers take 32 bits; the configuration space of these devices is read-only."""
+        """Registers take 32 bits; of the configuration space a backend that has `set_config(offset, data)` takes what
+        it lets a driver write.
+        """
         with self._lock:
-            if size == 4 and offset < virtio.VIRTIO_MMIO_CONFIG and not self._closed:
+            if self._closed:
+                return
+            if offset >= virtio.VIRTIO_MMIO_CONFIG:
+                take = getattr(self.backend, "set_config", None)
+                if take is not None:
+                    take(offset - virtio.VIRTIO_MMIO_CONFIG, value.to_bytes(size, "little"))
+            elif size == 4:
                 self._set_register(offset, value)
 
     def _register(self, offset: int) -> int:
@@ -193,7 +294,7 @@ class VirtioMmio:
             case virtio.VIRTIO_MMIO_QUEUE_NOTIFY:
                 self.kick(value)
             case virtio.VIRTIO_MMIO_INTERRUPT_ACK:
-                self.interrupt_status &= ~value
+                self.acked.take(value)
             case virtio.VIRTIO_MMIO_STATUS:
                 self._set_status(value)
             case _:
@@ -206,6 +307,10 @@ class VirtioMmio:
     def _has(self, bits: int) -> bool:
         return self.status & bits == bits
 
+    @property
+    def _running(self) -> bool:
+        return self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK) and not self._has(virtio.VIRTIO_CONFIG_S_NEEDS_RESET)
+
     def _accept(self, value: int) -> None:
         """Half of the features that the driver wants. Once agreed, they stay (2.2.2)."""
         if self._driver_features_sel < 2 and not self._has(virtio.VIRTIO_CONFIG_S_FEATURES_OK):
@@ -217,7 +322,7 @@ class VirtioMmio:
         if not value:
             self._forget()
             self.backend.reset()
-            self.counts["resets"] += 1
+            self._counts["resets"] += 1
             return
         new = value & ~virtio.VIRTIO_CONFIG_S_NEEDS_RESET
         # This device speaks no legacy: a driver that does not say VERSION_1 is told no, and so is one that wants more
@@ -225,9 +330,14 @@ class VirtioMmio:
         agreed = not self.driver_features & ~self.features and self.driver_features & _VERSION_1
         if not agreed:
             new &= ~virtio.VIRTIO_CONFIG_S_FEATURES_OK
-        if not (self.status | new) & virtio.VIRTIO_CONFIG_S_FEATURES_OK:
+        if not (self._status | new) & virtio.VIRTIO_CONFIG_S_FEATURES_OK:
             new &= ~virtio.VIRTIO_CONFIG_S_DRIVER_OK
-        self.status |= new
+        if new & ~self._status & virtio.VIRTIO_CONFIG_S_FEATURES_OK:
+            hear = getattr(self.backend, "agreed", None)
+            if hear is not None:
+                hear(self.driver_features)
+        self._status |= new
+        self._begin()
 
     def _set_up_queue(self, offset: int, value: int) -> None:
         queue = self._selected
@@ -245,13 +355,16 @@ class VirtioMmio:
 
     def _make_ready(self, queue: SplitQueue, value: int) -> None:
         if value != 1:
+            self._end()
             queue.ready = False
         elif not queue.ready and self._has(virtio.VIRTIO_CONFIG_S_FEATURES_OK):
             indirect = self.driver_features & virtio.feature(virtio.VIRTIO_RING_F_INDIRECT_DESC)
+            event_idx = self.driver_features & virtio.feature(virtio.VIRTIO_RING_F_EVENT_IDX)
             try:
-                queue.start(indirect=bool(indirect))
+                queue.start(indirect=bool(indirect), event_idx=bool(event_idx))
             except DriverError as error:
                 self._need_reset(str(error))
+            self._begin()
 
     # -- work
 
@@ -260,7 +373,7 @@ class VirtioMmio:
         with self._lock:
             if self._closed or index >= len(self.queues):
                 return
-            self.counts[how] += 1
+            self._counts[how] += 1
             self._serve(index)
 
     def wake(self, index: int) -> None:
@@ -271,13 +384,14 @@ class VirtioMmio:
 
     def _serve(self, index: int) -> None:
         queue = self.queues[index]
-        running = self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK)
-        if not running or self._has(virtio.VIRTIO_CONFIG_S_NEEDS_RESET) or not queue.ready:
+        if not self._running or not queue.ready:
             return
-        before = queue.used_idx
+        if self.engine is not None:
+            self.engine.kick()
+            return
         try:
             self.backend.serve(index, queue, self.driver_features)
-            used = queue.used_idx != before and queue.wants_interrupt()
+            used = queue.wants_interrupt()
         except (DriverError, GuestMemoryError) as error:
             self._need_reset(f"queue {index}: {error}")
             return
@@ -293,21 +407,25 @@ class VirtioMmio:
 
     def _need_reset(self, why: str) -> None:
         """The end until the driver writes 0 to the status (2.1.2)."""
-        self.trouble = f"{self.name}: {why}"
-        self.troubles.append(self.trouble)
-        self.status |= virtio.VIRTIO_CONFIG_S_NEEDS_RESET
+        self._note(why)
         if self._has(virtio.VIRTIO_CONFIG_S_DRIVER_OK):
             self._raise(virtio.VIRTIO_MMIO_INT_CONFIG)
 
+    def _note(self, why: str) -> None:
+        self._trouble = f"{self.name}: {why}"
+        self._troubles.append(self._trouble)
+        self._status |= virtio.VIRTIO_CONFIG_S_NEEDS_RESET
+
     def _raise(self, cause: int) -> None:
-        self.interrupt_status |= cause
+        self.acked.raise_bits(cause)
         if self._interrupt is not None:
-            self.counts["interrupts"] += 1
+            self._counts["interrupts"] += 1
             self._interrupt()
 
     def close(self) -> None:
         """The device goes away: nothing is served from here on. Idempotent."""
         with self._lock:
             if not self._closed:
+                self._end()
                 self._closed = True
                 self.backend.close()

@@ -19,7 +19,7 @@ from vmm.payload.proof.verdict import Refusal
 AGREED = virtio.VIRTIO_CONFIG_S_ACKNOWLEDGE | virtio.VIRTIO_CONFIG_S_DRIVER | virtio.VIRTIO_CONFIG_S_FEATURES_OK
 RUNNING = AGREED | virtio.VIRTIO_CONFIG_S_DRIVER_OK
 VERSION_1 = virtio.feature(virtio.VIRTIO_F_VERSION_1)
-NOT_OFFERED = virtio.feature(virtio.VIRTIO_RING_F_EVENT_IDX)
+NOT_OFFERED = virtio.feature(virtio.VIRTIO_F_RING_PACKED)
 
 
 @dataclass(frozen=True)
