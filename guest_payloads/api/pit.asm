@@ -71,16 +71,17 @@ start:
     RESULT rate_ticks
 
     cli
-    PROGRAM PIT_CH0_ONCE, 0xffff          ; the rate ends: this shot is 55 ms away
+    PROGRAM PIT_CH0_ONCE, 0xffff          ; the rate ends, and what of it KVM would have made up for
+    PROGRAM PIT_CH0_STROBE, 0xffff        ; and this shot ends: mode 5 waits for a gate that nobody drives
     sti
-    LET_IN                                ; what was pending of the rate, however long that takes
+    LET_IN                                ; what was pending, however long that takes
     cli
     STORE IRQ0, rate
     mov   r13, rax
     inc   r13
     READ_TSC                              ; ---- mode 0: once, when the counter comes to 0
     mov   r12, rax
-    PROGRAM PIT_CH0_ONCE, PARAM_count     ; in place of the far one
+    PROGRAM PIT_CH0_ONCE, PARAM_count
 await:
     cli
     cmp   qword ptr [COUNTS + IRQ0 * 8], r13

@@ -42,7 +42,8 @@ PHASE   = DATA_BASE + 0x1000              ; u8: 0 wait, 1 sample, 2 done
 SAMPLES = DATA_BASE + 0x1040              ; u64
 SET     = DATA_BASE + 0x1048              ; u64: samples in which the bit was set
 WOKEN   = DATA_BASE + 0x1050              ; u8: the timer interrupt came
-ENOUGH  = DATA_BASE + 0x1058              ; u8, written by the host: the other process has had the CPU
+ENOUGH  = DATA_BASE + 0x1058              ; u8, written by the host: the other process has had the CPU, and vCPU 1 has seen
+                                          ; `preempted` set where KVM says that it reported a loss
 TIMER_VECTOR = 0x40
 
 READY   = 0                               ; OUT of these: for the host

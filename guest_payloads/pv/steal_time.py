@@ -109,8 +109,10 @@ class Watch:
             hog = self.hog.on_cpu if self.hog else 0
             self.looks.append(Look(self.before, after, area["steal"], area["version"], area["flags"], hog))
             self.counted.append((self.stats.get(REPORTED), self.stats.get(OTHER)))
-            if self.hog is None or hog - self.looks[0].hog >= HOG_SHARE:
-                memory.write(self.guest.constant("ENOUGH"), b"\1")  # it goes on until then
+            robbed = self.hog is None or hog - self.looks[0].hog >= HOG_SHARE
+            # Where KVM reports losses vCPU 1 sees one sooner or later, on a busy host later.
+            seen = not self.rise(0, len(self.looks)) or memory.read_u64(self.guest.constant("SET"))
+            memory.write(self.guest.constant("ENOUGH"), bytes([bool(robbed and seen)]))  # it goes on until then
         self.before = self.run_delay()
 
     def rise(self, statistic: int, turns: int) -> int | None:

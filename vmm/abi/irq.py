@@ -54,6 +54,7 @@ PIT_MODE = 0x43
 PIT_HZ = 1_193_182
 PIT_CH0_RATE = 0x34  # channel 0, both bytes, mode 2 (rate generator)
 PIT_CH0_ONCE = 0x30  # channel 0, both bytes, mode 0 (interrupt on terminal count)
+PIT_CH0_STROBE = 0x3A  # channel 0, both bytes, mode 5 (hardware triggered strobe)
 PIT_GSI = 0
 
 # Machine checks
