@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from vmm.kvm.vm import Vm
@@ -93,3 +95,88 @@ def test_what_a_device_raises_ends_the_run():
         m.load(WRITE_THREE + "hlt")
         with pytest.raises(ValueError, match="no 1"):
             m.run()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_what_a_device_raises_takes_no_other_write_with_it(fast):
+    """The write whose handler raised is done; those behind it come in the next run, each once."""
+    seen: list[int] = []
+    with Machine(fast=fast) as m:
+
+        def fail(value: int) -> None:
+            seen.append(value)
+            if value == 2:
+                raise ValueError("no 2")
+
+        m.on_mmio_write(MMIO, fail)
+        m.on_port_write(0x80, lambda value: None)
+        m.coalesce_writes(MMIO, 1)
+        m.load("mov al, 0\nout 0x80, al\n" + WRITE_THREE + "out 0x80, al\nmov byte ptr [rbx], 4\nhlt")
+        with pytest.raises(ValueError, match="no 2"):
+            m.run()
+        assert seen == [1, 2]
+        m.run()
+    assert seen == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_who_takes_over_in_the_middle_has_the_very_next_write(fast):
+    first: list[int] = []
+    second: list[int] = []
+    with Machine(fast=fast) as m:
+
+        def once(value: int) -> None:
+            first.append(value)
+            m.platform.mmio.release(MMIO)
+            m.on_mmio_write(MMIO, second.append)
+
+        m.on_mmio_write(MMIO, once)
+        m.coalesce_writes(MMIO, 1)
+        m.load(WRITE_THREE + "hlt")
+        m.run()
+    assert (first, second) == ([1], [2, 3])
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_every_width_and_a_place_that_two_share(fast):
+    """A write across the edge of two claims is theirs byte by byte, and one of nobody counts as such."""
+    seen: list[tuple[int, int, int]] = []
+
+    class Device:
+        name = "wide"
+
+        def read(self, offset: int, size: int) -> int:
+            return 0
+
+        def write(self, offset: int, size: int, value: int) -> None:
+            seen.append((offset, size, value))
+
+    with Machine(fast=fast) as m:
+        m.platform.mmio.claim(MMIO, 4, Device())
+        m.platform.mmio.claim(MMIO + 4, 8, Device())
+        m.coalesce_writes(MMIO, 0x20)
+        m.load("mov ebx, 0xd0700000\nmov rax, 0x1122334455667788\nmov [rbx], al\nmov [rbx], ax\nmov [rbx], eax\n"
+               "mov [rbx + 4], rax\nmov [rbx + 3], ax\nmov [rbx + 0x10], al\nmov [rbx], al\nhlt")  # fmt: skip
+        result = m.run()
+    assert seen == [(0, 1, 0x88), (0, 2, 0x7788), (0, 4, 0x55667788), (0, 8, 0x1122334455667788),
+                    (3, 1, 0x88), (0, 1, 0x77), (0, 1, 0x88)]  # fmt: skip
+    assert result.unclaimed == 1
+    assert result.exits["MmioWrite"] == 0
+
+
+def test_collected_writes_cost_no_bytecode_but_their_handlers():
+    def calls(count: int) -> int:
+        with Machine() as m:
+            m.on_mmio_write(MMIO, int)  # in C: no frame at all
+            m.coalesce_writes(MMIO, 1)
+            m.load("mov ebx, 0xd0700000\n" + "mov byte ptr [rbx], 1\n" * count + "hlt")
+            seen = []
+            sys.setprofile(lambda frame, event, arg: seen.append(frame) if event in ("call", "c_call") else None)
+            try:
+                m.run()
+            finally:
+                sys.setprofile(None)
+        return len(seen)
+
+    few, many = calls(5), calls(105)
+    assert many - few < 80  # heartbeats make some

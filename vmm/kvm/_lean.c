@@ -4,6 +4,12 @@
  * addresses and MSRs) and hands on everything else, with the common exits already taken apart. It makes no decision that
  * vmm/machine/run/handle.py does not make too: Machine(fast=False) takes that way for every exit, and a test compares.
  */
+/* What is common lies together, so that an exit fetches few lines of code: KVM's own way has pushed them out of the
+ * first cache. */
+#define USUALLY(condition) __builtin_expect(!!(condition), 1)
+#define RARELY(condition) __builtin_expect(!!(condition), 0)
+#define COLD __attribute__((cold, noinline))
+
 #define VMM_RING ((4096 - sizeof(struct kvm_coalesced_mmio_ring)) / sizeof(struct kvm_coalesced_mmio))
 
 static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 address, __u32 size, __u32 count)
@@ -16,6 +22,13 @@ static struct vmm_seen *remember(struct vmm_core *core, __u32 kind, __u64 addres
     seen->size = size;
     seen->count = count;
     return seen;
+}
+
+/* What is written by one access, beside it and for Python. */
+static void remember_value(struct vmm_core *core, struct vmm_seen *seen, __u64 value)
+{
+    core->value = value;
+    memcpy(seen->data, &value, sizeof value);
 }
 
 /* The bytes of an exit, beside it. */
@@ -42,7 +55,7 @@ static __u32 room_left(const struct vmm_finish *finish)
 }
 
 /* Bytes for the console; 0 if there is no room, and then none are taken. Several vCPUs may write at once. */
-static int to_sink(struct vmm_finish *finish, const __u8 *data, __u32 length)
+static __attribute__((noinline)) int to_sink(struct vmm_finish *finish, const __u8 *data, __u32 length)
 {
     int fits;
 
@@ -103,16 +116,27 @@ static struct vmm_slot *slot_at(struct vmm_slot *slots, __u32 count, __u64 addre
     return NULL;
 }
 
+/* Of the sizes that there nearly always are, each has an instruction of its own. */
 static __u64 load(const void *from, __u32 size)
 {
+    const struct { __u16 two; } __attribute__((packed)) *two = from;
+    const struct { __u32 four; } __attribute__((packed)) *four = from;
     __u64 value = 0;
 
+    switch (size) {
+    case 1:
+        return *(const __u8 *)from;
+    case 2:
+        return two->two;
+    case 4:
+        return four->four;
+    }
     memcpy(&value, from, size);
     return value;
 }
 
 /* What Python gets: which access it is, in one number that it can look up. */
-static long long key(int code, __u32 size, __u64 address)
+static long long key_of(int code, __u32 size, __u64 address)
 {
     return (long long)(address << 8 | size << 4 | (__u32)code);
 }
@@ -122,7 +146,7 @@ static long long ask(struct vmm_core *core, int code, __u32 size, __u64 address,
 {
     core->answer = answer;
     core->reply[0] = 0;
-    return key(code, size, address);
+    return key_of(code, size, address);
 }
 
 /* VMM_FINISHED, or the key for Python. */
@@ -135,8 +159,13 @@ static long long port_exit(struct vmm_core *core)
     struct vmm_slot *slot = slot_at(finish->ports, finish->port_count, port);
 
     if (run->io.direction == KVM_EXIT_IO_OUT) {
+        struct vmm_seen *seen = remember(core, VMM_PORT_OUT, port, size, count);
+
         core->counts[VMM_PORT_OUT]++;
-        remember_data(core, remember(core, VMM_PORT_OUT, port, size, count), data, (size_t)size * count);
+        if (USUALLY(count == 1))
+            remember_value(core, seen, load(data, size));
+        else
+            remember_data(core, seen, data, (size_t)size * count);
         if (port == finish->sink_port && to_sink(finish, data, size * count))
             return VMM_FINISHED;
         if (slot) {
@@ -154,12 +183,11 @@ static long long port_exit(struct vmm_core *core)
             return VMM_FINISHED;
         }
     }
-    if (count != 1)
+    if (RARELY(count != 1))
         return VMM_DECODE; /* string I/O that nobody finishes here */
     if (run->io.direction != KVM_EXIT_IO_OUT)
         return ask(core, VMM_PORT_IN, size, port, data);
-    core->value = load(data, size);
-    return key(VMM_PORT_OUT, size, port);
+    return key_of(VMM_PORT_OUT, size, port);
 }
 
 void vmm_acked_raise(struct vmm_acked *acked, __u32 bits)
@@ -206,13 +234,13 @@ static long long mmio_exit(struct vmm_core *core)
 
     if (write) {
         core->counts[VMM_MMIO_WRITE]++;
-        remember_data(core, seen, run->mmio.data, size);
+        remember_value(core, seen, load(run->mmio.data, size));
     } else {
         core->counts[VMM_MMIO_READ]++;
     }
     slot = slot_at(finish->mmio, finish->mmio_count, address);
     if (slot && write) {
-        __atomic_store_n(&slot->value, load(run->mmio.data, size), __ATOMIC_RELAXED);
+        __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
         __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
         return VMM_FINISHED;
     }
@@ -225,8 +253,7 @@ static long long mmio_exit(struct vmm_core *core)
         return VMM_FINISHED;
     if (!write)
         return ask(core, VMM_MMIO_READ, size, address, run->mmio.data);
-    core->value = load(run->mmio.data, size);
-    return key(VMM_MMIO_WRITE, size, address);
+    return key_of(VMM_MMIO_WRITE, size, address);
 }
 
 /* An MSR that a filter, or KVM's own refusal, hands over. KVM has set msr.error to 0: whoever serves it may refuse. */
@@ -239,9 +266,8 @@ static long long msr_exit(struct vmm_core *core, int code)
     struct vmm_slot *slot = slot_at(finish->msrs, finish->msr_count, index);
 
     core->counts[code]++;
-    core->value = run->msr.data;
     seen->reason = run->msr.reason;
-    remember_data(core, seen, &core->value, sizeof core->value);
+    remember_value(core, seen, run->msr.data);
     if (slot && code == VMM_MSR_WRITE) {
         __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
         __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
@@ -254,7 +280,23 @@ static long long msr_exit(struct vmm_core *core, int code)
     }
     if (code == VMM_MSR_READ)
         return ask(core, code, sizeof core->value, index, &run->msr.data);
-    return key(code, sizeof core->value, index);
+    return key_of(code, sizeof core->value, index);
+}
+
+/* A hypercall that KVM passes on (KVM_CAP_EXIT_HYPERCALL). */
+static COLD long long hypercall_exit(struct vmm_core *core)
+{
+    struct kvm_run *run = core->run;
+    __u64 number = run->hypercall.nr;
+    struct vmm_seen *seen;
+
+    if (number > UINT32_MAX)
+        return VMM_DECODE; /* no number that there is, and none that a key can hold */
+    core->counts[VMM_HYPERCALL]++;
+    seen = remember(core, VMM_HYPERCALL, number, sizeof run->hypercall.args[0], 6);
+    seen->reason = run->hypercall.longmode;
+    remember_data(core, seen, run->hypercall.args, sizeof run->hypercall.args);
+    return ask(core, VMM_HYPERCALL, sizeof run->hypercall.ret, number, &run->hypercall.ret);
 }
 
 /* Console bytes come first: who serves this access may look at them, or end the run. */
@@ -262,13 +304,13 @@ static long long after_output(struct vmm_core *core, long long code)
 {
     struct vmm_finish *finish = core->finish;
 
-    if (!finish->sink_length && (!finish->ring || finish->ring->first == finish->ring->last))
+    if (USUALLY(!finish->sink_length && (!finish->ring || finish->ring->first == finish->ring->last)))
         return code;
     core->held = code;
     return VMM_OUTPUT;
 }
 
-static void collect(struct vmm_finish *finish)
+static COLD void collect(struct vmm_finish *finish)
 {
     lock(finish);
     finish->sink_length += from_ring(finish, finish->sink + finish->sink_length, room_left(finish));
@@ -289,7 +331,7 @@ static long long core_run(struct vmm_core *core)
     struct kvm_run *run = core->run;
     long long code = core->held;
 
-    if (code != VMM_FINISHED) {
+    if (RARELY(code != VMM_FINISHED)) {
         core->held = VMM_FINISHED;
         return code;
     }
@@ -300,17 +342,16 @@ static long long core_run(struct vmm_core *core)
     do {
         int result = ioctl(core->fd, KVM_RUN, 0);
 
-        core->error = errno;
-        if (core->finish->ring)
+        core->error = RARELY(result < 0) ? errno : 0;
+        if (RARELY(core->finish->ring))
             collect(core->finish);
-        if (result < 0) {
+        if (RARELY(result < 0)) {
             run->immediate_exit = 0;
             if (core->error != EINTR && core->error != EAGAIN)
                 return after_output(core, VMM_DECODE);
             core->counts[VMM_INTERRUPTED]++;
             return after_output(core, VMM_INTERRUPTED);
         }
-        core->error = 0;
         core->sequence++;
         if (run->exit_reason == KVM_EXIT_IO)
             code = port_exit(core);
@@ -320,6 +361,8 @@ static long long core_run(struct vmm_core *core)
             code = msr_exit(core, VMM_MSR_READ);
         else if (run->exit_reason == KVM_EXIT_X86_WRMSR)
             code = msr_exit(core, VMM_MSR_WRITE);
+        else if (run->exit_reason == KVM_EXIT_HYPERCALL)
+            code = hypercall_exit(core);
         else
             code = VMM_DECODE;
     } while (code == VMM_FINISHED);

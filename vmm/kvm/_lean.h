@@ -13,12 +13,13 @@
 #define VMM_OUTPUT 6      /* console output waits; ask again for what else there is */
 #define VMM_MSR_READ 7    /* the index as address; the answer goes to `reply`, a refusal to kvm_run */
 #define VMM_MSR_WRITE 8   /* the index as address, its value in `value` */
-#define VMM_CODES 9
+#define VMM_HYPERCALL 9   /* the number as address, the arguments in kvm_run; the answer goes to `reply` */
+#define VMM_CODES 10
 /* These are no exits, and come without an address. Inside the core: all of this exit is done. As `held`: there is none. */
 #define VMM_FINISHED -1
-#define VMM_RAISED 9      /* a handler has raised: what, is in `told` */
-#define VMM_ANSWERED 10   /* the handler of the read `key` answered what only Python can judge: both are in `told` */
-#define VMM_ATTENTION 11  /* all is served; somebody wants Python to look */
+#define VMM_RAISED 10     /* a handler has raised: what, is in `told` */
+#define VMM_ANSWERED 11   /* the handler of the read `key` answered what only Python can judge: both are in `told` */
+#define VMM_ATTENTION 12  /* all is served; somebody wants Python to look */
 
 #define VMM_NO_PORT 0x10000
 #define VMM_SLOTS 64
@@ -62,8 +63,8 @@ struct vmm_core {
     int error;
     long long held; /* the key that VMM_OUTPUT came before, or VMM_FINISHED */
     __u64 value;
-    /* Of Python, for _serve.c: dicts of key -> handler, and a list for what VMM_RAISED and VMM_ANSWERED tell. They are
-     * borrowed: lean.py holds them for as long as the core may run. */
+    /* Of Python, for _serve.c: dicts of key -> handler, as a tuple (who, function, fixed arguments...), and a list for
+     * what VMM_RAISED and VMM_ANSWERED tell. They are borrowed: lean.py holds them for as long as the core may run. */
     void *writers, *refusing, *readers, *told;
     long long key; /* of VMM_ANSWERED */
     int attention; /* Python sets it where it wants to look before the guest runs on */

@@ -1,20 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * The handlers of single accesses, called from C: an exit that Python serves costs the way through the GIL, a look-up in
- * Python's own table and the call, and no bytecode but the handler's own. The rows pio_out to mmio_read, rdmsr_python and
- * wrmsr_python of the bench show it: a loop in Python around the same adds about twice as much to the floor.
+ * The handlers of single accesses, called from C: an exit that Python serves costs a look at what is known and the call,
+ * and no bytecode but the handler's own; writes that KVM has collected are handed over in one go. The rows pio_out to
+ * mmio_read, rdmsr_python, wrmsr_python, hypercall_python and coalesced_python of the bench show it.
  *
  * Whatever is not plainly served goes to Python: an access nobody is known for yet, an answer that is no int in range,
- * what a handler raises. Where there is a limited API only functions of the stable ABI since Python 3.2 are used, for one
- * wheel serves all of those Pythons.
+ * what a handler raises.
  */
 
-/* The handlers that one call of vmm_core_serve has met: to look one up in Python's table takes as long as to call it. */
+/* The handlers that one call has met: to look one up in Python's table takes as long as to call it. */
 #define VMM_KNOWN 8
-struct vmm_known { long long key; __u64 changes; PyObject *call; };
+struct vmm_known { long long key; __u64 changes; struct vmm_call call; };
 
 /* Who serves this key by Python's table, as a reference of ours, or NULL. */
-static PyObject *looked_up(void *table, long long key)
+static COLD PyObject *looked_up(void *table, long long key)
 {
     PyObject *number = PyLong_FromLongLong(key), *found = NULL;
 
@@ -25,38 +24,54 @@ static PyObject *looked_up(void *table, long long key)
         found = PyDict_GetItemWithError(table, number);
         Py_XINCREF(found);
 #endif
-        Py_DECREF(number);
     }
+    Py_XDECREF(number);
+    if (!found)
+        PyErr_Clear(); /* short of memory: Python looks it up itself, and says so */
     return found;
 }
 
-/* The same, with what is known. The address decides the place, so that a few devices do not push each other out. */
-static PyObject *handler(struct vmm_core *core, struct vmm_known *known, void *table, long long key)
+/* Look up who serves this key, and know it from now on. */
+static COLD void get_to_know(struct vmm_finish *finish, struct vmm_known *one, void *table, long long key)
+{
+    __u64 changes = finish->changes; /* before the look-up: a change after it voids what was found */
+    PyObject *row = looked_up(table, key);
+
+    Py_XDECREF(one->call.row);
+    one->call.row = NULL;
+    one->key = key;
+    one->changes = changes;
+    if (row && !taken_apart(&one->call, row))
+        Py_DECREF(row);
+}
+
+/* Who serves this key, or NULL. The address decides the place, so that a few devices do not push each other out. */
+static struct vmm_call *handler(struct vmm_finish *finish, struct vmm_known *known, void *table, long long key)
 {
     struct vmm_known *one = &known[(key >> 8 ^ key) % VMM_KNOWN];
-    __u64 changes = core->finish->changes; /* before the look-up: a change after it voids what was found */
 
-    if (!one->call || one->key != key || one->changes != changes) {
-        Py_XDECREF(one->call);
-        one->call = looked_up(table, key);
-        one->key = key;
-        one->changes = changes;
-    }
-    Py_XINCREF(one->call);
-    return one->call;
+    if (RARELY(!one->call.row || one->key != key || one->changes != finish->changes))
+        get_to_know(finish, one, table, key);
+    return one->call.row ? &one->call : NULL;
+}
+
+static void forget(struct vmm_known *known)
+{
+    for (int i = 0; i < VMM_KNOWN; i++)
+        Py_XDECREF(known[i].call.row);
 }
 
 /* Tell Python a value, which is given away with it. */
-static long long tell(struct vmm_core *core, long long code, PyObject *value)
+static COLD long long tell(void *told, long long code, PyObject *value)
 {
-    if (PyList_Append(core->told, value) < 0)
+    if (PyList_Append(told, value) < 0)
         PyErr_Clear(); /* short of memory: what is not in the list says so */
     Py_DECREF(value);
     return code;
 }
 
 /* What the handler raised, complete with its traceback, as a value: cffi's call cannot raise. */
-static long long raised(struct vmm_core *core)
+static COLD long long raised(void *told)
 {
     PyObject *type, *value, *traceback;
 
@@ -66,83 +81,184 @@ static long long raised(struct vmm_core *core)
         PyException_SetTraceback(value, traceback);
     Py_XDECREF(type);
     Py_XDECREF(traceback);
-    return tell(core, VMM_RAISED, value);
+    return tell(told, VMM_RAISED, value);
 }
 
-static long long served_write(struct vmm_core *core, PyObject *call, int refusable)
+/* Call a handler of writes: what it returned, or NULL. */
+static PyObject *written(struct vmm_call *call, __u64 number)
 {
-    PyObject *value = PyLong_FromUnsignedLongLong(core->value);
-    PyObject *result = value ? PyObject_CallFunctionObjArgs(call, value, NULL) : NULL;
+    PyObject *value = PyLong_FromUnsignedLongLong(number), *result;
 
-    Py_XDECREF(value);
-    if (!result)
-        return raised(core);
+    if (RARELY(!value))
+        return NULL;
+    *given(call) = value;
+    result = called(call, 1);
+    Py_DECREF(value);
+    return result;
+}
+
+static long long served_write(struct vmm_core *core, struct vmm_call *call, int refusable)
+{
+    PyObject *result = written(call, core->value);
+
+    if (RARELY(!result))
+        return raised(core->told);
     if (refusable && result == Py_False)
         core->run->msr.error = 1;
     Py_DECREF(result);
     return VMM_FINISHED;
 }
 
-static long long served_read(struct vmm_core *core, PyObject *call, __u32 size, long long key)
+/* An answer that is not plainly what the guest can have: whose it is, and it. */
+static COLD long long to_judge(struct vmm_core *core, struct vmm_call *call, PyObject *result, long long key)
 {
-    PyObject *result = PyObject_CallFunctionObjArgs(call, NULL);
+    PyObject *who = PyTuple_GetItem(call->row, 0);
+
+    core->key = key;
+    Py_INCREF(who);
+    tell(core->told, VMM_ANSWERED, who);
+    return tell(core->told, VMM_ANSWERED, result);
+}
+
+static long long served_read(struct vmm_core *core, struct vmm_call *call, __u32 size, long long key)
+{
+    PyObject *result = called(call, 0);
     unsigned long long value;
 
-    if (!result)
-        return raised(core);
-    if (PyLong_CheckExact(result)) {
+    if (RARELY(!result))
+        return raised(core->told);
+    if (USUALLY(PyLong_CheckExact(result))) {
         value = PyLong_AsUnsignedLongLong(result);
-        if (PyErr_Occurred()) {
+        if (RARELY(value == (unsigned long long)-1) && PyErr_Occurred()) {
             PyErr_Clear(); /* below 0, or of more than 64 bits */
-        } else if (size >= sizeof value || !(value >> 8 * size)) {
+        } else if (USUALLY(size >= sizeof value || !(value >> 8 * size))) {
             core->reply[0] = value;
             Py_DECREF(result);
             return VMM_FINISHED;
         }
     }
-    core->key = key;
-    Py_INCREF(call);
-    tell(core, VMM_ANSWERED, call);
-    return tell(core, VMM_ANSWERED, result);
+    return to_judge(core, call, result, key);
+}
+
+/* A hypercall that KVM passes on: its handler gets what the registers hold, and answers RAX, signed or not. */
+static COLD long long served_hypercall(struct vmm_core *core, struct vmm_call *call, long long key)
+{
+    PyObject **arguments = given(call), *result = NULL;
+    size_t count = 0;
+
+    while (count < VMM_GIVEN && (arguments[count] = PyLong_FromUnsignedLongLong(core->run->hypercall.args[count])))
+        count++;
+    if (count == VMM_GIVEN)
+        result = called(call, count);
+    while (count)
+        Py_DECREF(arguments[--count]);
+    if (RARELY(!result))
+        return raised(core->told);
+    if (PyLong_CheckExact(result)) {
+        long long value = PyLong_AsLongLong(result);
+
+        if (value != -1 || !PyErr_Occurred()) {
+            core->reply[0] = (__u64)value;
+            Py_DECREF(result);
+            return VMM_FINISHED;
+        }
+        PyErr_Clear(); /* of more than 63 bits: it may still be an unsigned answer */
+    }
+    return to_judge(core, call, result, key);
 }
 
 /* With the GIL: VMM_FINISHED where a handler has served this, else what Python has to do. */
 static long long served(struct vmm_core *core, struct vmm_known *known, long long key)
 {
     int code = (int)(key & 0xF);
-    int read = code == VMM_PORT_IN || code == VMM_MMIO_READ || code == VMM_MSR_READ;
-    int write = code == VMM_PORT_OUT || code == VMM_MMIO_WRITE || code == VMM_MSR_WRITE;
-    PyObject *call = NULL;
+    struct vmm_call *call;
 
-    if (read)
-        call = handler(core, known, core->readers, key);
-    else if (write)
-        call = handler(core, known, code == VMM_MSR_WRITE ? core->refusing : core->writers, key);
-    if (!call)
-        return key;
-    key = read ? served_read(core, call, (__u32)(key >> 4 & 0xF), key) : served_write(core, call, code == VMM_MSR_WRITE);
-    Py_DECREF(call);
+    if (code == VMM_PORT_OUT || code == VMM_MMIO_WRITE || code == VMM_MSR_WRITE) {
+        call = handler(core->finish, known, code == VMM_MSR_WRITE ? core->refusing : core->writers, key);
+        return USUALLY(call) ? served_write(core, call, code == VMM_MSR_WRITE) : key;
+    }
+    if (code == VMM_PORT_IN || code == VMM_MMIO_READ || code == VMM_MSR_READ) {
+        call = handler(core->finish, known, core->readers, key);
+        return USUALLY(call) ? served_read(core, call, (__u32)(key >> 4 & 0xF), key) : key;
+    }
+    if (code == VMM_HYPERCALL) {
+        call = handler(core->finish, known, core->readers, key);
+        return USUALLY(call) ? served_hypercall(core, call, key) : key;
+    }
     return key;
 }
 
 /* KVM_RUN and its handlers, until there is something that only Python can do: its code, with a key where it is an exit.
  *
- * cffi has let go of the GIL; it is taken for each handler, and the guest runs without it. */
+ * cffi has let go of the GIL; it is taken for the handlers, and the guest runs without it where anybody else could want
+ * it. */
 long long vmm_core_serve(struct vmm_core *core)
 {
-    struct vmm_known known[VMM_KNOWN] = {{0}};
+    struct vmm_known known[VMM_KNOWN];
     PyGILState_STATE state = PyGILState_Ensure();
+    PyThreadState *me = PyThreadState_Get();
+    PyInterpreterState *only = PyInterpreterState_Head(); /* or NULL, where there are several, with threads of their own */
     long long key = VMM_FINISHED;
 
-    while (key == VMM_FINISHED && !core->attention) {
-        PyThreadState *thread = PyEval_SaveThread();
+    if (PyInterpreterState_Next(only))
+        only = NULL;
 
-        key = core_run(core);
-        PyEval_RestoreThread(thread);
+    for (int i = 0; i < VMM_KNOWN; i++)
+        known[i].call.row = NULL;
+    while (key == VMM_FINISHED && !core->attention) {
+        if (only && alone(only, me)) {
+            key = core_run(core);
+        } else {
+            PyEval_SaveThread();
+            key = core_run(core);
+            PyEval_RestoreThread(me);
+        }
         key = served(core, known, key);
     }
-    for (int i = 0; i < VMM_KNOWN; i++)
-        Py_XDECREF(known[i].call);
+    forget(known);
     PyGILState_Release(state);
     return key == VMM_FINISHED ? VMM_ATTENTION : key;
+}
+
+/* Writes that KVM has collected for handlers that `writers` knows, in the guest's order, each taken out before its
+ * handler is called. VMM_FINISHED: none is left; VMM_OUTPUT: the next is the console's; VMM_RAISED: what a handler
+ * raised is in `told`; else the key of the next, which is still in its place. One caller at a time. */
+long long vmm_collected(struct vmm_finish *finish, void *writers, void *told)
+{
+    struct kvm_coalesced_mmio_ring *ring = finish->ring;
+    struct vmm_known known[VMM_KNOWN];
+    PyGILState_STATE state = PyGILState_Ensure();
+    long long key = VMM_FINISHED;
+    __u32 first;
+
+    for (int i = 0; i < VMM_KNOWN; i++)
+        known[i].call.row = NULL;
+    while ((first = ring->first) != __atomic_load_n(&ring->last, __ATOMIC_ACQUIRE)) {
+        struct kvm_coalesced_mmio *one = &ring->coalesced_mmio[first];
+        __u64 value = load(one->data, one->len > 8 ? 8 : one->len);
+        struct vmm_call *call;
+        PyObject *result;
+
+        if (one->pio && one->phys_addr == finish->sink_port) {
+            key = VMM_OUTPUT;
+            break;
+        }
+        key = key_of(one->pio ? VMM_PORT_OUT : VMM_MMIO_WRITE, one->len, one->phys_addr);
+        call = handler(finish, known, writers, key);
+        if (!call)
+            break;
+        key = VMM_FINISHED;
+        __atomic_store_n(&ring->first, (first + 1) % VMM_RING, __ATOMIC_RELEASE);
+        result = written(call, value);
+        if (!result) {
+            key = raised(told);
+            break;
+        }
+        Py_DECREF(result);
+        if (ring != finish->ring)
+            break; /* a handler has closed the machine, and the ring is gone */
+    }
+    forget(known);
+    PyGILState_Release(state);
+    return key;
 }

@@ -4,7 +4,8 @@
 What the core finishes never comes to Python: console bytes, ports, MMIO addresses and MSRs that are plain words. A
 single access that Python serves is one number, by which the core finds its handler in a dict and calls it. Whom it does
 not know yet, and everything else, comes here. Who serves what is given (`Handlers`); of what an exit means it knows no
-more than the fields of kvm_run say: msr.error refuses, and what nobody has answered reads as all ones.
+more than the fields of kvm_run say: msr.error refuses, what nobody has answered reads as all ones, and a hypercall that
+nobody has answered is unknown.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 from vmm.base.bits import MASK64
 from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.exits import Exit, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
+from vmm.kvm.exits import Exit, Hypercall, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.words import Finish
 
@@ -24,20 +25,24 @@ if TYPE_CHECKING:
 Read: TypeAlias = "Callable[[], int]"
 Write: TypeAlias = "Callable[[int], object]"
 MsrRead: TypeAlias = "Callable[[], int | None]"
-AnyRead: TypeAlias = "Read | MsrRead"
 MsrWrite: TypeAlias = "Callable[[int], bool | None]"
+HypercallHook: TypeAlias = "Callable[..., int]"
+AnyRead: TypeAlias = "Read | MsrRead | HypercallHook"
+Row: TypeAlias = "tuple[Any, ...]"
 
 # Plain numbers: an attribute of `lib` is looked up each time.
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
+VMM_HYPERCALL = lib.VMM_HYPERCALL
 VMM_FINISHED, VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = (
     lib.VMM_FINISHED, lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION,
 )  # fmt: skip
-READS, WRITES = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ), (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
+READS = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ, VMM_HYPERCALL)
+WRITES = (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
 KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
          (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
-         (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"))  # fmt: skip
+         (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"), (VMM_HYPERCALL, "Hypercall"))  # fmt: skip
 ACCESSES = (
     PortIn,
     PortOut,
@@ -45,17 +50,18 @@ ACCESSES = (
     MmioWrite,
     ReadMsr,
     WriteMsr,
+    Hypercall,
 )  # what may be served without a value being made of it
 
 
 class Handlers(Protocol):
-    """Who serves single accesses, by key (see _lean.h). Filled as asked for, emptied when who serves what changes; a
-    table stays the same dict, for the core has its address.
+    """Who serves single accesses, by key (see _lean.h), as rows of `taken_apart`. Filled as asked for, emptied when who
+    serves what changes; a table stays the same dict, for the core has its address.
     """
 
-    writers: dict[int, Write]  # of ports and MMIO: what they return is nobody's
-    refusing: dict[int, Write]  # of MSRs: False refuses
-    readers: dict[int, AnyRead]  # None refuses an MSR
+    writers: dict[int, Row]  # of ports and MMIO: what they return is nobody's
+    refusing: dict[int, Row]  # of MSRs: False refuses
+    readers: dict[int, Row]  # None refuses an MSR; of hypercalls too
 
     def find_writer(self, key: int) -> Write | None:
         """Who takes this write, also put into its table; None where the plain way must (nobody, or several)."""
@@ -64,12 +70,26 @@ class Handlers(Protocol):
         """As `find_writer`, for a read."""
 
     def checked(self, key: int, read: AnyRead, value: object) -> int | None:
-        """What `read` answered, where that is not plainly an int in range: the int it stands for, None to refuse an
-        MSR, or an error.
+        """What `read` answered, where that is not plainly an int in range: the int it stands for (of 64 bits, without
+        sign), None to refuse an MSR, or an error.
         """
 
     def output(self) -> None:
         """The core has collected console output: take it, before anything else is served."""
+
+
+def taken_apart(call: Callable[..., object], *fixed: int) -> Row:
+    """A row for the tables: `call`, and what the core calls in its place, which comes to the same: the function of a
+    bound method, with `self` before the arguments that are fixed.
+    """
+    if type(call) is Method:
+        bound: Any = call
+        return call, bound.__func__, bound.__self__, *fixed
+    return call, call, *fixed
+
+
+Method: Any = type((lambda it: it).__get__(0))
+"""What types.MethodType is; a run does without that module."""
 
 
 def access(key: int) -> tuple[int, int, int]:
@@ -86,7 +106,7 @@ class Core:
         self._finish = finish  # keeps its memory
         self._handlers: Handlers | None = None  # whose tables the core looks into
         self._told: list[Any] = []
-        self.c.told = _address(self._told)
+        self.c.told = as_object(self._told)
         self._stopped = False
         self._others: deque[tuple[int, Exit]] = deque(maxlen=lib.VMM_RECENT)
         self._kinds: Counter[str] = Counter()
@@ -143,7 +163,7 @@ class Core:
         vcpu, c = self._vcpu, self.c
         if self._handlers is not handlers:
             self._handlers = handlers
-            c.writers, c.refusing, c.readers = map(_address, (handlers.writers, handlers.refusing, handlers.readers))
+            c.writers, c.refusing, c.readers = map(as_object, (handlers.writers, handlers.refusing, handlers.readers))
         while True:
             c.attention = 0  # before the question: who sets `stopped` from now on is heard
             if self._stopped:
@@ -189,7 +209,8 @@ class Core:
                 self.c.run.msr.error = 1
             return True
         if code in READS and (read := handlers.find_reader(key)) is not None:
-            self._judge(handlers, key, read, read())
+            given = self.c.run.hypercall.args if code == VMM_HYPERCALL else ()
+            self._judge(handlers, key, read, read(*given))
             return True
         return False
 
@@ -221,7 +242,7 @@ class Core:
             self._vcpu.stored = None if type(exit) is Interrupted else exit
             return
         if c.answer:
-            c.reply[0] = MASK64
+            c.reply[0] = _no_such_call() if c.run.exit_reason == lib.KVM_EXIT_HYPERCALL else MASK64
 
     def _as_exit(self, key: int) -> Exit:
         """What the core came back for, as the value that decode gives."""
@@ -235,7 +256,7 @@ class Core:
             return MmioWrite(address, c.value.to_bytes(size, "little"))
         if code == VMM_MMIO_READ:
             return MmioRead(address, size)
-        if code in (VMM_MSR_READ, VMM_MSR_WRITE):
+        if code in (VMM_MSR_READ, VMM_MSR_WRITE, VMM_HYPERCALL):
             return vcpu.decode_now(0)
         if code == VMM_INTERRUPTED:
             vcpu.pending = False
@@ -247,7 +268,21 @@ class Core:
         return exit
 
 
-def _address(table: object) -> Any:
+def hand_over(finish: Finish, writers: dict[int, Row], told: list[Any]) -> int:
+    """Have the core call the handlers of what KVM has collected. VMM_FINISHED: all is served; VMM_OUTPUT: console bytes
+    are next; VMM_RAISED: what a handler raised is in `told`; else the key of the next write, which stays where it is.
+    """
+    return int(lib.vmm_collected(finish.c, as_object(writers), as_object(told)))
+
+
+def _no_such_call() -> int:
+    """What a hypercall gets that nobody has answered: it is unknown."""
+    from vmm.abi.pv import KVM_ENOSYS
+
+    return -KVM_ENOSYS & MASK64
+
+
+def as_object(table: object) -> Any:
     """Where CPython has this object: what the core calls a PyObject *."""
     return ffi.cast("void *", id(table))
 
@@ -260,6 +295,10 @@ def _seen(seen: Any, long_data: Any) -> Exit:
         return PortOut(seen.address, seen.size, data)
     if seen.kind == lib.VMM_PORT_IN:
         return PortIn(seen.address, seen.size, seen.count)
+    if seen.kind == lib.VMM_HYPERCALL:
+        return Hypercall(
+            seen.address, tuple(ffi.unpack(ffi.cast("__u64 *", long_data), seen.count)), bool(seen.reason & 1)
+        )
     if seen.kind == lib.VMM_MSR_READ:
         return ReadMsr(seen.address, seen.reason)
     if seen.kind == lib.VMM_MSR_WRITE:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from vmm.base.light import TypeVar
 from vmm.kvm.exits import Debug
-from vmm.kvm.lean import MsrRead, MsrWrite
+from vmm.kvm.lean import HypercallHook, MsrRead, MsrWrite
 from vmm.machine.bus.bus import Bus, First, mmio_bus, port_bus
 from vmm.machine.ends import Step
 
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 CallT = TypeVar("CallT")
 
-HypercallHook: TypeAlias = "Callable[..., int]"
 DebugHook: TypeAlias = "Callable[[Debug], Step | None]"
 
 
-class MsrCalls(dict[int, CallT]):
-    """Callbacks by MSR. `listeners` are called after every change, as those of a bus."""
+class Calls(dict[int, CallT]):
+    """Callbacks by MSR, or by hypercall. `listeners` are called after every change, as those of a bus."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +35,7 @@ class MsrCalls(dict[int, CallT]):
 def _told(name: str) -> Callable[..., Any]:
     change = getattr(dict, name)
 
-    def call(self: MsrCalls[Any], *args: Any, **kwargs: Any) -> Any:
+    def call(self: Calls[Any], *args: Any, **kwargs: Any) -> Any:
         try:
             return change(self, *args, **kwargs)
         finally:
@@ -47,7 +46,7 @@ def _told(name: str) -> Callable[..., Any]:
 
 
 for _name in ("__setitem__", "__delitem__", "__ior__", "clear", "pop", "popitem", "setdefault", "update"):
-    setattr(MsrCalls, _name, _told(_name))
+    setattr(Calls, _name, _told(_name))
 
 
 class Platform:
@@ -62,9 +61,9 @@ class Platform:
     def __init__(self, *, strict: bool = False, ports: First = ((), ()), mmio: First = ((), ())) -> None:
         self.ports: Bus = port_bus(strict=strict, first=ports)
         self.mmio: Bus = mmio_bus(strict=strict, first=mmio)
-        self.msr_reads: MsrCalls[MsrRead] = MsrCalls()
-        self.msr_writes: MsrCalls[MsrWrite] = MsrCalls()
-        self.hypercalls: dict[int, HypercallHook] = {}
+        self.msr_reads: Calls[MsrRead] = Calls()
+        self.msr_writes: Calls[MsrWrite] = Calls()
+        self.hypercalls: Calls[HypercallHook] = Calls()
         self.on_debug: list[DebugHook] = []
         """Asked in order about a debug event, until one says how to go on; nobody, and it ends the run."""
         self.on_eoi: list[Callable[[int], object]] = []

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from vmm.base.integer import integer
 from vmm.errors import UsageError
-from vmm.kvm.lean import MsrRead, MsrWrite
+from vmm.kvm.lean import HypercallHook, MsrRead, MsrWrite
 from vmm.kvm.words import Word
-from vmm.machine.bus.platform import HypercallHook, Platform
+from vmm.machine.bus.platform import Platform
 from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False

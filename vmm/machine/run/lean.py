@@ -8,16 +8,24 @@ does not hand out, `handle` serves. So both ways end at the same devices.
 from __future__ import annotations
 
 from vmm.abi.ports import DEBUG_CONSOLE
+from vmm.base.bits import MASK64
 from vmm.base.light import RLock, partial
 from vmm.errors import UsageError
 from vmm.kvm.lean import (
+    VMM_FINISHED,
+    VMM_HYPERCALL,
     VMM_MSR_READ,
     VMM_MSR_WRITE,
+    VMM_OUTPUT,
     VMM_PORT_IN,
     VMM_PORT_OUT,
+    VMM_RAISED,
     AnyRead,
+    Row,
     Write,
     access,
+    hand_over,
+    taken_apart,
 )
 from vmm.kvm.words import Finish, Word
 from vmm.machine.bus import answers
@@ -30,11 +38,9 @@ from vmm.machine.devices.word import WordDevice
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any, TypeVar
+    from typing import Any
 
     from vmm.kvm.coalesced import CoalescedRing
-
-    _T = TypeVar("_T")
 
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 
@@ -51,15 +57,17 @@ class LeanLane:
         self._words_lock = RLock()  # from the choice of a word's slot until it is served
         self._platform, self._sink = platform, sink
         self._ports, self._mmio = platform.ports, platform.mmio
-        self.writers: dict[int, Write] = {}
-        self.refusing: dict[int, Write] = {}
-        self.readers: dict[int, AnyRead] = {}
+        self.writers: dict[int, Row] = {}
+        self.refusing: dict[int, Row] = {}
+        self.readers: dict[int, Row] = {}
         self._changes = 0
         self._collected: CoalescedRing | None = None
+        self._told: list[Any] = []  # what a handler of something collected has raised
         platform.ports.listeners.append(self._claims_changed)
         platform.mmio.listeners.append(self._claims_changed)
         platform.msr_reads.listeners.append(self._msrs_changed)
         platform.msr_writes.listeners.append(self._msrs_changed)
+        platform.hypercalls.listeners.append(self._forget)
         self._look_at_room()
         sink.told = self._look_at_room
         self._claims_changed()
@@ -103,47 +111,63 @@ class LeanLane:
 
     def find_writer(self, key: int) -> Write | None:
         changes, (code, address, size) = self._changes, access(key)
-        write: Write | None
+        table = self.writers
+        fixed: tuple[int, ...] = ()
+        call: Callable[..., object] | None
         if code == VMM_MSR_WRITE:
-            write = self._platform.msr_writes.get(address)
+            table, call = self.refusing, self._platform.msr_writes.get(address)
         else:
-            claim = (self._ports if code == VMM_PORT_OUT else self._mmio).route(address, size, write=True)
-            write = claim and (claim.hook or partial(claim.call, address - claim.base, size))
-        if write is not None:
-            self._keep(self.refusing if code == VMM_MSR_WRITE else self.writers, key, write, changes)
-        return write
+            call, fixed = self._claimed(self._ports if code == VMM_PORT_OUT else self._mmio, address, size, write=True)
+        return self._keep(table, key, call, fixed, changes)
 
     def find_reader(self, key: int) -> AnyRead | None:
         changes, (code, address, size) = self._changes, access(key)
-        read: AnyRead | None
+        fixed: tuple[int, ...] = ()
+        call: Callable[..., Any] | None
         if code == VMM_MSR_READ:
-            read = self._platform.msr_reads.get(address)
+            call = self._platform.msr_reads.get(address)
+        elif code == VMM_HYPERCALL:
+            call = self._platform.hypercalls.get(address)
         else:
-            claim = (self._ports if code == VMM_PORT_IN else self._mmio).route(address, size, write=False)
-            read = claim and (claim.hook or partial(claim.call, address - claim.base, size))
-        if read is not None:
-            self._keep(self.readers, key, read, changes)
-        return read
+            call, fixed = self._claimed(self._ports if code == VMM_PORT_IN else self._mmio, address, size, write=False)
+        return self._keep(self.readers, key, call, fixed, changes)
+
+    @staticmethod
+    def _claimed(
+        bus: Bus, address: int, size: int, *, write: bool
+    ) -> tuple[Callable[..., Any] | None, tuple[int, ...]]:
+        """Who serves such an access, and what it is called with before the value."""
+        claim = bus.route(address, size, write=write)
+        if claim is None:
+            return None, ()
+        return (claim.hook, ()) if claim.hook else (claim.call, (address - claim.base, size))
 
     def checked(self, key: int, read: AnyRead, value: object) -> int | None:
         """An answer that is not plainly an int in range, by the rule of whom the plain way asks: `Bus.checked` for a
-        port or an address, `answers.msr` for an MSR.
+        port or an address, `answers.msr` for an MSR, `answers.hypercall` for a hypercall.
         """
         code, address, size = access(key)
         if code == VMM_MSR_READ:
             return answers.msr(value, address, answers.name_of(read))
+        if code == VMM_HYPERCALL:
+            return answers.hypercall(value, address, answers.name_of(read)) & MASK64
         bus = self._ports if code == VMM_PORT_IN else self._mmio
         claim = bus.route(address, size, write=False)
         who = answers.name_of(read) if claim is None or claim.hook else claim.name
         return bus.checked(address, size, who, value)
 
-    def _keep(self, table: dict[int, _T], key: int, value: _T, changes: int) -> None:
-        """Remember who serves a key, unless claims have changed while we looked."""
+    def _keep(
+        self, table: dict[int, Row], key: int, call: Callable[..., Any] | None, fixed: tuple[int, ...], changes: int
+    ) -> Callable[..., Any] | None:
+        """Remember who serves a key, unless claims have changed while we looked; what to call for it, or None."""
+        if call is None:
+            return None
         with self._tables:
             if changes == self._changes:
                 if len(table) >= KEPT:
                     table.clear()
-                table[key] = value
+                table[key] = taken_apart(call, *fixed)
+        return partial(call, *fixed) if fixed else call
 
     def coalesce(self, ring: Any) -> None:
         """KVM collects writes there: every way through KVM_RUN has to look (Platform.collect)."""
@@ -166,15 +190,22 @@ class LeanLane:
         with self._lock:  # two vCPUs: what was collected first is written first
             self._drain()
             ring = self._collected
-            while ring is not None and (write := ring.first()) is not None:
-                # The core stops at an entry that is not the console's, so that one is ours alone.
-                if write.pio and write.address == self.finish.c.sink_port:
-                    self._drain()  # up to the next that is not
-                else:
-                    ring.take()
-                    (self._ports if write.pio else self._mmio).write(write.address, write.data)
             if ring is not None:
+                self._hand_over(ring)
                 self._drain()  # a device may have written to the sink as well: there is less room
+
+    def _hand_over(self, ring: CoalescedRing) -> None:
+        """What is collected, to its devices: by the core, as long as it knows them. Where it comes to an entry that is
+        not the console's it stops taking, so that one is ours alone.
+        """
+        while (key := hand_over(self.finish, self.writers, self._told)) != VMM_FINISHED:
+            if key == VMM_OUTPUT:
+                self._drain()  # up to the next that is not
+            elif key == VMM_RAISED:
+                raise self._told.pop() if self._told else MemoryError
+            elif self.find_writer(key) is None and (write := ring.first()) is not None:
+                ring.take()
+                (self._ports if write.pio else self._mmio).write(write.address, write.data)
 
     def _drain(self) -> None:
         self._sink.write(self.finish.drain())
