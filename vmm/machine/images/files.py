@@ -25,7 +25,7 @@ def read_file(file: Path | str, what: str) -> bytes:
                 raise ImageError(f"{what} {file}: not a regular file")
             if facts.st_size > MAX_FILE:
                 raise ImageError(f"{what} {file}: {facts.st_size} bytes; at most {MAX_FILE} are read")
-            data = source.read(MAX_FILE)
+            data = source.read(facts.st_size + 1)[: facts.st_size]  # read(n) takes n bytes of memory first
     except (OSError, ValueError) as error:
         raise ImageError(f"reading {what} {file}: {getattr(error, 'strerror', None) or error}") from error
     if not data:
