@@ -58,6 +58,7 @@ class PcBoard:
         self.sink = sink
         self._end = end
         self._drive = irq or _no_line
+        self._apic = True  # local APICs and an IOAPIC
         self.platform = Platform(strict=strict)
         self.timers = Timers(self._failed)
         self.uart = Uart16550A(sink, self.line(pc.COM1_IRQ))
@@ -76,11 +77,14 @@ class PcBoard:
         from vmm.machine.boards.lines import attach
 
         attach(machine, self.timers)
+        self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 
     def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
         """ACPI tables, in the BIOS area."""
-        return Tables((), 0)
+        from vmm.machine.boards import acpi
+
+        return acpi.tables(apic_ids, virtio, apic=self._apic)
 
     def press_power_button(self) -> None:
         """As the button of a PC does: an operating system that listens (ACPI) shuts down."""
