@@ -35,7 +35,7 @@ PICS = """
     mov   al, PIC_ICW4
     out   PIC_MASTER_IMR, al
     out   PIC_SLAVE_IMR, al
-    mov   eax, 0xffff & ~(\\open)
+    mov   eax, 0xffff & ~(\\open | 1 << PIC_CASCADE_IR)
     out   PIC_MASTER_IMR, al
     mov   al, ah
     out   PIC_SLAVE_IMR, al

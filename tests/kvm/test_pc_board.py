@@ -36,7 +36,7 @@ def test_a_guest_ends_its_run(how: str, irqchip) -> None:
 
 
 def test_the_other_boards_name_is_refused() -> None:
-    with pytest.raises(UsageError, match="board='at': choose own, pc"):
+    with pytest.raises(UsageError, match="board='at': choose own, pc, testdev"):
         Machine(board="at")
 
 
@@ -80,3 +80,46 @@ def test_com1_interrupts_by_the_pic() -> None:
         result = m.run(timeout=20)
         assert (result.stop.why, result.console) == (Why.POWER_OFF, b"hello, world, over and over")
         assert not result.unclaimed
+
+
+ASK = 0x8E0  # the host is asked for something
+
+
+def virtio_guest(gsi: int) -> str:
+    return f"""
+start:
+    TAKE  {0x20 + gsi}
+    PICS  1 << {gsi}
+    X2APIC_ENABLE
+    mov   ecx, X2APIC_LVT0
+    mov   eax, APIC_DM_EXTINT
+    xor   edx, edx
+    wrmsr
+    PUT   {ASK}, 1
+    AWAIT_COUNT {0x20 + gsi}, 1
+    PUT   {ASK}, 2
+    AWAIT_COUNT {0x20 + gsi}, 2
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    hlt
+    COUNT_PIC {0x20 + gsi}, DELAY_PORT, {int(gsi >= 8)}
+"""
+
+
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_virtio_device_has_an_interrupt_line(place: int, events: bool) -> None:
+    with Machine(board="pc") as m:
+        devices = [m.add_virtio_rng(events=events), m.add_virtio_rng(events=events)]
+        assert [(each.base, each.gsi) for each in m.virtio_places] == [(0xD100_0000, 5), (0xD100_1000, 10)]
+        m.on_port_write(ASK, lambda value: devices[place].mmio._interrupt())
+        load(m, virtio_guest(m.virtio_places[place].gsi))
+        assert m.run(timeout=20).stop.why is Why.POWER_OFF
+
+
+def test_lines_for_devices_end() -> None:
+    with Machine(board="pc") as m:
+        for _ in range(17):
+            m.add_virtio_rng(events=False)
+        with pytest.raises(UsageError, match="17 interrupt lines"):
+            m.add_virtio_rng(events=False)
+        assert len(m.virtio_places) == len({each.gsi for each in m.virtio_places}) == 17

@@ -18,7 +18,8 @@ RTC_IRQ = 8
 SCI_IRQ = 9
 MOUSE_IRQ = 12
 ISA_IRQS = 16
-FIRST_DEVICE_GSI = 16  # pins of the IOAPIC that no ISA device has: for virtio
+FREE_ISA_IRQS = (5, 10, 11, 7, 6, 12, 14, 15, 3)  # no device of the board has them: for virtio, in this order
+FREE_PINS = tuple(range(16, 24))  # of the IOAPIC alone
 
 # Memory that is not for the guest's use: VGA's, and the BIOS area where it looks for tables.
 VGA_BASE, VGA_SIZE = 0xA0000, 0x20000

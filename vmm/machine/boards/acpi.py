@@ -47,7 +47,7 @@ def tables(apic_ids: Sequence[int], virtio: Sequence[VirtioPlace], *, apic: bool
     return Tables(((pc.BIOS_BASE, rsdp(short, long)), *placed), pc.BIOS_BASE)
 
 
-def checksum(data: bytes) -> int:
+def checksum(data: bytes | bytearray) -> int:
     """The byte that makes the sum of all 0."""
     return -sum(data) & 0xFF
 

@@ -8,6 +8,8 @@ A board puts its devices on the buses of a `platform` of its own when it is made
   made there.
 * `reserved` are (base, size) of RAM that an operating system must not use; `tables(apic_ids, virtio)` gives the tables
   that describe the machine (ACPI), as (base, bytes) and the address of the RSDP.
+* `device_lines(irqchip)` are the GSIs that are free for virtio devices, in the order in which they are given; None
+  where the board has no such lines, and devices have what vmm.machine.virtio.interrupts gives them.
 * `close()` ends its threads while the VM is still there; `let_go()` lets go of the machine afterwards.
 """
 
@@ -67,6 +69,8 @@ class Board(Protocol):
     def scratch(self) -> ScratchMmio: ...
 
     def attach(self, machine: Whole, cpus: int) -> None: ...
+
+    def device_lines(self, irqchip: str) -> tuple[int, ...] | None: ...
 
     def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables: ...
 

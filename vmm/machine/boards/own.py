@@ -66,6 +66,9 @@ class OwnBoard:
     def attach(self, machine: Whole, cpus: int) -> None:
         """It has no interrupt controller, and no timer."""
 
+    def device_lines(self, irqchip: str) -> None:
+        """None of its own."""
+
     def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
         """None: its guests know their machine."""
         from vmm.machine.boards.board import Tables

@@ -80,6 +80,13 @@ class PcBoard:
         self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 
+    def device_lines(self, irqchip: str) -> tuple[int, ...]:
+        """ISA lines first with KVM's controllers, for they need no ACPI (`virtio_mmio.device=`); with split those that
+        KVM can raise by itself; and without an IOAPIC what the PICs have.
+        """
+        isa, pins = pc.FREE_ISA_IRQS, pc.FREE_PINS
+        return {"kernel": isa + pins, "split": pins + isa, "none": isa}[irqchip]
+
     def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
         """ACPI tables, in the BIOS area."""
         from vmm.machine.boards import acpi

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vmm.kvm.disk_thread import DiskThread
     from vmm.kvm.vm import Vm
-    from vmm.machine.boards.board import VirtioPlace
+    from vmm.machine.boards.board import Board, VirtioPlace
     from vmm.machine.bus.platform import Platform
     from vmm.machine.memory.slots import GuestMemory
     from vmm.machine.run.all_cpus import AllCpus
@@ -68,6 +68,8 @@ class VirtioSlots:
     memory: GuestMemory
     sink: Sink
     irqchip: str
+    board: Board
+    irq_line: Callable[[int, bool], object]
     all_cpus: AllCpus
     lane: LeanLane
     _virtio: tuple[Attached[Backend], ...] = ()
@@ -132,8 +134,13 @@ class VirtioSlots:
 
     @property
     def virtio_places(self) -> tuple[VirtioPlace, ...]:
-        """What a board's tables say of each device that has an interrupt line, in order."""
-        return ()
+        """What a board's tables say of each device that has an interrupt line, in order. Such a device can be told to
+        Linux by `virtio_mmio.device=SIZE@BASE:GSI`, too.
+        """
+        from vmm.machine.boards.board import VirtioPlace
+
+        lines = self._virtio_interrupts.lines if self._virtio_interrupts else ()
+        return tuple(VirtioPlace(each.base, PLACE, gsi) for each, gsi in zip(self._virtio, lines, strict=False))
 
     # -- wiring
 
@@ -160,7 +167,8 @@ class VirtioSlots:
             if base >= region.end:
                 raise UsageError(f"adding {device.name}: all {region.size // PLACE} places for virtio are taken")
             if self._virtio_interrupts is None:
-                self._virtio_interrupts = Interrupts(self.vm, self.irqchip)
+                lines = self.board.device_lines(self.irqchip)
+                self._virtio_interrupts = Interrupts(self.vm, self.irqchip, lines, self.irq_line)
             interrupt = self._virtio_interrupts.line(vector, events=events)
             mmio = VirtioMmio(device, Dma(self.memory), interrupt)
             self.platform.mmio.claim(base, PLACE, mmio)
