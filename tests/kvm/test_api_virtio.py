@@ -25,7 +25,7 @@ from vmm.payload.proof.lab import Lab
 from vmm.payload.proof.prove import Row, prove
 from vmm.payload.proof.verdict import Verdict
 
-DEVICES = ("virtio_rng", "virtio_console", "virtio_blk")
+DEVICES = ("virtio_rng", "virtio_console", "virtio_blk", "virtio_net")
 ALL = (*DEVICES, "virtio_hostile")
 
 

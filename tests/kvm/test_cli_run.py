@@ -729,7 +729,8 @@ def test_ones_own_payload_can_do_what_a_shipped_one_can(source: Any, run: Any, t
      ("enable: KVM_CAP_NR_VCPUS", "is nothing to enable"), ("enable: SPLIT_IRQCHIP=x", "is not a number"),
      ("devices: toaster", "is none of ioapic, hypercalls"), ("devices: virtio_blk", "write virtio_blk=FILE"),
      ("devices: virtio_rng virtio_rng", "is there already"), ("devices: ioapic", "goes with irqchip=split"),
-     ("devices: virtio_blk=no.img", "no.img")],
+     ("devices: virtio_blk=no.img", "no.img"), ("devices: virtio_net=", "write tap:NAME"),
+     ("devices: virtio_net=bridge:br0", "write tap:NAME"), ("devices: virtio_net=tap:nosuchtap0", "no such interface")],
 )  # fmt: skip
 def test_equipment_that_cannot_be(line: str, said: str, source: Any, run: Any) -> None:
     status, _, err = run(source(f"; {line}\nstart: hlt\n"))

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from vmm import abi
-from vmm.abi import virtio
+from vmm.abi import tun, virtio, virtio_net
 
 INSTALLED = Path("/usr/include/linux/virtio_mmio.h").exists()
-HEADERS = ("stddef.h", *sorted(set(virtio.HEADERS.values())))
+TABLES = (virtio, virtio_net, tun)
+HEADERS = ("stddef.h", "sys/ioctl.h", *sorted({header for table in TABLES for header in table.HEADERS.values()}))
 
 
 def compile_errors(*checks: str) -> str:
@@ -30,13 +31,14 @@ def is_equal(name: str, value: int) -> str:
     return f'_Static_assert(({name}) == {value}ULL, "{name}");'
 
 
-def test_constants_agree():
-    found = virtio.constants()
-    assert len(found) > 55
+@pytest.mark.parametrize(("table", "least"), [(virtio, 55), (virtio_net, 40), (tun, 12)])
+def test_constants_agree(table, least):
+    found = table.constants()
+    assert len(found) >= least
     assert compile_errors(*(is_equal(name, value) for name, value in found.items())) == ""
 
 
-@pytest.mark.parametrize("struct", virtio.STRUCTS, ids=lambda struct: struct.name)
+@pytest.mark.parametrize("struct", [*virtio.STRUCTS, *virtio_net.STRUCTS], ids=lambda struct: struct.name)
 def test_structures_agree(struct):
     checks = [
         f'_Static_assert(offsetof(struct {struct.name}, {field.name}) == {field.offset}, "{field.name}");'
@@ -65,6 +67,7 @@ def test_the_assembler_knows_them():
     assert "VRING_DESC_F_NEXT_MASK" not in names
     assert (names["VRING_DESC_next"], names["VRING_DESC_SIZE"]) == (14, 16)
     assert "VRING_DESC" not in names
+    assert (names["VIRTIO_NET_F_MRG_RXBUF_MASK"], names["VIRTIO_NET_HDR_SIZE"]) == (1 << 15, 12)
 
 
 def test_bits_to_a_word():

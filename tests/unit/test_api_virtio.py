@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from guest_payloads.api import virtio_blk, virtio_console, virtio_hostile, virtio_rng
+from guest_payloads.api import virtio_blk, virtio_console, virtio_hostile, virtio_net, virtio_rng
 from vmm.abi import virtio
 from vmm.payload.proof.verdict import Verdict
 from vmm.payload.proof.virtio_drivers import AGREED, RUNNING, Driver
@@ -29,6 +29,9 @@ GOOD = {
         driver(2, 5, 4), 8, virtio_blk.STATUSES, 513, b"1" * 512, b"pyvmm", virtio_blk.AFTER + b"xyz", 1
     ),
 }
+GOOD[virtio_net] = virtio_net.Evidence(
+    driver(1, 7, 5), virtio_net.HEARD, dict(virtio_net.COUNTS), virtio_net.right_results()
+)
 MODULES = pytest.mark.parametrize("module", GOOD, ids=lambda module: module.__name__.rpartition(".")[2])
 
 
@@ -44,7 +47,7 @@ def test_works(module):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"id": 1}, "id is 1"),
+        ({"id": 99}, "id is 99"),
         ({"offered": 1 << 28}, "without VIRTIO_F_VERSION_1"),
         ({"status": 3, "status_end": None}, "after the driver said FEATURES_OK"),
         ({"status_end": RUNNING | 0x40, "trouble": "a chain in a circle"}, "a chain in a circle"),
@@ -89,6 +92,12 @@ def test_a_driver_that_met_something_wrong(module, change, words):
         (virtio_blk, {"file": virtio_blk.AFTER}),
         (virtio_blk, {"name": b""}),
         (virtio_blk, {"flushes": 0}),
+        (virtio_net, {"heard": virtio_net.HEARD[1:]}),
+        (virtio_net, {"heard": ("ARP request", "echo request with a wrong checksum", "L", "P")}),
+        *((virtio_net, {"results": virtio_net.right_results() | {name: 9}}) for name in virtio_net.right_results()),
+        *((virtio_net, {"counts": virtio_net.COUNTS | {name: 99}}) for name in virtio_net.COUNTS),
+        (virtio_net, {"results": {}}),
+        (virtio_net, {"counts": {}}),
     ],
 )
 def test_a_device_that_did_something_else(module, change):

@@ -33,7 +33,7 @@ WHOLE = """\
 ; result:  worded  it says what must hold
 ; quirks:  FIX_HYPERCALL_INSN, KVM_X86_QUIRK_LAPIC_MMIO_HOLE
 ; enable:  KVM_CAP_X86_DISABLE_EXITS=0x2, ENFORCE_PV_FEATURE_CPUID=1
-; devices: ioapic, virtio_blk=disk.img
+; devices: ioapic, virtio_blk=disk.img, virtio_net=tap:tap0
 ; ends:    shutdown
 
 start:
@@ -62,7 +62,7 @@ def test_every_key() -> None:
     ]
     assert header.quirks == ("FIX_HYPERCALL_INSN", "KVM_X86_QUIRK_LAPIC_MMIO_HOLE")
     assert header.enable == (("X86_DISABLE_EXITS", (2,)), ("ENFORCE_PV_FEATURE_CPUID", (1,)))
-    assert header.devices == (("ioapic", ""), ("virtio_blk", "disk.img"))
+    assert header.devices == (("ioapic", ""), ("virtio_blk", "disk.img"), ("virtio_net", "tap:tap0"))
     assert header.ends is Why.SHUTDOWN
     assert header.notes == (
         "x.asm:23: `; summary: too late to be a header` is a comment: "

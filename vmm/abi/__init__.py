@@ -42,7 +42,7 @@ def asm_constants() -> dict[str, int]:
     Kernel names where the kernel has one. `KVM_FEATURE_X` is the bit number, as in the header, and `KVM_FEATURE_X_MASK`
     (ours) is 1 << bit, for TEST and AND. `NAME_field` is the offset of a structure's field, `NAME_SIZE` its size.
     """
-    from vmm.abi import apic, cpuid, irq, msrs, pc, ports, pv, structs, svm, virtio, vmx, x86
+    from vmm.abi import apic, cpuid, irq, msrs, pc, ports, pv, structs, svm, virtio, virtio_net, vmx, x86
 
     constants = {row.name: row.value for row in (*pv.RETURNS, *pv.CONSTANTS)}
     for feature in pv.FEATURES:
@@ -51,7 +51,7 @@ def asm_constants() -> dict[str, int]:
     constants |= {row.kernel_name: row.nr for row in pv.HYPERCALLS if not row.arch}
     for number, register in enumerate(("EBX", "ECX", "EDX")):
         constants[f"KVM_SIGNATURE_{register}"] = cpuid.SIGNATURE[number]
-    tables = (msrs, structs, apic, irq, pc, x86, virtio, svm, vmx)
+    tables = (msrs, structs, apic, irq, pc, x86, virtio, virtio_net, svm, vmx)
     for part in (*(table.asm_constants() for table in tables), ports.ASM):
         clash = constants.keys() & part.keys()
         if clash:  # a mistake in the tables: two facts under one name

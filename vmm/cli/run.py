@@ -75,6 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
     )
     parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
+    parser.add_argument(
+        "--net",
+        action="append",
+        default=[],
+        metavar="LINK",
+        help="a virtio network card, plugged into tap:NAME, passt:SOCKET, slirp4netns:SOCKET, fd:N, stream:, "
+        "seqpacket: or dgram:SOCKET, or none; then ,mac=ADDRESS and ,mtu=BYTES; may repeat",
+    )
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
@@ -85,7 +93,7 @@ def plain(payload: str) -> Any:
     namespace: Any = type(sys.implementation)  # types.SimpleNamespace, without the module
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
-        expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, trace=[],
+        expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], trace=[],
         trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False,
     )  # fmt: skip
 
@@ -160,8 +168,19 @@ def options_of(args: argparse.Namespace) -> Options:
         strict=args.strict,
         exit_limit=args.exit_limit,
         board=args.board,
+        nets=nets_of(args.net),
         **options,
     )
+
+
+def nets_of(words: list[str]) -> tuple[str, ...]:
+    """--net, each checked before anything is opened. UsageError: one of them says nothing."""
+    if words:
+        from vmm.machine.virtio.links.words import parse
+
+        for each in words:
+            parse(each)
+    return tuple(words)
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:

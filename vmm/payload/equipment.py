@@ -40,8 +40,11 @@ def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:
             machine.vm.enable_cap(name, *arguments)
 
 
-def attach(machine: Machine, header: Header, folder: Path, *, serve: bool) -> dict[str, Any]:
-    """Capabilities of the vCPUs, and the devices by name; files are looked for in `folder`.
+def attach(
+    machine: Machine, header: Header, folder: Path, *, serve: bool, nets: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Capabilities of the vCPUs, and the devices by name; files are looked for in `folder`. Of `nets` (Options.nets)
+    each has a card of its own, called virtio_net, virtio_net2, ...
 
     Raises:
         MissingCapability, UsageError: this KVM has not, the machine cannot.
@@ -52,8 +55,15 @@ def attach(machine: Machine, header: Header, folder: Path, *, serve: bool) -> di
             for cpu in machine.cpus:
                 cpu.vcpu.enable_cap(name, *arguments)
     made: dict[str, Any] = {}
+    links = list(nets)
     for name, file in header.devices:
-        made[name] = _device(machine, header, name, str(folder / file))
+        if name == "virtio_net":
+            made[name] = machine.add_virtio_net(file or (links.pop(0) if links else "none"))
+        else:
+            made[name] = _device(machine, header, name, str(folder / file))
+    for words in links:
+        number = sum(name.startswith("virtio_net") for name in made) + 1
+        made[f"virtio_net{number}" if number > 1 else "virtio_net"] = machine.add_virtio_net(words)
     if serve and HYPERCALLS not in made:
         made[HYPERCALLS] = _device(machine, header, HYPERCALLS, "")
     return made

@@ -190,7 +190,7 @@ class Guest(AnyGuest):
     ) -> Callable[[Machine], object] | None:
         """What is done before the vCPUs are made; `_equip` then is what is done after the program is loaded."""
         header, serve = self.header, hypercalls and "hypercall_undefined" in self.program.symbols
-        if not (serve or header.quirks or header.enable or header.devices):
+        if not (serve or header.quirks or header.enable or header.devices or self.options.nets):
             return before_vcpus
         from vmm.payload import equipment
 
@@ -203,7 +203,7 @@ class Guest(AnyGuest):
             from pathlib import Path
 
             folder = Path(self.payload.file).parent
-            self.devices = equipment.attach(self.machine, header, folder, serve=serve)
+            self.devices = equipment.attach(self.machine, header, folder, serve=serve, nets=self.options.nets)
             self.hypercalls = self.devices.get(equipment.HYPERCALLS)
 
         self._equip = equip

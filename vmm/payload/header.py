@@ -11,7 +11,7 @@
     ; result:  ticks   u64    what must hold   -> slot constant R_ticks, stored with `RESULT ticks`
     ; quirks:  FIX_HYPERCALL_INSN              quirks of KVM that are switched off
     ; enable:  KVM_CAP_X86_DISABLE_EXITS=0x2   capabilities that are enabled, with their arguments
-    ; devices: ioapic, virtio_rng, virtio_blk=disk.img    devices that are there
+    ; devices: ioapic, virtio_rng, virtio_blk=disk.img, virtio_net    devices that are there
     ; ends:    shutdown                        how the run is meant to end, where that is no exit port
     // cflags: -O0 -DDEBUG other.c             of a guest in C: more for the compiler, options and files
 
@@ -37,7 +37,7 @@ PROSE = ("summary", "user", "proves")  # keys that begin a sentence as well: wit
 ALIKE = 0.75  # of difflib's ratio, from where a word is a key misspelt: `reslut` has 0.83, `note` and `needs` 0.44
 MAX_PORT = 0xFFFF
 CAP_ARGUMENTS = 4
-DEVICES = ("ioapic", "hypercalls", "virtio_rng", "virtio_console", "virtio_blk")  # made by equipment.py
+DEVICES = ("ioapic", "hypercalls", "virtio_rng", "virtio_console", "virtio_blk", "virtio_net")  # made by equipment.py
 MAX_RESULTS = REGIONS["results"].size // RESULT_SLOT_SIZE
 ENDS = {
     "halt": Why.HALT,
@@ -406,12 +406,20 @@ def _devices(header: Header, value: str) -> Header:
         name, equals, file = item.partition("=")
         if name not in DEVICES:
             raise ValueError(f"devices: {name!r} is none of {', '.join(DEVICES)}")
-        if bool(equals and file) != (name == "virtio_blk"):
-            raise ValueError("devices: write virtio_blk=FILE; no other takes one")
+        if name == "virtio_net":
+            _check_net(file or "" if equals else "none")
+        elif bool(equals and file) != (name == "virtio_blk"):
+            raise ValueError("devices: write virtio_blk=FILE, virtio_net or virtio_net=LINK; no other takes one")
         if name in dict(header.devices) or name in dict(given):
             raise ValueError(f"devices: {name} is there already")
         given.append((name, file))
     return replace(header, devices=(*header.devices, *given))
+
+
+def _check_net(words: str) -> None:
+    from vmm.machine.virtio.links.words import parse
+
+    parse(words)
 
 
 def _proves(header: Header, value: str) -> Header:

@@ -20,7 +20,9 @@ class Options:
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
     `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is
-    called with every guest that is made, before it runs. `board` is a name of Machine(board=...).
+    called with every guest that is made, before it runs. `board` is a name of Machine(board=...). `nets` are words of
+    vmm.machine.virtio.links.words: the first is the link of the header's `virtio_net`, if that names none; each other
+    one is a card more.
     """
 
     cpus: int | None = None
@@ -34,6 +36,7 @@ class Options:
     exit_limit: int | None = None
     watch: Watch | None = None
     board: str | None = None
+    nets: tuple[str, ...] = ()
 
 
 def both(first: Watch | None, second: Watch) -> Watch:

@@ -17,6 +17,7 @@ from vmm.machine.memory import layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
     from pathlib import Path
 
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from vmm.machine.virtio.blk import VirtioBlk
     from vmm.machine.virtio.console import VirtioConsole
     from vmm.machine.virtio.interrupts import Interrupts
+    from vmm.machine.virtio.links.link import Link
+    from vmm.machine.virtio.listener import Listener
+    from vmm.machine.virtio.net import VirtioNet
     from vmm.machine.virtio.rng import VirtioRng
     from vmm.machine.virtio.service import Service
     from vmm.machine.virtio.transport import Backend, VirtioMmio
@@ -74,6 +78,7 @@ class VirtioSlots:
     lane: LeanLane
     _virtio: tuple[Attached[Backend], ...] = ()
     _virtio_interrupts: Interrupts | None = None
+    _listeners: tuple[Listener, ...] = ()
 
     def add_virtio_rng(
         self, source: Callable[[int], bytes] | None = None, *, vector: int | None = None, events: bool | None = None
@@ -141,6 +146,43 @@ class VirtioSlots:
 
         lines = self._virtio_interrupts.lines if self._virtio_interrupts else ()
         return tuple(VirtioPlace(each.base, PLACE, gsi) for each, gsi in zip(self._virtio, lines, strict=False))
+
+    def add_virtio_net(
+        self,
+        link: str | int | socket.socket | Link | None,
+        *,
+        mac: str | bytes | None = None,
+        mtu: int | None = None,
+        vector: int | None = None,
+        events: bool | None = None,
+    ) -> Attached[VirtioNet]:
+        """A network card, plugged into `link`: words ("tap:tap0", "passt:/run/passt.socket"; docs/virtio.md has all), a
+        descriptor of a tap or of a Unix socket, a socket (a copy is taken of both), or None: no cable.
+
+        `mac` is "02:00:00:00:00:01" or six bytes (default: a random one), `mtu` what the driver is told, in bytes.
+        `device.counts` has frames and bytes, `device.set_link(False)` pulls the cable. Otherwise as `add_virtio_rng`.
+
+        Raises:
+            UsageError: the link cannot be had, there is no such address or MTU.
+        """
+        from vmm.machine.virtio.links import words
+        from vmm.machine.virtio.listener import Listener
+        from vmm.machine.virtio.net import VirtioNet
+
+        if isinstance(link, str):
+            said = words.parse(link)
+            mac, mtu = mac or said.mac, mtu or said.mtu
+        address = words.any_mac() if mac is None else words.mac(mac)
+        if mtu is not None:
+            words.check_mtu(mtu)
+        device = VirtioNet(words.link_of(link), address, mtu=mtu)
+        attached = self._attach(device, vector, events)
+        device.changed = attached.mmio.config_changed
+        if device.link is not None:
+            listener = Listener(device, attached.mmio.wake, self._virtio_failed)
+            device.poke = listener.poke
+            self._listeners = (*self._listeners, listener)
+        return attached
 
     # -- wiring
 
@@ -231,6 +273,9 @@ class VirtioSlots:
 
     def _close_virtio(self) -> None:
         """End the devices' threads and give back what they hold, while the VM is still there. Idempotent."""
+        for listener in self._listeners:  # first: they wait for descriptors that the devices close
+            listener.close()
+        self._listeners = ()
         for each in self._virtio:
             each.mmio.close()
             if each.service is not None:

@@ -10,7 +10,7 @@ DriverError. Not thread-safe; the transport holds a lock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from vmm.abi import virtio
 from vmm.errors import GuestMemoryError
@@ -115,12 +115,21 @@ class SplitQueue:
         self.last_avail = (self.last_avail + 1) % _WRAP
         return chain
 
+    def put_back(self, count: int) -> None:
+        """Let the last `count` chains that were popped be the next ones again."""
+        self.last_avail = (self.last_avail - count) % _WRAP
+
     def push(self, chain: Chain, written: int) -> None:
         """Give a chain back; `written` bytes of its writable part hold data."""
-        element = virtio.VRING_USED_ELEM.pack(id=chain.head, len=written)
-        self._write(self.used + virtio.RING + len(element) * (self.used_idx % self.size), element)
-        self.used_idx = (self.used_idx + 1) % _WRAP
-        # x86 keeps stores in order: the driver sees the element before the index that announces it.
+        self.push_all(((chain, written),))
+
+    def push_all(self, used: Sequence[tuple[Chain, int]]) -> None:
+        """Give chains back that go together, each with the bytes that were written: the driver sees all or none."""
+        for chain, written in used:
+            element = virtio.VRING_USED_ELEM.pack(id=chain.head, len=written)
+            self._write(self.used + virtio.RING + len(element) * (self.used_idx % self.size), element)
+            self.used_idx = (self.used_idx + 1) % _WRAP
+        # x86 keeps stores in order: the driver sees the elements before the index that announces them.
         self._write(self.used + _IDX, self.used_idx.to_bytes(2, "little"))
 
     def wants_interrupt(self) -> bool:

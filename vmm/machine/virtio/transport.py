@@ -43,8 +43,8 @@ _ADDRESSES = {
 
 class Backend(Protocol):
     """What stands behind the registers. Called with the transport's lock held, from one thread at a time. It may have,
-    too: agreed(features), called when they are; set_config(offset, data) for a configuration space that a driver may
-    write; get_state() and set_state(state).
+    too: agreed(features), called when they are, and started(features), when the driver says DRIVER_OK;
+    set_config(offset, data) for a configuration space that a driver may write; get_state() and set_state(state).
     """
 
     @property
@@ -336,8 +336,12 @@ class VirtioMmio:
             hear = getattr(self.backend, "agreed", None)
             if hear is not None:
                 hear(self.driver_features)
+        begins = new & ~self._status & virtio.VIRTIO_CONFIG_S_DRIVER_OK
         self._status |= new
         self._begin()
+        started = getattr(self.backend, "started", None)
+        if begins and started is not None:
+            started(self.driver_features)
 
     def _set_up_queue(self, offset: int, value: int) -> None:
         queue = self._selected
