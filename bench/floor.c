@@ -9,6 +9,8 @@
  *   floor touch GUEST       the same, with the pages of the range `touch` dropped before each
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
  *   floor lifecycle GUEST   a round: create VM, memory and vCPU, run to the first HLT, close
+ *   floor disk GUEST FILE BASE   a round: from stamp to stamp, with a virtio disk whose registers lie at BASE and that a
+ *                           thread serves: eventfd, ring, preadv, irqfd
  *   floor irqfd GUEST       a round: eventfd write until the handler of the halted guest does its OUT
  *   floor kick GUEST        the same by KVM_SIGNAL_MSI
  *   floor spawn COMMAND...  a round: start the command, wait for its end; three numbers: ns, peak KiB, exit status
@@ -21,6 +23,9 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
+#include <linux/virtio_blk.h>
+#include <linux/virtio_mmio.h>
+#include <linux/virtio_ring.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -463,6 +468,132 @@ static void wakes(int use_irqfd)
     exit(0); /* the vCPU thread is in KVM_RUN for good */
 }
 
+/* The least disk: what a driver of virtio-mmio writes to a register it reads there again; a request is a header, one
+ * buffer, a status, and asks for a read. Nothing is checked. */
+static struct {
+    struct vm m;
+    uint32_t registers[VIRTIO_MMIO_CONFIG / 4];
+    uint64_t base;
+    int file, kick, irq;
+} disk;
+
+static void signal_event(int fd)
+{
+    uint64_t one = 1;
+
+    if (write(fd, &one, sizeof one) < 0)
+        die("eventfd");
+}
+
+static uint64_t disk_area(uint32_t reg)
+{
+    return disk.registers[reg / 4] | (uint64_t)disk.registers[reg / 4 + 1] << 32;
+}
+
+static void *disk_thread(void *unused)
+{
+    char *memory = disk.m.memory;
+    uint16_t last = 0;
+    uint64_t value;
+
+    while (read(disk.kick, &value, sizeof value) == sizeof value) {
+        uint32_t size = disk.registers[VIRTIO_MMIO_QUEUE_NUM / 4];
+        struct vring_desc *table = (void *)(memory + disk_area(VIRTIO_MMIO_QUEUE_DESC_LOW));
+        struct vring_avail *avail = (void *)(memory + disk_area(VIRTIO_MMIO_QUEUE_AVAIL_LOW));
+        struct vring_used *used = (void *)(memory + disk_area(VIRTIO_MMIO_QUEUE_USED_LOW));
+        uint16_t *avail_event = (void *)&used->ring[size];
+
+        for (;;) {
+            struct vring_desc *desc;
+            struct virtio_blk_outhdr *header;
+
+            if (last == __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE)) {
+                __atomic_store_n(avail_event, last, __ATOMIC_SEQ_CST);
+                __atomic_thread_fence(__ATOMIC_SEQ_CST);
+                if (last == __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE))
+                    break;
+            }
+            desc = &table[avail->ring[last % size]];
+            header = (void *)(memory + desc->addr);
+            if (pread(disk.file, memory + desc[1].addr, desc[1].len, (off_t)header->sector * 512) != (ssize_t)desc[1].len)
+                die("pread");
+            memory[desc[2].addr] = VIRTIO_BLK_S_OK;
+            used->ring[last % size] = (struct vring_used_elem){(uint32_t)(desc - table), desc[1].len + 1};
+            __atomic_store_n(&used->idx, ++last, __ATOMIC_RELEASE);
+            __atomic_thread_fence(__ATOMIC_SEQ_CST);
+            if (avail->ring[size] != (uint16_t)(last - 1))
+                continue; /* used_event */
+            __atomic_fetch_or(&disk.registers[VIRTIO_MMIO_INTERRUPT_STATUS / 4], 1, __ATOMIC_SEQ_CST);
+            signal_event(disk.irq);
+        }
+    }
+    (void)unused;
+    die("eventfd");
+    return NULL;
+}
+
+static void disk_register(struct kvm_run *run)
+{
+    uint64_t offset = run->mmio.phys_addr - disk.base;
+    uint32_t *reg = &disk.registers[offset / 4], value;
+
+    if (run->exit_reason != KVM_EXIT_MMIO || offset >= sizeof disk.registers)
+        return;
+    memcpy(&value, run->mmio.data, sizeof value);
+    if (!run->mmio.is_write)
+        memcpy(run->mmio.data, reg, sizeof *reg);
+    else if (offset == VIRTIO_MMIO_INTERRUPT_ACK)
+        __atomic_fetch_and(&disk.registers[VIRTIO_MMIO_INTERRUPT_STATUS / 4], ~value, __ATOMIC_SEQ_CST);
+    else
+        *reg = value;
+}
+
+static void disks(const char *path, const char *base)
+{
+    struct {
+        struct kvm_irq_routing head;
+        struct kvm_irq_routing_entry entry;
+    } routing = {.head = {.nr = 1}, .entry = {.gsi = 1, .type = KVM_IRQ_ROUTING_MSI}};
+    struct kvm_ioeventfd kick = {.len = 4, .flags = KVM_IOEVENTFD_FLAG_DATAMATCH};
+    struct kvm_irqfd irq = {.gsi = 1};
+    pthread_t thread;
+    long count;
+
+    create(&disk.m);
+    disk.base = strtoull(base, NULL, 0);
+    disk.registers[VIRTIO_MMIO_DEVICE_ID / 4] = 2;
+    disk.file = open(path, O_RDONLY | O_CLOEXEC);
+    disk.kick = eventfd(0, EFD_CLOEXEC);
+    disk.irq = eventfd(0, EFD_CLOEXEC);
+    if (disk.file < 0)
+        die(path);
+    routing.entry.u.msi.address_lo = (uint32_t)guest.msi_address;
+    routing.entry.u.msi.address_hi = (uint32_t)(guest.msi_address >> 32);
+    routing.entry.u.msi.data = (uint32_t)guest.msi_data;
+    call(disk.m.vm, KVM_SET_GSI_ROUTING, &routing, "KVM_SET_GSI_ROUTING");
+    irq.fd = (uint32_t)disk.irq;
+    call(disk.m.vm, KVM_IRQFD, &irq, "KVM_IRQFD");
+    kick.addr = disk.base + VIRTIO_MMIO_QUEUE_NOTIFY;
+    kick.fd = disk.kick;
+    call(disk.m.vm, KVM_IOEVENTFD, &kick, "KVM_IOEVENTFD");
+    pthread_create(&thread, NULL, disk_thread, NULL);
+    while ((count = next_rounds())) {
+        for (long i = -1; i < count; i++) {
+            int64_t begin = now();
+
+            do {
+                enter(&disk.m);
+                check_alive(disk.m.run);
+                disk_register(disk.m.run);
+            } while (!at_stamp(disk.m.run));
+            if (i >= 0)
+                printf("%lld ", (long long)(now() - begin));
+        }
+        putchar('\n');
+    }
+    exit(0); /* the thread waits for good */
+}
+
 /* Started from here, a process has no large parent whose memory would count as its peak. */
 static volatile int failed; /* the errno of a child that could not be started */
 
@@ -518,7 +649,7 @@ int main(int argc, char **argv)
         spawns(argv + 2);
         return 0;
     }
-    if (argc == 3)
+    if (argc >= 3)
         load(argv[2]);
     if (!strcmp(mode, "batch") || !strcmp(mode, "console"))
         batches(!strcmp(mode, "console"), 0, 0);
@@ -526,10 +657,13 @@ int main(int argc, char **argv)
         batches(0, 1, !strcmp(mode, "uffd"));
     else if (!strcmp(mode, "lifecycle"))
         lifecycle();
+    else if (!strcmp(mode, "disk") && argc == 5)
+        disks(argv[3], argv[4]);
     else if (!strcmp(mode, "irqfd") || !strcmp(mode, "kick"))
         wakes(!strcmp(mode, "irqfd"));
     else {
-        fprintf(stderr, "usage: floor batch|console|touch|uffd|lifecycle|irqfd|kick GUEST, floor spawn COMMAND...\n");
+        fprintf(stderr, "usage: floor batch|console|touch|uffd|lifecycle|irqfd|kick GUEST, floor disk GUEST FILE BASE, "
+                        "floor spawn COMMAND...\n");
         return 2;
     }
     return 0;

@@ -68,7 +68,9 @@ def test_the_goals_of_the_table_have_a_goal(document):
     assert all(row["goal"] is None for row in document["rows"] if row["group"] == "exits")
 
 
-BY_NAME = "pio_out mmio_read rdmsr_c wrmsr_python ioeventfd_mmio ioeventfd_python coalesced_python ipi self_ipi"
+BY_NAME = (
+    "pio_out mmio_read rdmsr_c wrmsr_python ioeventfd_mmio ioeventfd_python coalesced_python ipi self_ipi disk_read"
+)
 
 
 @pytest.mark.parametrize("name", BY_NAME.split())

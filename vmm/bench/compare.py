@@ -146,6 +146,18 @@ def row_of(pair: Pair, row: Row, goal: Callable[[float], Goal] | None = None) ->
     )
 
 
+def as_rate(row: Row) -> Row:
+    """A row of times as one of how many a second; what was measured of it is the same."""
+    from dataclasses import replace
+
+    if row.median is None or row.mad is None:
+        return replace(row, unit="1/s")
+    return replace(
+        row, unit="1/s", median=1e9 / row.median, mad=1e9 * row.mad / row.median**2,
+        floor=1e9 / row.floor if row.floor else None, ratio=1 / row.ratio if row.ratio else None,
+    )  # fmt: skip
+
+
 @contextmanager
 def pinned(cpus: int) -> Iterator[bool]:
     """The calling thread, and what it starts, on the last `cpus` CPUs it may use; put back at the end.

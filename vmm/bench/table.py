@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vmm.base.names import unknown
-from vmm.bench import exits, growth, processes, whole
+from vmm.bench import disks, exits, growth, processes, whole
 from vmm.bench.compare import QUICK, Budget, Row
 from vmm.bench.floor import NoFloor
 from vmm.bench.spec import Spec
@@ -21,6 +21,7 @@ def specs() -> Iterator[Spec]:
     yield from (Spec(each.row, each.measure) for each in exits.GOALS)
     yield from whole.specs()
     yield from processes.specs()
+    yield from disks.specs()
     yield from (Spec(each.row, each.measure) for each in (*exits.WAKES, *exits.KINDS))
     yield from growth.specs()
 

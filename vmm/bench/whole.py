@@ -12,7 +12,7 @@ from statistics import median
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.bench import guests, sides
-from vmm.bench.compare import Budget, Goal, Row, per_operation, pinned, row_of, take_turns
+from vmm.bench.compare import Budget, Goal, Row, as_rate, per_operation, pinned, row_of, take_turns
 from vmm.bench.exits import at_most
 from vmm.bench.floor import Floor
 from vmm.bench.spec import Spec
@@ -50,12 +50,7 @@ def lifecycle(name: str, goal: Goal, *, rate: bool) -> Spec:
         ours = sides.Lifecycle()
         with pinned(1), Floor("lifecycle", guest=ours.image()) as floor:
             made = row_of(take_turns(ours, floor, budget), row)
-        if not rate or made.median is None or made.mad is None or made.floor is None:
-            return made
-        return replace(
-            made, unit="1/s", what="the same, as machines a second", ratio=1 / made.ratio if made.ratio else None,
-            median=1e9 / made.median, mad=1e9 * made.mad / made.median**2, floor=1e9 / made.floor,
-        )  # fmt: skip
+        return replace(as_rate(made), what="the same, as machines a second") if rate else made
 
     return Spec(row, measure)
 
