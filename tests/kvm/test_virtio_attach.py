@@ -14,6 +14,8 @@ from vmm.kvm.vm import Vm
 from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.virtio.interrupts import Irqfd
+from vmm.machine.virtio.service import Service
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.lab import Lab
@@ -169,3 +171,16 @@ def test_closing_under_a_running_guest_ends_it():
         closer.join(20)
         assert not closer.is_alive()
         assert machine.vm.closed
+
+
+def test_a_disk_whose_interrupt_is_no_eventfd_is_served_in_python(image):
+    """Its line is a pin of controllers that are ours: what C would write to is not there."""
+    with Machine(board="pc", irqchip="split") as machine:
+        devices = [machine.add_virtio_blk(image) for _ in range(2)]
+        for device in devices:
+            line = device.mmio._interrupt
+            assert (device.mmio.engine is None) == (not isinstance(line, Irqfd))
+    with Machine(board="pc", irqchip="none") as machine:
+        device = machine.add_virtio_blk(image)
+        assert device.mmio.engine is None
+        assert isinstance(device.service, Service)

@@ -191,7 +191,7 @@ class VirtioSlots:
         device: BackendT,
         vector: int | None,
         events: bool | None,
-        serve: Callable[[VirtioMmio, Interrupt], DiskThread] | None = None,
+        serve: Callable[[VirtioMmio, Interrupt], Service | DiskThread] | None = None,
     ) -> Attached[BackendT]:
         """`serve` makes what waits for kicks, with `events`; by default it is a thread of Python's."""
         from vmm.abi.virtio import VIRTIO_MMIO_INTERRUPT_STATUS
@@ -246,12 +246,15 @@ class VirtioSlots:
 
         return Service(mmio.name, len(mmio.queues), lambda i: mmio.kick(i, "event"), self._virtio_failed)
 
-    def _in_c(self, device: VirtioBlk, mmio: VirtioMmio, interrupt: Interrupt) -> DiskThread:
+    def _in_c(self, device: VirtioBlk, mmio: VirtioMmio, interrupt: Interrupt) -> Service | DiskThread:
+        """C can raise an interrupt by an eventfd alone: a line of controllers that are ours has none."""
         from vmm.kvm.disk_thread import DiskThread
         from vmm.machine.virtio.disk_engine import DiskEngine, setup_of
         from vmm.machine.virtio.interrupts import Irqfd
 
-        irq = interrupt.fd if isinstance(interrupt, Irqfd) else -1
+        if interrupt is not None and not isinstance(interrupt, Irqfd):
+            return self._in_python(mmio, interrupt)
+        irq = -1 if interrupt is None else interrupt.fd
         thread = DiskThread(mmio.name, setup_of(device, irq), mmio.acked, self._virtio_failed)
         mmio.engine = DiskEngine(device, thread, self.memory)
         return thread
