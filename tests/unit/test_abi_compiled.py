@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from vmm.abi import cdef_constants
+from vmm.abi import bootparam, cdef_constants
 from vmm.abi.structs import STRUCTS
 from vmm.kvm._kvm import lib
 
-HEADERS = ("asm/kvm_para.h", "asm/pvclock-abi.h", "linux/kvm_para.h")
+HEADERS = ("asm/bootparam.h", "asm/kvm_para.h", "asm/pvclock-abi.h", "linux/kvm_para.h")
 
 
 @pytest.mark.parametrize("row", cdef_constants(), ids=lambda row: row.name)
@@ -52,7 +52,7 @@ def compiled(compiler: str, folder: Path, *lines: str) -> list[str]:
     return subprocess.run([folder / "facts"], capture_output=True, text=True, check=True).stdout.splitlines()
 
 
-@pytest.mark.parametrize("struct", STRUCTS, ids=lambda struct: struct.name)
+@pytest.mark.parametrize("struct", [*STRUCTS, *bootparam.STRUCTS], ids=lambda struct: struct.name)
 def test_a_structure_has_the_kernels_layout(struct, compiler, tmp_path):
     kind = f"struct {struct.name}"
     size = compiled(compiler, tmp_path, f'printf("%zu\\n", sizeof({kind}));')
@@ -66,6 +66,19 @@ def test_a_structure_has_the_kernels_layout(struct, compiler, tmp_path):
     assert shown == [f"{field.name} {field.offset} {field.size}" for field in struct.fields]
     # Linux up to 6.8 shows a 65th byte of the async page-fault area, which is the guest's own: KVM checks and uses 64.
     assert int(size[0]) == struct.size or struct.name == "kvm_vcpu_pv_apf_data"
+
+
+@pytest.mark.parametrize("row", list(bootparam.FLAGS), ids=lambda row: row.name)
+def test_a_flag_of_the_boot_protocol_has_the_kernels_value(row, compiler, tmp_path):
+    assert compiled(compiler, tmp_path, f'printf("%d\\n", {row.name});') == [str(row.value)]
+
+
+def test_the_zero_page_has_its_parts_where_the_kernel_has_them(compiler, tmp_path):
+    parts = {"hdr": bootparam.SETUP_HEADER_OFFSET, "e820_table": bootparam.E820_TABLE_OFFSET}
+    lines = [f'printf("{name} %zu\\n", offsetof(struct boot_params, {name}));' for name in parts]
+    rows = 'printf("%zu\\n", sizeof(((struct boot_params *)0)->e820_table) / sizeof(struct boot_e820_entry));'
+    shown = compiled(compiler, tmp_path, *lines, rows)
+    assert shown == [*(f"{name} {at}" for name, at in parts.items()), str(bootparam.E820_MAX_ENTRIES_ZEROPAGE)]
 
 
 def test_the_compiler_was_asked_about_something(compiler, tmp_path):

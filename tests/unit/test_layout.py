@@ -202,7 +202,7 @@ def test_default_memory_is_enough_for_32_cpus():
         (MIB, 1, "too small: 1 vCPU needs at least 1056K"),
         (2 * MIB, 33, "33 vCPUs need at least 2080K"),
         (2 * MIB + 1, 1, "not a whole number of 4 KiB pages; the next is 2101248"),
-        (1 << 40, 1, "memory of 1T is too large: the boot page tables reach 14592M"),
+        (1 << 40, 1, "memory of 1T is too large: this host has 4096M"),
         (8 << 30, 1, "memory of 8G is too large: this host has 4096M"),
         (2 * MIB, 0, "0 vCPUs: a machine has 1 to 1020"),
         (2 * MIB, 5000, "5000 vCPUs: a machine has 1 to 1020"),

@@ -109,6 +109,10 @@ class Program:
                 found = self.stretches[at]
         return found
 
+    def place_at(self, address: int) -> str | None:
+        """What lies at an address outside of all symbols; None where the guest map of whoever loaded it says so."""
+        return None
+
     def to_dict(self) -> dict[str, Any]:
         """A plain dict that json can write; `code` is hexadecimal text."""
         return {

@@ -8,7 +8,7 @@ import sys
 from vmm.cli.colour import style_for
 from vmm.errors import UsageError, VmmError
 from vmm.payload.catalog import find
-from vmm.payload.options import Options, both, check_timeout, parse_param
+from vmm.payload.options import BootOptions, Options, both, check_timeout, parse_param
 from vmm.payload.run import run_payload
 from vmm.report.style import printable
 
@@ -32,8 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "payload",
         nargs="?",
         metavar="PAYLOAD",
-        help="a name of `pyvmm list`, or the path of an .asm or .bin file (raw code: it runs from its first byte, at "
-        "0x20000, in 64-bit mode; `pyvmm explain map` has the memory)",
+        help="a name of `pyvmm list`, or the path of an .asm file, an image (ELF, multiboot, PVH, bzImage), or raw "
+        "code (it runs from its first byte, at 0x20000, in 64-bit mode; `pyvmm explain map` has the memory)",
     )
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
@@ -85,6 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
+    add_image_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
@@ -94,7 +95,8 @@ def plain(payload: str) -> Any:
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], trace=[],
-        trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False,
+        trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False, kernel_args="",
+        initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
     )  # fmt: skip
 
 
@@ -121,6 +123,22 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace every guest instruction, by KVM's single-step; slow: 30 times the time limit, if none is given",
     )
     group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("images: ELF, multiboot, PVH, Linux, code without a header (docs/images.md)")
+    group.add_argument("--kernel-args", default="", metavar="S", help="the command line of a kernel")
+    group.add_argument("--initrd", metavar="FILE", help="the initial RAM disk of a kernel")
+    group.add_argument(
+        "--module", action="append", default=[], metavar="FILE[,ARGS]", help="a module of multiboot or PVH; may repeat"
+    )
+    group.add_argument("--base", metavar="A", help="the address of code without a header, for example 0x7c00")
+    group.add_argument("--entry", metavar="SYM|A", help="where to start, in place of the image's own entry")
+    group.add_argument("--mode", choices=("real", "protected", "long"), help="the CPU mode of code without a header")
+    group.add_argument(
+        "--protocol", metavar="P", help="one of several ways to start it: linux64, linux32, linux16, multiboot2, "
+        "multiboot, pvh, elf, flat",
+    )  # fmt: skip
 
 
 def payload_of(args: argparse.Namespace) -> str:
@@ -155,6 +173,11 @@ def options_of(args: argparse.Namespace) -> Options:
     if args.exit_limit is not None and args.exit_limit < 1:
         raise UsageError(f"--exit-limit {args.exit_limit}: give at least 1")
     options: dict[str, Any] = {}
+    boot = BootOptions(
+        args.kernel_args, args.initrd, tuple(args.module), args.base, args.entry, args.mode, args.protocol
+    )
+    if boot.named:
+        options["boot"] = boot
     if args.timeout is not None:
         options["timeout"] = check_timeout(args.timeout)
     if args.output_limit is not None:

@@ -11,7 +11,6 @@ It wires the floors below; what an exit means is run/handle.py, how a vCPU is dr
 from __future__ import annotations
 
 from vmm.abi import ports
-from vmm.asm.program import Program
 from vmm.base.integer import integer
 from vmm.errors import HostError, UsageError
 from vmm.kvm.handle import Closes
@@ -20,6 +19,7 @@ from vmm.machine.boards.own import OwnBoard
 from vmm.machine.bus.reach import Reach
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Result, Stop, Why
+from vmm.machine.images.own import as_program, check_place
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.run import limits
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal, TypeAlias
 
+    from vmm.asm.program import Program
     from vmm.kvm.exits import Exit
     from vmm.machine.boards.board import Board
     from vmm.machine.context import Context
@@ -298,22 +299,10 @@ class Machine(Hooks, VirtioSlots, Closes):
             PayloadError: the text does not assemble.
             UsageError: it does not fit.
         """
-        base = layout.REGIONS["code"].base if at is None else at
-        if isinstance(what, str):
-            from vmm.asm.assembler import assemble
-            from vmm.asm.source import lines
-
-            program = assemble(lines(what), base=base)
-        elif isinstance(what, Program):
-            program = what
-        else:
-            program = Program("<bytes>", base, _code(what), {}, ())
-        if not program.code:
-            raise UsageError(f"{program.name}: there is nothing to run in it")
+        program = as_program(what, layout.REGIONS["code"].base if at is None else at)
         self._check_stands(self._cpu(0))  # before anything is written
         start = program.entry if entry is None else entry
-        self._check_room(program)
-        self._check_entry(program, start)
+        check_place(program, start, len(self.cpus))
         boot.write_tables(self.memory, len(self.cpus), user=tuple(user), allowed_ports=allowed_ports)
         self.memory.write(program.base, program.code)
         self.program = program
@@ -344,40 +333,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         )  # fmt: skip
         self._started.add(0)
         return image
-
-    @staticmethod
-    def _check_room(program: Program) -> None:
-        region = layout.region_at(program.base)
-        end = program.base + len(program.code)
-        if region is None or not region.ram or end > region.end:
-            room = region.end - program.base if region and region.ram else 0
-            raise UsageError(
-                f"{program.name}: {len(program.code)} bytes do not fit at {program.base:#x}, "
-                f"where region {region.name if region else 'none'} has room for {room}"
-            )
-
-    def _check_entry(self, program: Program, entry: int | str) -> None:
-        """Refuse what cannot run by the tables that `load` writes, and what lies on those, or on a vCPU's block."""
-        end, cpus = program.base + max(len(program.code), 1), len(self.cpus)
-        own = [layout.REGIONS[name] for name in ("gdt", "idt", "gates", "page_tables")]
-        for region in own:
-            if program.base < region.end and region.base < end:
-                raise UsageError(f"{_placed(program)}: region {region.name} holds {region.what}, which `load` writes")
-        first, last = layout.REGIONS["cpus"].base, layout.cpu_block(cpus - 1).base + layout.CPU_BLOCK_SIZE
-        if program.base < last and first < end:
-            raise UsageError(
-                f"{_placed(program)}: region cpus is not executable, and holds stack and TSS of each vCPU to {last:#x}",
-                hint=f"region code, {layout.REGIONS['code'].base:#x}",
-            )
-        where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
-        there = layout.region_at(where)
-        if there is None or not there.executable:
-            code = layout.REGIONS["code"]
-            raise UsageError(
-                f"{_placed(program)}: it would start at {where:#x}, and by the boot page tables nothing can run "
-                f"in {f'region {there.name}' if there else 'a place without a name'}",
-                hint=f"region code, {code.base:#x}..{code.end - 1:#x}; for data, memory.write",
-            )
 
     def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
         """Make a vCPU start at `entry` in long mode with the next run, without INIT and SIPI.
@@ -609,24 +564,6 @@ class Machine(Hooks, VirtioSlots, Closes):
     def _close_kvm(self) -> None:
         if self._owns_kvm:
             self.kvm.close()
-
-
-def _code(what: object) -> bytes:
-    """Machine code. UsageError for what would only become bytes: a path its name, a number so many zeros."""
-    if isinstance(what, (bytes, bytearray, memoryview)):
-        code = bytes(what)
-        if code.startswith(b"\x7fELF"):
-            from vmm.machine.images.raw import refusal
-
-            if why := refusal(code, "<bytes>"):
-                raise UsageError(*why)
-        return code
-    hint = "its text (`path.read_text()`) or code (`path.read_bytes()`)" if hasattr(what, "__fspath__") else "bytes"
-    raise UsageError(f"loading {what!r:.80}: it is neither assembly text, nor bytes, nor a Program", hint=hint)
-
-
-def _placed(program: Program) -> str:
-    return f"{program.name}: {len(program.code)} bytes at {program.base:#x}"
 
 
 def _apic_ids(cpus: int | Sequence[int]) -> list[int]:

@@ -60,12 +60,11 @@ def _stack(machine: Machine, regs: Regs, sregs: Sregs) -> str:
     at = sregs.cr2
     if not regs.rsp - PUSH <= at < regs.rsp or translate(machine.memory, sregs, at).gpa is not None:
         return ""
-    place = layout.describe(at)
+    place = layout.describe(at) if _own_map(machine) else ""
     below = f"{at:#x} below it ({place})" if place else f"{at:#x} below it"
-    return (
-        f"The stack is at its end: RSP is {regs.rsp:#x}, and {below} has no page, so a push faults. "
-        f"Region data, from {layout.REGIONS['data'].base:#x}, has room for a stack."
-    )
+    text = f"The stack is at its end: RSP is {regs.rsp:#x}, and {below} has no page, so a push faults."
+    room = f" Region data, from {layout.REGIONS['data'].base:#x}, has room for a stack." if _own_map(machine) else ""
+    return text + room
 
 
 def _ring3(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None, error_code: int) -> str:
@@ -86,13 +85,18 @@ def _ring3(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None, error
 
 def _ran_out(machine: Machine, regs: Regs, stop: Stop) -> str:
     program = machine.program
-    region = layout.region_at(program.base) if program else None
+    region = layout.region_at(program.base) if program and _own_map(machine) else None
     if program is None or region is None or not program.end <= regs.rip < region.end or stop.why is Why.TIME_LIMIT:
         return ""
     return (
         f"RIP is past the last byte of the program, which ends at {program.end:#x}: it ran on into what follows. "
         "Let it end by HLT, by PASS of results.inc, or in a loop."
     )
+
+
+def _own_map(machine: Machine) -> bool:
+    """Do the names of pyvmm's guest map mean anything to this guest?"""
+    return machine.program is None or machine.program.place_at(0) is None
 
 
 def _bytes(machine: Machine, sregs: Sregs, rip: int, count: int) -> bytes:

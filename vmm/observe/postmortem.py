@@ -163,9 +163,14 @@ def _segment(segment: Any) -> str:
 
 
 def where(machine: Machine, address: int) -> str:
-    """`symbol+0x4`, else the region's name, else nothing."""
+    """`symbol+0x4`, else the name of the place, else nothing."""
     program = machine.program
-    return (program.symbolize(address) if program else None) or layout.describe(address)
+    if program is None:
+        return layout.describe(address)
+    if symbol := program.symbolize(address):
+        return symbol
+    place = program.place_at(address)
+    return layout.describe(address) if place is None else place
 
 
 def source(machine: Machine, address: int) -> str:

@@ -15,7 +15,6 @@ from vmm.payload.header import ASM, C, Header, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from vmm.payload.half import HostHalf
@@ -29,7 +28,9 @@ MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 @record
 class Payload:
-    """A guest: `text` with its header, in assembly or in C, or raw `code`. `group` is empty for a person's own file."""
+    """A guest: `text` with its header, in assembly or in C, or `code`: raw, or an `image` with a header of its format's.
+    `group` is empty for a person's own file.
+    """
 
     name: str
     file: str
@@ -37,6 +38,7 @@ class Payload:
     header: Header
     text: str | None = None
     code: bytes | None = None
+    image: bool = False
 
     @property
     def in_c(self) -> bool:
@@ -82,7 +84,7 @@ def shipped() -> dict[str, Path]:
 
 
 def find(name: str) -> Payload:
-    """A shipped payload by name, or a file by path (.asm is assembled, .c compiled, anything else is raw code).
+    """A shipped payload by name, or a file by path: .asm is assembled, .c compiled, anything else an image or raw code.
 
     Raises:
         UsageError: neither exists (the nearest names are offered), or the file cannot be read, does not fit, or is
@@ -100,11 +102,12 @@ def find(name: str) -> Payload:
     if kind.lower() == ".c":
         return _source(stem, name, "", C)
     if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
-        code = _raw(name)
-        return Payload(base, name, "", _header_of(code, name), code=code)
+        code, image = _raw(name)
+        return Payload(base, name, "", Header(), code=code, image=image)
     from vmm.base.names import unknown
 
-    raise UsageError(unknown("payload", name, shipped()), hint="`pyvmm list`, or the path of an .asm, .c or .bin file")
+    files = "the path of an .asm or .c file, an image or raw code"
+    raise UsageError(unknown("payload", name, shipped()), hint=f"`pyvmm list`, or {files}")
 
 
 def _exists(file: str) -> bool:
@@ -139,43 +142,43 @@ def _checked(header: Header, file: str, group: str) -> Header:
     return header
 
 
-def _header_of(code: bytes, file: str) -> Header:
-    """Raw code has none; what is to be said of it is there all the same."""
-    from vmm.machine.images.raw import note
-
-    said = note(code, file)
-    return Header(notes=(said,)) if said else Header()
-
-
-def _raw(file: str) -> bytes:
-    """Machine code from a file; what is plainly something else is refused, for as code it would only crash."""
+def _raw(file: str) -> tuple[bytes, bool]:
+    """(machine code or a whole image from a file, whether it is an image). What is plainly something else is refused,
+    for as code it would only crash.
+    """
     if os.path.splitext(file)[1].lower() in (".s", ".nasm", ".inc"):
         raise UsageError(f"{file} looks like assembly, which pyvmm knows by the suffix .asm (Intel syntax)")
-    code = _read(file, REGIONS["code"].size, "a raw payload", known=_refuse)
+    limit = REGIONS["code"].size
+    code = _read(file, limit, "a raw payload", more=True)
     if not code:
         raise UsageError(f"{file} is empty: there is nothing to run")
-    if not file.lower().endswith(".bin"):
-        from vmm.machine.images.raw import is_text
+    from vmm.machine.images import raw
 
-        if is_text(code):
-            copy = f"cp {file} {os.path.basename(file)}"
-            raise UsageError(
-                f"{file} is text, and without the suffix .asm it would run as machine code",
-                hint=f"`{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code",
-            )
-    return code
-
-
-def _refuse(data: bytes, file: str) -> None:
-    """UsageError for what is plainly no code, however large."""
-    from vmm.machine.images.raw import refusal
-
-    if why := refusal(data, file):
+    if raw.is_image(code):
+        return _whole(code, file), True
+    if why := raw.refusal(code, file):
         raise UsageError(*why)
+    if not file.lower().endswith(".bin") and raw.is_text(code):
+        copy = f"cp {file} {os.path.basename(file)}"
+        raise UsageError(
+            f"{file} is text, and without the suffix .asm it would run as machine code",
+            hint=f"`{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code",
+        )
+    return _whole(code, file), False
 
 
-def _read(file: str, limit: int, what: str, *, known: Callable[[bytes, str], None] | None = None) -> bytes:
-    """The bytes of a regular file; never more than `limit` are read, so a huge one is refused early.
+def _whole(begin: bytes, file: str) -> bytes:
+    """All of a file that begins so."""
+    if len(begin) <= REGIONS["code"].size:
+        return begin
+    from vmm.machine.images.files import read_file
+
+    return read_file(file, "image")
+
+
+def _read(file: str, limit: int, what: str, *, more: bool = False) -> bytes:
+    """The bytes of a regular file; never more than `limit` are read, so a huge one is refused early (or, with `more`,
+    is given with one byte too many).
 
     Nothing else is opened: a pipe that nobody writes to would be waited for without end.
     """
@@ -190,8 +193,6 @@ def _read(file: str, limit: int, what: str, *, known: Callable[[bytes, str], Non
             data = source.read(limit + 1)
     except (OSError, ValueError) as error:
         raise UsageError(f"reading {file}: {getattr(error, 'strerror', None) or error}") from error
-    if known:
-        known(data, file)
-    if len(data) > limit:
+    if len(data) > limit and not more:
         raise UsageError(f"{file} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
     return data

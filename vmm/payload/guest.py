@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from vmm.asm.program import Program
     from vmm.machine.extra.hypercalls import HypercallService
+    from vmm.payload.images import BroughtImage
 
 
 class AnyGuest(Closes):
@@ -155,7 +156,10 @@ class Guest(AnyGuest):
         options = options or Options()
         header = payload.header
         params = header.given(options.params, payload.name)
-        super().__init__(payload, options, params, assemble(payload, params))
+        self._brought = _brought(payload, options)
+        super().__init__(
+            payload, options, params, self._brought.program if self._brought else assemble(payload, params)
+        )
         self._equip: Callable[[], object] = lambda: None
         _check_memory(payload, options)
 
@@ -165,11 +169,16 @@ class Guest(AnyGuest):
             if cpuid:
                 cpuid(model)
 
+        how_many = cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus
+        memory, board = options.memory if options.memory is not None else header.memory, options.board or "own"
+        if self._brought:
+            memory, board = self._brought.machine(memory, how_many, options.board)
+        chip = irqchip or (header.irqchip if board == "own" else None)
         self.machine = Machine(
-            options.memory if options.memory is not None else header.memory,
-            cpus if cpus is not None else options.cpus if options.cpus is not None else header.cpus,
-            board=options.board or "own",
-            irqchip=irqchip or (header.irqchip if options.board in (None, "own") else None),
+            memory,
+            how_many,
+            board=board,
+            irqchip=chip,
             strict=options.strict,
             console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
             live=live,
@@ -211,6 +220,11 @@ class Guest(AnyGuest):
 
     def _load(self) -> None:
         machine, header = self.machine, self.header
+        if self._brought:
+            self._brought.load(machine)
+            if self.options.timeout is not None:
+                machine.timeout = self.options.timeout
+            return
         user: tuple[tuple[int, int], ...] = ()
         ports = header.ports
         if self.payload.in_c and header.ring:
@@ -230,6 +244,15 @@ class Guest(AnyGuest):
         limit = self.options.timeout if self.options.timeout is not None else header.timeout
         if limit is not None:
             machine.timeout = limit
+
+
+def _brought(payload: Payload, options: Options) -> BroughtImage | None:
+    """The image that a payload is; None for text, and for raw code of which nobody says anything."""
+    if not (payload.image or options.boot or (payload.code and len(payload.code) > REGIONS["code"].size)):
+        return None
+    from vmm.payload.images import BroughtImage
+
+    return BroughtImage(payload, options)
 
 
 def _check_memory(payload: Payload, options: Options) -> None:

@@ -16,6 +16,28 @@ Watch: TypeAlias = "Callable[[Any], object]"  # of a Guest, which is above this 
 
 
 @record
+class BootOptions:
+    """What a person says of an image: its command line, files beside it, and what its bytes do not tell. `modules` are
+    `FILE` or `FILE,ARGS`; `base` and `entry` are text, a number or (`entry`) a symbol.
+    """
+
+    args: str = ""
+    initrd: str | None = None
+    modules: tuple[str, ...] = ()
+    base: str | None = None
+    entry: str | None = None
+    mode: str | None = None
+    protocol: str | None = None
+
+    @property
+    def named(self) -> str:
+        """The options of the command that were given, for a message; empty if none was."""
+        given = {"--kernel-args": self.args, "--initrd": self.initrd, "--module": self.modules, "--base": self.base,
+                 "--entry": self.entry, "--mode": self.mode, "--protocol": self.protocol}  # fmt: skip
+        return ", ".join(name for name, value in given.items() if value)
+
+
+@record
 class Options:
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
@@ -37,6 +59,7 @@ class Options:
     watch: Watch | None = None
     board: str | None = None
     nets: tuple[str, ...] = ()
+    boot: BootOptions | None = None
 
 
 def both(first: Watch | None, second: Watch) -> Watch:

@@ -6,9 +6,12 @@ It knows bytes and the World it is given, no machine. Source: Documentation/arch
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from vmm.abi import bootparam as abi
 from vmm.base.bits import MASK64
 from vmm.errors import ImageError
+from vmm.machine.images.elf import Elf
 from vmm.machine.images.image import Handover, Image, Mode, Segment, World, pages, segment
 from vmm.machine.memory.layout import FOUR_GIB
 
@@ -186,7 +189,21 @@ def _flat(
         return Handover((*parts, *([initrd] if initrd else [])), {"rsi": page_at})
 
     shown = f"{FORMAT}, boot protocol {_version(header)}"
-    return Image(name, shown, protocol, (kernel,), entry, mode, boot, usual=USUAL)
+    return Image(name, shown, protocol, (kernel,), entry, mode, boot, board="pc", usual=USUAL)
+
+
+def read_vmlinux(elf: Elf) -> Image:
+    """An uncompressed kernel, started at its 64-bit entry with a zero page that has no header of its own."""
+    made = abi.SETUP_HEADER.pack(
+        setup_sects=abi.DEFAULT_SETUP_SECTS, boot_flag=abi.BOOT_FLAG, header=abi.HDRS, version=abi.VERSION_XLOADFLAGS,
+        loadflags=abi.LOADED_HIGH.value, initrd_addr_max=FOUR_GIB - 1, kernel_alignment=1 << 24,
+        cmdline_size=2047, xloadflags=abi.XLF_KERNEL_64.value,
+    )  # fmt: skip
+    page = bytearray(abi.SETUP_HEADER_OFFSET) + made
+    page[abi.JUMP_LENGTH_OFFSET] = HEADER_END - 0x202
+    kernel = min(elf.segments, key=lambda each: each.gpa)
+    image = _flat(bytes(page), abi.SETUP_HEADER.unpack(made), kernel, elf.name, "linux64", elf.start, "long")
+    return replace(image, format=f"Linux vmlinux, ELF{elf.bits}", segments=elf.segments, names=elf)
 
 
 def _real(setup: bytes, header: dict[str, int], kernel: Segment, name: str) -> Image:
@@ -219,4 +236,4 @@ def _real(setup: bytes, header: dict[str, int], kernel: Segment, name: str) -> I
         )
 
     shown = f"{FORMAT}, boot protocol {_version(header)}, 16-bit"
-    return Image(name, shown, "linux16", (kernel,), 0, "real", boot, usual=USUAL)
+    return Image(name, shown, "linux16", (kernel,), 0, "real", boot, board="pc", usual=USUAL)

@@ -145,6 +145,15 @@ class Elf:
                 return int(row["p_paddr"] + address - row["p_vaddr"])
         return None
 
+    def linked(self, address: int) -> int | None:
+        """The virtual address of a virtual or physical one, by the program headers; None outside all."""
+        if self.physical(address) is not None:
+            return address
+        for row in self.headers:
+            if row["p_type"] == "PT_LOAD" and 0 <= address - row["p_paddr"] < row["p_memsz"]:
+                return int(row["p_vaddr"] + address - row["p_paddr"])
+        return None
+
     @property
     def start(self) -> int:
         """Where it starts, as a physical address: e_entry is either a virtual or a physical one.
@@ -282,7 +291,7 @@ def _place(program: Any, state: Any) -> str:
 
 def _row_at(table: tuple[list[int], list[str]], address: int) -> str:
     at = bisect_right(table[0], address) - 1
-    return table[1][at].rpartition("/")[2] if at >= 0 else ""
+    return table[1][at] if at >= 0 else ""
 
 
 def _elf_file(data: bytes) -> Any:

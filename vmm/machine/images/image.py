@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 from vmm.abi.bootparam import BIOS_END, E820_RAM, E820_RESERVED, EBDA
 from vmm.abi.x86 import PAGE
@@ -46,10 +46,11 @@ def segment(gpa: int, data: bytes, what: str) -> Segment:
 
 @dataclass(frozen=True)
 class Module:
-    """A file beside the image, with the arguments that it has of its own."""
+    """A file beside the image, with its name and the arguments that it has of its own."""
 
     data: bytes
     arguments: bytes = b""
+    name: str = ""
 
 
 class Room:
@@ -90,6 +91,12 @@ class Room:
         self._taken.append((base, base + size))
         self._taken.sort()
 
+    def reserve_rest(self, at: int, align: int) -> None:
+        """Take what is left of a unit of `align` bytes: who is told of pages may use all of the last."""
+        if at % align:
+            self._taken.append((at, -(-at // align) * align))
+            self._taken.sort()
+
     def _free(self, low: int, high: int) -> list[Span]:
         """(first, end) of each free stretch, upwards."""
         free = []
@@ -115,7 +122,9 @@ def _fit(span: Span, size: int, align: int, top: bool) -> int | None:
 
 @dataclass(frozen=True)
 class World:
-    """What a machine tells a boot protocol: `ram` and, in it or not, what is `reserved`; the user's words and files."""
+    """What a machine tells a boot protocol: `ram` and, in it or not, what is `reserved`; the user's words and files;
+    the board's `tables`, and where ACPI's root pointer is among them.
+    """
 
     ram: tuple[Span, ...]
     room: Room
@@ -125,6 +134,19 @@ class World:
     modules: tuple[Module, ...] = ()
     rsdp: int = 0
     cpus: int = 1
+    tables: tuple[Segment, ...] = ()
+
+    def table(self, gpa: int, size: int) -> bytes:
+        """Bytes of the board's tables; empty where they have none."""
+        for each in self.tables:
+            if each.gpa <= gpa and gpa + size <= each.end:
+                return each.data[gpa - each.gpa : gpa - each.gpa + size]
+        return b""
+
+    def lower_and_upper(self) -> tuple[int, int]:
+        """(KiB of memory from 0, KiB from 1 MiB to the first hole), as a PC's BIOS counts them."""
+        rows = {base: size for base, size, kind in self.memory_map() if kind == E820_RAM.value}
+        return min(rows.get(0, 0), EBDA) >> 10, min(rows.get(BIOS_END, 0) >> 10, 0xFFFF_FFFF)
 
     def memory_map(self) -> list[tuple[int, int, int]]:
         """(first address, bytes, E820 type), upwards and without overlap. A PC's memory ends at its BIOS data, and
@@ -171,14 +193,26 @@ class Handover:
 Boot: TypeAlias = Callable[[World], Handover]
 
 
+class Names(Protocol):
+    """What an image's code is called. Addresses are as its linker has them, which may be virtual ones."""
+
+    @property
+    def symbols(self) -> Mapping[str, int]: ...
+
+    def linked(self, address: int) -> int | None:
+        """The address as linked of a virtual or physical one; None outside the image."""
+
+    def source(self, address: int) -> str:
+        """`file.c:12`, or empty."""
+
+
 @dataclass(frozen=True)
 class Image:
     """What a file is, ready to be placed.
 
-    `format` names it for a person, `protocol` how it is started. `boot` makes what its protocol hands over, None where
-    nothing is. `usual` are the bytes of memory that such an image is given if nobody says how many. `end` is the first
-    address behind what it needs, which may be more than its segments. `symbols` and `source` tell of its code:
-    names with their addresses, and `file:line` of an address.
+    `format` names it for a person, `protocol` how it is started, `board` the hardware that it expects. `boot` makes
+    what its protocol hands over, None where nothing is. `usual` are the bytes of memory that such an image is given if
+    nobody says how many. `names` tells of its code, where the file does. `notes` are what a person should know of it.
     """
 
     name: str
@@ -188,16 +222,14 @@ class Image:
     entry: int
     mode: Mode
     boot: Boot | None = None
-    board: str = "pc"
+    board: str = "own"
     usual: int = 0
-    end: int = 0
-    symbols: Mapping[str, int] = field(default_factory=dict)
-    source: Callable[[int], str] = lambda address: ""
+    names: Names | None = None
     notes: tuple[str, ...] = ()
 
     def memory(self, *files: bytes) -> int:
         """Bytes of RAM for it and these files, if nobody says how many; whole MiB."""
-        end = max(self.end, *(each.end for each in self.segments)) if self.segments else self.end
+        end = max((each.end for each in self.segments), default=0)
         extra = sum(len(each) for each in files)
         least = end + 2 * extra + (1 << 20)
         if end > LOW_RAM_END:
@@ -212,6 +244,20 @@ def overlap(segments: tuple[Segment, ...]) -> tuple[Segment, Segment] | None:
         if after.gpa < before.end:
             return before, after
     return None
+
+
+def refuse_files(
+    name: str, command_line: bytes, initrd: bytes | None, modules: tuple[Module, ...], *, why: str
+) -> None:
+    """ImageError where something is given that nobody would find."""
+    for given, what in ((command_line, "a command line"), (initrd, "an initrd"), (modules, "modules")):
+        if given:
+            raise ImageError(
+                f"{name}: {why}, so nobody would find {what}", hint="a multiboot or PVH header, or a bzImage"
+            )
+
+
+NO_PROTOCOL = "it has no boot protocol"
 
 
 def pages(size: int) -> int:

@@ -17,7 +17,20 @@ from vmm.abi.bootparam import BOOT_CS, BOOT_DS
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.errors import ImageError
 from vmm.kvm import state
-from vmm.machine.images.image import Handover, Image, Mode, Module, Room, Segment, Span, World, overlap, segment
+from vmm.machine.images.image import (
+    NO_PROTOCOL,
+    Handover,
+    Image,
+    Mode,
+    Module,
+    Room,
+    Segment,
+    Span,
+    World,
+    overlap,
+    refuse_files,
+    segment,
+)
 from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS, format_size
 from vmm.machine.x86 import boot, modes
 from vmm.machine.x86.descriptors import CODE, TSS_BUSY
@@ -57,14 +70,15 @@ def plan(
     initrd: bytes | None = None,
     modules: tuple[Module, ...] = (),
 ) -> Plan:
-    """Where everything goes. `tables` are the board's own (ACPI), which lie in `reserved` places.
+    """Where everything goes. `tables` are the board's own (ACPI), which lie in `reserved` places; an image may lie in
+    those too, where there is RAM and no table: a linker's `-Ttext=0x100000` puts the file header right below.
 
     Raises:
         ImageError: something does not fit, or overlaps something else.
     """
-    _check_fits(image, ram, reserved)
-    if runs_in_own_map(image, cpus):
-        _nobody_takes(image, command_line, initrd, modules)
+    _check_fits(image, ram)
+    if runs_in_own_map(image):
+        refuse_files(image.name, command_line, initrd, modules, why=NO_PROTOCOL)
         return Plan(image.segments, image.mode, image.entry, own=True)
     if b"\0" in command_line:
         raise ImageError(f"{image.name}: a command line ends at its first NUL byte, and this one has one inside")
@@ -72,15 +86,18 @@ def plan(
     room = Room(ram, (*taken, *reserved, (0xA_0000, 0x6_0000)))
     handover = Handover()
     if image.boot is not None:
-        handover = image.boot(World(ram, room, reserved, command_line, initrd, modules, rsdp, cpus))
+        handover = image.boot(World(ram, room, reserved, command_line, initrd, modules, rsdp, cpus, tables))
     else:
-        _nobody_takes(image, command_line, initrd, modules)
+        refuse_files(image.name, command_line, initrd, modules, why=NO_PROTOCOL)
     made = _surroundings(image, room, ram)
     segments = (*image.segments, *tables, *handover.segments, *made.segments)
     if both := overlap(segments):
         first, second = both
         raise ImageError(f"{image.name}: {_shown(first)} and {_shown(second)} overlap")
     real = image.mode == "real"
+    start = image.entry + (handover.code << 4 if image.mode == "real" else 0)
+    if not any(each.gpa <= start < each.end for each in segments):
+        raise ImageError(f"{image.name}: {image.format}: it would start at {start:#x}, where nothing of it lies")
     return Plan(
         segments, image.mode, image.entry, dict(made.registers) | dict(handover.registers),
         code=handover.code if real else BOOT_CS, data=handover.data if real else BOOT_DS,
@@ -88,7 +105,7 @@ def plan(
     )  # fmt: skip
 
 
-def runs_in_own_map(image: Image, cpus: int) -> bool:
+def runs_in_own_map(image: Image) -> bool:
     """A 64-bit image without a boot protocol, linked for the regions where pyvmm's payloads live, runs as they do."""
     if image.mode != "long" or image.boot is not None or not image.segments:
         return False
@@ -97,7 +114,7 @@ def runs_in_own_map(image: Image, cpus: int) -> bool:
     return inside and all(each.end <= code.end for each in image.segments if each.executable) and image.entry in code
 
 
-def _check_fits(image: Image, ram: tuple[Span, ...], reserved: tuple[Span, ...]) -> None:
+def _check_fits(image: Image, ram: tuple[Span, ...]) -> None:
     if both := overlap(image.segments):
         first, second = both
         raise ImageError(f"{image.name}: {_shown(first)} and {_shown(second)} overlap")
@@ -109,24 +126,10 @@ def _check_fits(image: Image, ram: tuple[Span, ...], reserved: tuple[Span, ...])
                 f"{image.name}: {_shown(each)} does not fit into the guest's memory of {total} ({have})",
                 hint="more memory (--memory)",
             )
-        for base, size in reserved:
-            if each.gpa < base + size and base < each.end:
-                raise ImageError(
-                    f"{image.name}: {_shown(each)} lies on what the board has at {base:#x}..{base + size - 1:#x}"
-                )
 
 
 def _shown(each: Segment) -> str:
     return f"{each.what} at {each.gpa:#x}..{max(each.end, each.gpa + 1) - 1:#x}"
-
-
-def _nobody_takes(image: Image, command_line: bytes, initrd: bytes | None, modules: tuple[Module, ...]) -> None:
-    for given, what in ((command_line, "a command line"), (initrd, "an initrd"), (modules, "modules")):
-        if given:
-            raise ImageError(
-                f"{image.name}: {image.format}: it has no boot protocol, so nobody would find {what}",
-                hint="a multiboot or PVH header, or a bzImage",
-            )
 
 
 # --- what a mode needs around it -------------------------------------------------------------------------------------

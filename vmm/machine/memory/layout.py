@@ -264,7 +264,7 @@ def check_memory(size: int, cpus: int, host: int | None = None) -> int:
     check_cpus(cpus)
     least = min_memory(cpus)
     host = host_memory() if host is None else host
-    if least <= size <= min(MAX_MEMORY, host) and not size % PAGE:
+    if least <= size <= host and not size % PAGE:
         return size
     shown = format_size(size)
     if size < least:
@@ -274,9 +274,16 @@ def check_memory(size: int, cpus: int, host: int | None = None) -> int:
         raise UsageError(
             f"memory of {shown} bytes is not a whole number of 4 KiB pages; the next is {-(-size // PAGE) * PAGE}"
         )
-    if size > MAX_MEMORY:
-        raise UsageError(f"memory of {shown} is too large: the boot page tables reach {format_size(MAX_MEMORY)}")
     raise UsageError(f"memory of {shown} is too large: this host has {host >> 20}M in all")
+
+
+def check_boot_tables(size: int) -> None:
+    """UsageError for more RAM than the boot page tables map; who brings tables of his own may have it."""
+    if size > MAX_MEMORY:
+        raise UsageError(
+            f"memory of {format_size(size)} is too large: the boot page tables reach {format_size(MAX_MEMORY)}",
+            hint="less memory; or an image with page tables of its own",
+        )
 
 
 def ram_ranges(size: int) -> tuple[tuple[int, int], ...]:

@@ -32,6 +32,7 @@ def write_tables(
     memory: GuestMemory, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
 ) -> None:
     """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
+    layout.check_boot_tables(memory.size)
     ports = tuple(allowed_ports)
     base = layout.REGIONS
     memory.write(base["gdt"].base, descriptors.gdt(cpus))

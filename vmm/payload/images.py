@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""An image that a person brings, as a payload: read by its content and the user's words, loaded into a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmm.errors import ImageError, UsageError
+from vmm.machine.images.files import read_file
+from vmm.machine.images.image import MODES, Image, Mode, Module
+from vmm.machine.images.place import runs_in_own_map
+from vmm.machine.images.program import ImageProgram
+from vmm.machine.images.recognise import read_image
+from vmm.machine.memory.layout import REGIONS, default_memory, host_memory, parse_size
+from vmm.payload.options import BootOptions
+
+if TYPE_CHECKING:
+    from vmm.machine.machine import Machine
+    from vmm.payload.catalog import Payload
+    from vmm.payload.options import Options
+
+
+class BroughtImage:
+    """An image and the files that go with it, all read; nothing of a machine exists yet.
+
+    Raises:
+        ImageError: damaged, foreign, too large for code without a header, or a file cannot be read.
+        UsageError: the payload is no image, and options of images were given.
+    """
+
+    def __init__(self, payload: Payload, options: Options) -> None:
+        boot = options.boot or BootOptions()
+        if payload.code is None:
+            raise UsageError(
+                f"{boot.named}: {payload.name} is a payload of assembly, which takes none of it", hint="--param K=V"
+            )
+        plain = boot.base is None and boot.mode is None and boot.protocol is None
+        if plain and not payload.image and len(payload.code) > REGIONS["code"].size:
+            raise _too_large(payload)
+        if boot.mode is not None and boot.mode not in MODES:
+            raise UsageError(f"--mode {boot.mode}: there are {', '.join(MODES)}")
+        mode: Mode | None = boot.mode
+        self.image: Image = read_image(
+            payload.code, payload.file, base=_address(boot.base, "--base"), entry=_entry(boot.entry), mode=mode,
+            protocol=boot.protocol,
+        )  # fmt: skip
+        if plain and self.image.format.startswith("flat, long") and len(payload.code) > REGIONS["code"].size:
+            raise _too_large(payload)
+        self._args = boot.args
+        self._initrd = read_file(boot.initrd, "initrd") if boot.initrd is not None else None
+        self._modules = tuple(_module(text) for text in boot.modules)
+
+        self.program = ImageProgram(self.image, own=runs_in_own_map(self.image))
+
+    def machine(self, memory: str | int | None, cpus: int | Sequence[int], board: str | None) -> tuple[str | int, str]:
+        """(memory, board) of its machine: what was asked for, else what such an image expects."""
+        count = cpus if isinstance(cpus, int) else len(cpus)
+        return self._memory(count) if memory is None else memory, board or self.image.board
+
+    def _memory(self, cpus: int) -> int:
+        least = default_memory(cpus)
+        if runs_in_own_map(self.image):
+            return least
+        files = [each.data for each in self._modules] + ([self._initrd] if self._initrd else [])
+        # What lies where no host has memory is told by whoever places it, with its address.
+        return max(least, min(self.image.memory(*files), host_memory()), 128 << 20)
+
+    def load(self, machine: Machine) -> None:
+        machine.load_image(self.image, args=self._args, initrd=self._initrd, modules=self._modules)
+
+
+def _too_large(payload: Payload) -> ImageError:
+    limit = REGIONS["code"].size
+    return ImageError(
+        f"{payload.file} is too large: a raw payload has at most {limit} bytes ({limit >> 10} KiB)",
+        hint="--base A, for code that lies elsewhere",
+    )
+
+
+def _address(text: str | None, option: str) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise UsageError(f"{option} {text}: not an address; give a number such as 0x7c00 or 1M") from error
+
+
+def _entry(text: str | None) -> int | str | None:
+    """An address where it begins with a digit, else a symbol."""
+    return _address(text, "--entry") if text and text[0].isdigit() else text
+
+
+def _module(text: str) -> Module:
+    """`FILE` or `FILE,ARGS`; a file may have a comma in its name, where one of that name is there."""
+    file, _, arguments = (text, "", "") if Path(text).exists() else text.partition(",")
+    data = read_file(file, "module")
+    return Module(data, arguments.encode("utf-8", "surrogateescape"), Path(file).name)
