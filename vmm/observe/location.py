@@ -53,14 +53,14 @@ class Sites:
             past = _text(before, start, bits)
             if self._is_past(exit, text, past):
                 rip, here, text = rip - len(before), start, past
-        return rip, where(machine, here), self._with_target(text)
+        return rip, _site(machine, here), self._with_target(text)
 
     def at(self, cpu: Cpu, address: int) -> tuple[int, str, str]:
         """(address, symbol+offset, text) of the instruction at this linear address."""
         machine = self._machine
         sregs = cpu.vcpu.get_sregs()
         text = _text(readable(machine, sregs, address, MAX_LENGTH), address, code_bits(sregs))
-        return address, where(machine, address), self._with_target(text)
+        return address, _site(machine, address), self._with_target(text)
 
     def _is_past(self, exit: Exit, here: str, past: str) -> bool:
         """Is it the instruction before RIP?"""
@@ -82,6 +82,13 @@ class Sites:
             label = self._machine.program.symbolize(int(target, 16))
             return f"{name} {label}" if label else text
         return text
+
+
+def _site(machine: Machine, address: int) -> str:
+    """`symbol+0x4`, of compiled code with `file.c:12`; the text of assembly is shown itself."""
+    at, program = where(machine, address), machine.program
+    line = program.source(address) if program and program.line_at(address) is None else None
+    return f"{at} {line.file.rpartition('/')[2]}:{line.line}" if line else at
 
 
 def _statement_before(machine: Machine, address: int) -> int:

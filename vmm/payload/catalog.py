@@ -28,8 +28,8 @@ MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 @record
 class Payload:
-    """A guest: `text` with its header, in assembly or in C, or `code`: raw, or an `image` with a header of its format's.
-    `group` is empty for a person's own file.
+    """A guest: `text` with its header, in assembly or in C, or `code`: raw, or an `image` with a header of its
+    format's. `group` is empty for a person's own file.
     """
 
     name: str
