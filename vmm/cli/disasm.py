@@ -7,6 +7,7 @@ import argparse
 from typing import TextIO
 
 from vmm.cli import warn
+from vmm.errors import UsageError
 from vmm.payload.catalog import find
 from vmm.payload.guest import assemble
 from vmm.report.style import printable
@@ -23,6 +24,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(args.payload)
     if args.bits is not None and payload.text is not None:
         warn.ignored("--bits", "the source says it (.code16, .code32, .code64)")
+    if payload.image:
+        raise UsageError(f"{payload.file} has a header of its own", hint=f"`objdump -d {payload.file}`, of an ELF file")
     program = assemble(payload)
     if payload.in_c:
         from vmm.payload.c.listing import render_compiled

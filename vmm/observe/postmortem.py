@@ -152,7 +152,10 @@ def _state(machine: Machine, cpu: Cpu, regs: Regs, sregs: Sregs, mp_state: int |
         control={name: getattr(sregs, name) for name in ("cr0", "cr2", "cr3", "cr4", "efer", "apic_base")},
         segments={name: _segment(getattr(sregs, name)) for name in ("cs", "ss", "ds", "es", "fs", "gs", "tr")},
         code=code_around(machine, sregs, regs.rip),
-        walks=tuple(tuple(walk.render(translate(machine.memory, sregs, va))) for va in addresses),
+        walks=tuple(
+            tuple(walk.render(translate(machine.memory, sregs, va), lambda gpa: place(machine, gpa)))
+            for va in addresses
+        ),
         last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(cpu.index, ())),
         source=source(machine, here),
     )
@@ -162,15 +165,16 @@ def _segment(segment: Any) -> str:
     return f"{segment.selector:#06x} base {segment.base:#x} limit {segment.limit:#x} dpl {segment.dpl}"
 
 
+def place(machine: Machine, gpa: int) -> str:
+    """What lies at a guest-physical address: a part of the image, a region of pyvmm's map, or nothing known."""
+    named = machine.program.place_at(gpa) if machine.program else None
+    return layout.describe(gpa) if named is None else named
+
+
 def where(machine: Machine, address: int) -> str:
     """`symbol+0x4`, else the name of the place, else nothing."""
     program = machine.program
-    if program is None:
-        return layout.describe(address)
-    if symbol := program.symbolize(address):
-        return symbol
-    place = program.place_at(address)
-    return layout.describe(address) if place is None else place
+    return (program.symbolize(address) if program else None) or place(machine, address)
 
 
 def source(machine: Machine, address: int) -> str:

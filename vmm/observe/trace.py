@@ -62,6 +62,7 @@ class Made:
     strict: bool
     console_limit: int
     symbols: dict[str, int]
+    board: str = "own"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from vmm.observe.postmortem import readable
 from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
 
 LOADS_RFLAGS = ("iret", "iretq", "iretd", "popf", "popfq", "sysretq", "sysret")
+MANY_SYMBOLS = 10_000
 PATIENCE = 1.0  # seconds: a callback that waits for another vCPU must not wait for ever because of us
 
 
@@ -81,7 +82,8 @@ class Tracer:
             irqchip=machine.irqchip,
             strict=machine.platform.ports.strict,
             console_limit=machine.sink.limit,
-            symbols=dict(machine.program.symbols) if machine.program else {},
+            symbols=_symbols(machine),
+            board=machine.board.name,
         )
         self.emit(made)
         if self.step:
@@ -179,6 +181,12 @@ class _Watch:
         regs, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         frame = readable(self.machine, sregs, regs.rsp, 8)
         return int.from_bytes(frame, "little") if len(frame) == 8 else None
+
+
+def _symbols(machine: Machine) -> dict[str, int]:
+    """The labels of its program. Of an image with many, none: each exit has its own in words, a line has a limit."""
+    symbols = machine.program.symbols if machine.program else {}
+    return dict(symbols) if len(symbols) <= MANY_SYMBOLS else {}
 
 
 def claims(platform: Platform) -> Iterator[Claim]:

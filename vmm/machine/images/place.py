@@ -17,6 +17,7 @@ from vmm.abi.bootparam import BOOT_CS, BOOT_DS
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.errors import ImageError
 from vmm.kvm import state
+from vmm.machine.images.bios import data_areas
 from vmm.machine.images.image import (
     NO_PROTOCOL,
     Handover,
@@ -32,7 +33,7 @@ from vmm.machine.images.image import (
     segment,
 )
 from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS, format_size
-from vmm.machine.x86 import boot, modes
+from vmm.machine.x86 import boot, descriptors, modes
 from vmm.machine.x86.descriptors import CODE, TSS_BUSY
 from vmm.machine.x86.descriptors import Segment as Descriptor
 from vmm.machine.x86.page_entries import ENTRIES, PRESENT, PSE, RW
@@ -53,6 +54,7 @@ class Plan:
     code: int = 0
     data: int = 0
     gdt: Span = (0, 0)
+    idt: Span = (0, 0)
     cr3: int = 0
     task: int = 0
     own: bool = False
@@ -91,6 +93,8 @@ def plan(
         refuse_files(image.name, command_line, initrd, modules, why=NO_PROTOCOL)
     made = _surroundings(image, room, ram)
     segments = (*image.segments, *tables, *handover.segments, *made.segments)
+    if image.boot is not None:
+        segments = (*segments, *data_areas(segments, ram))
     if both := overlap(segments):
         first, second = both
         raise ImageError(f"{image.name}: {_shown(first)} and {_shown(second)} overlap")
@@ -101,7 +105,7 @@ def plan(
     return Plan(
         segments, image.mode, image.entry, dict(made.registers) | dict(handover.registers),
         code=handover.code if real else BOOT_CS, data=handover.data if real else BOOT_DS,
-        gdt=made.gdt, cr3=made.cr3, task=made.task,
+        gdt=made.gdt, idt=made.idt, cr3=made.cr3, task=made.task,
     )  # fmt: skip
 
 
@@ -142,6 +146,7 @@ class Surroundings:
     segments: tuple[Segment, ...] = ()
     registers: Mapping[str, int] = field(default_factory=dict)
     gdt: Span = (0, 0)
+    idt: Span = (0, 0)
     cr3: int = 0
     task: int = 0
 
@@ -150,10 +155,12 @@ def _surroundings(image: Image, room: Room, ram: tuple[Span, ...]) -> Surroundin
     if image.mode == "real":
         return Surroundings()
     wide = image.mode == "long"
+    parts: list[Segment] = []
+    idt = _gates(room, parts) if wide and image.boot is None else (0, 0)
     task = room.take(TASK, "a task state segment", align=16)
     table = gdt(wide, task)
     gdt_at = room.take(len(table), "the GDT", align=16)
-    parts = [segment(task, bytes(TASK), "a task state segment"), segment(gdt_at, table, "the GDT")]
+    parts += [segment(task, bytes(TASK), "a task state segment"), segment(gdt_at, table, "the GDT")]
     stack = room.take(STACK, "a stack", align=PAGE)
     parts.append(Segment(stack, b"", STACK, "a stack"))
     cr3 = 0
@@ -161,14 +168,29 @@ def _surroundings(image: Image, room: Room, ram: tuple[Span, ...]) -> Surroundin
         size = sum(page_table_bytes(ram))
         cr3 = room.take(size, "page tables", align=PAGE)
         parts.append(segment(cr3, identity_map(cr3, ram), "page tables"))
-    return Surroundings(tuple(parts), {"rsp": stack + STACK}, (gdt_at, len(table)), cr3, task)
+    return Surroundings(tuple(parts), {"rsp": stack + STACK}, (gdt_at, len(table)), idt, cr3, task)
+
+
+def _gates(room: Room, parts: list[Segment]) -> Span:
+    """The gates by which pyvmm's payloads report an exception, for code that has none yet. They have one place; where
+    the image lies there itself, its exceptions are a triple fault.
+    """
+    table, stubs = REGIONS["idt"], REGIONS["gates"]
+    try:
+        for region in (table, stubs):
+            room.reserve(region.base, region.size, region.name)
+    except ImageError:
+        return 0, 0
+    parts.append(segment(table.base, descriptors.idt(ist1_vectors=frozenset()), "the IDT"))
+    parts.append(segment(stubs.base, descriptors.gates(), "gates"))
+    return table.base, table.size
 
 
 def gdt(wide: bool, task: int) -> bytes:
-    """Null, null, flat code at BOOT_CS, flat data at BOOT_DS, a TSS."""
+    """Null, flat code at KERNEL_CS and BOOT_CS, flat data at BOOT_DS, a TSS."""
     code = Descriptor(BOOT_CS, type=CODE, l=int(wide), db=int(not wide))
     tss = Descriptor(TASK_SELECTOR, task, TASK - 1, TSS_BUSY, s=0, g=0)
-    return bytes(16) + code.encode() + Descriptor(BOOT_DS, db=1).encode() + tss.encode()
+    return bytes(8) + 2 * code.encode() + Descriptor(BOOT_DS, db=1).encode() + tss.encode()
 
 
 def page_table_bytes(ram: tuple[Span, ...]) -> tuple[int, int]:
@@ -216,6 +238,7 @@ def put(plan: Plan, machine: Any) -> None:
         vcpu, mode, plan.entry, code=plan.code, data=plan.data,
         base=plan.code << 4 if real else 0, data_base=plan.data << 4 if real else 0, cr3=plan.cr3,
         gdt=state.Table(plan.gdt[0], plan.gdt[1] - 1) if plan.gdt[1] else None,
+        idt=state.Table(plan.idt[0], plan.idt[1] - 1) if plan.idt[1] else None,
         task=(TASK_SELECTOR, plan.task, TASK - 1) if plan.task else None,
         registers=plan.registers,
     )  # fmt: skip

@@ -59,6 +59,7 @@ def enter(
     base: int = 0,
     cr3: int = 0,
     gdt: state.Table | None = None,
+    idt: state.Table | None = None,
     data_base: int = 0,
     task: tuple[int, int, int] | None = None,
     registers: Mapping[str, int] = _NONE,
@@ -89,7 +90,7 @@ def enter(
     sregs.tr = state.Segment(base=where, limit=limit, selector=selector, type=CODE, present=1)
     sregs.ldt = state.Segment(unusable=1)
     sregs.gdt = gdt or state.Table()
-    sregs.idt = state.Table(0, 0x3FF if mode == "real" else 0)
+    sregs.idt = idt or state.Table(0, 0x3FF if mode == "real" else 0)
     sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = row.cr0, cr3, row.cr4, row.efer
     vcpu.set_sregs(sregs)
     vcpu.start_regs({"rip": entry, "rflags": RFLAGS.FIXED, **registers})

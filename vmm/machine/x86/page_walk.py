@@ -215,8 +215,8 @@ def _entry_flags(raw: int, step: _Step, leaf: bool, size: int) -> str:
 _SIZES = {PAGE: "4 KiB", LARGE_PAGE: "2 MiB", 2 * LARGE_PAGE: "4 MiB", GIB: "1 GiB"}
 
 
-def render(translation: Translation) -> list[str]:
-    """A walk in a few lines, for a post-mortem: the address, each entry, and where it ends."""
+def render(translation: Translation, place_of: Callable[[int], str] = describe) -> list[str]:
+    """A walk in a few lines, for a post-mortem: the address, each entry, where it ends; `place_of` names a place."""
     t = translation
     lines = [f"{t.va:#x}, paging {t.mode}"]
     for level in t.levels:
@@ -225,7 +225,7 @@ def render(translation: Translation) -> list[str]:
     if t.gpa is None:
         lines.append(f"  no page: {t.failure}")
     else:
-        place = describe(t.gpa)
+        place = place_of(t.gpa)
         rights = f"{'user' if t.user else 'supervisor'} r{'w' if t.writable else '-'}{'x' if t.executable else '-'}"
         lines.append(f"  -> {t.gpa:#x}{f' ({place})' if place else ''}, {_SIZES[t.page_size]} page, {rights}")
     return lines

@@ -14,6 +14,7 @@ from vmm.asm.program import Program
 from vmm.base.record import replace
 from vmm.errors import HostError, UsageError
 from vmm.machine.boards.own import OwnBoard
+from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import GO_ON, Result, Resume, Step, Stop, Why
 from vmm.machine.memory.layout import REGIONS
@@ -40,9 +41,13 @@ class ReplayMachine(Hooks):
     def __init__(self, made: Made, end: Callable[[Stop], object]) -> None:
         self.sink = Sink(made.console_limit)
         irq = (lambda gsi, level: None) if made.irqchip == "kernel" else None
-        board = OwnBoard(self.sink, end, strict=made.strict, irq=irq)
-        super().__init__(board.platform, LeanLane(board.platform, self.sink), None)
-        self.uart, self.scratch = board.uart, board.scratch
+        if made.board == OwnBoard.name:
+            board = OwnBoard(self.sink, end, strict=made.strict, irq=irq)
+            self.uart, self.scratch = board.uart, board.scratch
+            platform = board.platform
+        else:  # clocks and timers answer there: the record stands in for all of its devices
+            platform = Platform(strict=made.strict)
+        super().__init__(platform, LeanLane(platform, self.sink), None)
         self.irqchip = made.irqchip
         self.program = Program(made.payload, REGIONS["code"].base, b"", made.symbols, ())
 

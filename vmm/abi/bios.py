@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a PC's BIOS leaves in low memory for whoever comes after it: its data area at 0x400.
+
+Source: IBM PC/AT Technical Reference, BIOS data area; Ralf Brown's MEMORY.LST. No uapi header has it.
+"""
+
+from __future__ import annotations
+
+from vmm.abi.structs import Field, Struct
+
+BDA_ADDRESS = 0x400
+BDA = Struct(
+    "bios_data_area", "BDA", 256, 1, (
+        Field("com1", 0x00, 2, "port of the first serial port"),
+        Field("ebda", 0x0E, 2, "paragraph of the extended data area"),
+        Field("equipment", 0x10, 2, "bit 1 a coprocessor, bits 9 to 11 how many serial ports"),
+        Field("memory_kib", 0x13, 2, "KiB of memory below the extended data area"),
+        Field("video_mode", 0x49, 1, "3: text of 80 columns"),
+        Field("columns", 0x4A, 2, "of the screen"),
+        Field("crtc", 0x63, 2, "port of the display's controller"),
+        Field("last_row", 0x84, 1, "rows of the screen, less one"),
+    ),
+)  # fmt: skip
+ONE_SERIAL_PORT, COPROCESSOR = 1 << 9, 1 << 1
+CRTC_COLOUR = 0x3D4

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What an image finds in low memory where a BIOS would have been before it: the BIOS data area, and an extended one.
+
+Loaders on a PC look there for the end of low memory; Xen puts the code for its other CPUs below what it says.
+"""
+
+from __future__ import annotations
+
+from vmm.abi import bios, ports
+from vmm.abi.bootparam import EBDA
+from vmm.machine.images.image import Segment, Span, segment
+
+
+def data_areas(taken: tuple[Segment, ...], ram: tuple[Span, ...]) -> tuple[Segment, ...]:
+    """Both data areas, where the guest has memory there and the image does not lie there itself."""
+    area = bios.BDA.pack(
+        com1=ports.COM1, ebda=EBDA >> 4, equipment=bios.ONE_SERIAL_PORT | bios.COPROCESSOR, memory_kib=EBDA >> 10,
+        video_mode=3, columns=80, crtc=bios.CRTC_COLOUR, last_row=24,
+    )  # fmt: skip
+    parts = (
+        segment(bios.BDA_ADDRESS, area, "the BIOS data area"),
+        segment(EBDA, b"\x01", "the extended BIOS data area"),  # its size in KiB
+    )
+    return tuple(
+        each
+        for each in parts
+        if any(base <= each.gpa and each.end <= base + size for base, size in ram)
+        and not any(each.gpa < other.end and other.gpa < each.end for other in taken)
+    )
