@@ -31,6 +31,7 @@ COMMANDS = {
     "kut": "run the images of kvm-unit-tests by their unittests.cfg, without QEMU, and tell their verdicts",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
+    "initrd": "make an initial file system for a Linux guest: busybox, the drivers of its devices, a shell",
     "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
 }
 

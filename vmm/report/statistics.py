@@ -21,7 +21,8 @@ def statistics_lines(rows: Iterable[Mapping[str, Any]], style: Style) -> list[st
         lines.append(f"{INDENT}{style('head', 'statistics')} of {of}" + ("" if row["values"] else ": nothing changed"))
         width = max((len(each["name"]) for each in row["values"]), default=0)
         for each in row["values"]:
+            value = f"{each['value']:#x}" if each["kind"] == "msr" else f"{each['value']:,}"
             sign = "+" if each["kind"] == "cumulative" else "= "
             name = style("name", printable(each["name"]).ljust(width))
-            lines.append(f"{INDENT}{INDENT}{name}  {sign}{each['value']:,} {each['unit']}".rstrip())
+            lines.append(f"{INDENT}{INDENT}{name}  {sign}{value} {each['unit']}".rstrip())
     return lines
