@@ -55,7 +55,7 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    rest = ("_lean.h", "_disk.h", "_lean.c", "_disk.c", "_python.c", "_serve.c")
+    rest = ("_lean.h", "_disk.h", "_lean.c", "_disk.c", "_python.c", "_serve.c", "_faults.c")
     return _read("_kvm.c") + guards + "".join(map(_read, rest))
 
 

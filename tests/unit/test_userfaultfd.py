@@ -143,21 +143,43 @@ def test_memory_that_is_not_registered_is_an_error(uffd: Userfaultfd, memory: Ma
         uffd.register(memory.hva + 1, PAGE)
 
 
-def test_eagain_is_tried_again_and_a_part_goes_on(uffd: Userfaultfd, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel says EAGAIN when the mappings change under it: with `copy` > 0 after a part, with -EAGAIN before."""
-    answers = [(-errno.EAGAIN, -errno.EAGAIN), (-errno.EAGAIN, PAGE), (0, 2 * PAGE)]
-    asked = []
+def test_a_part_counts_and_the_rest_is_there(uffd: Userfaultfd, memory: Mapping) -> None:
+    """The kernel does the first page, says EAGAIN, and EEXIST for the second."""
+    uffd.register(memory.hva, memory.size)
+    assert uffd.copy(memory.hva + PAGE, LETTERS)
+    assert not uffd.copy(memory.hva, b"B" * 3 * PAGE)
+    assert memory.bytes[: 2 * PAGE] == b"B" * PAGE + LETTERS
 
-    def call(name: str, raw, doing: str = "") -> int:
-        result, raw.copy = answers[len(asked)]
-        asked.append((raw.dst, raw.len))
-        if result:
-            raise KvmCallError(name, -result, doing)
-        return 0
 
-    monkeypatch.setattr(uffd, "call", call)
-    assert uffd.copy(0x10000, LETTERS * 3)
-    assert asked == [(0x10000, 3 * PAGE), (0x10000, 3 * PAGE), (0x10000 + PAGE, 2 * PAGE)]
+def test_eagain_is_asked_again(memory: Mapping) -> None:
+    """While somebody waits for the kernel's word of a change to be read, every UFFDIO_COPY is EAGAIN."""
+    fd = by_user_mode()
+    lib, ffi = userfaultfd.lib, userfaultfd.ffi
+    api = ffi.new("struct uffdio_api *", {"api": lib.UFFD_API, "features": 1 << 3})  # UFFD_FEATURE_EVENT_REMOVE
+    assert lib.vmm_ioctl(fd, lib.UFFDIO_API, api) == 0
+    held = ffi.new("struct uffdio_register *", {"range": [memory.hva, PAGE], "mode": lib.UFFDIO_REGISTER_MODE_MISSING})
+    assert lib.vmm_ioctl(fd, lib.UFFDIO_REGISTER, held) == 0
+    libc = ctypes.CDLL(None, use_errno=True)  # whose calls give up the GIL, as madvise of the library does not
+    gone = threading.Thread(
+        target=libc.madvise, args=(ctypes.c_void_p(memory.hva), ctypes.c_size_t(PAGE), 4), daemon=True
+    )
+    done: list[int] = []
+    page = ffi.from_buffer(LETTERS)
+    copy = threading.Thread(target=lambda: done.append(lib.vmm_supply(fd, memory.hva, page, PAGE, 0)), daemon=True)
+    try:
+        gone.start()
+        gone.join(0.1)
+        assert gone.is_alive(), "nobody has read of it"
+        copy.start()
+        copy.join(0.1)
+        assert (copy.is_alive(), done) == (True, [])
+        assert len(os.read(fd, 32)) == 32
+        gone.join(SOON)
+        copy.join(SOON)
+        assert done == [0]
+        assert memory.bytes[:PAGE] == LETTERS
+    finally:
+        os.close(fd)
 
 
 # The handler ------------------------------------------------------------------------------------------------------

@@ -18,16 +18,18 @@ import select
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 from vmm.abi.x86 import PAGE
-from vmm.errors import HostError, KvmCallError, MissingCapability, UsageError, errno_name
+from vmm.errors import KvmCallError, MissingCapability, UsageError, errno_name
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Closes, Handle, new
+from vmm.kvm.lean import as_object
 
 DEVICE = "/dev/userfaultfd"
 FLAGS = os.O_CLOEXEC | os.O_NONBLOCK
+DONT_WAKE_COPY, DONT_WAKE_ZERO = lib.UFFDIO_COPY_MODE_DONTWAKE, lib.UFFDIO_ZEROPAGE_MODE_DONTWAKE
+NULL, _supply = ffi.NULL, lib.vmm_supply  # an attribute of `lib` is looked up each time, and somebody waits
 GONE = (errno.EINVAL, errno.ENOENT, errno.ESRCH, errno.ENOMEM)  # the memory was unmapped meanwhile
 
 
@@ -42,8 +44,7 @@ class NoUserfaultfd(MissingCapability):
         self.device, self.call = device, call
 
 
-@dataclass(frozen=True, slots=True)
-class PageFault:
+class PageFault(NamedTuple):
     """Somebody waits for the page at `address` (host virtual, 4 KiB aligned). A read by KVM can count as a `write`."""
 
     address: int
@@ -77,6 +78,8 @@ class Userfaultfd(Handle):
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
+        self.number = ffi.new("int *", fd)
+        """The descriptor for C; -1 once it is closed."""
         self._ranges: list[tuple[int, int]] = []
         try:
             self.call("UFFDIO_API", new("struct uffdio_api *", {"api": lib.UFFD_API}), "agreeing on userfaultfd's API")
@@ -108,6 +111,7 @@ class Userfaultfd(Handle):
         """`release` and close. Idempotent."""
         if not self.closed:
             self.release()  # said by name: a descriptor that a forked child still holds would keep ranges registered
+            self.number[0] = -1
         super().close()
 
     # -- ranges
@@ -150,46 +154,19 @@ class Userfaultfd(Handle):
         """
         if not data or len(data) % PAGE:
             raise UsageError(f"a copy of {len(data)} bytes: give whole pages of {PAGE}")
-        source = ffi.from_buffer(data)
-        done = 0
-        while done < len(data):
-            raw = new(
-                "struct uffdio_copy *",
-                [address + done, int(ffi.cast("uintptr_t", source)) + done, len(data) - done,
-                 0 if wake else lib.UFFDIO_COPY_MODE_DONTWAKE, 0],
-            )  # fmt: skip
-            if not self._supply("UFFDIO_COPY", raw, f"supplying the page at {address + done:#x}"):
-                return False
-            done += raw.copy
-        return True
+        result = _supply(self.number[0], address, ffi.from_buffer(data), len(data), 0 if wake else DONT_WAKE_COPY)
+        return not result or self._supplied(result, "UFFDIO_COPY", address, len(data))
 
     def zeropage(self, address: int, size: int = PAGE, *, wake: bool = True) -> bool:
         """UFFDIO_ZEROPAGE: as `copy`, with zeros."""
-        done = 0
-        while done < size:
-            mode = 0 if wake else lib.UFFDIO_ZEROPAGE_MODE_DONTWAKE
-            raw = new("struct uffdio_zeropage *", [[address + done, size - done], mode, 0])
-            if not self._supply("UFFDIO_ZEROPAGE", raw, f"supplying a zero page at {address + done:#x}"):
-                return False
-            done += raw.zeropage
-        return True
+        result = _supply(self.number[0], address, NULL, size, 0 if wake else DONT_WAKE_ZERO)
+        return not result or self._supplied(result, "UFFDIO_ZEROPAGE", address, size)
 
-    def _supply(self, name: str, raw: Any, doing: str) -> bool:
-        """The call, once more as long as the kernel says EAGAIN (the process' mappings were changing, or a part was
-        done: then the structure says how much). False for a page that is there.
-        """
-        field = "copy" if name == "UFFDIO_COPY" else "zeropage"
-        while True:
-            try:
-                self.call(name, raw, doing)
-                return True
-            except KvmCallError as error:
-                if error.errno == errno.EEXIST:
-                    return False
-                if error.errno != errno.EAGAIN:
-                    raise
-                if getattr(raw, field) > 0:
-                    return True
+    def _supplied(self, result: int, name: str, address: int, size: int) -> bool:
+        """What `_supply` said that is not plainly done: False for a page that is there."""
+        if self.fd >= 0 and result == -errno.EEXIST:
+            return False
+        raise self.refused(name, -result, f"supplying pages, {size:#x} bytes at {address:#x}")
 
     def wake(self, address: int, size: int = PAGE) -> None:
         """UFFDIO_WAKE: after a `copy` without."""
@@ -247,15 +224,6 @@ class FaultHandler(Closes):
     def _unclosed(self) -> str:
         return "handler of page faults" if self._open else ""
 
-    def serve(self, fault: PageFault) -> bool:
-        """On the thread: False when `serve` has raised."""
-        try:
-            self._serve(fault)
-        except BaseException as error:
-            self.fail(error)
-            return False
-        return True
-
     def fail(self, error: BaseException) -> None:
         """On the thread, before it ends: keep the error, and let go of who waits for a page."""
         self.error = error
@@ -276,12 +244,11 @@ class FaultHandler(Closes):
 
 def _live(uffd: Userfaultfd, end: int, who: weakref.ref[FaultHandler]) -> None:
     """The thread. While it waits it does not hold its handler, so that one that nobody else holds is closed."""
-    try:
-        while end not in _readable(None, uffd.fd, end):
-            fault, handler = uffd.read(), who()
-            if handler is None or (fault is not None and not handler.serve(fault)):
-                return
-            del handler
-    except HostError as error:  # it cannot be read; or it was closed, while `serve` took longer than its patience
-        if (handler := who()) is not None:
-            handler.fail(error)
+    told: list[BaseException] = []
+    code = lib.vmm_serve_faults(uffd.number, end, as_object(who), as_object(PageFault), as_object(told))
+    if not code or (handler := who()) is None:
+        return
+    if code == lib.VMM_RAISED:
+        handler.fail(told.pop() if told else MemoryError())
+    else:  # it cannot be read; or it was closed, while a call took longer than its patience
+        handler.fail(uffd.refused("read", -code, f"reading {uffd.what}"))
