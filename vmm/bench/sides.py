@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -316,10 +317,9 @@ class Woken(Batch):
             event = self._event = os.eventfd(0, os.EFD_CLOEXEC)
             self.machine.vm.set_gsi_routing([MsiRoute(GSI, address, data)])
             self.machine.vm.irqfd(event, GSI)
-            self._wake = lambda: os.eventfd_write(event, 1)
+            self._wake = partial(os.eventfd_write, event, 1)
         else:
-            signal_msi = self.machine.vm.signal_msi
-            self._wake = lambda: signal_msi(address, data)
+            self._wake = partial(self.machine.vm.signal_msi, address, data)
         self._handled = 0
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None

@@ -324,6 +324,15 @@ void vmm_core_reset(struct vmm_core *core)
     memset(core->counts, 0, sizeof core->counts);
 }
 
+/* ioctl(KVM_RUN) without libc around it: 0 or more, or -errno. */
+static inline long run_guest(int fd)
+{
+    long result = SYS_ioctl;
+
+    __asm__ volatile("syscall" : "+a"(result) : "D"((long)fd), "S"((long)KVM_RUN), "d"(0L) : "rcx", "r11", "memory");
+    return result;
+}
+
 /* KVM_RUN until something is Python's to handle: its key. A kick (immediate_exit) ends it too, so it never runs on
  * unseen. */
 static long long core_run(struct vmm_core *core)
@@ -340,9 +349,9 @@ static long long core_run(struct vmm_core *core)
         core->answer = NULL;
     }
     do {
-        int result = ioctl(core->fd, KVM_RUN, 0);
+        long result = run_guest(core->fd);
 
-        core->error = RARELY(result < 0) ? errno : 0;
+        core->error = RARELY(result < 0) ? (int)-result : 0;
         if (RARELY(core->finish->ring))
             collect(core->finish);
         if (RARELY(result < 0)) {

@@ -4,11 +4,13 @@
  * has to be given up at all. The rows pio_out to mmio_read, rdmsr_python and wrmsr_python of the bench show both.
  *
  * The limited API of the compiler's header hides these functions; every CPython from 3.11 on exports them, under these
- * names and with these arguments. PyObject_Vectorcall belongs to the stable ABI since 3.12.
+ * names and with these arguments. Those of vectorcalls belong to the stable ABI since 3.12.
  */
 #ifdef Py_LIMITED_API
 typedef struct _is PyInterpreterState_; /* the header's name for it differs from one Python to the next */
 extern PyObject *PyObject_Vectorcall(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names);
+typedef PyObject *(*vectorcallfunc)(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names);
+extern vectorcallfunc PyVectorcall_Function(PyObject *call);
 extern PyInterpreterState_ *PyInterpreterState_Head(void);
 extern PyInterpreterState_ *PyInterpreterState_Next(PyInterpreterState_ *interpreter);
 extern PyThreadState *PyInterpreterState_ThreadHead(PyInterpreterState_ *interpreter);
@@ -26,6 +28,7 @@ extern PyThreadState *PyThreadState_Next(PyThreadState *thread);
 struct vmm_call {
     PyObject *row; /* the tuple that all below lie in: whoever holds it holds them */
     PyObject *function;
+    vectorcallfunc enter; /* its own, or PyObject_Vectorcall for what is called otherwise */
     size_t fixed;
     PyObject *arguments[1 + VMM_FIXED + VMM_GIVEN]; /* [0] is the callee's, who may need a place before the first */
 };
@@ -39,6 +42,9 @@ static int taken_apart(struct vmm_call *call, PyObject *row)
         return 0;
     call->row = row;
     call->function = PyTuple_GetItem(row, 1);
+    call->enter = PyVectorcall_Function(call->function);
+    if (!call->enter)
+        call->enter = PyObject_Vectorcall;
     call->fixed = (size_t)size - 2;
     for (Py_ssize_t i = 2; i < size; i++)
         call->arguments[1 + i - 2] = PyTuple_GetItem(row, i);
@@ -54,8 +60,7 @@ static PyObject **given(struct vmm_call *call)
 /* What the handler returns to its fixed and `count` given arguments, or NULL. */
 static PyObject *called(struct vmm_call *call, size_t count)
 {
-    return PyObject_Vectorcall(call->function, &call->arguments[1],
-                               (call->fixed + count) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    return call->enter(call->function, &call->arguments[1], (call->fixed + count) | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
 }
 
 /* Nobody else can want the GIL: the thread that asks is all that the only interpreter has. To give up the GIL and to take

@@ -81,7 +81,7 @@ static COLD long long raised(void *told)
         PyException_SetTraceback(value, traceback);
     Py_XDECREF(type);
     Py_XDECREF(traceback);
-    return tell(told, VMM_RAISED, value);
+    return value ? tell(told, VMM_RAISED, value) : VMM_RAISED; /* who failed and raised nothing: an empty list */
 }
 
 /* Call a handler of writes: what it returned, or NULL. */
@@ -206,13 +206,13 @@ long long vmm_core_serve(struct vmm_core *core)
     for (int i = 0; i < VMM_KNOWN; i++)
         known[i].call.row = NULL;
     while (key == VMM_FINISHED && !core->attention) {
-        if (only && alone(only, me)) {
-            key = core_run(core);
-        } else {
+        int keep = only && alone(only, me);
+
+        if (!keep)
             PyEval_SaveThread();
-            key = core_run(core);
+        key = core_run(core);
+        if (!keep)
             PyEval_RestoreThread(me);
-        }
         key = served(core, known, key);
     }
     forget(known);

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from vmm.kvm.stats import Stats
 
+_signal_msi = lib.vmm_signal_msi  # an attribute of `lib` is looked up each time, and a device's guest waits
+
 
 @record
 class Clock:
@@ -206,8 +208,9 @@ class Vm(VmEvents):
     def signal_msi(self, address: int, data: int) -> int:
         """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
         try:
-            result: int = lib.vmm_signal_msi(self.fd, address, data)
+            result: int = _signal_msi(self._fd, address, data)
         except (OverflowError, TypeError) as error:
+            assert self.fd >= 0  # closed: says so
             raise UsageError(f"an MSI to address {address!r} with data {data!r}: {error}") from error
         if result < 0:
             raise KvmCallError("KVM_SIGNAL_MSI", -result, f"sending MSI {address:#x}, data {data:#x}")
