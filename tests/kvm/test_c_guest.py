@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -349,3 +351,14 @@ def test_every_function_that_the_page_names_is_in_the_header() -> None:
     assert {"printf", "set_gate", "kvm_hypercall", "x2apic_eoi", "CHECK"} <= named
     made = {"readl", "writel", "read_cr0", "write_cr4"}  # by macros
     assert [name for name in sorted(named - made) if name not in header and name not in constants()] == []
+
+
+@pytest.mark.skipif(not shutil.which("rustc"), reason="there is no rustc here")
+def test_the_example_in_rust_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("hello.rs").write_text(_block("rust"))
+    command, run, *printed = _block("console").removeprefix("$ ").replace("\n$ ", "\n").splitlines()
+    made = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=300, check=False)
+    assert made.returncode == 0, made.stderr
+    assert main(shlex.split(run)[1:]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == printed[0]
