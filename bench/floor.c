@@ -11,6 +11,8 @@
  *   floor lifecycle GUEST   a round: create VM, memory and vCPU, run to the first HLT, close
  *   floor disk GUEST FILE BASE   a round: from stamp to stamp, with a virtio disk whose registers lie at BASE and that a
  *                           thread serves: eventfd, ring, preadv, irqfd
+ *   floor net GUEST FD BASE      the same with a network card over the datagram socket FD, a thread each way
+ *   floor echo FD           sends back each message of the socket, for good
  *   floor irqfd GUEST       a round: eventfd write until the handler of the halted guest does its OUT
  *   floor kick GUEST        the same by KVM_SIGNAL_MSI
  *   floor spawn COMMAND...  a round: start the command, wait for its end; three numbers: ns, peak KiB, exit status
@@ -38,6 +40,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -594,6 +597,190 @@ static void disks(const char *path, const char *base)
     exit(0); /* the thread waits for good */
 }
 
+/* The least network card: both queues, a thread each way; a packet is one buffer, and what is received fits. Nothing is
+ * checked. The driver says with QUEUE_READY where a queue lies. */
+static struct {
+    struct vm m;
+    uint32_t registers[VIRTIO_MMIO_CONFIG / 4];
+    struct {
+        struct vring_desc *table;
+        struct vring_avail *avail;
+        struct vring_used *used;
+        uint32_t size;
+        volatile int ready;
+    } queues[2];
+    uint64_t base;
+    int sock, kicks[2], irq;
+} net;
+
+#define NET_HEADER 12
+
+static char *net_buffer(int queue, uint16_t index, struct vring_desc **desc)
+{
+    uint16_t head = net.queues[queue].avail->ring[index % net.queues[queue].size];
+
+    *desc = &net.queues[queue].table[head];
+    return net.m.memory + (*desc)->addr + NET_HEADER;
+}
+
+static void net_used(int queue, uint16_t index, struct vring_desc *desc, uint32_t written)
+{
+    struct vring_used *used = net.queues[queue].used;
+    uint32_t size = net.queues[queue].size;
+
+    used->ring[index % size] = (struct vring_used_elem){(uint32_t)(desc - net.queues[queue].table), written};
+    __atomic_store_n(&used->idx, (uint16_t)(index + 1), __ATOMIC_RELEASE);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (net.queues[queue].avail->ring[size] != index)
+        return; /* used_event */
+    __atomic_fetch_or(&net.registers[VIRTIO_MMIO_INTERRUPT_STATUS / 4], 1, __ATOMIC_SEQ_CST);
+    signal_event(net.irq);
+}
+
+static int net_waits(int queue, uint16_t last)
+{
+    struct vring_avail *avail = net.queues[queue].avail;
+    uint16_t *avail_event = (void *)&net.queues[queue].used->ring[net.queues[queue].size];
+
+    if (last != __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE))
+        return 1;
+    __atomic_store_n(avail_event, last, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    return last != __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE);
+}
+
+static void *net_receive(void *unused)
+{
+    struct vring_desc *desc;
+    uint16_t last = 0;
+    uint64_t value;
+
+    for (;;) {
+        char *buffer;
+        ssize_t size;
+
+        while (!net.queues[0].ready || !net_waits(0, last))
+            if (read(net.kicks[0], &value, sizeof value) < 0)
+                die("eventfd");
+        buffer = net_buffer(0, last, &desc);
+        size = recv(net.sock, buffer, desc->len - NET_HEADER, 0);
+        if (size < 0)
+            die("recv");
+        memset(buffer - NET_HEADER, 0, NET_HEADER);
+        buffer[-2] = 1; /* num_buffers */
+        net_used(0, last++, desc, (uint32_t)size + NET_HEADER);
+    }
+    (void)unused;
+    return NULL;
+}
+
+static void *net_transmit(void *unused)
+{
+    struct vring_desc *desc;
+    uint16_t last = 0;
+    uint64_t value;
+
+    while (read(net.kicks[1], &value, sizeof value) == sizeof value)
+        while (net.queues[1].ready && net_waits(1, last)) {
+            char *buffer = net_buffer(1, last, &desc);
+
+            if (send(net.sock, buffer, desc->len - NET_HEADER, 0) < 0)
+                die("send");
+            net_used(1, last++, desc, 0);
+        }
+    (void)unused;
+    die("eventfd");
+    return NULL;
+}
+
+static char *net_area(uint32_t reg)
+{
+    return net.m.memory + (net.registers[reg / 4] | (uint64_t)net.registers[reg / 4 + 1] << 32);
+}
+
+static void net_register(struct kvm_run *run)
+{
+    uint64_t offset = run->mmio.phys_addr - net.base;
+    uint32_t *reg = &net.registers[offset / 4], value;
+    int queue = net.registers[VIRTIO_MMIO_QUEUE_SEL / 4] & 1;
+
+    if (run->exit_reason != KVM_EXIT_MMIO || offset >= sizeof net.registers)
+        return;
+    memcpy(&value, run->mmio.data, sizeof value);
+    if (!run->mmio.is_write) {
+        memcpy(run->mmio.data, reg, sizeof *reg);
+    } else if (offset == VIRTIO_MMIO_INTERRUPT_ACK) {
+        __atomic_fetch_and(&net.registers[VIRTIO_MMIO_INTERRUPT_STATUS / 4], ~value, __ATOMIC_SEQ_CST);
+    } else {
+        *reg = value;
+        if (offset == VIRTIO_MMIO_QUEUE_READY) {
+            net.queues[queue].table = (void *)net_area(VIRTIO_MMIO_QUEUE_DESC_LOW);
+            net.queues[queue].avail = (void *)net_area(VIRTIO_MMIO_QUEUE_AVAIL_LOW);
+            net.queues[queue].used = (void *)net_area(VIRTIO_MMIO_QUEUE_USED_LOW);
+            net.queues[queue].size = net.registers[VIRTIO_MMIO_QUEUE_NUM / 4];
+            net.queues[queue].ready = 1;
+        }
+    }
+}
+
+static void nets(const char *sock, const char *base)
+{
+    struct {
+        struct kvm_irq_routing head;
+        struct kvm_irq_routing_entry entry;
+    } routing = {.head = {.nr = 1}, .entry = {.gsi = 1, .type = KVM_IRQ_ROUTING_MSI}};
+    struct kvm_irqfd irq = {.gsi = 1};
+    pthread_t thread;
+    long count;
+
+    create(&net.m);
+    net.base = strtoull(base, NULL, 0);
+    net.sock = atoi(sock);
+    net.registers[VIRTIO_MMIO_DEVICE_ID / 4] = 1;
+    net.irq = eventfd(0, EFD_CLOEXEC);
+    routing.entry.u.msi.address_lo = (uint32_t)guest.msi_address;
+    routing.entry.u.msi.address_hi = (uint32_t)(guest.msi_address >> 32);
+    routing.entry.u.msi.data = (uint32_t)guest.msi_data;
+    call(net.m.vm, KVM_SET_GSI_ROUTING, &routing, "KVM_SET_GSI_ROUTING");
+    irq.fd = (uint32_t)net.irq;
+    call(net.m.vm, KVM_IRQFD, &irq, "KVM_IRQFD");
+    for (int i = 0; i < 2; i++) {
+        struct kvm_ioeventfd kick = {.len = 4, .flags = KVM_IOEVENTFD_FLAG_DATAMATCH, .datamatch = (uint64_t)i};
+
+        net.kicks[i] = eventfd(0, EFD_CLOEXEC);
+        kick.addr = net.base + VIRTIO_MMIO_QUEUE_NOTIFY;
+        kick.fd = net.kicks[i];
+        call(net.m.vm, KVM_IOEVENTFD, &kick, "KVM_IOEVENTFD");
+    }
+    pthread_create(&thread, NULL, net_receive, NULL);
+    pthread_create(&thread, NULL, net_transmit, NULL);
+    while ((count = next_rounds())) {
+        for (long i = -1; i < count; i++) {
+            int64_t begin = now();
+
+            do {
+                enter(&net.m);
+                check_alive(net.m.run);
+                net_register(net.m.run);
+            } while (!at_stamp(net.m.run));
+            if (i >= 0)
+                printf("%lld ", (long long)(now() - begin));
+        }
+        putchar('\n');
+    }
+    exit(0); /* the threads wait for good */
+}
+
+static void echoes(int sock)
+{
+    static char message[1 << 16];
+    ssize_t size;
+
+    while ((size = recv(sock, message, sizeof message, 0)) > 0)
+        if (send(sock, message, (size_t)size, 0) < 0)
+            break;
+}
+
 /* Started from here, a process has no large parent whose memory would count as its peak. */
 static volatile int failed; /* the errno of a child that could not be started */
 
@@ -649,6 +836,10 @@ int main(int argc, char **argv)
         spawns(argv + 2);
         return 0;
     }
+    if (!strcmp(mode, "echo")) {
+        echoes(atoi(argv[2]));
+        return 0;
+    }
     if (argc >= 3)
         load(argv[2]);
     if (!strcmp(mode, "batch") || !strcmp(mode, "console"))
@@ -659,11 +850,13 @@ int main(int argc, char **argv)
         lifecycle();
     else if (!strcmp(mode, "disk") && argc == 5)
         disks(argv[3], argv[4]);
+    else if (!strcmp(mode, "net") && argc == 5)
+        nets(argv[3], argv[4]);
     else if (!strcmp(mode, "irqfd") || !strcmp(mode, "kick"))
         wakes(!strcmp(mode, "irqfd"));
     else {
         fprintf(stderr, "usage: floor batch|console|touch|uffd|lifecycle|irqfd|kick GUEST, floor disk GUEST FILE BASE, "
-                        "floor spawn COMMAND...\n");
+                        "floor net GUEST FD BASE, floor echo FD, floor spawn COMMAND...\n");
         return 2;
     }
     return 0;

@@ -68,11 +68,13 @@ class Ram:
 class Driver:
     """An honest driver of a card; `add` makes chains of its own descriptors, from the first."""
 
-    def __init__(self, device: VirtioNet, features: int = -1) -> None:
+    def __init__(self, device: VirtioNet, features: int = -1, *, event_idx: bool = False) -> None:
         self.device, self.ram = device, Ram()
         self.mmio = VirtioMmio(device, self.ram, self._interrupt)
         device.changed = self.mmio.config_changed
-        self.features = (device.features | COMMON_FEATURES) & features & ~(1 << v.VIRTIO_RING_F_EVENT_IDX)
+        self.features = (device.features | COMMON_FEATURES) & features
+        if not event_idx:
+            self.features &= ~(1 << v.VIRTIO_RING_F_EVENT_IDX)
         self.causes: list[int] = []
         self.up()
 
@@ -179,13 +181,13 @@ def frame(size: int = 60, fill: int = 0x55, to: bytes = MAC) -> bytes:
 
 
 @contextmanager
-def wired(kind: int = socket.SOCK_SEQPACKET, features: int = -1, **options):
+def wired(kind: int = socket.SOCK_SEQPACKET, features: int = -1, *, event_idx: bool = False, **options):
     """A driver with a card whose link is one end of a pair of sockets, the other end, and whoever listens."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     theirs.settimeout(PATIENCE)
     failed: list[BaseException] = []
     device = VirtioNet(unix.of_socket(ours), MAC, **options)
-    driver = Driver(device, features)
+    driver = Driver(device, features, event_idx=event_idx)
     listener = Listener(device, driver.mmio.wake, failed.append)
     device.poke = listener.poke
     listener.poke()
@@ -354,6 +356,23 @@ def test_a_frame_waits_until_the_guest_has_a_buffer(kind):
         until(lambda: driver.device.wants_input)
         assert driver.device.counts["rx_waits"] == 5
         assert driver.device.counts["rx_dropped"] == 0
+
+
+def test_buffers_are_to_be_told_of_only_when_one_is_missing():
+    """With VIRTIO_RING_F_EVENT_IDX: avail_event stays behind while there are buffers, and else is the index."""
+    with wired(event_idx=True) as (driver, peer):
+        event = QUEUES[RECEIVE] + USED + v.RING + 8 * ENTRIES
+        for _ in range(4):
+            driver.buffer(100)
+        for i in range(4):
+            peer.send(frame())
+            until(lambda i=i: driver.device.counts["rx_frames"] > i)
+            assert driver.ram.read(event, 2) == b"\0\0"
+        peer.send(frame())
+        until(lambda: driver.device.counts["rx_waits"])
+        assert driver.ram.read(event, 2) == b"\4\0"
+        driver.buffer(100)
+        assert driver.device.counts["rx_frames"] == 5
 
 
 def test_a_long_frame_waits_for_all_of_its_buffers():

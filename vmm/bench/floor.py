@@ -58,7 +58,7 @@ class Floor(Closes):
         NoFloor: `build` does.
     """
 
-    def __init__(self, mode: str, *arguments: str, guest: bytes | None = None) -> None:
+    def __init__(self, mode: str, *arguments: str, guest: bytes | None = None, fds: Sequence[int] = ()) -> None:
         program = build()
         shared = -1
         try:
@@ -68,7 +68,7 @@ class Floor(Closes):
                     file.write(guest)
                 arguments = (f"/proc/self/fd/{shared}", *arguments)
             self._process = subprocess.Popen(
-                [str(program), mode, *arguments], pass_fds=() if guest is None else (shared,),
+                [str(program), mode, *arguments], pass_fds=(*fds, *(() if guest is None else (shared,))),
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )  # fmt: skip
         finally:

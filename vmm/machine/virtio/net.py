@@ -144,7 +144,7 @@ class VirtioNet:
 
     def _receive(self, queue: SplitQueue, *, mergeable: bool) -> None:
         """Deliver what is there. At most as many packets as the ring is long: the rest is for the next call."""
-        queue.pending()  # also where nothing is there to deliver: a broken ring is to be told, and new buffers
+        queue.waiting()  # also where nothing is there to deliver: a ring that is broken is to be told
         if self.wants_input or self.has_more:
             return  # the link has nothing now, or whoever listens to it is about to call
         for _ in range(queue.size):
@@ -186,11 +186,17 @@ class VirtioNet:
         return False
 
     def _deliver(self, queue: SplitQueue, packet: bytes, *, mergeable: bool) -> bool:
-        """Put a packet into the guest's buffers; False: there are too few by now. One that can never fit is dropped."""
+        """Put a packet into the guest's buffers; False: there are too few by now, and a kick will say of more. One that
+        can never fit is dropped.
+        """
         size, room = len(packet), 0
         chains: list[Chain] = []
-        waiting = queue.pending()
-        while room < size and len(chains) < (waiting if mergeable else min(waiting, 1)):
+        left = queue.waiting()
+        while room < size and (mergeable or not chains) and len(chains) < queue.size:
+            left = left or queue.pending()
+            if not left:
+                break
+            left -= 1
             chain = queue.pop()
             if chain.readable or chain.write_size < HDR:
                 raise DriverError(
@@ -201,7 +207,7 @@ class VirtioNet:
             room += chain.write_size
         if room < size:
             queue.put_back(len(chains))
-            if not chains or (mergeable and waiting < queue.size):
+            if not chains or (mergeable and len(chains) < queue.size):
                 return False
             self._drop("rx_dropped", f"a frame of {size - HDR} bytes, and the guest's buffers have room for {room}")
             return True

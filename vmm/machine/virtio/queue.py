@@ -90,6 +90,14 @@ class SplitQueue:
             index = newer
         return (index - self.last_avail) % _WRAP
 
+    def waiting(self) -> int:
+        """How many chains wait, for a device that is content with what it has: the driver need not say what it adds.
+
+        Raises:
+            DriverError: as `pending`.
+        """
+        return (self._available() - self.last_avail) % _WRAP
+
     def _available(self) -> int:
         index = self._read_u16(self.avail + _IDX)
         count = (index - self.last_avail) % _WRAP
