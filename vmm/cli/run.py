@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sys
 
+from vmm.base.record import replace
 from vmm.cli.colour import style_for
 from vmm.errors import UsageError, VmmError
 from vmm.payload.catalog import find
@@ -217,6 +218,23 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         _check_files(args, payload.file)
     console = Console(out)
     live = None if args.json else console.write
+    if payload.code is None and args.board in (None, "own"):
+        return _run_kept(args, payload, options, out, console, live)
+    from vmm.cli.stdin import Stdin  # what has a board for an operating system may have a person at its serial port
+
+    with Stdin(console, options, shown=out.isatty() and not args.json) as stdin:
+        options = replace(options, watch=both(options.watch, stdin.watch))
+        return _run_kept(args, payload, options, out, console, live)
+
+
+def _run_kept(
+    args: argparse.Namespace,
+    payload: Payload,
+    options: Options,
+    out: TextIO,
+    console: Console,
+    live: Callable[[bytes], object] | None,
+) -> int:
     if args.console:
         from vmm.cli.files import OutputFile
 
@@ -271,8 +289,6 @@ def _run(
 ) -> int:
     statistics = None
     if args.stats or args.folder or args.folder_rw:
-        from dataclasses import replace
-
         if args.stats:
             from vmm.payload.statistics import Statistics
 
@@ -330,7 +346,9 @@ def document(outcome: Outcome) -> str:
 
 
 class Console:
-    """The guest's console, shown as it comes. On a terminal, control characters are shown and not obeyed."""
+    """The guest's console, shown as it comes. On a terminal, control characters are shown and not obeyed, but where the
+    guest has the keyboard, too.
+    """
 
     def __init__(self, out: TextIO) -> None:
         import codecs
@@ -339,6 +357,18 @@ class Console:
         self._safe = out.isatty()
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._last = "\n"
+        self._obeyed = False
+
+    def obey(self) -> None:
+        """A person and the guest share a terminal: it gets every character, at once."""
+        self._safe, self._obeyed = False, True
+
+    def say(self, text: str) -> None:
+        """Lines of our own, in between."""
+        self.end()
+        self._out.write(text)
+        self._out.flush()
+        self._last = "\n"
 
     def write(self, data: bytes) -> None:
         text = self._decoder.decode(data)
@@ -346,7 +376,7 @@ class Console:
             return
         self._out.write(printable(text) if self._safe else text)
         self._last = text[-1]
-        if self._last == "\n":
+        if self._last == "\n" or self._obeyed:
             self._out.flush()
 
     def end(self) -> None:
