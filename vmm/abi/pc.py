@@ -9,11 +9,12 @@ i8042.h), plain ones elsewhere.
 
 from __future__ import annotations
 
+from vmm.abi.ports import COM1_IRQ as COM1_IRQ
+
 # Interrupt lines. ISA numbers are GSIs, but for the PIT's: it is at pin 2 of the IOAPIC (the MADT says so).
 PIT_IRQ = 0
 PIT_PIN = 2
 KEYBOARD_IRQ = 1
-COM1_IRQ = 4
 RTC_IRQ = 8
 SCI_IRQ = 9
 MOUSE_IRQ = 12

@@ -6,6 +6,7 @@ from __future__ import annotations
 DEBUG_CONSOLE = 0xE9  # one byte of text per OUT, as in Bochs and QEMU
 COM1 = 0x3F8  # a 16550A takes eight ports from here
 COM1_SIZE = 8
+COM1_IRQ = 4
 EXIT = 0xF4  # OUT of one of the values below ends the run
 FAULT = 0xF5  # the default IDT gates report an exception here
 HYPERCALL = 0xF6  # a #UD handler hands a hypercall over here, where the instruction never reaches KVM

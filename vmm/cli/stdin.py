@@ -15,14 +15,13 @@ import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from vmm.cli.terminal import RawTerminal, in_foreground
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmm.cli.run import Console
     from vmm.machine.machine import Machine
     from vmm.payload.guest import AnyGuest
     from vmm.payload.options import Options
@@ -36,6 +35,16 @@ AHEAD = 1 << 16
 """Characters that may wait in front of the guest; what is beyond stays in the pipe."""
 PAUSE = 0.02
 INTERACTIVE_OUTPUT = 1 << 28
+
+
+class Screen(Protocol):
+    """Where the guest's output is shown."""
+
+    def obey(self) -> None:
+        """Show every character, at once, and as it is."""
+
+    def say(self, text: str) -> None:
+        """Lines of our own."""
 
 
 class Escapes:
@@ -113,7 +122,7 @@ class Stdin:
     A guest that is given a terminal runs without the default limits of time and output, for a person sees what it does.
     """
 
-    def __init__(self, console: Console, options: Options, *, shown: bool, fd: int = 0) -> None:
+    def __init__(self, console: Screen, options: Options, *, shown: bool, fd: int = 0) -> None:
         self._console, self._options, self._shown, self._fd = console, options, shown, fd
         # Asked now: where it is closed, the next descriptor that we open gets its number.
         self._there = sys.stdin is not None and readable(fd)

@@ -442,6 +442,11 @@ class Vcpu(Handle):
         self.call("KVM_INTERRUPT", raw, f"injecting vector {vector} into {self.what}")
 
     @property
+    def interrupts_enabled(self) -> bool:
+        """kvm_run.if_flag: RFLAGS.IF at the last exit."""
+        return bool(self._live().if_flag)
+
+    @property
     def ready_for_interrupt(self) -> bool:
         """kvm_run.ready_for_interrupt_injection at the last exit: the guest can take an `interrupt_vector` now."""
         return bool(self._live().ready_for_interrupt_injection)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the interrupt lines of a pc board reach, by the machine's irqchip: KVM's controllers, or our own."""
+"""What the interrupt lines of a pc board reach, by the machine's irqchip: KVM's controllers, or our own.
+
+kernel: PICs, IOAPIC and PIT are KVM's. split: KVM has the local APICs, and 8259s, IOAPIC and PIT are ours. none: there
+are the 8259s and the PIT alone, both ours, and one vCPU that takes interrupts.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,35 @@ def attach(machine: Whole, timers: Timers) -> None:
         machine.vm.require("IRQ_ROUTING", "the pc board's interrupt lines")
         machine.vm.create_pit2(flags=pc.KVM_PIT_SPEAKER_DUMMY)
         machine.vm.set_gsi_routing(pc_routes())
+    else:
+        _our_own(machine, timers)
+
+
+def _our_own(machine: Whole, timers: Timers) -> None:
+    from vmm.machine.boards.pic_output import PicOutput
+    from vmm.machine.devices.pic import Pics
+    from vmm.machine.devices.pit import Pit, Port61
+
+    claim = machine.platform.ports.claim
+    pics = Pics(lambda level: output.raised(level))
+    output = PicOutput(machine, pics)
+    claim(irq.PIC_MASTER_CMD, 2, pics.master_ports)
+    claim(irq.PIC_SLAVE_CMD, 2, pics.slave_ports)
+    claim(irq.PIC_ELCR1, 2, pics.elcr)
+    machine.line_drivers.append(pics.set_line)
+    if machine.irqchip == "split":
+        from vmm.machine.extra.split_irqchip import add_ioapic
+
+        ioapic = add_ioapic(machine)
+        machine.line_drivers[-1] = lambda gsi, level: ioapic.set_line(pin_of(gsi), level)
+    pit = Pit(timers, lambda level: machine.irq_line(pc.PIT_IRQ, level))
+    claim(irq.PIT_CH0, 4, pit)
+    claim(pc.PORT_61, 1, Port61(pit, timers.now))
+
+
+def pin_of(gsi: int) -> int:
+    """The IOAPIC's pin that a line is at: the PIT's is at pin 2, the others at that of their number."""
+    return pc.PIT_PIN if gsi == pc.PIT_IRQ else gsi
 
 
 def pc_routes() -> list[IrqchipRoute]:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.whole import Whole
 
-COM1_GSI = 4  # as on a PC; its other lines are vmm.abi.pc's
-
 
 class OwnBoard:
     """Debug console, serial port, exit port, fault port and scratch MMIO on the buses of a `platform`.
@@ -96,7 +94,7 @@ class OwnBoard:
         from vmm.machine.devices.uart16550 import Uart16550A
 
         irq = self._irq
-        return Uart16550A(self.sink, None if irq is None else lambda level: irq(COM1_GSI, level))
+        return Uart16550A(self.sink, None if irq is None else lambda level: irq(ports.COM1_IRQ, level))
 
     def _make_scratch(self) -> ScratchMmio:
         from vmm.machine.devices.scratch import ScratchMmio

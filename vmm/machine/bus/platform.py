@@ -72,6 +72,8 @@ class Platform:
         """Called when the dirty ring of a vCPU is nearly full; until somebody collects, that comes again and again."""
         self.on_irq_window: list[Callable[[], object]] = []
         """Called when a vCPU can take an interrupt, where that was asked for (Vcpu.request_interrupt_window)."""
+        self.on_halt: list[Callable[[], bool]] = []
+        """Asked on the thread of a vCPU that has halted and has no local APIC of KVM's: True once it goes on."""
         self.collect: Callable[[], object] | None = None
         """Called after each KVM_RUN of the plain way where KVM collects output; the lean way sees to it itself."""
 

@@ -9,9 +9,9 @@ a level makes the guest's EOI exit (KVM_EXIT_IOAPIC_EOI). Source: api.rst, KVM_C
 from __future__ import annotations
 
 from vmm.abi import irq
+from vmm.abi.ports import COM1_IRQ
 from vmm.errors import UsageError
 from vmm.kvm.events import MsiRoute
-from vmm.machine.boards.own import COM1_GSI
 from vmm.machine.devices.ioapic import Ioapic, message
 from vmm.machine.memory import layout
 from vmm.machine.whole import Whole
@@ -40,5 +40,5 @@ def add_ioapic(machine: Whole) -> Ioapic:
     machine.platform.on_eoi.append(ioapic.end_of_interrupt)
     machine.ioapic = ioapic
     machine.line_drivers.append(ioapic.set_line)
-    ioapic.set_line(COM1_GSI, machine.uart.interrupting)
+    ioapic.set_line(COM1_IRQ, machine.uart.interrupting)
     return ioapic

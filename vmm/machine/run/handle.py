@@ -124,6 +124,9 @@ def _serve(exit: Exit, platform: Platform) -> Step:
         case Interrupted() | Simple() | TprAccess():
             return GO_ON
         case Halt():
+            for wait in platform.on_halt:
+                if wait():
+                    return GO_ON
             return Stop(Why.HALT, "the guest halted", exit)
         case Debug():
             steps = (ask(exit) for ask in platform.on_debug)
