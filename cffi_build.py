@@ -72,8 +72,10 @@ def missing() -> list[str]:
     return found
 
 
-def make_builder() -> FFI:
-    """The FFI that setuptools compiles (`cffi_modules`). Stops in words where the machine lacks something."""
+def make_builder(*flags: str) -> FFI:
+    """The FFI that setuptools compiles (`cffi_modules`), with more flags for compiler and linker where they are given.
+    Stops in words where the machine lacks something.
+    """
     lacking = missing()
     if lacking:
         raise SystemExit("pyvmm cannot build its binding:\n  " + "\n  ".join(lacking))
@@ -82,7 +84,8 @@ def make_builder() -> FFI:
     ffi.set_source(
         "vmm.kvm._kvm",
         source(),
-        extra_compile_args=["-Wall", "-Wextra", "-O2"],
+        extra_compile_args=["-Wall", "-Wextra", "-O2", *flags],
+        extra_link_args=list(flags),
         libraries=["rt"],
         # One abi3 module for every CPython from 3.11 on; one without a GIL has no limited API.
         py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),

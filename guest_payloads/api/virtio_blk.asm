@@ -1,8 +1,8 @@
-; summary: virtio-blk: a disk is read, written, flushed; what it cannot do is a status, not a crash
+; summary: virtio-blk: a disk is read, written, flushed, cleared; what it cannot do is a status, not a crash
 ; proves:  virtio_blk
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
-; param:   features = 0x100000206   what the driver accepts: VERSION_1, FLUSH, SEG_MAX, SIZE_MAX
+; param:   features = 0x100006206   what the driver accepts: VERSION_1, WRITE_ZEROES, DISCARD, FLUSH, SEG_MAX, SIZE_MAX
 ; result:  id       u32    of the device: 2, block
 ; result:  offered  u64    the features that the device offers
 ; result:  status   u32    after the driver said FEATURES_OK: 0xb, the device agrees
@@ -16,6 +16,9 @@
 ; result:  name     u8     status of asking for the disk's name: 0
 ; result:  beyond   u8     status of reading behind the last sector: 1, VIRTIO_BLK_S_IOERR
 ; result:  unknown  u8     status of a request that does not exist: 2, VIRTIO_BLK_S_UNSUPP
+; result:  discard  u8     status of giving back sectors 4 and 5: 0
+; result:  zeroes   u8     status of zeroing sector 6, whose space may be given back: 0
+; result:  misused  u8     status of a discard with the flag that is for zeroes alone: 2, VIRTIO_BLK_S_UNSUPP
 ; result:  status_end u32  the device's status at the end: 0xf, and no NEEDS_RESET
 ;
 ; A request is a chain of three: a header that the device reads, the data, and one byte that the device writes last, the
@@ -28,6 +31,7 @@ QUEUE  = DATA_BASE
 READ   = DATA_BASE + 0x1000               ; sector 1 comes here; the host half looks
 WRITE  = DATA_BASE + 0x1400               ; two sectors of 0xa5 go to the disk
 NAME   = DATA_BASE + 0x1800
+RANGE  = DATA_BASE + 0x1900               ; of a request for zeroes, or a discard
 BLOCKS = DATA_BASE + 0x2000               ; one block of 0x100 bytes for each request: header, status, list of buffers
 BLOCK_STATUS = 0x10
 BLOCK_LIST   = 0x20
@@ -42,6 +46,16 @@ BLOCK_LIST   = 0x20
     mov   r11d, \size
     mov   r14d, \flags
     call  request
+.endm
+
+; the same without data to write but a range of sectors
+.macro CLEAR block, type, sector, sectors, flags
+    mov   dword ptr [RANGE + VIRTIO_BLK_DISCARD_sector], \sector
+    mov   dword ptr [RANGE + VIRTIO_BLK_DISCARD_num_sectors], \sectors
+    mov   dword ptr [RANGE + VIRTIO_BLK_DISCARD_flags], \flags
+    REQUEST \block, \type, 0, RANGE, VIRTIO_BLK_DISCARD_SIZE, 0
+    call  vq_kick
+    call  vq_wait
 .endm
 
 .macro STATUS block, name
@@ -122,6 +136,12 @@ woken:                                                     ; polling may have be
     call  vq_kick
     call  vq_wait
     STATUS 5, unknown
+    CLEAR 6, VIRTIO_BLK_T_DISCARD, 4, 2, 0
+    STATUS 6, discard
+    CLEAR 7, VIRTIO_BLK_T_WRITE_ZEROES, 6, 1, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
+    STATUS 7, zeroes
+    CLEAR 8, VIRTIO_BLK_T_DISCARD, 7, 1, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP
+    STATUS 8, misused
     mov   eax, dword ptr [r12 + VIRTIO_MMIO_STATUS]
     RESULT status_end
 refused:

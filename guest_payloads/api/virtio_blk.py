@@ -18,14 +18,19 @@ from vmm.payload.proof.virtio_drivers import AGREED, Driver, driver, feature_ref
 
 SECTORS = 8
 BEFORE = b"".join(bytes([0x30 + n]) * SECTOR for n in range(SECTORS))  # sector n is full of the digit n
-AFTER = BEFORE[: 2 * SECTOR] + b"\xa5" * (2 * SECTOR) + BEFORE[4 * SECTOR :]
-REQUESTS = ("read", "write", "flush", "name", "beyond", "unknown")
+WRITTEN = BEFORE[: 2 * SECTOR] + b"\xa5" * (2 * SECTOR)
+CLEARED = bytes(SECTOR) + BEFORE[7 * SECTOR :]
+AFTER = WRITTEN + bytes(2 * SECTOR) + CLEARED
+KEPT = WRITTEN + BEFORE[4 * SECTOR : 6 * SECTOR] + CLEARED  # a file system without holes: a discard is a hint
+REQUESTS = ("read", "write", "flush", "name", "beyond", "unknown", "discard", "zeroes", "misused")
 OK, IOERR, UNSUPP = virtio.VIRTIO_BLK_S_OK, virtio.VIRTIO_BLK_S_IOERR, virtio.VIRTIO_BLK_S_UNSUPP
-STATUSES = (OK, OK, OK, OK, IOERR, UNSUPP)
-READONLY = (OK, IOERR, UNSUPP, OK, IOERR, UNSUPP)
-KICKS, INTERRUPTS = 5, 4
+STATUSES = (OK, OK, OK, OK, IOERR, UNSUPP, OK, OK, UNSUPP)
+READONLY = (OK, IOERR, UNSUPP, OK, IOERR, UNSUPP, UNSUPP, UNSUPP, UNSUPP)
+KICKS, INTERRUPTS = 8, 7
 LATE = 1  # the two requests with callbacks off are polled, and callbacks go on again right after the second
-_FLUSH = virtio.feature(virtio.VIRTIO_BLK_F_FLUSH)
+_WRITING = virtio.feature(
+    virtio.VIRTIO_BLK_F_FLUSH, virtio.VIRTIO_BLK_F_DISCARD, virtio.VIRTIO_BLK_F_WRITE_ZEROES
+)  # what a read-only disk does not offer
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ def image() -> Iterator[Path]:
 
 def gather(lab: Lab, *, readonly: bool = False) -> Evidence:
     """Run the driver over a fresh image."""
-    params = {"features": lab.param("features") & ~_FLUSH} if readonly else {}
+    params = {"features": lab.param("features") & ~_WRITING} if readonly else {}
     with image() as path, lab.guest(params=params) as guest:
         disk = guest.machine.add_virtio_blk(path, readonly=readonly)
         run_to_pass(guest)
@@ -77,7 +82,7 @@ def prove(lab: Lab) -> Finding:
 
 
 def judge(evidence: Evidence) -> Finding:
-    """Sector 1 was read, 2 and 3 were written and flushed, the rest was refused by its status."""
+    """Sector 1 was read, 2 and 3 were written and flushed, 4 to 6 cleared, the rest was refused by its status."""
     numbers = {
         **evidence.driver.numbers,
         "capacity": evidence.capacity,
@@ -91,7 +96,8 @@ def judge(evidence: Evidence) -> Finding:
     if text:
         return Finding(Verdict.BROKEN, text, numbers)
     summary = (
-        f"{SECTORS} sectors: 1 read, 2 written and flushed (fsync {evidence.flushes}); {len(REQUESTS)} requests, "
+        f"{SECTORS} sectors: 1 read, 2 written and flushed (fdatasync {evidence.flushes}), 3 cleared; "
+        f"{len(REQUESTS)} requests, "
         f"{evidence.driver.by_event} kicks without an exit"
     )
     return Finding(Verdict.WORKS, "", numbers, summary)
@@ -113,8 +119,8 @@ def _wrong(evidence: Evidence) -> str:
             return f"the status of {name} is {got}, and should be {want}"
     if evidence.length != SECTOR + 1 or evidence.sector != BEFORE[SECTOR : 2 * SECTOR]:
         return f"the guest read {evidence.length} bytes, and they are not sector 1 and its status"
-    if evidence.file != AFTER + b"xyz":
-        return f"sectors {_changed(evidence.file)} of the file changed, and 2 and 3 were written"
+    if evidence.file not in (AFTER + b"xyz", KEPT + b"xyz"):
+        return f"sectors {_changed(evidence.file)} of the file changed; 2 and 3 were written, 4 to 6 cleared"
     if not evidence.name or evidence.flushes != 1:
         return f"the disk is called {evidence.name!r}, and the file was flushed {evidence.flushes} times for 1 request"
     return ""

@@ -26,7 +26,7 @@ GOOD = {
         driver(3, 3, 2), (virtio_console.HELLO, virtio_console.ECHO), 2, (80, 132), 10, 0, 3
     ),
     virtio_blk: virtio_blk.Evidence(
-        driver(2, 5, 4), 8, virtio_blk.STATUSES, 513, b"1" * 512, b"pyvmm", virtio_blk.AFTER + b"xyz", 1
+        driver(2, 8, 7), 8, virtio_blk.STATUSES, 513, b"1" * 512, b"pyvmm", virtio_blk.AFTER + b"xyz", 1
     ),
 }
 GOOD[virtio_net] = virtio_net.Evidence(
@@ -84,12 +84,13 @@ def test_a_driver_that_met_something_wrong(module, change, words):
         (virtio_console, {"widths": (80, 80)}),
         (virtio_console, {"causes": 1}),
         (virtio_blk, {"capacity": 9}),
-        (virtio_blk, {"statuses": (0, 0, 0, 0, 0, 2)}),
+        (virtio_blk, {"statuses": (*virtio_blk.STATUSES[:-1], 0)}),
         (virtio_blk, {"statuses": virtio_blk.READONLY}),
         (virtio_blk, {"length": 512}),
         (virtio_blk, {"sector": b"2" * 512}),
         (virtio_blk, {"file": virtio_blk.BEFORE + b"xyz"}),
         (virtio_blk, {"file": virtio_blk.AFTER}),
+        (virtio_blk, {"file": virtio_blk.WRITTEN + virtio_blk.BEFORE[4 * 512 :] + b"xyz"}),
         (virtio_blk, {"name": b""}),
         (virtio_blk, {"flushes": 0}),
         (virtio_net, {"heard": virtio_net.HEARD[1:]}),
@@ -157,9 +158,9 @@ def test_hostile_broken_otherwise(change):
         (virtio_rng, 0, Verdict.BROKEN),
         (virtio_rng, 2, Verdict.WORKS),
         (virtio_rng, 3, Verdict.BROKEN),
-        (virtio_blk, 3, Verdict.BROKEN),
-        (virtio_blk, 5, Verdict.WORKS),
         (virtio_blk, 6, Verdict.BROKEN),
+        (virtio_blk, 8, Verdict.WORKS),
+        (virtio_blk, 9, Verdict.BROKEN),
         (virtio_console, 3, Verdict.BROKEN),
     ],
 )

@@ -392,6 +392,160 @@ AREAS = st.tuples(
 )
 
 
+HEADER = (HEADERS, 16, NEXT, 1)
+STATUS = (HEADERS + 16, 1, WRITE, 0)
+
+
+@pytest.mark.parametrize(
+    ("direct", "table", "words"),
+    [
+        ([(HEADERS, 16, NEXT, 0)], [], "it goes in a circle"),
+        ([HEADER, (DATA, 512, WRITE | NEXT, 8)], [], "descriptor 8 of a table that has 8"),
+        ([HEADER, (DATA, 512, WRITE | NEXT, 2), (DATA, 512, NEXT, 3), STATUS], [], "comes after one to write"),
+        ([HEADER, (ROM, 512, WRITE | NEXT, 2), STATUS], [], "0x200 bytes at 0x20000 is not all writable memory"),
+        ([HEADER, (ISLE + 0xF00, 512, WRITE | NEXT, 2), STATUS], [], "0x200 bytes at 0x1af00 is not all writable"),
+        ([HEADER, (RAM + RAM_SIZE - 8, 16, NEXT, 2), STATUS], [], "is not all guest memory"),
+        ([HEADER, (RAM - 8, 16, NEXT, 2), STATUS], [], "is not all guest memory"),
+        ([HEADER, (2**64 - 8, 16, NEXT, 2), STATUS], [], "0x10 bytes at 0xfffffffffffffff8 is not all guest memory"),
+        ([HEADER, (DATA, 0xFFFFFFFF, NEXT, 2), STATUS], [], "a buffer of 0xffffffff bytes"),
+        ([(TABLE, 24, INDIRECT, 0)], [], "an indirect table of 0x18 bytes: 1 to 1024 descriptors of 16 bytes"),
+        ([(TABLE, 0, INDIRECT, 0)], [], "an indirect table of 0x0 bytes"),
+        ([(RAM, 16 * 1025, INDIRECT, 0)], [], "an indirect table of 0x4010 bytes"),
+        ([(ISLE + 0xFF8, 32, INDIRECT, 0)], [], "an indirect table of 0x20 bytes at 0x1aff8 is not all guest memory"),
+        ([(TABLE, 32, INDIRECT | NEXT, 1)], [], "an indirect descriptor with VRING_DESC_F_NEXT"),
+        ([(TABLE, 32, INDIRECT, 0)], [(TABLE, 32, INDIRECT, 0)], "inside an indirect table"),
+        ([(TABLE, 32, INDIRECT, 0)], [(HEADERS, 16, NEXT, 2)], "descriptor 2 of a table that has 2"),
+        ([(TABLE, 32, INDIRECT, 0)], [(HEADERS, 16, NEXT, 1), (HEADERS, 16, NEXT, 0)], "more than 2 descriptors"),
+        ([HEADER, (DATA, 512, 0, 0)], [], "without a header to read, or without a byte for the status"),
+        ([(HEADERS, 15, NEXT, 1), STATUS], [], "without a header to read"),
+    ],
+)  # fmt: skip
+def test_each_rule_has_its_words(folder, direct, table, words):
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=False))
+            side.memory.write(HEADERS, struct.pack("<IIQ", READ, 0, 1))
+            for at, rows in ((DESC, direct), (TABLE, table)):
+                for i, row in enumerate(rows):
+                    side.memory.write(at + 16 * i, struct.pack("<QIHH", *row))
+            side.memory.write(AVAIL, struct.pack("<HHH", 0, 1, 0))
+            side.kick()
+        seen = same(model, c)
+        assert words in str(seen["trouble"])
+        assert c.mmio.interrupt_status == v.VIRTIO_MMIO_INT_CONFIG
+        assert seen["interrupted"]
+
+
+@pytest.mark.parametrize(
+    ("head", "idx", "without", "words"),
+    [
+        (8, 1, 0, "descriptor 8 of a table that has 8"),
+        (0xFFFF, 1, 0, "descriptor 65535"),
+        (0, 9, 0, "the available index runs 9 ahead in a queue of 8"),
+        (0, 0xFFFF, 0, "the available index runs 65535 ahead"),
+        (0, 1, v.VIRTIO_RING_F_INDIRECT_DESC, "VIRTIO_RING_F_INDIRECT_DESC was not negotiated"),
+    ],
+)
+def test_rings_that_break_a_rule(folder, head, idx, without, words):
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=True) & ~(1 << without if without else 0))
+            side.memory.write(DESC, struct.pack("<QIHH", TABLE, 32, INDIRECT, 0))
+            side.memory.write(AVAIL, struct.pack("<HHH", 0, idx, head))
+            side.kick()
+        assert words in str(same(model, c)["trouble"])
+
+
+def test_four_gibibytes_are_the_most(folder):
+    """A buffer of 16 MiB, 257 times."""
+    large, count = (0x100_0000, 16 << 20, False), 257
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.memory.slots.append(Slot(*large))
+            for told in side.memory.changed:
+                told()
+            side.up(features_of(side, events=False))
+            for i in range(count):
+                row = struct.pack("<QIHH", *large[:2], NEXT if i + 1 < count else 0, i + 1)
+                side.memory.write(TABLE + 16 * i, row)
+            side.memory.write(DESC, struct.pack("<QIHH", TABLE, 16 * count, INDIRECT, 0))
+            side.memory.write(AVAIL, struct.pack("<HHH", 0, 1, 0))
+            side.kick()
+        assert c.mmio.trouble == model.mmio.trouble
+        assert c.mmio.trouble.endswith("a chain of 0x101000000 bytes; 4 GiB is the most")
+
+
+RANGE_CASES = [
+    (DISCARD, [(1, 2, 0)], 0), (DISCARD, [(1, 2, 1)], 2), (ZEROES, [(1, 2, 1)], 0), (ZEROES, [(1, 2, 0)], 0),
+    (ZEROES, [(1, 2, 3)], 2), (ZEROES, [(SECTORS, 1, 0)], 1), (ZEROES, [(0, blk.MAX_ZEROES + 1, 0)], 1),
+    (DISCARD, [(2**55, 1, 0)], 1), (DISCARD, [(2**64 - 1, 2, 0)], 1), (DISCARD, [(0, 0, 0)], 0), (DISCARD, [], 1),
+    (ZEROES, [(0, 1, 0), (SECTORS, 1, 0)], 1), (ZEROES, [(n, 1, 1) for n in range(SECTORS)], 0),
+    (ZEROES, [(0, 1, 1)] * (blk.MAX_RANGES + 1), 1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("writeback", [True, False])
+@pytest.mark.parametrize(("kind", "rows", "status"), RANGE_CASES)
+def test_ranges(folder, kind, rows, status, writeback):
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=False, writeback=writeback))
+            data = ranges_of(rows)
+            offer(side, 0, 0, Request(kind, 7, len(data), (3,) if data else (), True, data or b"?"))
+            side.memory.write(AVAIL, struct.pack("<HH", 0, 1))
+            side.kick()
+        assert same(model, c)["trouble"] == ""
+        assert c.memory.read(HEADERS + 16, 1) == bytes([status])
+
+
+@pytest.mark.parametrize("size", [15, 17, 24])
+def test_ranges_are_whole(folder, size):
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=False))
+            offer(side, 0, 0, Request(ZEROES, 0, size, (), False, ranges_of([(0, 1, 0), (0, 0, 0)])))
+            side.memory.write(AVAIL, struct.pack("<HH", 0, 1))
+            side.kick()
+        same(model, c)
+        assert c.memory.read(HEADERS + 16, 1) == b"\1"
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("accepted", [0, v.feature(v.VIRTIO_BLK_F_DISCARD), v.feature(v.VIRTIO_BLK_F_WRITE_ZEROES)])
+@pytest.mark.parametrize("kind", [READ, OUT, FLUSH, NAME, DISCARD, ZEROES, 99])
+def test_each_request_by_what_was_accepted(folder, kind, accepted, readonly):
+    with both(folder, readonly=readonly) as (model, c):
+        for side in (model, c):
+            side.up((accepted & side.mmio.features) | 1 << v.VIRTIO_F_VERSION_1)
+            fill = ranges_of([(3, 2, 0)]) if kind in (DISCARD, ZEROES) else b"abcd"
+            size = {FLUSH: 0, DISCARD: 16, ZEROES: 16, NAME: 20}.get(kind, 1024)
+            offer(side, 0, 0, Request(kind, 1, size, (), False, fill))
+            side.memory.write(AVAIL, struct.pack("<HH", 0, 1))
+            side.kick()
+        assert same(model, c)["trouble"] == ""
+
+
+@pytest.mark.parametrize("start", [0, 0xFFFD])
+@pytest.mark.parametrize("events", [True, False])
+def test_rings_go_round(folder, events, start):
+    """Twenty requests over eight places; callbacks on for some."""
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=events), start)
+        for n in range(20):
+            index = (start + n) % 0x10000
+            for side in (model, c):
+                offer(side, index, n % 2, Request(READ, n, SECTOR, (7,), False, b"?"))
+                event = (index - n % 3 + 1) % 0x10000
+                side.memory.write(AVAIL + 4 + 2 * ENTRIES, struct.pack("<H", event))
+                side.memory.write(AVAIL, struct.pack("<HH", n % 3 == 2, (index + 1) % 0x10000))
+                side.kick()
+            seen = same(model, c)
+            assert seen["interrupted"] == (n % 3 == 1 if events else n % 3 != 2)
+            for side in (model, c):
+                side.mmio.write(v.VIRTIO_MMIO_INTERRUPT_ACK, 4, 3)
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     DESCRIPTORS, DESCRIPTORS, HEADS, AREAS, st.integers(0, ENTRIES) | st.integers(0, 0xFFFF),
