@@ -208,8 +208,10 @@ class GuestMemory:
     def slot_at(self, gpa: int) -> Memslot | None:
         """The slot that holds this byte."""
         index = bisect_right(self._starts, gpa) - 1
-        if index >= 0 and gpa < self._slots[index].end:
-            return self._slots[index]
+        if index >= 0:
+            slot = self._slots[index]
+            if gpa - slot.gpa < slot.size:
+                return slot
         return None
 
     def _piece(self, gpa: int, size: int, doing: str) -> tuple[Memslot, int, int]:
@@ -227,6 +229,13 @@ class GuestMemory:
         Raises:
             GuestMemoryError: some byte lies in no memslot.
         """
+        if type(gpa) is int and type(size) is int and size > 0:
+            slot = self.slot_at(gpa)
+            if (
+                slot is not None and gpa + size <= slot.gpa + slot.size and not slot.mapping.bytes.closed
+            ):  # nearly always
+                start = slot.offset + gpa - slot.gpa
+                return slot.mapping.bytes[start : start + size]
         gpa, size = whole("gpa", gpa), whole("size", size)
         doing = f"reading {size} bytes at {gpa:#x}"
         if size < 0:

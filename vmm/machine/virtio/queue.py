@@ -9,6 +9,7 @@ DriverError. Not thread-safe; the transport holds a lock.
 
 from __future__ import annotations
 
+import struct
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,7 @@ from vmm.machine.virtio.chain import Chain, DmaMemory, DriverError, walk
 
 _IDX = virtio.VRING_AVAIL.field("idx").offset
 _WRAP = 1 << 16
+_USED_ELEM = struct.Struct("<II")  # id, len
 _STATE = ("size", "desc", "avail", "used", "ready", "indirect", "event_idx", "last_avail", "used_idx", "told")
 
 
@@ -134,7 +136,7 @@ class SplitQueue:
     def push_all(self, used: Sequence[tuple[Chain, int]]) -> None:
         """Give chains back that go together, each with the bytes that were written: the driver sees all or none."""
         for chain, written in used:
-            element = virtio.VRING_USED_ELEM.pack(id=chain.head, len=written)
+            element = _USED_ELEM.pack(chain.head, written)
             self._write(self.used + virtio.RING + len(element) * (self.used_idx % self.size), element)
             self.used_idx = (self.used_idx + 1) % _WRAP
         # x86 keeps stores in order: the driver sees the elements before the index that announces them.
