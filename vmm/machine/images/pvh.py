@@ -58,7 +58,8 @@ def read_pvh(elf: Elf, entry: int) -> Image:
             memmap_paddr=handing.give(table, "the memory map"),
             memmap_entries=len(memory),
         )
-        return Handover(tuple(handing.segments), {"rbx": handing.give(info, "hvm_start_info")})
+        at = handing.give(info, "hvm_start_info")
+        return Handover(tuple(handing.segments), {"rbx": at})
 
     return Image(
         elf.name, f"{FORMAT}, ELF{elf.bits}", PROTOCOL, elf.segments, entry, "protected", boot, board="pc", usual=USUAL,
