@@ -84,6 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a virtio network card, plugged into tap:NAME, passt:SOCKET, slirp4netns:SOCKET, fd:N, stream:, "
         "seqpacket: or dgram:SOCKET, or none; then ,mac=ADDRESS and ,mtu=BYTES; may repeat",
     )
+    parser.add_argument(
+        "--disk", action="append", default=[], metavar="FILE[,ro]", help="a virtio disk over this file; may repeat"
+    )
+    parser.add_argument("--rng", action="store_true", help="a virtio source of random bytes")
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
     add_image_arguments(parser)
@@ -95,9 +99,9 @@ def plain(payload: str) -> Any:
     namespace: Any = type(sys.implementation)  # types.SimpleNamespace, without the module
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
-        expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], trace=[],
-        trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False, kernel_args="",
-        initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
+        expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
+        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False,
+        kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
     )  # fmt: skip
 
 
@@ -193,6 +197,8 @@ def options_of(args: argparse.Namespace) -> Options:
         exit_limit=args.exit_limit,
         board=args.board,
         nets=nets_of(args.net),
+        disks=tuple(args.disk),
+        rng=args.rng,
         **options,
     )
 
@@ -214,6 +220,10 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.cli import warn
 
         warn.tell()
+    if payload.image:
+        from vmm.cli import emulated
+
+        emulated.tell(payload)
     if args.console or traced(args) or args.trace_limit != TRACE_LIMIT:
         _check_files(args, payload.file)
     console = Console(out)

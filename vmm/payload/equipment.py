@@ -12,6 +12,7 @@ from vmm.errors import MissingCapability
 if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.payload.header import Header
+    from vmm.payload.options import Options
 
 PATCHING = "FIX_HYPERCALL_INSN"
 HYPERCALLS = "hypercalls"
@@ -41,10 +42,10 @@ def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:
 
 
 def attach(
-    machine: Machine, header: Header, folder: Path, *, serve: bool, nets: tuple[str, ...] = ()
+    machine: Machine, header: Header, folder: Path, *, serve: bool, options: Options | None = None
 ) -> dict[str, Any]:
-    """Capabilities of the vCPUs, and the devices by name; files are looked for in `folder`. Of `nets` (Options.nets)
-    each has a card of its own, called virtio_net, virtio_net2, ...
+    """Capabilities of the vCPUs, and the devices by name; files are looked for in `folder`. Of those that `options`
+    asks for the second of a kind is called virtio_net2, virtio_blk2, ...
 
     Raises:
         MissingCapability, UsageError: this KVM has not, the machine cannot.
@@ -55,18 +56,33 @@ def attach(
             for cpu in machine.cpus:
                 cpu.vcpu.enable_cap(name, *arguments)
     made: dict[str, Any] = {}
-    links = list(nets)
+    links = list(options.nets if options else ())
     for name, file in header.devices:
         if name == "virtio_net":
             made[name] = machine.add_virtio_net(file or (links.pop(0) if links else "none"))
         else:
             made[name] = _device(machine, header, name, str(folder / file))
     for words in links:
-        number = sum(name.startswith("virtio_net") for name in made) + 1
-        made[f"virtio_net{number}" if number > 1 else "virtio_net"] = machine.add_virtio_net(words)
+        made[_next("virtio_net", made)] = machine.add_virtio_net(words)
+    for disk in options.disks if options else ():
+        file, readonly = _disk(disk)
+        made[_next("virtio_blk", made)] = machine.add_virtio_blk(file, readonly=readonly)
+    if options and options.rng:
+        made[_next("virtio_rng", made)] = machine.add_virtio_rng()
     if serve and HYPERCALLS not in made:
         made[HYPERCALLS] = _device(machine, header, HYPERCALLS, "")
     return made
+
+
+def _next(kind: str, made: dict[str, Any]) -> str:
+    number = sum(name.startswith(kind) for name in made) + 1
+    return f"{kind}{number}" if number > 1 else kind
+
+
+def _disk(words: str) -> tuple[str, bool]:
+    """(file, whether it may only be read) of `FILE` or `FILE,ro`; a file of just that name goes first."""
+    file, comma, way = words.rpartition(",")
+    return (file, True) if comma and way == "ro" and not Path(words).exists() else (words, False)
 
 
 def _of_vm(name: str) -> bool:

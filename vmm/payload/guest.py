@@ -186,8 +186,12 @@ class Guest(AnyGuest):
             before_vcpus=self._equipped(before_vcpus, hypercalls),
         )
         try:
-            self._load()
-            self._equip()
+            if self._brought:  # what describes its machine to it (ACPI) names its devices
+                self._equip()
+                self._load()
+            else:
+                self._load()
+                self._equip()
             if options.watch:
                 options.watch(self)
         except BaseException:
@@ -199,7 +203,7 @@ class Guest(AnyGuest):
     ) -> Callable[[Machine], object] | None:
         """What is done before the vCPUs are made; `_equip` then is what is done after the program is loaded."""
         header, serve = self.header, hypercalls and "hypercall_undefined" in self.program.symbols
-        if not (serve or header.quirks or header.enable or header.devices or self.options.nets):
+        if not (serve or header.quirks or header.enable or header.devices or self.options.devices):
             return before_vcpus
         from vmm.payload import equipment
 
@@ -212,7 +216,7 @@ class Guest(AnyGuest):
             from pathlib import Path
 
             folder = Path(self.payload.file).parent
-            self.devices = equipment.attach(self.machine, header, folder, serve=serve, nets=self.options.nets)
+            self.devices = equipment.attach(self.machine, header, folder, serve=serve, options=self.options)
             self.hypercalls = self.devices.get(equipment.HYPERCALLS)
 
         self._equip = equip
@@ -222,8 +226,9 @@ class Guest(AnyGuest):
         machine, header = self.machine, self.header
         if self._brought:
             self._brought.load(machine)
-            if self.options.timeout is not None:
-                machine.timeout = self.options.timeout
+            limit = self.options.timeout if self.options.timeout is not None else self._brought.timeout
+            if limit is not None:
+                machine.timeout = limit
             return
         user: tuple[tuple[int, int], ...] = ()
         ports = header.ports

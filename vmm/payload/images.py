@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmm.errors import ImageError, UsageError
+from vmm.machine.images.bzimage import PROTOCOLS
 from vmm.machine.images.files import read_file
 from vmm.machine.images.image import MODES, Image, Mode, Module
 from vmm.machine.images.place import runs_in_own_map
 from vmm.machine.images.program import ImageProgram
 from vmm.machine.images.recognise import read_image
 from vmm.machine.memory.layout import REGIONS, default_memory, host_memory, parse_size
+from vmm.machine.run.limits import MAX_TIMEOUT
 from vmm.payload.options import BootOptions
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class BroughtImage:
         files = [each.data for each in self._modules] + ([self._initrd] if self._initrd else [])
         # What lies where no host has memory is told by whoever places it, with its address.
         return max(least, min(self.image.memory(*files), host_memory()), 128 << 20)
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds of its run, where nobody says how many: an operating system runs until it is told to end."""
+        return MAX_TIMEOUT if self.image.protocol in PROTOCOLS else None
 
     def load(self, machine: Machine) -> None:
         machine.load_image(self.image, args=self._args, initrd=self._initrd, modules=self._modules)
