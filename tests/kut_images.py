@@ -210,8 +210,63 @@ main:
 7:  jmp 7b
 """
 
+SLEEPS = """
+main:                       # ACPI S3, until the RTC's alarm of the next second; it wakes at 0x1000
+    mov esi, 0xe0000
+1:  cmp dword ptr [esi], 0x53434146           # FACS
+    je found
+    add esi, 16
+    cmp esi, 0x100000
+    jne 1b
+    jmp fail
+found:
+    mov dword ptr [esi + 12], 0x1000
+    mov esi, offset awake
+    mov edi, 0x1000
+    mov ecx, offset awake_end - awake
+    rep movsb
+    mov dword ptr [0], 0
+    mov ax, 0x400           # PM1 enable: RTC
+    mov dx, 0x602
+    out dx, ax
+    mov bl, 1               # any second, minute and hour
+2:  mov al, bl
+    out 0x70, al
+    mov al, 0xc0
+    out 0x71, al
+    add bl, 2
+    cmp bl, 7
+    jne 2b
+    mov al, 0x0b
+    out 0x70, al
+    mov al, 0x22            # alarm interrupt, 24 hours
+    out 0x71, al
+    mov al, 0x0c
+    out 0x70, al
+    in al, 0x71
+    mov ax, 0x2400
+    mov dx, 0x604
+    out dx, ax
+    mov dword ptr [0], 1
+    jmp fail
+.code16
+awake:
+    mov dx, 0x600           # what woke it: RTC and WAK
+    in ax, dx
+    and ax, 0x8400
+    xor ax, 0x8400
+    movzx eax, ax
+    or eax, dword ptr [0]
+    out 0xf4, eax
+5:  hlt
+    jmp 5b
+awake_end:
+.code32
+"""
+
 TEXTS = {
     "report": REPORT, "devices": DEVICES, "cpus": CPUS, "lines": LINES, "hangs": HANGS, "dies": DIES, "resets": RESETS,
+    "sleeps": SLEEPS,
 }  # fmt: skip
 CFG = Path(__file__).parent / "kut" / "unittests.cfg"
 

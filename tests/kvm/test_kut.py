@@ -19,7 +19,7 @@ from vmm.payload.kut.verdict import State
 
 EXPECTED = {
     "passes": "pass", "fails": "fail", "skips": "skip", "aborts": "fail", "devices": "pass", "two_cpus": "pass",
-    "three_cpus": "pass", "lines": "pass", "for_i386": "skip", "for_tcg": "skip", "by_hand": "skip",
+    "three_cpus": "pass", "lines": "pass", "sleeps": "pass", "for_i386": "skip", "for_tcg": "skip", "by_hand": "skip",
     "needs_a_file": "skip", "hyperv": "cannot run", "not_built": "cannot run", "hangs": "timeout", "dies": "crash",
     "resets": "cannot run",
 }  # fmt: skip

@@ -106,6 +106,13 @@ def test_named_runs_what_is_run_by_hand() -> None:
     assert ended.state is State.CANNOT  # only its image is missing
 
 
+def test_images_of_a_32_bit_build() -> None:
+    found = chosen("for_i386", "devices", arch="i386")
+    assert [test.ended and test.ended.state for test in found.values()] == [State.SKIP, State.CANNOT]
+    assert found["devices"].ended is not None
+    assert found["devices"].ended.reason == "for x86_64 only"
+
+
 def test_times() -> None:
     assert chosen("hangs")["hangs"].timeout == 1
     assert chosen("passes")["passes"].timeout == 90

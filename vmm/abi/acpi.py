@@ -24,6 +24,8 @@ RSDP_FIRST = 20  # bytes of revision 0, which have a checksum of their own
 HEADER_LENGTH = 36
 FADT_REVISION, FADT_MINOR = 6, 3
 FACS_LENGTH, FACS_VERSION, FACS_ALIGN = 64, 2, 64
+FACS_SIGNATURE = b"FACS"
+FACS_WAKING_VECTOR = 12  # offset of four bytes
 MADT_REVISION = 5
 DSDT_REVISION = 2  # from 2 on, integers of AML have 64 bits
 

@@ -15,6 +15,8 @@ TESTDEV_BYTE_PORT = 0xE8
 TESTDEV_IRQ_PORTS, TESTDEV_IRQ_LINES = 0x2000, 24
 IORAM_BASE_PHYS, IORAM_SIZE = 0xFF000000, 0x10000
 
+SLP_TYP_S3 = 1  # of PM1 control: x86/s3.c writes it without asking the DSDT, as QEMU's PC has it
+
 # fw_cfg: a selector of 16 bits at the first port, data by bytes at the second.
 BIOS_CFG_IOPORT, BIOS_CFG_PORTS = 0x510, 2
 FW_CFG_SIGNATURE = 0x00

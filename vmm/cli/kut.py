@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-a", "--all", action="store_true", help="also tests of the group nodefault")
     parser.add_argument("--cfg", metavar="FILE", help="another unittests.cfg; images are still those in DIR")
     parser.add_argument(
+        "--arch", choices=("x86_64", "i386"), default="x86_64", help="what the images were built for (default x86_64)"
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         metavar="S",
@@ -111,7 +114,8 @@ def _suite(args: argparse.Namespace) -> Suite:
     if not chosen:
         raise UsageError("no test has one of these names and is in one of these groups", hint="`pyvmm kut DIR --list`")
     named = bool(args.all or args.tests or args.group)
-    return suite.Suite(folder, tuple(suite.prepare(each, folder, limit=limit, named=named, env=env) for each in chosen))
+    tests = [suite.prepare(each, folder, limit=limit, named=named, env=env, arch=args.arch) for each in chosen]
+    return suite.Suite(folder, tuple(tests))
 
 
 def _check_kvm() -> None:

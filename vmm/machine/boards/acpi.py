@@ -73,7 +73,7 @@ def rsdp(short: int, long: int) -> bytes:
 
 def facs() -> bytes:
     """Nothing wakes by it, but a FADT needs one (5.2.10)."""
-    head = b"FACS" + acpi.FACS_LENGTH.to_bytes(4, "little") + bytes(24)
+    head = acpi.FACS_SIGNATURE + acpi.FACS_LENGTH.to_bytes(4, "little") + bytes(24)
     return (head + bytes((acpi.FACS_VERSION,))).ljust(acpi.FACS_LENGTH, b"\0")
 
 

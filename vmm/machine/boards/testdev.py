@@ -8,38 +8,84 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.abi import testdev
+from vmm.abi import pc, testdev
 from vmm.abi.x86 import PAGE
+from vmm.machine.boards import suspend
 from vmm.machine.boards.pc import PcBoard
 from vmm.machine.devices.fw_cfg import FwCfg
 from vmm.machine.devices.testdev import FlushPage, IrqLines, PlainRegister
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from vmm.machine.memory.slots import GuestMemory
+    from vmm.machine.boards.board import Tables, VirtioPlace
     from vmm.machine.whole import Whole
 
 
 class TestdevBoard(PcBoard):
     """As the pc board, and: ports 0xe0 and 0xe8, the flush port 0xe4, interrupt lines at 0x2000, memory that is a
-    device at 0xff000000, fw_cfg at 0x510.
+    device at 0xff000000, fw_cfg at 0x510. It can sleep (ACPI S3), and the RTC or the power button wakes it.
     """
 
     name = "testdev"
     __test__ = False  # pytest takes a class of this name for one of tests
-    _memory: GuestMemory | None = None
+    _machine: Whole | None = None
+    _facs = 0
+    _asleep = _rings = False
 
     def attach(self, machine: Whole, cpus: int) -> None:
         """As the pc board's; fw_cfg tells the machine's size."""
         super().attach(machine, cpus)
-        self._memory = machine.memory
+        self._machine = machine
         self.fw_cfg.items.update(items(machine.ram, cpus))
+
+    def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
+        """As the pc board's."""
+        made = super().tables(apic_ids, virtio)
+        self._facs = suspend.facs_in(made)
+        return made
+
+    def line(self, gsi: int) -> Callable[[bool], object]:
+        """As the pc board's; that of the RTC wakes too."""
+        drive = super().line(gsi)
+        if gsi != pc.RTC_IRQ:
+            return drive
+
+        def drive_and_wake(level: bool) -> None:
+            drive(level)
+            self._rings = level
+            if level:
+                self._wake(pc.PM1_RTC)
+
+        return drive_and_wake
+
+    def press_power_button(self) -> None:
+        """As the pc board's, and it wakes."""
+        super().press_power_button()
+        self._wake(pc.PM1_PWRBTN)
 
     def let_go(self) -> None:
         """Of the machine: its guest runs no more."""
         super().let_go()
-        self._memory = None
+        self._machine = None
+
+    def _sleep(self, kind: int) -> None:
+        machine = self._machine
+        if kind != testdev.SLP_TYP_S3 or machine is None or machine.irqchip == "none" or not self._facs:
+            super()._sleep(kind)
+            return
+        suspend.fall_asleep(machine, self._facs)
+        self._asleep = True
+        if self._rings:  # before it slept: nothing would change any more
+            self._wake(pc.PM1_RTC)
+
+    def _wake(self, event: int) -> None:
+        """By a fixed event, if the guest has enabled it; the power button needs no leave."""
+        enabled = event == pc.PM1_PWRBTN or self.pm_events.get_state()[1] & event
+        if self._asleep and enabled and self._machine is not None:
+            self._asleep = False
+            self.pm_events.raise_event(event | pc.PM1_WAK)
+            suspend.wake(self._machine)
 
     def _claim(self) -> None:
         super()._claim()
@@ -57,7 +103,7 @@ class TestdevBoard(PcBoard):
 
     def _flush(self, address: int) -> None:
         """Let KVM forget what it knows of this page, so that the guest's next access to it faults in the host."""
-        slot = self._memory.slot_at(address) if self._memory is not None else None
+        slot = self._machine.memory.slot_at(address) if self._machine is not None else None
         if slot is not None:
             slot.mapping.refault(slot.offset + address - address % PAGE - slot.gpa, PAGE)
 

@@ -6,6 +6,7 @@ How a run ended is turned into a verdict here; what the test's output says is vm
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 BOARD = "testdev"
 EMULATION = 1  # KVM_INTERNAL_ERROR_EMULATION
-LAST_CHARACTERS = 80
 
 
 @dataclass
@@ -108,7 +108,10 @@ def _ended(machine: Machine, result: Result) -> Ended:
     stop = result.stop
     if stop.why is Why.DEBUG_EXIT:
         status = status_of(stop.code or 0)
-        state, reason = judge(status, read_report(result.text))
+        report = read_report(result.text)
+        state, reason = judge(status, report)
+        if state is State.FAIL and report.cry:
+            reason += _instruction_at(machine, report.cry)
         return Ended(state, reason, status)
     from vmm.observe.postmortem import PostMortem, examine
 
@@ -118,6 +121,26 @@ def _ended(machine: Machine, result: Result) -> Ended:
         found = PostMortem(stop.text, error.one_line, None, ())
     where = [_place(each) for each in found.vcpus]
     return Ended(*_by_end(machine, result, found), where=where)
+
+
+def _instruction_at(machine: Machine, cry: str) -> str:
+    """` (umip.c's do_smsw+0x1a: smsw ax)` for the address that a line about an exception names, where it is code. The
+    guest's page tables are those of its end, which a test does not change much.
+    """
+    from vmm.asm.disassembler import MAX_LENGTH, disassemble
+    from vmm.observe.postmortem import code_bits, readable, where
+
+    named = re.search(r"\bip ([0-9a-f]+)", cry)
+    if named is None:
+        return ""
+    address = int(named[1], 16)
+    try:
+        sregs = machine.cpus[0].vcpu.get_sregs()
+        found = disassemble(readable(machine, sregs, address, MAX_LENGTH), address, bits=code_bits(sregs))
+        text = next(iter(found)).text
+    except (VmmError, StopIteration):
+        return ""
+    return f" ({where(machine, address) or hex(address)}: {text})"
 
 
 def _by_end(machine: Machine, result: Result, found: PostMortem) -> tuple[State, str]:
@@ -162,8 +185,8 @@ def _place(cpu: VcpuState) -> str:
 
 def _last(result: Result) -> str:
     """The last line that it printed."""
-    lines = result.text.replace("\r", "").strip().splitlines()
-    return f"; it printed last: {lines[-1][:LAST_CHARACTERS]}" if lines else "; it printed nothing"
+    last = read_report(result.text).last
+    return f"; it printed last: {last}" if last else "; it printed nothing"
 
 
 def _ring0_is_emulated(machine: Machine) -> bool:

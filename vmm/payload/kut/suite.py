@@ -149,10 +149,17 @@ def select(entries: Sequence[Entry], wanted: Sequence[str], groups: Sequence[str
 
 
 def prepare(
-    entry: Entry, folder: Path, *, limit: float | None = None, named: bool = False, env: Path | None = None
+    entry: Entry,
+    folder: Path,
+    *,
+    limit: float | None = None,
+    named: bool = False,
+    env: Path | None = None,
+    arch: str = ARCH,
 ) -> Test:
     """What the test needs, and whether that is there. `limit` wins over the file's timeout; `named` runs what is meant
-    to be run by hand; `env` is a file with the test's environment, handed over as its initrd.
+    to be run by hand; `env` is a file with the test's environment, handed over as its initrd; `arch` is what the images
+    were built for.
 
     Raises:
         UsageError: a value of the file is none.
@@ -174,16 +181,16 @@ def prepare(
     settings.notes[:0] = entry.notes
     if env is not None and not settings.initrd:
         settings.initrd = str(env)
-    return Test(entry, image, settings, timeout, words, _decided(entry, image, settings, named=named))
+    return Test(entry, image, settings, timeout, words, _decided(entry, image, settings, named=named, arch=arch))
 
 
-def _decided(entry: Entry, image: Path, settings: Settings, *, named: bool) -> Ended | None:
+def _decided(entry: Entry, image: Path, settings: Settings, *, named: bool, arch: str) -> Ended | None:
     """What is known of a test before it runs."""
 
     def told(state: State, reason: str) -> Ended:
         return Ended(state, reason, notes=list(settings.notes))
 
-    if entry.arch and entry.arch != ARCH:
+    if entry.arch and entry.arch != arch:
         return told(State.SKIP, f"for {entry.arch} only")
     if NODEFAULT in entry.groups and not named:
         return told(State.SKIP, "in group nodefault: name it, or its group, to run it")

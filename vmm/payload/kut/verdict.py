@@ -13,6 +13,7 @@ from enum import StrEnum
 
 STATUS_PASS, STATUS_SKIP, STATUS_ABORT = 1, 77, 255
 KINDS = ("PASS", "FAIL", "SKIP", "XFAIL", "XPASS", "ABORT")
+LAST_CHARACTERS = 80  # of the last line, where it is quoted
 BAD = ("FAIL", "XPASS", "ABORT")  # what counts as an unexpected failure
 
 _LINE = re.compile(rf"^({'|'.join(KINDS)}):? ?(.*)$", re.MULTILINE)
@@ -54,11 +55,12 @@ class Line:
 @dataclass(frozen=True)
 class Report:
     """What a console holds: the report's lines in order, and the numbers of its SUMMARY line, where it came. `cry` is
-    the line that tells of an exception without a handler, or of an assertion.
+    the line that tells of an exception without a handler, or of an assertion; `last` is the last line.
     """
 
     lines: tuple[Line, ...] = ()
     cry: str = ""
+    last: str = ""
     tests: int | None = None
     unexpected: int = 0
     expected: int = 0
@@ -86,11 +88,12 @@ def read_report(console: str) -> Report:
     text = console.replace("\r", "")
     lines = tuple(Line(match[1], match[2].strip()) for match in _LINE.finditer(text))
     cry = match[0].strip() if (match := _CRY.search(text)) else ""
+    last = text.rstrip().rpartition("\n")[2].strip()[:LAST_CHARACTERS]
     ends = list(_SUMMARY.finditer(text))
     if not ends:
-        return Report(lines, cry)
+        return Report(lines, cry, last)
     tests, *counts = (int(each or 0) for each in ends[-1].groups())
-    return Report(lines, cry, tests, *counts)
+    return Report(lines, cry, last, tests, *counts)
 
 
 def status_of(code: int) -> int:
@@ -113,4 +116,5 @@ def judge(status: int, report: Report) -> tuple[State, str]:
     if bad:
         more = f" (and {len(bad) - 1} more)" if len(bad) > 1 else ""
         return State.FAIL, f"{bad[0].kind}: {bad[0].text}{more}"
-    return State.FAIL, f"it ended with status {status}"
+    last = f"; it printed last: {report.last}" if report.last else ""
+    return State.FAIL, f"it ended with status {status}{last}"
