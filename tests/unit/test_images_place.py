@@ -7,7 +7,7 @@ import struct
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.made_images import HLT, Load, bzimage, elf, multiboot1, multiboot2, note
@@ -21,6 +21,7 @@ from vmm.machine.memory.layout import FOUR_GIB, GIB, LOW_RAM_END, ram_ranges
 
 MIB = 1 << 20
 RAM = ((0, 256 * MIB),)
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine makes no test fail
 
 
 def planned(data: bytes, ram=RAM, **given):
@@ -37,6 +38,7 @@ def part(made, what: str) -> Segment:
 spans = st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=6)
 
 
+@settings(BUSY)
 @given(spans, st.integers(1, 60), st.sampled_from((1, 4, 16)), st.booleans())
 def test_a_place_is_free_aligned_and_the_outermost(taken, size, align, top):
     room = Room(((0, 100), (120, 130)), tuple(taken))
@@ -61,6 +63,7 @@ def test_no_place_is_given_twice():
         room.reserve(got[0], 1, "x")
 
 
+@settings(BUSY)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=5))
 def test_segments_that_share_a_byte_are_found(rows):
     segments = tuple(Segment(base, b"", size) for base, size in rows)
@@ -69,6 +72,7 @@ def test_segments_that_share_a_byte_are_found(rows):
     assert bool(overlap(segments)) == shared
 
 
+@settings(BUSY)
 @given(spans, st.integers(2, 1 << 22))
 def test_a_memory_map_is_in_order_and_covers_each_byte_once(reserved, pages):
     ram = ram_ranges(pages * 4096)

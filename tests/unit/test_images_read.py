@@ -7,7 +7,7 @@ import struct
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.made_images import (
@@ -29,6 +29,7 @@ from vmm.machine.images.recognise import MAX_UNPACKED, PROTOCOLS, read_image
 
 MIB = 1 << 20
 RAM = ((0, 64 * MIB),)
+BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine makes no test fail
 CODE = Load(PRINT_AND_PASS, MIB)
 WITH_MB1 = Load(multiboot1() + PRINT_AND_PASS, MIB)
 WITH_MB2 = Load(multiboot2((1, 0, struct.pack("<II", 4, 6)), (6, 0, b"")) + PRINT_AND_PASS, MIB)
@@ -284,7 +285,7 @@ def test_each_byte_of_each_header_may_be_anything(kind):
 
 
 @pytest.mark.parametrize("kind", MADE)
-@settings(max_examples=60, deadline=None)
+@settings(BUSY, max_examples=60)
 @given(data=st.data())
 def test_any_damage_is_survived(kind, data):
     made = bytearray(MADE[kind])
@@ -298,13 +299,13 @@ def test_any_damage_is_survived(kind, data):
     survives(bytes(made[:cut]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(BUSY, max_examples=150)
 @given(st.dictionaries(st.sampled_from(sorted(SETUP_FIELDS)), st.integers(0, (1 << 64) - 1), max_size=5))
 def test_any_setup_header_is_survived(fields):
     survives(bzimage(**{name: value % (1 << 8 * SETUP_FIELDS[name][1]) for name, value in fields.items()}))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(BUSY, max_examples=100)
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1), st.binary(max_size=40)), max_size=4), st.integers(0, 256)
 )
@@ -314,7 +315,7 @@ def test_any_tags_are_survived(tags, length):
     survives(elf(Load(data + HLT, MIB), entry=MIB))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(BUSY, max_examples=150)
 @given(st.binary(max_size=600))
 def test_any_bytes_are_survived(data):
     survives(data)

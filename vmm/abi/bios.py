@@ -23,3 +23,12 @@ BDA = Struct(
 )  # fmt: skip
 ONE_SERIAL_PORT, COPROCESSOR = 1 << 9, 1 << 1
 CRTC_COLOUR = 0x3D4
+
+# The services, by interrupt (Ralf Brown's Interrupt List). A guest comes to them by the vector table at address 0.
+VIDEO, EQUIPMENT, MEMORY_SIZE, DISK, SERIAL, SYSTEM, KEYBOARD, PRINTER = 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17
+BASIC, BOOTSTRAP, TIME = 0x18, 0x19, 0x1A
+VECTORS = 256
+SMAP = 0x534D_4150  # "SMAP", of INT 15h AX=E820h
+
+# Where pyvmm's own services stand, in the BIOS area: a stub for each vector, which hands the call to the host.
+STUBS, STUB_SEGMENT, STUB_OFFSET, STUB_SIZE = 0xF_D000, 0xF000, 0xD000, 16

@@ -11,6 +11,7 @@ EXIT = 0xF4  # OUT of one of the values below ends the run
 FAULT = 0xF5  # the default IDT gates report an exception here
 HYPERCALL = 0xF6  # a #UD handler hands a hypercall over here, where the instruction never reaches KVM
 SYSCALL = 0xF7  # the kernel of a payload hands a system call of its user program over here
+BIOS = 0xF8  # the interrupt services of 16-bit code are handed over here
 DELAY = 0x80  # free for payloads; a classic delay port
 
 # (first port, how many, whose) that KVM serves itself: KVM_CREATE_IRQCHIP, KVM_CREATE_PIT2 (api.rst); the PC's ports.

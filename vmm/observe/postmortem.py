@@ -115,6 +115,8 @@ def examine(machine: Machine, result: Result) -> PostMortem:
 
 def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tuple[FaultInfo | None, Regs]:
     """The exception behind a default gate, and the registers as they were when it struck."""
+    if not sregs.cr0 & CR0.PE:
+        return _real_mode_call(machine, regs, sregs, notes)
     try:
         frame = FaultFrame.parse(read_virtual(machine.memory, sregs, regs.rsp, FAULT_FRAME_SIZE))
     except GuestMemoryError as error:
@@ -128,6 +130,18 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
     for segment, selector in ((sregs.cs, frame.cs), (sregs.ss, frame.ss)):
         segment.selector, segment.dpl = selector & 0xFFFF, selector & 3  # KVM has those of the gate's handler
     return FaultInfo(frame.vector, vector_name(frame.vector), frame.error_code, detail, cr2), regs
+
+
+def _real_mode_call(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tuple[None, Regs]:
+    """Registers as they were at the INT or the fault that a vector of the BIOS ended: IP, CS and FLAGS are pushed."""
+    try:
+        ip, cs, flags = machine.memory.unpack("HHH", sregs.ss.base + (regs.rsp & 0xFFFF))
+    except GuestMemoryError as error:
+        notes.append(f"the stack of a real-mode interrupt could not be read: {error}")
+        return None, regs
+    regs.rip, regs.rsp, regs.rflags = ip, regs.rsp + 6, flags
+    sregs.cs.selector, sregs.cs.base = cs, cs << 4
+    return None, regs
 
 
 def _mp_state(machine: Machine, cpu: Cpu) -> int | None:

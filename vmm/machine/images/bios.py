@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What an image finds in low memory where a BIOS would have been before it: the BIOS data area, and an extended one.
+"""What an image finds in low memory where a BIOS would have been before it: data areas, and vectors to its services.
 
 Loaders on a PC look there for the end of low memory; Xen puts the code for its other CPUs below what it says.
 """
@@ -8,7 +8,14 @@ from __future__ import annotations
 
 from vmm.abi import bios, ports
 from vmm.abi.bootparam import EBDA
+from vmm.machine.extra.bios import stubs, vector_table
 from vmm.machine.images.image import Segment, Span, segment
+
+
+def services(taken: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The vector table and its stubs; nothing, where the image lies there itself."""
+    parts = (segment(0, vector_table(), "the vector table"), segment(bios.STUBS, stubs(), "the BIOS"))
+    return () if any(_meet(one, other) for one in parts for other in taken) else parts
 
 
 def data_areas(taken: tuple[Segment, ...], ram: tuple[Span, ...]) -> tuple[Segment, ...]:
@@ -25,5 +32,9 @@ def data_areas(taken: tuple[Segment, ...], ram: tuple[Span, ...]) -> tuple[Segme
         each
         for each in parts
         if any(base <= each.gpa and each.end <= base + size for base, size in ram)
-        and not any(each.gpa < other.end and other.gpa < each.end for other in taken)
+        and not any(_meet(each, other) for other in taken)
     )
+
+
+def _meet(one: Segment, other: Segment) -> bool:
+    return one.gpa < other.end and other.gpa < one.end

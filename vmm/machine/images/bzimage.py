@@ -236,4 +236,4 @@ def _real(setup: bytes, header: dict[str, int], kernel: Segment, name: str) -> I
         )
 
     shown = f"{FORMAT}, boot protocol {_version(header)}, 16-bit"
-    return Image(name, shown, "linux16", (kernel,), 0, "real", boot, board="pc", usual=USUAL)
+    return Image(name, shown, "linux16", (kernel,), 0, "real", boot, board="pc", usual=USUAL, bios=True)

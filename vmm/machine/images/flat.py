@@ -60,7 +60,7 @@ def _real(name: str, code: Segment, entry: int) -> Image:
         parts = (Segment(stack, b"", REAL_STACK, "a stack"),)
         return Handover(parts, {"rsp": stack + REAL_STACK, "rdx": FIRST_DISK}, paragraph)
 
-    return Image(name, f"{FORMAT}, real mode", PROTOCOL, (code,), offset, "real", boot, usual=16 << 20)
+    return Image(name, f"{FORMAT}, real mode", PROTOCOL, (code,), offset, "real", boot, usual=16 << 20, bios=True)
 
 
 def _stack(world: World, code: Segment) -> int:

@@ -212,7 +212,8 @@ class Image:
 
     `format` names it for a person, `protocol` how it is started, `board` the hardware that it expects. `boot` makes
     what its protocol hands over, None where nothing is. `usual` are the bytes of memory that such an image is given if
-    nobody says how many. `names` tells of its code, where the file does. `notes` are what a person should know of it.
+    nobody says how many. `names` tells of its code, where the file does. `bios`: it may call a BIOS, in real mode.
+    `notes` are what a person should know of it.
     """
 
     name: str
@@ -225,6 +226,7 @@ class Image:
     board: str = "own"
     usual: int = 0
     names: Names | None = None
+    bios: bool = False
     notes: tuple[str, ...] = ()
 
     def memory(self, *files: bytes) -> int:

@@ -52,7 +52,7 @@ def read_multiboot1(data: bytes, name: str, at: int, elf: Elf | None) -> Image:
         )
     return Image(
         name, shown, PROTOCOL, segments, entry, "protected", _boot(name, max(each.end for each in segments)),
-        board="pc", usual=USUAL, names=elf, notes=notes,
+        board="pc", usual=USUAL, names=elf, bios=True, notes=notes,
     )  # fmt: skip
 
 

@@ -74,7 +74,7 @@ def read_multiboot2(data: bytes, name: str, at: int, elf: Elf | None) -> Image:
     shown = f"{FORMAT}, ELF{elf.bits}" if elf else FORMAT
     return Image(
         name, shown, PROTOCOL, segments, entry, "protected", _boot(name, segments),
-        board="pc", usual=USUAL, names=elf, notes=tuple(notes),
+        board="pc", usual=USUAL, names=elf, bios=True, notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from vmm.abi.bootparam import BOOT_CS, BOOT_DS
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.errors import ImageError
 from vmm.kvm import state
-from vmm.machine.images.bios import data_areas
+from vmm.machine.images.bios import data_areas, services
 from vmm.machine.images.image import (
     NO_PROTOCOL,
     Handover,
@@ -45,7 +45,9 @@ OWN_TABLES = ("gdt", "idt", "gates", "page_tables")
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be written, and how vCPU 0 starts. `own`: with the tables of pyvmm's own map, and nothing else."""
+    """What will be written, and how vCPU 0 starts. `own`: with the tables of pyvmm's own map, and nothing else. `bios`
+    is the memory map that BIOS services tell, where the guest has them.
+    """
 
     segments: tuple[Segment, ...]
     mode: Mode
@@ -58,6 +60,7 @@ class Plan:
     cr3: int = 0
     task: int = 0
     own: bool = False
+    bios: tuple[tuple[int, int, int], ...] = ()
 
 
 def plan(
@@ -86,15 +89,18 @@ def plan(
         raise ImageError(f"{image.name}: a command line ends at its first NUL byte, and this one has one inside")
     taken = [(each.gpa, each.size) for each in (*image.segments, *tables)]
     room = Room(ram, (*taken, *reserved, (0xA_0000, 0x6_0000)))
+    world = World(ram, room, reserved, command_line, initrd, modules, rsdp, cpus, tables)
     handover = Handover()
     if image.boot is not None:
-        handover = image.boot(World(ram, room, reserved, command_line, initrd, modules, rsdp, cpus, tables))
+        handover = image.boot(world)
     else:
         refuse_files(image.name, command_line, initrd, modules, why=NO_PROTOCOL)
     made = _surroundings(image, room, ram)
     segments = (*image.segments, *tables, *handover.segments, *made.segments)
     if image.boot is not None:
         segments = (*segments, *data_areas(segments, ram))
+    served = services(segments) if image.bios else ()
+    segments = (*segments, *served)
     if both := overlap(segments):
         first, second = both
         raise ImageError(f"{image.name}: {_shown(first)} and {_shown(second)} overlap")
@@ -106,6 +112,7 @@ def plan(
         segments, image.mode, image.entry, dict(made.registers) | dict(handover.registers),
         code=handover.code if real else BOOT_CS, data=handover.data if real else BOOT_DS,
         gdt=made.gdt, idt=made.idt, cr3=made.cr3, task=made.task,
+        bios=tuple(world.memory_map()) if served else (),
     )  # fmt: skip
 
 
@@ -230,6 +237,10 @@ def put(plan: Plan, machine: Any) -> None:
     if plan.own:
         machine.start(0, plan.entry)
         return
+    if plan.bios:
+        from vmm.machine.extra.bios import attach
+
+        attach(machine, plan.bios)
     machine.reach.anywhere = True  # its page tables are not those of boot
     vcpu = machine.cpus[0].vcpu
     mode = {"real": modes.MODES["real"], "protected": modes.MODES["protected32"], "long": modes.KERNEL64}[plan.mode]

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""16-bit code calls the BIOS, and gets what a PC's would say; what nobody serves ends the run with its number."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.made_images import Load, elf, multiboot1
+from vmm import Machine
+from vmm.asm.assembler import assemble
+from vmm.machine.ends import Result, Why
+from vmm.observe.postmortem import examine
+
+MIB = 1 << 20
+DONE = "\n mov al, 0\n out 0xf4, al\n hlt\nfail: mov al, 1\n out 0xf4, al\n hlt\n"
+
+
+def boot_sector(text: str) -> bytes:
+    code = assemble(f".code16\nstart:\n{text}\n{DONE}", base=0x7C00).code
+    return code.ljust(510, b"\0") + b"\x55\xaa"
+
+
+def ran(text: str, memory: str = "64M") -> tuple[Result, Machine]:
+    with Machine(memory, board="pc") as m:
+        m.load_image(boot_sector(text))
+        return m.run(timeout=10), m
+
+
+def passes(text: str, memory: str = "64M") -> str:
+    result, _ = ran(text, memory)
+    assert result.stop.why is Why.DEBUG_EXIT, result.stop
+    assert result.stop.code == 0
+    return result.text
+
+
+def test_teletype_and_strings_are_the_console():
+    said = passes("""
+    mov ax, 0x0e48
+    int 0x10
+    mov ax, 0x0e69
+    int 0x10
+    mov ax, 0x1301
+    mov cx, 3
+    mov bp, offset text
+    int 0x10
+    jmp after
+text: .byte 0x21, 0x21, 0x0a
+after:
+""")  # fmt: skip
+    assert said == "Hi!!\n"
+
+
+def test_memory_is_told_in_every_way():
+    passes("""
+    int 0x12
+    cmp ax, 639
+    jne fail
+    mov ah, 0x88
+    int 0x15
+    jc fail
+    cmp ax, 64512
+    jne fail
+    mov ax, 0xe801
+    int 0x15
+    jc fail
+    cmp ax, 0x3c00
+    jne fail
+    cmp bx, 768
+    jne fail
+    int 0x11
+    test ax, 0x200
+    jz fail
+    mov ax, 0x2401
+    stc
+    int 0x15
+    jc fail
+""")  # fmt: skip
+
+
+def test_e820_gives_each_row_of_the_memory_map():
+    with Machine("64M", board="pc") as m:
+        m.load_image(boot_sector("""
+    mov di, 0x500
+    xor ebx, ebx
+more: mov eax, 0xe820
+    mov edx, 0x534d4150
+    mov ecx, 20
+    int 0x15
+    jc fail
+    cmp eax, 0x534d4150
+    jne fail
+    cmp ecx, 20
+    jne fail
+    add di, 20
+    test ebx, ebx
+    jnz more
+    mov eax, 0xe820             # behind the last
+    mov ebx, 9
+    int 0x15
+    jnc fail
+"""))  # fmt: skip
+        assert m.run(timeout=10).stop.code == 0
+        rows = [struct.unpack("<QQI", m.memory.read(0x500 + 20 * n, 20)) for n in range(3)]
+        assert rows == [(0, 0x9FC00, 1), (0x9FC00, 0x60400, 2), (MIB, 63 * MIB, 1)]
+
+
+def test_there_is_no_disk_no_key_and_no_serial_service():
+    passes("""
+    mov ax, 0x0201
+    mov dx, 0x80
+    clc
+    int 0x13
+    jnc fail
+    cmp ah, 1
+    jne fail
+    mov ah, 1
+    int 0x16
+    jnz fail
+    mov ah, 0x53
+    int 0x15
+    jnc fail
+    cmp ah, 0x86
+    jne fail
+    mov ah, 0
+    int 0x1a
+    cmp al, 0
+    jne fail
+    mov ah, 2
+    int 0x1a
+    jnc fail
+""")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("mov ah, 9\n int 0x21", r"nobody serves INT 0x21, AX 0x0900, before 0x0000:0x7c04"),
+        ("mov ah, 0\n int 0x16", "waits for a key, and its BIOS has no keyboard"),
+        ("int 0x19", "asks the BIOS to boot something else"),
+        ("xor cx, cx\n div cx", r"nobody serves INT 0x00.*which is #DE"),
+        ("mov al, 0\n out 0xf8, al", "not by one of its stubs"),
+        ("mov sp, 0x1\n mov ax, 0xa000\n mov es, ax\n mov ah, 0x0e\n ud2", r"INT 0x06.*#UD"),
+    ],
+)  # fmt: skip
+def test_what_nobody_serves_ends_the_run_with_its_caller(text, said):
+    with Machine("64M", board="pc") as m:
+        m.load_image(boot_sector(text))
+        result = m.run(timeout=10)
+        assert result.stop.why is Why.GUEST_FAULT
+        import re
+
+        assert re.search(said, result.stop.text), result.stop.text
+        found = examine(m, result)
+    assert found.vcpus[0].mode == "real mode"
+    if "INT" in said and "div" not in text and "ud2" not in text:
+        assert found.vcpus[0].rip == 0x7C04
+
+
+def test_a_multiboot_kernel_that_goes_to_real_mode_finds_it():
+    with Machine("64M", board="pc") as m:
+        m.load_image(elf(Load(multiboot1() + b"\xf4", MIB), bits=32, entry=MIB + 12))
+        offset, segment = m.memory.unpack("HH", 4 * 0x15)
+        assert m.memory.read((segment << 4) + offset, 3) == b"\xe6\xf8\xcf"
+
+
+def test_loading_again_has_one_bios():
+    with Machine("64M", board="pc") as m:
+        for _ in range(2):
+            m.load_image(boot_sector("mov ax, 0x0e41\n int 0x10"))
+            assert m.run(timeout=10).stop.code == 0
+        assert m.sink.data == b"AA"
+
+
+def test_a_trace_of_bios_calls_is_replayed(tmp_path, capsys):
+    from vmm.cli import main
+
+    image, trace = tmp_path / "boot.img", tmp_path / "t.jsonl"
+    image.write_bytes(boot_sector("mov ax, 0x0e41\n int 0x10"))
+    assert main(["run", str(image), "--trace", str(trace)]) == 0
+    assert capsys.readouterr().out.startswith("A")
+    assert main(["replay", str(trace)]) == 0
