@@ -111,6 +111,8 @@ KINDS = (
     ExitRow("mmio_read_c", "C core", "MMIO read from a word of the C core", lambda: WordMmio(mmio_read(100))),
     ExitRow("instruction", "kernel", "NOP in ring 0", lambda: Batch(guests.instruction(500))),
     ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
+    ExitRow("pio_out_by_two", "Python", "OUT to a Python handler by two vCPUs at once (per OUT of one)",
+            lambda: PythonPort(guests.port_out_by_two(100)), cpus=2),
     ExitRow("rdmsr", "kernel", "RDMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.rdmsr(500))),
     ExitRow("rdmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.rdmsr(100))),
     ExitRow("rdmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.rdmsr(100)),

@@ -82,6 +82,12 @@ def port_out(count: int) -> Guest:
     return repeated(_out(DELAY), count)
 
 
+def port_out_by_two(count: int) -> Guest:
+    """The same by vCPU 0, while vCPU 1 does nothing else."""
+    first, second = port_out(count), _out(DELAY) * count
+    return Guest(first.code + second + _jump(0, len(second)), count, second=len(first.code))
+
+
 def port_in(count: int) -> Guest:
     return repeated(bytes((0xE4, DELAY)), count)  # in al, DELAY
 
