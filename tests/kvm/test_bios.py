@@ -106,6 +106,29 @@ more: mov eax, 0xe820
         assert rows == [(0, 0x9FC00, 1), (0x9FC00, 0x60400, 2), (MIB, 63 * MIB, 1)]
 
 
+def test_memory_is_moved_to_where_real_mode_cannot_reach():
+    with Machine("64M", board="pc") as m:
+        m.load_image(boot_sector("""
+    push cs
+    pop es
+    mov si, offset table
+    mov cx, 4
+    mov ah, 0x87
+    int 0x15
+    jc fail
+    cmp ah, 0
+    jne fail
+    jmp after
+table: .zero 16
+    .byte 0xff, 0xff, 0x00, 0x7c, 0x00, 0x93, 0, 0
+    .byte 0xff, 0xff, 0x00, 0x00, 0x20, 0x93, 0, 0x02
+    .zero 16
+after:
+"""))  # fmt: skip
+        assert m.run(timeout=10).stop.code == 0
+        assert m.memory.read(0x220_0000, 8) == m.memory.read(0x7C00, 8)
+
+
 def test_there_is_no_disk_no_key_and_no_serial_service():
     passes("""
     mov ax, 0x0201

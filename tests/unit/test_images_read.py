@@ -39,6 +39,7 @@ MADE = {
     "bzimage": bzimage(),
     "bzimage 32": bzimage(xloadflags=0),
     "bzimage 16": bzimage(version=0x0207, kernel_alignment=0, relocatable_kernel=0, xloadflags=0),
+    "bzimage 2.03": bzimage(version=0x0203, xloadflags=0),
     "elf64": elf(CODE, symbols={"start": MIB, "end": MIB + 4}),
     "elf32": elf(CODE, bits=32, symbols={"start": MIB}),
     "multiboot 1": elf(WITH_MB1, bits=32, entry=MIB + 12),
@@ -69,6 +70,7 @@ def placed(image: Image, **given):
         ("bzimage", "linux64", "long", 16 * MIB + 0x200, "pc"),
         ("bzimage 32", "linux32", "protected", 16 * MIB, "pc"),
         ("bzimage 16", "linux16", "real", 0, "pc"),
+        ("bzimage 2.03", "linux16", "real", 0, "pc"),
         ("elf64", "elf", "long", MIB, "own"),
         ("elf32", "elf", "protected", MIB, "own"),
         ("multiboot 1", "multiboot", "protected", MIB + 12, "pc"),
@@ -263,6 +265,7 @@ def survives(data: bytes) -> bool:
 
 HEADER_BYTES = {
     "bzimage": range(0x1F1, 0x26C), "bzimage 32": range(0x1F1, 0x26C), "bzimage 16": range(0x1F1, 0x26C),
+    "bzimage 2.03": range(0x1F1, 0x240),
     "elf64": range(0x78), "elf32": range(0x54), "multiboot 1": range(0x54 + 12), "multiboot 1 by addresses": range(32),
     "multiboot 2": range(0x78 + 40), "multiboot 2 by addresses": range(56), "pvh": range(64 + 112 + 33),
     "gzip": range(80), "boot sector": range(500, 512),

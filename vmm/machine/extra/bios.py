@@ -171,6 +171,9 @@ class Bios:
                 call.set(ax=1)
             case 0x2403:
                 call.set(ah=0, bx=3)
+            case _ if call.ah == 0x87:
+                self._move(call)
+                return
             case _ if call.ah == 0x88:
                 call.set(ax=min(above, 0xFC00))
             case _:
@@ -187,6 +190,16 @@ class Bios:
         call.memory.write(call.es + (call.regs.rdi & 0xFFFF), struct.pack("<QQI", *self._map[index]))
         call.set(eax=bios.SMAP, ebx=index + 1 if index + 1 < len(self._map) else 0, ecx=20)
         call.flag(CARRY, False)
+
+    def _move(self, call: Call) -> None:
+        """CX words from where the third descriptor at ES:SI says to where the fourth does."""
+        table = call.memory.read(call.es + (call.regs.rsi & 0xFFFF), 32)
+        count = 2 * (call.regs.rcx & 0xFFFF)
+        source, target = (int.from_bytes(table[at + 2 : at + 5] + table[at + 7 : at + 8], "little") for at in (16, 24))
+        call.memory.write(target, call.memory.read(source, count))
+        call.set(ah=0)
+        call.flag(CARRY, False)
+        call.flag(ZERO, True)
 
     def _keyboard(self, call: Call) -> None:
         """Nobody types."""

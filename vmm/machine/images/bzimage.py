@@ -58,7 +58,7 @@ def read_bzimage(data: bytes, name: str, protocol: str | None = None) -> Image:
             f"{name}: {FORMAT}: pref_address at 0x258 is {load:#x}, and init_size at 0x260 {needs:#x}: no kernel "
             "lies there"
         )
-    image = Segment(load, kernel, needs if chosen != "linux16" else len(kernel), "the kernel (init_size)")
+    image = Segment(load, kernel, needs if chosen != "linux16" else len(kernel), "the kernel")
     if chosen == "linux16":
         return _real(data[:setup_size], header, image, name)
     entry, mode = (load + abi.ENTRY_64, "long") if chosen == "linux64" else (load, "protected")
@@ -103,10 +103,10 @@ def _check(header: dict[str, int], size: int, setup_size: int, name: str) -> Non
 
 
 def _has32(header: dict[str, int]) -> bool:
-    """A kernel says how it wants to be aligned from 2.05 on; what has nothing to say there is another program, of
-    which only the setup code is to be started (iPXE, memdisk).
+    """A kernel says how it wants to be aligned from 2.05 on. What has nothing to say there, or is older, is most
+    likely another program, of which only the setup code can be started (iPXE, GRUB's lnxboot, memdisk).
     """
-    return header["version"] < abi.VERSION_RELOCATABLE or header["kernel_alignment"] != 0
+    return header["version"] >= abi.VERSION_RELOCATABLE and header["kernel_alignment"] != 0
 
 
 def _version(header: dict[str, int]) -> str:
