@@ -228,6 +228,12 @@ def test_links_that_cannot_be_are_one_line(link, said, capsys):
     assert "Traceback" not in err
 
 
+def test_a_proof_has_a_network_of_its_own(capsys):
+    status = main(["run", "virtio_net", "--net", "none"])
+    assert status == 2
+    assert "virtio_net makes its machines itself" in capsys.readouterr().err
+
+
 def test_several_cards(capsys):
     """The first is the header's, each other one a card more: the guest sees the first."""
     status = main(["run", "ping", "--net", "none", "--net", "none,mac=02:00:00:00:00:01"])

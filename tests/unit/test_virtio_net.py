@@ -25,6 +25,7 @@ from vmm.machine.virtio.links.link import HDR, MOST_FRAME, NO_HDR, LinkDown, Ref
 from vmm.machine.virtio.links.tap import OFFLOADS, TapLink
 from vmm.machine.virtio.listener import Listener
 from vmm.machine.virtio.net import CONTROL, GUEST_OFFLOADS, OWN, QUEUE_SIZE, RECEIVE, TRANSMIT, VirtioNet
+from vmm.machine.virtio.queue import SplitQueue
 from vmm.machine.virtio.transport import COMMON_FEATURES, VirtioMmio
 
 NEXT, WRITE, INDIRECT = v.VRING_DESC_F_NEXT, v.VRING_DESC_F_WRITE, v.VRING_DESC_F_INDIRECT
@@ -181,10 +182,12 @@ def frame(size: int = 60, fill: int = 0x55, to: bytes = MAC) -> bytes:
 
 
 @contextmanager
-def wired(kind: int = socket.SOCK_SEQPACKET, features: int = -1, *, event_idx: bool = False, **options):
+def wired(kind: int = socket.SOCK_SEQPACKET, features: int = -1, *, event_idx: bool = False, room: int = 0, **options):
     """A driver with a card whose link is one end of a pair of sockets, the other end, and whoever listens."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
     theirs.settimeout(PATIENCE)
+    if room:
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, room)
     failed: list[BaseException] = []
     device = VirtioNet(unix.of_socket(ours), MAC, **options)
     driver = Driver(device, features, event_idx=event_idx)
@@ -294,6 +297,18 @@ def test_what_the_link_does_not_take_waits_in_the_guests_queue(kind):
         until(lambda: not driver.device.wants_room)
 
 
+def test_the_rest_of_the_last_frame_follows_without_anybodys_doing():
+    with wired(socket.SOCK_STREAM, room=4096) as (driver, peer):
+        driver.send(frame(60000, 1), 12)
+        assert driver.used(TRANSMIT) == [(0, 0)]
+        assert driver.device.wants_room
+        data = b""
+        while len(data) < 60004:
+            data += peer.recv(1 << 20)
+        assert data == struct.pack(">I", 60000) + frame(60000, 1)
+        until(lambda: not driver.device.wants_room)
+
+
 def test_a_frame_that_a_stream_took_in_part_is_finished_when_the_guest_says_nothing_more():
     with wired(socket.SOCK_STREAM) as (driver, peer):
         sent = 0
@@ -384,6 +399,19 @@ def test_a_long_frame_waits_for_all_of_its_buffers():
         assert driver.used(RECEIVE) == []
         driver.buffer(300)
         assert driver.used(RECEIVE) == [(0, 300), (1, 300), (2, 112)]
+
+
+def test_a_driver_that_adds_tiny_buffers_without_end_keeps_nobody(monkeypatch):
+    """It is a ring full of them that a frame is given, however many more there are by then."""
+    with wired() as (driver, peer):
+        for _ in range(ENTRIES):
+            driver.buffer(HDR, kick=False)
+        driver.kick(RECEIVE)
+        monkeypatch.setattr(SplitQueue, "pending", lambda self: 1)
+        peer.send(frame(6000))
+        until(lambda: driver.device.counts["rx_dropped"])
+        assert driver.used(RECEIVE) == []
+        assert driver.device.counts["rx_frames"] == 0
 
 
 def test_without_mergeable_buffers_a_frame_that_is_too_long_is_dropped():
@@ -527,6 +555,25 @@ def test_a_stream_is_cut_into_frames_wherever_it_was_cut_on_the_way(sizes, cuts)
     theirs.close()
 
 
+@pytest.mark.parametrize("end", ["closed", "pulled"])
+def test_what_waits_to_be_sent_is_lost_with_the_link(end):
+    """The guest's queue is full of it, so no kick will come any more."""
+    with wired() as (driver, peer):
+        driver.buffer(100)
+        sent = 0
+        while not driver.device.wants_room:
+            driver.send(frame(1000), 12)
+            sent += 1
+        driver.send(frame(1000), 12)
+        if end == "closed":
+            peer.close()
+        else:
+            driver.device.set_link(False)
+        until(lambda: not driver.device.wants_room)
+        until(lambda: driver.device.counts["tx_frames"] + driver.device.counts["tx_dropped"] == sent + 1)
+        assert driver.device.counts["tx_dropped"] >= 1
+
+
 def test_a_cable_that_is_pulled_loses_frames_both_ways():
     with wired() as (driver, peer):
         driver.buffer(100)
@@ -589,6 +636,13 @@ def test_a_command_that_makes_no_sense_is_an_error_and_no_more(class_, cmd, data
         before = driver.device.filter.get_state()
         assert driver.command(class_, cmd, data) == n.VIRTIO_NET_ERR
         assert (driver.device.filter.get_state(), driver.trouble) == (before, "")
+
+
+def test_a_command_that_is_too_long_is_not_read():
+    with wired() as (driver, _):
+        many = struct.pack("<I", 11000) + bytes(6 * 11000) + struct.pack("<I", 0)
+        assert driver.command(n.VIRTIO_NET_CTRL_MAC, n.VIRTIO_NET_CTRL_MAC_TABLE_SET, many) == n.VIRTIO_NET_ERR
+        assert driver.device.filter.unicast == frozenset()
 
 
 def test_a_command_without_an_answer_costs_the_device():

@@ -50,6 +50,11 @@ def _run(payload: Payload, half: HostHalf | None, options: Options, live: Callab
     if half and half.prove:
         from vmm.payload.proof.prove import outcome_of, prove
 
+        if options.nets:
+            raise UsageError(
+                f"--net {options.nets[0]}: {payload.name} makes its machines itself, with what it is to prove",
+                "a payload that proves nothing, as `pyvmm run ping --net ...`",
+            )
         return outcome_of(payload, prove(payload, options, strict=options.strict))
     with Guest(payload, options, live=live) as guest:
         if half and half.setup:

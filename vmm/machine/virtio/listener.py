@@ -52,12 +52,13 @@ class Listener:
     def wishes(self) -> tuple[int, int, bool]:
         """The descriptor, what to poll it for (0: nothing), and whether to call at once all the same."""
         device = self._device
+        more = device.has_more or (device.wants_room and not device.link_up)
         mask = select.POLLIN * device.wants_input | select.POLLOUT * device.wants_room
         if device.link is None or device.gone or not mask:
-            return -1, 0, device.has_more
-        return device.link.fileno(), mask, device.has_more
+            return -1, 0, more
+        return device.link.fileno(), mask, more
 
-    def serve(self, events: int, *, more: bool) -> bool:
+    def serve(self, events: int) -> bool:
         """On the thread: what came; False when it has raised or is to end."""
         device = self._device
         if self._ended:
@@ -65,10 +66,10 @@ class Listener:
         try:
             # A wish is over with the call: only a queue that can go on wishes again. So a device that its driver has
             # stopped, or broken, is asked once and then left alone.
-            if more or (device.wants_input and events & (select.POLLIN | _TROUBLE)):
+            if device.has_more or (device.wants_input and events & (select.POLLIN | _TROUBLE)):
                 device.wants_input = device.has_more = False
                 self._wake(RECEIVE)
-            if device.wants_room and events & (select.POLLOUT | _TROUBLE):
+            if device.wants_room and (events & (select.POLLOUT | _TROUBLE) or not device.link_up):
                 device.wants_room = False
                 self._wake(TRANSMIT)
         except BaseException as error:
@@ -115,6 +116,6 @@ def _live(poke: int, who: weakref.ref[Listener]) -> None:
             return
         if poke in ready:
             os.eventfd_read(poke)
-        if not listener.serve(ready.get(fd, 0) if fd >= 0 else 0, more=more):
+        if not listener.serve(ready.get(fd, 0) if fd >= 0 else 0):
             return
         del listener

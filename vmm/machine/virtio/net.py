@@ -292,8 +292,9 @@ class VirtioNet:
     def _lose_link(self, why: str) -> None:
         """The other end is not there any more: nobody looks at the link from here on."""
         self.gone = why
-        self.wants_input = self.wants_room = self.has_more = False
+        self.wants_input = self.has_more = False
         self.changed()
+        self.poke()  # what waited for room is lost now
 
     # -- the driver's commands
 
