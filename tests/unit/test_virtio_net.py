@@ -555,6 +555,23 @@ def test_a_stream_is_cut_into_frames_wherever_it_was_cut_on_the_way(sizes, cuts)
     theirs.close()
 
 
+def test_a_link_of_which_nothing_is_wanted_is_not_polled(monkeypatch):
+    """A frame waits for a buffer, and the other end hangs up: that is ready for ever, and nobody looks."""
+    served = []
+    real = Listener.serve
+    monkeypatch.setattr(Listener, "serve", lambda self, *args: served.append(1) or real(self, *args))
+    with wired() as (driver, peer):
+        peer.send(frame())
+        until(lambda: driver.device.counts["rx_waits"])
+        peer.close()
+        time.sleep(0.02)
+        before = len(served)
+        time.sleep(0.1)
+        assert len(served) <= before + 1
+        driver.buffer(100)
+        until(lambda: driver.device.counts["rx_frames"] == 1 and driver.link == 0)
+
+
 @pytest.mark.parametrize("end", ["closed", "pulled"])
 def test_what_waits_to_be_sent_is_lost_with_the_link(end):
     """The guest's queue is full of it, so no kick will come any more."""
@@ -971,6 +988,8 @@ def test_links_that_cannot_be_had(make, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         words.link_of(what)
     assert open_files() == before
+    while KEPT:
+        KEPT.pop().close()
 
 
 KEPT: list[socket.socket] = []
