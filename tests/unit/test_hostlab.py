@@ -343,7 +343,7 @@ def test_a_host_can_install_pyvmm_without_a_network(tmp_path: Path) -> None:
     file = tmp_path / "pyvmm-1-any.whl"
     file.write_text("wheel")
     (tmp_path / "site").mkdir()
-    parcel._write(tmp_path / "disk", [tmp_path / "site"], [file], None)
+    parcel._write(tmp_path / "disk", [tmp_path / "site"], [file], {"linux": tmp_path / "site"})
     with tarfile.open(tmp_path / "disk") as tar:
         assert tar.getmember("lab/wheels/pyvmm-1-any.whl").size == 5
     runs, tests = parcel.requirements(), parcel.requirements("test")

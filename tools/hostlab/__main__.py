@@ -99,7 +99,7 @@ def _need(named: list[hosts.Host]) -> None:
     tools.need(*commands)
     if "bochs" in kinds:
         bochs.check()
-    if not root.there():
+    if not all(root.there(parcel.packages(host.steps)) for host in named):
         root.check()
 
 

@@ -35,6 +35,7 @@ class Host:
     """One emulated host. `model` is the emulator's name of a CPU, "" for the lab's own choice.
 
     `extra` names further steps, files of tools/hostlab/steps/; `only` those that run in place of the usual ones.
+    `counted`: its clock counts instructions, where the emulator can do that.
     """
 
     kind: str
@@ -45,6 +46,7 @@ class Host:
     release: str = ""
     extra: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
+    counted: bool = False
 
     @property
     def variant(self) -> tuple[str, ...]:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import bochs, emulator, expected, hosts, judge, junit, kernel, parcel, qemu, root, selftests, store
+from . import bochs, emulator, expected, guests, hosts, judge, junit, kernel, parcel, qemu, root, selftests, store
 from .errors import HostFailed
 from .hosts import Host
 from .packages import Archive
@@ -28,7 +28,7 @@ class Prepared:
     host: Host
     kernel: kernel.Kernel
     root: Path
-    programs: Path | None = None  # KVM's selftests, where that step was asked for
+    folders: Mapping[str, Path]  # what the steps want below /lab: KVM's selftests, a Linux guest
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,15 @@ def settle(host: Host, say: Say) -> tuple[Host, Archive, kernel.Source]:
     archive = Archive(host.suite)
     archive.refresh(say)
     found = kernel.source(host, archive)
-    return hosts.settled(host, found.version), archive, found
+    return fitted(hosts.settled(host, found.version)), archive, found
+
+
+def fitted(host: Host) -> Host:
+    """The host as its steps need it. An SVM host that starts a Linux guest has one CPU, and time by instructions:
+    with two, QEMU's VMRUN gives the guest an interrupt twice now and then (docs/hostlab.md), which payloads bear and a
+    Linux does not.
+    """
+    return replace(host, cpus=1, counted=True) if host.kind == "svm" and parcel.guests(host.steps) else host
 
 
 def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Prepared:
@@ -64,8 +72,13 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
         bochs.binary(say)
     parcel.dependencies(say)
     parcel.wheels(say)
-    programs = selftests.programs(archive, found, say) if selftests.STEP in host.steps else None
-    return Prepared(host, kernel.kernel(host, archive, found, say), root.image(say), programs)
+    folders = {}
+    if selftests.STEP in host.steps:
+        folders[selftests.FOLDER] = selftests.programs(archive, found, say)
+    if parcel.guests(host.steps):
+        folders[guests.FOLDER] = guests.linux(archive, found, say)
+    image = root.image(say, parcel.packages(host.steps))
+    return Prepared(host, kernel.kernel(host, archive, found, say), image, folders)
 
 
 def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
@@ -88,7 +101,7 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
             failed.append(f"{line}: see {console}")
 
     with store.scratch("run") as work:
-        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.programs)
+        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.folders)
         make = bochs.command if host.emulator == "bochs" else qemu.command
         words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
         say(f"starting, Linux {prepared.kernel.release}; its console: {console}")

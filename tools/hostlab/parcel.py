@@ -12,7 +12,7 @@ import shutil
 import sys
 import tarfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import store
@@ -105,6 +105,24 @@ def checks(steps: Sequence[str]) -> dict[str, str]:
     return {step: file for step in steps if (file := _said(step, "checks"))}
 
 
+def guests(steps: Sequence[str]) -> bool:
+    """Whether one of the steps starts a Linux guest, by their line `# guest: linux`.
+
+    Raises:
+        LabError: there is no such step.
+    """
+    return any(_said(step, "guest") == "linux" for step in steps)
+
+
+def packages(steps: Sequence[str]) -> tuple[str, ...]:
+    """What the root file system has for these steps beside the usual, by their line `# packages: NAME,NAME`.
+
+    Raises:
+        LabError: there is no such step.
+    """
+    return tuple(dict.fromkeys(name for step in steps for name in _said(step, "packages").split(",") if name))
+
+
 def _said(step: str, what: str) -> str:
     script = STEPS / f"{step}.sh"
     if not re.fullmatch(r"[\w-]+", step) or not script.exists():
@@ -114,13 +132,13 @@ def _said(step: str, what: str) -> str:
     return told[1] if told else ""
 
 
-def build(work: Path, steps: Sequence[str], module: str, programs: Path | None = None) -> tuple[Path, int]:
-    """(disk, MiB from its start at which results begin). `module` is KVM's, `programs` a folder of selftests."""
+def build(work: Path, steps: Sequence[str], module: str, folders: Mapping[str, Path]) -> tuple[Path, int]:
+    """(disk, MiB from its start at which results begin). `module` is KVM's, `folders` go below /lab by their names."""
     installed = work / "installed"
     call(_install(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
     disk = work / "parcel.img"
-    _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], programs)
+    _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], folders)
     at = disk.stat().st_size // MIB + 2  # what is added says it, and is less than a MiB
     with tarfile.open(disk, "a", format=tarfile.GNU_FORMAT) as tar:
         _text(tar, "lab/parameters", f'KVM={module}\nSTEPS="{" ".join(steps)}"\nRESULTS_AT={at}\n', 0o644)
@@ -129,7 +147,7 @@ def build(work: Path, steps: Sequence[str], module: str, programs: Path | None =
     return disk, at
 
 
-def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], programs: Path | None) -> None:
+def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], folders: Mapping[str, Path]) -> None:
     with tarfile.open(disk, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in packages:
             for path in sorted(folder.iterdir()):
@@ -139,8 +157,8 @@ def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], programs
         for name in TREE:
             tar.add(PROJECT / name, f"lab/tree/{name}", filter=_plain)
         tar.add(STEPS, "lab/steps", filter=_plain)
-        if programs:
-            tar.add(programs, "lab/selftests", filter=_plain)
+        for name, folder in folders.items():
+            tar.add(folder, f"lab/{name}", filter=_plain)
         _text(tar, "lab/init", (HERE / "guest" / "init").read_text(), 0o755)
         for name, line in SCRIPTS.items():
             _text(

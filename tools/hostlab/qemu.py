@@ -17,6 +17,9 @@ from .tools import path_of
 
 MODEL = "max,+svm"
 MEMORY = "3G"
+# Time by instructions, 4 ns each: a host whose machine is busy has then no more timer ticks for it, and a guest of its
+# guest comes to its turn between two of them.
+COUNTED = ("-icount", "shift=2")
 COMMANDS = ("qemu-system-x86_64",)
 APPEND = (
     "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
@@ -33,6 +36,7 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
         "-smp", str(host.cpus), "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", APPEND,
     ]  # fmt: skip
+    words += COUNTED if host.counted else ()
     # What a run writes to the root is thrown away with its folder.
     for disk, options in ((disks.root, "snapshot=on"), (disks.parcel, "cache=unsafe")):
         words += ["-drive", f"file={disk},if=virtio,format=raw,{options}"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import store
@@ -36,18 +37,25 @@ IMAGE = "root.img"
 SUBUID = Path("/etc/subuid")
 
 
-def _digest() -> str:
-    return store.key(ROOT_RELEASE, PACKAGES, OPTIONS, BLOCK, SPARE, FILES)
+def _digest(extra: Sequence[str]) -> str:
+    return store.key(ROOT_RELEASE, (*PACKAGES, *extra), OPTIONS, BLOCK, SPARE, FILES)
 
 
-def there() -> bool:
+def there(extra: Sequence[str] = ()) -> bool:
     """Whether the image is kept already."""
-    return store.has("root", _digest())
+    return store.has("root", _digest(extra))
 
 
-def image(say: Say = silent) -> Path:
-    """The image; made anew when what is asked of it changes, not when Debian does."""
-    return store.get("root", _digest(), _make, say, f"the hosts' file system, Debian {ROOT_RELEASE}") / IMAGE
+def image(say: Say = silent, extra: Sequence[str] = ()) -> Path:
+    """The image, with these packages beside the usual ones; made anew when what is asked of it changes, not when Debian
+    does.
+    """
+
+    def make(work: Path) -> None:
+        _make(work, (*PACKAGES, *extra))
+
+    what = f"the hosts' file system, Debian {ROOT_RELEASE}" + (f" with {', '.join(extra)}" if extra else "")
+    return store.get("root", _digest(extra), make, say, what) / IMAGE
 
 
 def check() -> None:
@@ -65,11 +73,11 @@ def check() -> None:
             )
 
 
-def _make(work: Path) -> None:
+def _make(work: Path, packages: Sequence[str]) -> None:
     check()
     need("mmdebstrap", "genext2fs")
     tar, image = work / "root.tar", work / IMAGE
-    words = ["mmdebstrap", *OPTIONS, *(f"--aptopt={line}" for line in proxies()), f"--include={','.join(PACKAGES)}"]
+    words = ["mmdebstrap", *OPTIONS, *(f"--aptopt={line}" for line in proxies()), f"--include={','.join(packages)}"]
     words += [ROOT_RELEASE, "-", source_line(ROOT_RELEASE)]
     call(words, limit=1800, what="making the hosts' file system", into=tar)
     blocks = (tar.stat().st_size * 5 // 4 + SPARE) // BLOCK

@@ -22,6 +22,7 @@ from .packages import Archive
 from .progress import Say, silent
 from .tools import call
 
+FOLDER = "selftests"  # of the parcel
 STEP = "selftests"
 RESULTS = "selftests.json"
 COMMANDS = ("gcc", "make", "strip", "tar", "xz", "dpkg-deb")

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What a kernel will meet where this KVM emulates ring 0, said before it begins: it runs a thousand times slower, and
-ends where KVM has no emulation. Measured, by KVM's own count; where ring 0 is native nothing is said.
+"""What Linux will meet where this KVM emulates ring 0, said before it begins: it runs a thousand times slower, and ends
+where KVM has no emulation. Measured, by KVM's own count; where ring 0 is native nothing is said.
 """
 
 from __future__ import annotations
@@ -13,32 +13,29 @@ from vmm.machine.images.bzimage import is_bzimage
 
 if TYPE_CHECKING:
     from vmm.host.ring0 import Ring0
-    from vmm.payload.catalog import Payload
+    from vmm.payload.guest import AnyGuest
 
 NOTE = (
-    "ring 0 of a guest is emulated on this host, one instruction at a time ({evidence}): {what}. It ends at the first "
-    "instruction that KVM does not emulate, and what that was is shown"
+    "ring 0 of a guest is emulated on this host, one instruction at a time ({evidence}): Linux takes many minutes to "
+    "unpack itself, during which it says nothing, and ends at the first instruction that KVM does not emulate; what "
+    "that was is shown then"
 )
-LINUX = "Linux takes many minutes to unpack itself, during which it says nothing"
-OTHER = "a kernel runs a thousand times slower than on hardware"
 
 
 def note(ring0: Ring0, code: bytes) -> str:
-    """What to say of these bytes, an image; nothing where they run as on hardware."""
-    if ring0.kind not in ("emulated", "mixed"):
+    """What to say of these bytes, an image; nothing of what is no Linux, nor where it runs as on hardware."""
+    if ring0.kind not in ("emulated", "mixed") or not is_bzimage(code):
         return ""
-    return NOTE.format(evidence=ring0.evidence, what=LINUX if is_bzimage(code) else OTHER)
+    return NOTE.format(evidence=ring0.evidence)
 
 
-def tell(payload: Payload) -> None:
-    """Say it on standard error, if there is something to say. What is wrong with KVM, the run itself will tell."""
+def watch(guest: AnyGuest) -> None:
+    """Say it on standard error of a guest that is about to run, if there is something to say."""
     from vmm.host import ring0
-    from vmm.kvm.system import Kvm
 
     try:
-        with Kvm.open() as kvm:
-            said = note(ring0.count(kvm), payload.code or b"")
-    except VmmError:
+        said = note(ring0.count(guest.machine.kvm), guest.payload.code or b"")
+    except VmmError:  # what is wrong with KVM, the run itself will tell
         return
     if said and sys.stderr is not None:
         print(f"pyvmm: {said}", file=sys.stderr, flush=True)

@@ -223,7 +223,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if payload.image:
         from vmm.cli import emulated
 
-        emulated.tell(payload)
+        options = replace(options, watch=both(options.watch, emulated.watch))
     if args.console or traced(args) or args.trace_limit != TRACE_LIMIT:
         _check_files(args, payload.file)
     console = Console(out)
@@ -303,7 +303,7 @@ def _run(
             from vmm.payload.statistics import Statistics
 
             statistics = Statistics()
-            options = replace(options, watch=statistics.watch)
+            options = replace(options, watch=both(options.watch, statistics.watch))
         if args.folder or args.folder_rw:
             from vmm.payload.folder import serve_folder
 

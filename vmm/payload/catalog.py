@@ -155,7 +155,7 @@ def _raw(file: str) -> tuple[bytes, bool]:
     from vmm.machine.images import raw
 
     if raw.is_image(code):
-        return _whole(code, file), True
+        return code, True
     if why := raw.refusal(code, file):
         raise UsageError(*why)
     if not file.lower().endswith(".bin") and raw.is_text(code):
@@ -165,6 +165,16 @@ def _raw(file: str) -> tuple[bytes, bool]:
             hint=f"`{copy}.asm`, if it is assembly (Intel syntax); `{copy}.bin`, if it is code",
         )
     return _whole(code, file), False
+
+
+def whole(payload: Payload) -> bytes:
+    """All bytes of an image: of a large file a payload has only the beginning, for nobody needs the rest once it is in
+    guest memory.
+
+    Raises:
+        ImageError: the file cannot be read any more.
+    """
+    return _whole(payload.code or b"", payload.file) if payload.image else payload.code or b""
 
 
 def _whole(begin: bytes, file: str) -> bytes:

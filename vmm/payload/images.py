@@ -16,6 +16,7 @@ from vmm.machine.images.program import ImageProgram
 from vmm.machine.images.recognise import read_image
 from vmm.machine.memory.layout import REGIONS, default_memory, host_memory, parse_size
 from vmm.machine.run.limits import MAX_TIMEOUT
+from vmm.payload.catalog import whole
 from vmm.payload.options import BootOptions
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class BroughtImage:
             raise UsageError(f"--mode {boot.mode}: there are {', '.join(MODES)}")
         mode: Mode | None = boot.mode
         self.image: Image = read_image(
-            payload.code, payload.file, base=_address(boot.base, "--base"), entry=_entry(boot.entry), mode=mode,
+            whole(payload), payload.file, base=_address(boot.base, "--base"), entry=_entry(boot.entry), mode=mode,
             protocol=boot.protocol,
         )  # fmt: skip
         if plain and self.image.format.startswith("flat, long") and len(payload.code) > REGIONS["code"].size:
@@ -75,7 +76,11 @@ class BroughtImage:
         return MAX_TIMEOUT if self.image.protocol in PROTOCOLS else None
 
     def load(self, machine: Machine) -> None:
+        """Put it into guest memory; its bytes and those of its files are let go of then."""
         machine.load_image(self.image, args=self._args, initrd=self._initrd, modules=self._modules)
+        self.image = self.image.placed
+        object.__setattr__(self.program, "image", self.image)
+        self._initrd, self._modules = None, ()
 
 
 def _too_large(payload: Payload) -> ImageError:

@@ -7,7 +7,7 @@ A loader makes an Image of bytes; place.py puts it into a machine. Nothing here 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
 
@@ -228,6 +228,12 @@ class Image:
     names: Names | None = None
     bios: bool = False
     notes: tuple[str, ...] = ()
+
+    @property
+    def placed(self) -> Image:
+        """The same without its bytes: what is still to be known of it once they are in guest memory."""
+        segments = tuple(replace(each, data=b"") for each in self.segments)
+        return replace(self, segments=segments, boot=None)
 
     def memory(self, *files: bytes) -> int:
         """Bytes of RAM for it and these files, if nobody says how many; whole MiB."""

@@ -59,7 +59,7 @@ def load_image(
         initrd=None if initrd is None else _bytes(initrd, "initrd")[0],
         modules=tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules),
     )
-    machine.program = ImageProgram(image, own=planned.own)
+    machine.program = ImageProgram(image.placed, own=planned.own)
     put(planned, machine)
     return image
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from vmm.observe.trace import SCHEMA, End, Record, Trace
 from vmm.observe.tracer import Tracer
-from vmm.payload.catalog import Payload
+from vmm.payload.catalog import Payload, whole
 from vmm.payload.guest import Guest
 from vmm.payload.outcome import Outcome, plain
 
@@ -20,14 +20,14 @@ class Recording:
 
     def __init__(self, payload: Payload, emit: Callable[[Record], object], *, pyvmm: str, step: bool = False) -> None:
         self._tracer = Tracer(emit, step=step)
-        source = payload.code if payload.text is None else payload.text.encode()
+        source = whole(payload) if payload.text is None else payload.text.encode()
         self._tracer.emit(
             Trace(
                 schema=SCHEMA,
                 pyvmm=pyvmm,
                 payload=payload.name,
                 shipped=bool(payload.group),
-                sha256=hashlib.sha256(source or b"").hexdigest(),
+                sha256=hashlib.sha256(source).hexdigest(),
                 text=payload.text,
                 step=step,
             )

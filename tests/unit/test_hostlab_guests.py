@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's steps that start a Linux guest: what they ask of a host, how they talk to a console, what they conclude."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from tools.hostlab import hosts, lab, parcel, qemu, root
+from tools.hostlab.emulator import Disks
+from tools.hostlab.inside import host, linux, linux_speed
+from tools.hostlab.inside.peer import ADDRESS, MAC, Peer, checksum
+from tools.hostlab.inside.session import Session, Silent
+from tools.hostlab.kernel import Kernel
+
+GUEST_MAC = bytes.fromhex("020000000099")
+OWN = socket.inet_aton("10.0.2.15")
+STATS = """\
+pass  vmlinuz  10 exits
+  statistics of VM
+    mmu_pte_write  +10,597
+  statistics of vCPU 0
+    halt_exits          +2
+    hypercalls          +1,234
+    MSR_KVM_STEAL_TIME  = 0xa0001
+    steal               = 5,778 ns
+  statistics of vCPU 1: nothing changed
+"""
+
+
+def test_a_step_says_that_it_starts_a_guest() -> None:
+    assert parcel.guests(["doctor", "linux"])
+    assert parcel.guests(["linux_speed"])
+    assert not parcel.guests(["doctor", "probe"])
+    assert parcel.packages(["doctor", "linux_speed", "linux_speed"]) == ("qemu-system-x86",)
+    assert parcel.packages(["linux"]) == ()
+
+
+def test_an_svm_host_with_a_guest_has_one_cpu_and_counts() -> None:
+    fitted = lab.fitted(hosts.parse("svm-6.12", only=("linux",)))
+    assert (fitted.cpus, fitted.counted, fitted.name) == (1, True, "svm-6.12-1cpu")
+    for other in (hosts.parse("svm-6.12"), hosts.parse("vmx-6.1", only=("linux",))):
+        assert lab.fitted(other) == other
+
+
+def test_its_emulator_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(qemu, "path_of", lambda name: Path("/usr/bin") / name)
+    kernel, disks = Kernel(tmp_path, tmp_path, "", ""), Disks(tmp_path, tmp_path, 1)
+    usual = hosts.parse("svm-6.12")
+    assert "-icount" not in qemu.command(usual, kernel, disks, tmp_path)
+    words = qemu.command(lab.fitted(hosts.parse("svm-6.12", only=("linux",))), kernel, disks, tmp_path)
+    assert words[words.index("-icount") + 1] == qemu.COUNTED[1]
+    assert words[words.index("-smp") + 1] == "1"
+
+
+def test_more_packages_are_another_image() -> None:
+    assert root._digest(()) != root._digest(("qemu-system-x86",))
+
+
+SHELL = """\
+import sys
+print("booting"); print("init: started")
+count = 0
+while True:
+    print("/ # ", end="", flush=True)
+    line = sys.stdin.readline().strip()
+    print(line)
+    if line == "poweroff":
+        print("bye"); break
+    command, _, mark = line.partition("; echo ")
+    if command == "silence":
+        import time; time.sleep(60)
+    print(f"said {command}")
+    print("end-" + str(eval(mark[len("end-$(("):-2])))
+"""
+
+
+def test_a_session_asks_and_reads(tmp_path: Path) -> None:
+    with Session([sys.executable, "-uc", SHELL], tmp_path / "log") as session:
+        before, _ = session.expect(b"init: started", 20)
+        assert before.strip() == "booting"
+        session.expect(linux.PROMPT, 20)
+        assert session.ask("one", 20) == "said one"
+        assert session.ask("two words", 20) == "said two words"
+        session.send("poweroff")
+        assert session.wait(20) == 0
+        assert session.text.endswith("bye\n")
+    assert (tmp_path / "log").read_text() == session.text
+
+
+def test_a_session_that_says_nothing_ends_in_time() -> None:
+    with Session([sys.executable, "-uc", SHELL]) as session:
+        session.expect(linux.PROMPT, 20)
+        with pytest.raises(Silent, match="time was over"):
+            session.ask("silence", 0.5)
+    assert session.process.returncode is not None
+
+
+def test_a_session_of_a_program_that_ends_early() -> None:
+    with Session([sys.executable, "-c", "print('oh')"]) as session, pytest.raises(Silent, match="ended before"):
+        session.expect(b"init: started", 20)
+
+
+def arp(target: str) -> bytes:
+    request = struct.pack(">HHBBH", 1, 0x0800, 6, 4, 1) + GUEST_MAC + OWN + bytes(6) + socket.inet_aton(target)
+    return b"\xff" * 6 + GUEST_MAC + b"\x08\x06" + request
+
+
+def echo(data: bytes) -> bytes:
+    body = struct.pack(">BBHHH", 8, 0, 0, 7, 1) + data
+    body = body[:2] + struct.pack(">H", checksum(body)) + body[4:]
+    header = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(body), 0, 0, 64, 1, 0) + OWN + socket.inet_aton(ADDRESS)
+    return MAC + GUEST_MAC + b"\x08\x00" + header + body
+
+
+def test_the_peer_answers(tmp_path: Path) -> None:
+    with Peer(tmp_path / "net") as peer, socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as card:
+        card.settimeout(20)
+        card.connect(str(tmp_path / "net"))
+        card.send(arp(ADDRESS))
+        answer = card.recv(2000)
+        assert answer[:6] == GUEST_MAC
+        assert answer[20:32] == b"\0\2" + MAC + socket.inet_aton(ADDRESS)
+        for data in (b"abcdefg", b"x" * 64):
+            card.send(echo(data))
+            answer = card.recv(2000)
+            assert answer[26:34] == socket.inet_aton(ADDRESS) + OWN
+            assert answer[34:36] == b"\0\0"
+            assert answer[38:42] == struct.pack(">HH", 7, 1)
+            assert answer[42:] == data
+            assert checksum(answer[34:]) == 0
+        card.send(arp("10.0.2.9"))
+        card.send(b"short")
+        card.send(echo(b"last"))
+        assert card.recv(2000)[42:] == b"last"
+    assert peer.counts["arp"] == 1
+    assert peer.counts["echo"] == 3
+
+
+def test_statistics_are_read_off_the_text() -> None:
+    found = linux.statistics(STATS)
+    assert found == {
+        "VM": {"mmu_pte_write": 10597},
+        "vCPU 0": {"halt_exits": 2, "hypercalls": 1234, "MSR_KVM_STEAL_TIME": 0xA0001, "steal": 5778},
+        "vCPU 1": {},
+    }
+
+
+def story(tmp_path: Path) -> linux.Story:
+    (tmp_path / "release").write_text("6.12\n")
+    told = linux.Story(host.Seen(), tmp_path, tmp_path)
+    told.cpus = 2
+    return told
+
+
+def bad(of: linux.Story) -> list[str]:
+    return [str(each["what"]).removeprefix("2 CPUs: ") for each in of.seen.checks if not each["ok"]]
+
+
+def test_a_vcpu_without_paravirtual_features_is_noticed(tmp_path: Path) -> None:
+    told = story(tmp_path)
+    on = dict.fromkeys(linux.SWITCHED, 0x1001) | {"steal": 5, "hypercalls": 3, "halt_exits": 9}
+    told.counted({"VM": {}, "vCPU 0": on, "vCPU 1": on})
+    assert bad(told) == []
+    told.counted({"VM": {}, "vCPU 0": on, "vCPU 1": on | {"MSR_KVM_PV_EOI_EN": 0x1000}})
+    assert bad(told) == ["MSR_KVM_PV_EOI_EN switched on, on each vCPU"]
+
+
+FACTS = """\
+kernel 6.12
+cpus 2
+clocksource kvm-clock
+clocksources kvm-clock acpi_pm
+clockevent lapic-deadline
+disk vda 16384 sectors, read-only 0
+net eth0 02:00:00:00:00:01 virtio_net
+rng virtio_rng.0
+steal 12
+dmesg Hypervisor detected: KVM
+dmesg kvm-clock: Using msrs 4b564d01 and 4b564d00
+dmesg kvm-guest: KVM setup pv remote TLB flush
+dmesg kvm-guest: setup PV sched yield
+dmesg kvm-guest: setup PV IPIs
+"""
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("kernel 6.12", "the kernel"),
+        ("cpus 2", "nproc"),
+        ("clocksource kvm-clock", "the clock source is KVM's, or a TSC that KVM vouches for"),
+        ("clockevent lapic-deadline", "timer events by the LAPIC, with a TSC deadline"),
+        ("disk vda 16384 sectors, read-only 0", "its disk"),
+        ("net eth0 02:00:00:00:00:01 virtio_net", "its network card"),
+        ("rng virtio_rng.0", "its source of random bytes"),
+        ("dmesg kvm-guest: setup PV IPIs", "dmesg says: PV IPIs"),
+        ("dmesg kvm-guest: KVM setup pv remote TLB flush", "dmesg says: PV TLB flush"),
+    ],
+)
+def test_each_fact_that_is_missing_is_noticed(tmp_path: Path, line: str, what: str) -> None:
+    assert line in FACTS
+    told = story(tmp_path)
+    told.as_it_should_be(linux.facts(FACTS))
+    assert bad(told) == []
+    told.as_it_should_be(linux.facts(FACTS.replace(f"{line}\n", "")))
+    assert bad(told) == [what]
+
+
+SMAPS = """\
+55d0c0000000-55d0c0100000 r-xp 00000000 fe:00 1 /usr/bin/x
+Size:               1024 kB
+KernelPageSize:        4 kB
+Rss:                 800 kB
+Pss:                 400 kB
+7f0000000000-7f0010000000 rw-p 00000000 00:00 0
+Size:             262144 kB
+Rss:               90000 kB
+7f0020000000-7f0020100000 rw-p 00000000 00:00 0
+Size:               1024 kB
+Rss:                 200 kB
+"""
+
+
+def test_memory_is_told_apart() -> None:
+    assert linux_speed.resident(SMAPS) == (1000, 90000)
+
+
+def test_ratios_are_judged() -> None:
+    seen = host.Seen()
+    ours = [linux_speed.Start(seconds, 400, 90000) for seconds in (1.0, 1.1, 9.0)]
+    theirs = [linux_speed.Start(1.0, 1000, 90000)] * 3
+    linux_speed.compare(seen, 2, ours, theirs)
+    assert [each["ok"] for each in seen.checks] == [True, True]
+    linux_speed.compare(seen, 2, [start._replace(seconds=1.2, own=501) for start in ours], theirs)
+    assert [each["ok"] for each in seen.checks[2:]] == [False, False]
+    assert "1.20" in str(seen.checks[2]["seen"])
+
+
+def test_what_a_terminal_is_told_is_no_text() -> None:
+    parts = ("a\x1b", "[6", "n\r\n/ # \x1b[", "6n")
+    code = f"import sys, time\nfor part in {parts}:\n    print(part, end='', flush=True)\n    time.sleep(0.05)"
+    with Session([sys.executable, "-c", code]) as session:
+        assert session.expect(linux.PROMPT, 20)[0] == "a\n"
+        assert session.wait(20) == 0
+        assert session.text == "a\n/ # "

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A Linux guest for the steps that start one: the host's own kernel once more, and an initial file system that
+`pyvmm initrd` makes of its modules and Debian's busybox, as a user would.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+
+from . import store
+from .hosts import ROOT_RELEASE
+from .kernel import BUSYBOX, Source, unpack
+from .packages import Archive
+from .parcel import PROJECT
+from .progress import Say, silent
+from .tools import call
+
+FOLDER = "linux"  # of the parcel
+RECIPE = 1  # counted up when the code below makes something else of the same inputs
+
+
+def linux(archive: Archive, found: Source, say: Say = silent) -> Path:
+    """A folder with `vmlinuz`, `initrd.img` and `release`, what uname says there.
+
+    Raises:
+        NotToBeHad: the archive lost a package.
+    """
+    tools_of = Archive(ROOT_RELEASE)
+    tools_of.refresh(say)
+    makers = sorted(path for path in (PROJECT / "vmm/payload/linux").iterdir() if path.is_file())
+    digest = store.key(RECIPE, found, tools_of.version(BUSYBOX), *makers)
+
+    def make(work: Path) -> None:
+        _make(work, archive, tools_of, found)
+
+    return store.get("guest", digest, make, say, f"a guest, Linux {found.version}")
+
+
+def _make(work: Path, archive: Archive, tools_of: Archive, found: Source) -> None:
+    tree = work / "tree"
+    for package in found.packages:
+        unpack(archive, package, tree)
+    unpack(tools_of, BUSYBOX, tree)
+    shutil.copy(next(iter(sorted(tree.rglob("vmlinuz*")))), work / "vmlinuz")
+    words: list[str | Path] = [sys.executable, "-m", "vmm", "initrd", tree, "--release", found.release]
+    words += ["-o", work / "initrd.img"]
+    call(words, limit=300, what="making the guest's initial file system", cwd=PROJECT)
+    (work / "release").write_text(found.release + "\n")
+    shutil.rmtree(tree)
