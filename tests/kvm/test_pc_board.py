@@ -131,3 +131,182 @@ def test_lines_for_devices_end() -> None:
         with pytest.raises(UsageError, match="17 interrupt lines"):
             m.add_virtio_rng(events=False)
         assert len(m.virtio_places) == len({each.gsi for each in m.virtio_places}) == 17
+
+
+PIT_GUEST = f"""
+start:
+    TAKE  0x20
+    PICS  1 << 0
+{THROUGH}
+    PUT   PIT_MODE, PIT_CH0_RATE
+    PUT   PIT_CH0, 0xa9
+    PUT   PIT_CH0, 0x04
+    sti
+    AWAIT_COUNT 0x20, 20
+    PUT   PIT_MODE, PIT_CH0_ONCE
+    PUT   PIT_CH0, 0xff
+    PUT   PIT_CH0, 0xff
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    hlt
+    COUNT_PIC 0x20, DELAY_PORT, 0
+"""
+
+
+@pytest.mark.parametrize("irqchip", IRQCHIPS)
+def test_the_pit_ticks_by_the_pic(irqchip) -> None:
+    """Twenty interrupts of 1 ms each: they take at least nineteen."""
+    with Machine(board="pc", irqchip=irqchip) as m:
+        load(m, text_for(irqchip, PIT_GUEST))
+        result = m.run(timeout=30)
+        assert result.stop.why is Why.POWER_OFF
+        assert result.wall >= 0.015
+
+
+RTC_GUEST = f"""
+.macro SEEN
+    PUT   RTC_INDEX, RTC_REG_C
+    GET   RTC_DATA
+.endm
+start:
+    TAKE  0x28
+    PICS  1 << 8
+{THROUGH}
+    PUT   RTC_INDEX, RTC_REG_A
+    PUT   RTC_DATA, RTC_REF_CLCK_32KHZ | 8
+    PUT   RTC_INDEX, RTC_REG_B
+    PUT   RTC_DATA, RTC_24H | RTC_PIE
+    SEEN
+    AWAIT_COUNT 0x28, 1
+    cli
+    SEEN
+    AWAIT_COUNT 0x28, 2
+    cli
+    SEEN
+    AWAIT_COUNT 0x28, 3
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    hlt
+    COUNT_PIC 0x28, DELAY_PORT, 1
+"""
+
+
+@pytest.mark.parametrize("irqchip", IRQCHIPS)
+def test_the_rtc_interrupts(irqchip) -> None:
+    with Machine(board="pc", irqchip=irqchip) as m:
+        load(m, text_for(irqchip, RTC_GUEST))
+        assert m.run(timeout=30).stop.why is Why.POWER_OFF
+
+
+IOAPIC_GUEST = f"""
+.macro PIN number, vector
+    mov   dword ptr [rbx + IOREGSEL], IOAPIC_REDTBL + 2 * (\\number) + 1
+    mov   dword ptr [rbx + IOWIN], 0
+    mov   dword ptr [rbx + IOREGSEL], IOAPIC_REDTBL + 2 * (\\number)
+    mov   dword ptr [rbx + IOWIN], \\vector
+.endm
+start:
+    TAKE  0x50
+    TAKE  0x51
+    PICS  0
+    X2APIC_ENABLE
+    mov   rbx, IOAPIC_BASE
+    PIN   2, 0x50
+    PIN   4, 0x51
+    PUT   COM1 + 4, 0x08
+    PUT   COM1 + 1, 0x02
+    PUT   PIT_MODE, PIT_CH0_RATE
+    PUT   PIT_CH0, 0xa9
+    PUT   PIT_CH0, 0x04
+    sti
+    AWAIT_COUNT 0x51, 1
+    AWAIT_COUNT 0x50, 5
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    hlt
+    COUNTER 0x50
+    COUNTER 0x51
+"""
+
+
+@pytest.mark.parametrize("irqchip", ["kernel", "split"])
+def test_pit_and_com1_interrupt_by_the_ioapic(irqchip) -> None:
+    """The PIT at pin 2, as the MADT says; COM1 at pin 4."""
+    with Machine(board="pc", irqchip=irqchip) as m:
+        load(m, IOAPIC_GUEST)
+        assert m.run(timeout=30).stop.why is Why.POWER_OFF
+
+
+@pytest.mark.parametrize("cpus", [1, 3])
+@pytest.mark.parametrize("irqchip", IRQCHIPS)
+def test_a_guest_that_halts_for_good_ends(irqchip, cpus: int) -> None:
+    with Machine(board="pc", irqchip=irqchip, cpus=cpus) as m:
+        load(m, "start: cli\nagain: hlt\njmp again")
+        if irqchip != "none":
+            for cpu in range(1, cpus - 1):  # the last waits for SIPI
+                m.start(cpu, "start")
+        stop = m.run(timeout=30).stop
+        assert stop.why is Why.HALT, stop.text
+
+
+def test_a_guest_that_waits_for_an_interrupt_does_not_end() -> None:
+    for irqchip in IRQCHIPS:
+        with Machine(board="pc", irqchip=irqchip) as m:
+            load(m, "start: sti\nagain: hlt\njmp again")
+            assert m.run(timeout=0.5).stop.why is Why.TIME_LIMIT
+
+
+@pytest.mark.parametrize("irqchip", IRQCHIPS)
+def test_a_state_goes_on_with_its_devices(irqchip) -> None:
+    """Saved while COM1's guest waits for more; put back twice, each time it answers what comes then."""
+    with Machine(board="pc", irqchip=irqchip) as m:
+        load(m, text_for(irqchip, COM1_ECHO))
+        m.uart.feed(b"one")
+        m.run(timeout=1)
+        saved = m.save()
+        assert m.sink.data == b"one"
+        for text in (b"two", b"three"):
+            before = m.sink.length
+            m.uart.feed(text + b"\x04")
+            assert m.run(timeout=20).stop.why is Why.POWER_OFF
+            assert m.sink.since(before) == text
+            m.restore(saved)
+
+
+def test_the_cmos_tells_memory_cpus_and_time() -> None:
+    import time
+
+    with Machine("64M", cpus=2, board="pc") as m:
+        load(m, "start: hlt")
+
+        def cmos(index: int) -> int:
+            m.platform.ports.write(pc.RTC_INDEX, bytes((index,)))
+            return m.platform.ports.read(pc.RTC_DATA, 1)[0]
+
+        assert cmos(pc.CMOS_EXTENDED_KIB_2) | cmos(pc.CMOS_EXTENDED_KIB_2 + 1) << 8 == 63 << 10
+        assert cmos(pc.CMOS_HIGH_64KIB) | cmos(pc.CMOS_HIGH_64KIB + 1) << 8 == 48 << 4
+        assert cmos(pc.CMOS_CPUS) == 1
+        years = {time.gmtime(at).tm_year % 100 for at in (time.time() - 1, time.time() + 1)}
+        assert cmos(pc.RTC_YEAR) in {year // 10 << 4 | year % 10 for year in years}
+
+
+def test_the_power_button_is_the_sci() -> None:
+    """A level on IRQ 9, enabled by the guest, that falls when it clears the status."""
+    text = f"""
+start:
+    TAKE  0x29
+    PICS  1 << 9
+{THROUGH}
+    PUT   PIC_ELCR2, 2
+    {out(pc.PM1_EVENT + 2, pc.PM1_PWRBTN, 2)}
+    PUT   {ASK}, 1
+    sti
+again:
+    hlt
+    jmp again
+count_0x29:
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    iretq
+"""
+    for irqchip in IRQCHIPS:
+        with Machine(board="pc", irqchip=irqchip) as m:
+            m.on_port_write(ASK, lambda value, m=m: m.board.press_power_button())
+            load(m, text_for(irqchip, text))
+            assert m.run(timeout=20).stop.why is Why.POWER_OFF, irqchip

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmm.abi import acpi as facts
@@ -38,6 +38,7 @@ def entries(madt: bytes) -> list[tuple[int, bytes]]:
     return found
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 20))
 def test_every_sum_is_zero_and_every_pointer_true(cpus: int, devices: int) -> None:
     virtio = [VirtioPlace(0xD100_0000 + 0x1000 * i, 0x1000, i) for i in range(devices)]

@@ -60,7 +60,8 @@ class Outcome:
     """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone.
 
     What was asked for and did not take effect: `missed` has where the `unclaimed` accesses went, `not_taken` what KVM
-    did not take of an edited CPUID, `notes` what else is to be said (a header line that is a comment).
+    did not take of an edited CPUID, `notes` what else is to be said (a header line that is a comment). `status` is an
+    exit status that is not the outcome's own (vmm.payload.endings).
     """
 
     payload: str
@@ -78,6 +79,7 @@ class Outcome:
     missed: tuple[Missed, ...] = ()
     not_taken: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    status: int | None = None
 
     @property
     def console_bytes(self) -> bytes:
@@ -86,7 +88,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> int:
-        return EXIT_CODES[self.outcome]
+        return EXIT_CODES[self.outcome] if self.status is None else self.status
 
     def as_json(self) -> dict[str, Any]:
         """The document of `pyvmm run --json`. Bytes of the console that are no UTF-8 become U+FFFD in `console`; then

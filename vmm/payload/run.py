@@ -161,9 +161,15 @@ def _outcome(guest: Guest, result: Result, kind: str, reason: str) -> Outcome:
         from vmm.observe.postmortem import examine
 
         postmortem = examine(guest.machine, result)
+    status = None
+    if guest.payload.text is None and result.stop.why is Why.DEBUG_EXIT:
+        from vmm.payload.endings import debug_exit_status
+
+        status = debug_exit_status(result.stop)
     return Outcome(
         payload=guest.payload.name,
         outcome=kind,
+        status=status,
         reason=reason,
         console=result.console,
         results=guest.results,

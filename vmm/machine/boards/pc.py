@@ -74,9 +74,12 @@ class PcBoard:
 
     def attach(self, machine: Whole, cpus: int) -> None:
         """Interrupt controllers, PIT, and what firmware would leave in CMOS memory."""
+        from vmm.machine.boards.dead_halt import DeadHalt
         from vmm.machine.boards.lines import attach
 
         attach(machine, self.timers)
+        if machine.irqchip != "none":
+            DeadHalt(machine)
         self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 

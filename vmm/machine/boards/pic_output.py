@@ -35,7 +35,7 @@ class PicOutput:
         self._observing = False
         machine.platform.on_irq_window.append(self._here)
         machine.platform.on_halt.append(self._wait)
-        machine.all_cpus.on_tick = lambda cpu: self._hand_over(cpu)
+        machine.all_cpus.on_tick.append(self._hand_over)
 
     def raised(self, level: bool) -> None:
         """The pin has changed, on any thread."""

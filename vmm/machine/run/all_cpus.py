@@ -45,7 +45,7 @@ class AllCpus:
         self.watch: Watch | None = None
         self.after: Callable[[Cpu, Exit], object] | None = None
         """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the lean way."""
-        self.on_tick: Callable[[Cpu], object] | None = None
+        self.on_tick: list[Callable[[Cpu], object]] = []
         """Called when a vCPU was kicked out of KVM_RUN, on its own thread: that of vCPU 0 at each heartbeat."""
         self._threads: list[CpuThread] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
@@ -244,8 +244,9 @@ class AllCpus:
     def tick(self, cpu: Cpu) -> None:
         if self._deadline is not None and time.monotonic() >= self._deadline and self._stop is None:
             self.end(None, Stop(Why.TIME_LIMIT, "the guest did not end within its time limit"))
-        if self.on_tick is not None and current() is cpu:
-            self.on_tick(cpu)
+        if self.on_tick and current() is cpu:
+            for look in self.on_tick:
+                look(cpu)
 
     def admit(self) -> bool:
         if self._exit_limit is None:
