@@ -16,6 +16,8 @@ from vmm.abi.rows import value_of
 from vmm.machine.ends import Stop, Why
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmm.machine.run.cpu import Cpu
     from vmm.machine.whole import Whole
 
@@ -25,17 +27,17 @@ ROUNDS = 2
 
 
 class DeadHalt:
-    """Looks at the vCPUs of a machine, and ends its run."""
+    """Looks at the vCPUs of a machine, and ends its run, unless the board says that it is `sleeping`, and will wake."""
 
-    def __init__(self, machine: Whole) -> None:
-        self._machine = machine
+    def __init__(self, machine: Whole, sleeping: Callable[[], bool]) -> None:
+        self._machine, self._sleeping = machine, sleeping
         self._dead: set[int] = set()
         self._rounds = 0
         machine.all_cpus.on_tick.append(self._look)
 
     def _look(self, cpu: Cpu) -> None:
         """On the vCPU's own thread, out of KVM_RUN."""
-        if not _is_dead(cpu):
+        if self._sleeping() or not _is_dead(cpu):
             self._rounds = 0
             self._dead.clear()
             return

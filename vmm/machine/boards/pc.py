@@ -79,7 +79,7 @@ class PcBoard:
 
         attach(machine, self.timers)
         if machine.irqchip != "none":
-            DeadHalt(machine)
+            DeadHalt(machine, lambda: self.sleeping)
         self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 
@@ -95,6 +95,11 @@ class PcBoard:
         from vmm.machine.boards import acpi
 
         return acpi.tables(apic_ids, virtio, apic=self._apic)
+
+    @property
+    def sleeping(self) -> bool:
+        """Whether something of the board will wake a guest that has halted with interrupts off."""
+        return False
 
     def press_power_button(self) -> None:
         """As the button of a PC does: an operating system that listens (ACPI) shuts down."""

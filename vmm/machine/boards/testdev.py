@@ -45,6 +45,11 @@ class TestdevBoard(PcBoard):
         self._facs = suspend.facs_in(made)
         return made
 
+    @property
+    def sleeping(self) -> bool:
+        """In S3, which ends by an NMI."""
+        return self._asleep
+
     def line(self, gsi: int) -> Callable[[bool], object]:
         """As the pc board's; that of the RTC wakes too."""
         drive = super().line(gsi)
