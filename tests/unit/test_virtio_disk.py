@@ -475,6 +475,22 @@ def test_four_gibibytes_are_the_most(folder):
         assert c.mmio.trouble.endswith("a chain of 0x101000000 bytes; 4 GiB is the most")
 
 
+@pytest.mark.parametrize(
+    ("sector", "size"),
+    [(0, 513), (0, 20), (SECTORS, 512), (SECTORS - 1, 1024), (2**64 - 1, 512), (2**64 - 1, 1024), (2**55, 512)],
+)
+@pytest.mark.parametrize("kind", [READ, OUT])
+def test_what_is_not_on_the_disk(folder, kind, sector, size):
+    with both(folder) as (model, c):
+        for side in (model, c):
+            side.up(features_of(side, events=False))
+            offer(side, 0, 0, Request(kind, sector, size, (), False, b"?"))
+            side.memory.write(AVAIL, struct.pack("<HH", 0, 1))
+            side.kick()
+        same(model, c)
+        assert c.memory.read(HEADERS + 16, 1) == bytes([v.VIRTIO_BLK_S_IOERR])
+
+
 RANGE_CASES = [
     (DISCARD, [(1, 2, 0)], 0), (DISCARD, [(1, 2, 1)], 2), (ZEROES, [(1, 2, 1)], 0), (ZEROES, [(1, 2, 0)], 0),
     (ZEROES, [(1, 2, 3)], 2), (ZEROES, [(SECTORS, 1, 0)], 1), (ZEROES, [(0, blk.MAX_ZEROES + 1, 0)], 1),

@@ -67,16 +67,18 @@ class Disk:
         raw.kick = kick
         self._acked = acked  # the C has its address
         self._last = dict.fromkeys(COUNTS, 0)
-        self.c = lib.vmm_disk_new(raw, acked.c)
-        if not self.c:
+        made = lib.vmm_disk_new(raw, acked.c)
+        if not made:
             raise exhausted("a disk", "malloc", errno.ENOMEM)
+        self.c: Any = ffi.gc(made, lib.vmm_disk_free)  # goes with the last call that is inside
 
     def memory(self, slots: Iterable[tuple[int, int, int, bool]]) -> None:
         """Guest memory is this now: (gpa, size, hva, readonly) of each stretch. What is not in it any more is not
         touched after this.
         """
         rows = list(slots)
-        if self.c is not None and lib.vmm_disk_memory(self.c, ffi.new("struct vmm_disk_slot[]", rows), len(rows)):
+        c = self.c
+        if c is not None and lib.vmm_disk_memory(c, ffi.new("struct vmm_disk_slot[]", rows), len(rows)):
             raise exhausted("the memory of a disk", "malloc", errno.ENOMEM)
 
     def begin(self, queue: Any, *, writeback: bool, discard: bool, zeroes: bool) -> None:
@@ -108,16 +110,18 @@ class Disk:
     @property
     def broken(self) -> str:
         """The rule that the driver broke, in words; empty if it has broken none since `begin`."""
-        if self.c is None:
+        c = self.c
+        if c is None:
             return ""
         why = ffi.new("char[]", lib.VMM_DISK_WHY)
-        return str(ffi.string(why).decode()) if lib.vmm_disk_broken(self.c, why) else ""
+        return str(ffi.string(why).decode()) if lib.vmm_disk_broken(c, why) else ""
 
     def counts(self) -> dict[str, int]:
         """How many kicks of the guest, interrupts and flushes there were; also after `close`."""
-        if self.c is not None:
+        c = self.c
+        if c is not None:
             raw = ffi.new("struct vmm_disk_counts *")
-            lib.vmm_disk_counted(self.c, raw)
+            lib.vmm_disk_counted(c, raw)
             self._last = {name: getattr(raw, name) for name in COUNTS}
         return self._last
 
@@ -130,7 +134,6 @@ class Disk:
         """Give the memory back. Idempotent."""
         if self.c is not None:
             self.counts()
-            lib.vmm_disk_free(self.c)
             self.c = None
 
 
