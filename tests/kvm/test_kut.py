@@ -86,6 +86,13 @@ def test_tap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("ok 3 - skips # SKIP it says: not today\n")
 
 
+@pytest.mark.parametrize(("args", "status"), [("pass", 0), ("fail", 1), ("skip", 77), ("abort", 1)])
+def test_one_image_by_run(args: str, status: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(folder / "report.flat")
+    assert cli.main(["run", image, "--board", "testdev", "--cpus", "2", "--kernel-args", args]) == status
+    assert f"report.flat {args}" in capsys.readouterr().out
+
+
 def test_nothing_to_show_is_77(folder: Path) -> None:
     assert cli.main(["kut", str(folder), "skips", "for_i386"]) == 77
 

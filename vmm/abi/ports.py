@@ -21,6 +21,7 @@ PIT = ((0x40, 4, "PIT"),)
 EXIT_VALUE_PASS = 0
 EXIT_VALUE_FAIL = 1
 EXIT_VALUE_SKIP = 77
+DEBUG_EXIT_SKIP = 77 >> 1  # what a skip writes to isa-debug-exit, for whose status is value << 1 | 1 (kvm-unit-tests)
 
 # What hypercall.inc has found of this host: which instruction KVM gets, or that each call is handed over by HYPERCALL.
 BY_VMCALL, BY_VMMCALL, HANDED_OVER = 0, 1, 2

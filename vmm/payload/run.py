@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.abi.ports import EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
+from vmm.abi.ports import DEBUG_EXIT_SKIP, EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.base.record import replace
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import FailEntry
@@ -117,6 +117,8 @@ def _by_end(stop: Stop) -> tuple[str, str]:
             )
         case Why.HALT | Why.STOPPED | Why.POWER_OFF | Why.RESET:
             return "pass", stop.text
+        case Why.DEBUG_EXIT if stop.code == DEBUG_EXIT_SKIP:
+            return "skip", "the guest says that this host cannot show it"
         case Why.DEBUG_EXIT:
             return ("pass", "") if stop.code == 0 else ("fail", stop.text)
         case Why.TIME_LIMIT:
