@@ -6,12 +6,17 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from tests import kut_images
 from vmm import cli
+from vmm.errors import HostError
 from vmm.machine.machine import Machine
 from vmm.payload.kut.one import Ended, run_one
 from vmm.payload.kut.settings import settings_of
@@ -141,12 +146,57 @@ def test_a_page_that_is_taken_away_keeps_its_bytes() -> None:
         machine.memory.write(0x5000, b"still here")
         slot.mapping.refault(0x5000, 0x1000)
         assert machine.memory.read(0x5000, 10) == b"still here"
+        with pytest.raises(HostError, match="mprotect"):  # it is the kernel that is asked
+            slot.mapping.refault(1 << 47, 0x1000)
 
 
 def test_the_board_has_no_own_devices() -> None:
     with Machine("64M", 2, board="testdev") as machine:
         assert machine.board.name == "testdev"
         assert machine.irqchip == "kernel"
+
+
+def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """`pyvmm kut` in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "vmm", "kut", str(folder), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def all_children_of(pid: int) -> list[int]:
+    """Of every thread of a process."""
+    tasks = Path(f"/proc/{pid}/task")
+    return [int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()]
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_nothing_is_left_when_it_ends_early(number: int, status: int, folder: Path) -> None:
+    child = started(folder, "hangs", "passes", "--timeout", "60", "--no-color")
+    below: list[int] = []
+    deadline = time.monotonic() + 60
+    while not below and time.monotonic() < deadline:
+        below = all_children_of(child.pid)
+        time.sleep(0.1)
+    assert below
+    child.send_signal(number)
+    out, err = child.communicate(timeout=60)
+    assert child.returncode == status, err
+    if number == signal.SIGINT:
+        assert "0 tests: none; 2 not run" in out
+        assert "pyvmm: interrupted" in err
+        assert "Traceback" not in err
+    deadline = time.monotonic() + 30
+    while not all(map(gone, below)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert all(map(gone, below))
 
 
 # Images that nobody here made
