@@ -28,6 +28,12 @@ def command() -> NoReturn:
     # Most of what is made while it starts stays to its end, so the collector looks rarely, and at the end not at all.
     gc.set_threshold(20_000)
     try:
+        from vmm.base.finder import install
+    except ImportError:
+        pass  # another Python than CPython
+    else:
+        install("vmm")
+    try:
         status = main()
     finally:
         gc.freeze()
