@@ -15,7 +15,7 @@ import os
 from vmm.asm import cache as _cache
 from vmm.asm import source
 from vmm.asm.program import Program
-from vmm.base.record import record, replace
+from vmm.base.record import Record, replace
 from vmm.errors import PayloadError, UsageError
 
 TYPE_CHECKING = False
@@ -29,8 +29,7 @@ _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 _FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))  # what every result depends on
 
 
-@record
-class Facts:
+class Facts(Record):
     """Names for every text of a caller, made when they are needed: making a thousand of them takes longer than asking
     for forty times. So `files` stand for them in the cache's key, beside those of this floor and of vmm.abi.
     """

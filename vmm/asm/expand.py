@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from vmm.asm.expression import Node, Parser, SourceError, Value, evaluate, tokenize, unquote
 from vmm.asm.source import MAX_ROW_LENGTH, MAX_ROWS, Row
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 
 MAX_MACRO_DEPTH = 50
 MAX_USES = 10_000  # of macros; the largest payload that comes with pyvmm has a hundred
@@ -34,8 +34,7 @@ _CONDITIONS = frozenset((".if", ".ifdef", ".ifndef", ".ifb", ".ifnb"))
 _CLOSERS = frozenset((".endm", ".endmacro", ".endr", ".endif", ".else", ".elseif"))
 
 
-@record
-class Label:
+class Label(Record):
     """`NAME:`; a numeric one has been given a name of its own."""
 
     row: Row
@@ -43,8 +42,7 @@ class Label:
     column: int
 
 
-@record
-class Statement:
+class Statement(Record):
     """A directive or instruction: `word` in lower case, and the text of its operands with the column it starts at."""
 
     row: Row
@@ -55,8 +53,7 @@ class Statement:
     locals_before: dict[str, int]  # numeric labels seen so far: label -> how many
 
 
-@record
-class Constant:
+class Constant(Record):
     """`NAME = expression`, evaluated when it is used: the expression may mention labels."""
 
     row: Row
@@ -64,8 +61,7 @@ class Constant:
     node: Node
 
 
-@record
-class Macro:
+class Macro(Record):
     row: Row
     name: str
     parameters: tuple[tuple[str, str | None, bool], ...]  # name, default, required
@@ -107,8 +103,7 @@ def split_arguments(text: str) -> list[tuple[str, int]]:
     return [(part.strip(), at + len(part) - len(part.lstrip())) for part, at in parts]
 
 
-@record(frozen=False, cached=True)
-class Expander:
+class Expander(Record, frozen=False, cached=True):
     """Turns rows into labels and statements; `constants` fills as definitions are met. `given` are the caller's."""
 
     given: Callable[[str], int | None]

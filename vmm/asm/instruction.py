@@ -16,14 +16,13 @@ from vmm.asm.expression import Lookup, SourceError
 from vmm.asm.operands import Operand, parse, render
 from vmm.asm.registers import GPR32, GPR64
 from vmm.asm.source import default_folders, read_text
-from vmm.base.record import record, replace
+from vmm.base.record import Record, replace
 
 _MNEMONIC = re.compile(r"[a-z][a-z0-9]*")
 _ATT = re.compile(r"%[a-z]{2,3}\b|\$(?:0x)?\d", re.IGNORECASE)
 
 
-@record
-class Instruction:
+class Instruction(Record):
     """A parsed instruction, ready to be encoded at any address."""
 
     mnemonic: str

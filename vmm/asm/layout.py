@@ -19,7 +19,7 @@ from vmm.asm.program import Line, Program
 from vmm.asm.registers import REGISTERS
 from vmm.asm.source import Row
 from vmm.asm.verify import check
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 from vmm.errors import PayloadError
 
 MAX_PASSES = 40
@@ -31,8 +31,7 @@ _FROM_HEADER = {
 _SETTLE = 8  # from this pass on an instruction only grows, and NOPs fill the difference
 
 
-@record(frozen=False)
-class _Piece:
+class _Piece(Record, frozen=False):
     """One statement on its way: `code` of the last pass, `fixed` once it is known to depend on no address.
 
     `own` is how much of `code` is the statement's own: NOPs may follow. `verify` reads an instruction's bytes again.
@@ -47,8 +46,7 @@ class _Piece:
     own: int = 0
 
 
-@record(frozen=False, cached=True)
-class _Names:
+class _Names(Record, frozen=False, cached=True):
     """Names to values while a pass runs. `asked` tells whether an address was used since it was last cleared."""
 
     given: Mapping[str, int]
@@ -213,8 +211,7 @@ def _verify(ordered: list[Label | _Piece], names: _Names, base: int) -> None:
         address += len(item.code)
 
 
-@record(frozen=False)
-class _Moved:
+class _Moved(Record, frozen=False):
     labels: bool = False
     sizes: bool = False
     error: PayloadError | None = None

@@ -14,7 +14,7 @@ from vmm.asm.expand import split_arguments
 from vmm.asm.expression import Lookup, Node, Parser, SourceError, Token, evaluate, tokenize
 from vmm.asm.registers import REGISTERS, Register
 from vmm.base.bits import signed
-from vmm.base.record import record, replace
+from vmm.base.record import Record, replace
 
 SIZES = frozenset(
     ("byte", "word", "dword", "qword", "fword", "tbyte", "xword", "oword", "xmmword", "ymmword", "zmmword", "mmword")
@@ -24,8 +24,7 @@ SEGMENTS = frozenset(("es", "cs", "ss", "ds", "fs", "gs"))
 _BASES16 = {("bx", "si"), ("bx", "di"), ("bp", "si"), ("bp", "di"), ("si",), ("di",), ("bp",), ("bx",)}
 
 
-@record
-class Operand:
+class Operand(Record):
     """One operand. `kind` is reg, imm, mem or far; `suffix` keeps AVX-512 decorations such as `{k1}{z}` as written."""
 
     kind: str

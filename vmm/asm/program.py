@@ -6,7 +6,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from vmm.base.light import cached_property
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 from vmm.errors import UsageError
 
 TYPE_CHECKING = False
@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@record
-class Line:
+class Line(Record):
     """The bytes of one statement: `size` bytes at `address`.
 
     `file` and `line` are what the reader wrote: for a statement out of a macro, the line that used the macro. `text` is
@@ -30,8 +29,7 @@ class Line:
     origin: str = ""
 
 
-@record(cached=True)
-class Program:
+class Program(Record, cached=True):
     """An assembled payload. `symbols` are label addresses in address order. `constants` are what its text and what it
     includes define by `NAME = value`, and what was given for it alone, as a payload's parameters are, but not the facts
     that every text may use.

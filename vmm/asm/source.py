@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import PayloadError
 
 TYPE_CHECKING = False
@@ -28,8 +28,7 @@ SHOWN_USES = 3  # macro uses that an error names from either end of a long chain
 INCLUDE = "%include"
 
 
-@record
-class Row:
+class Row(Record):
     """One line of source without its comment. `uses` are the macro uses that made it, outermost first."""
 
     file: str

@@ -3,7 +3,7 @@
 
 A dataclass compiles source text for each class, a third of a millisecond and more each, and importing the module
 `dataclasses` takes as long as ten of them. `pyvmm run` needs some sixty value types before its guest starts, and most
-of them never get a value. So what a run imports uses `record`; the rest of pyvmm uses dataclasses as usual.
+of them never get a value. So what a run imports uses `Record`; the rest of pyvmm uses dataclasses as usual.
 
 Type checkers treat a record as a frozen dataclass (PEP 681), patterns match it by position, and the functions of
 `dataclasses` (fields, replace, asdict, astuple) work on it: what they need is made when they first ask for it.
@@ -14,9 +14,15 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any, TypeVar, dataclass_transform, overload
+    from typing import Any, ClassVar, TypeVar, dataclass_transform
 
     T = TypeVar("T")
+else:
+
+    def dataclass_transform(**_of: Any) -> Callable[[type], type]:
+        """What a type checker reads, and a run ignores."""
+        return lambda kind: kind
+
 
 _MISSING: Any = object()
 
@@ -40,7 +46,7 @@ class _Fields:
         import dataclasses
 
         rows: list[Any] = []
-        for name, one in kind.__record__.items():
+        for name, one in ((name, _default(one)) for name, one in kind.__record__.items()):
             made = dataclasses.field(
                 default=dataclasses.MISSING if one.default is _MISSING else one.default,
                 default_factory=one.factory or dataclasses.MISSING,
@@ -62,73 +68,73 @@ def _own(kind: type) -> dict[str, Any]:
     return vars(kind).get("__annotations__", {})  # type: ignore[no-any-return]
 
 
-if TYPE_CHECKING:
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class _Type(type):
+    """Makes a subclass of Record of a body with annotated fields. A decorator would have to make each type a second
+    time, for slots are fixed when a type is made: twice the cost.
+    """
 
-    @overload
-    @dataclass_transform(frozen_default=True, field_specifiers=(field,))
-    def record(kind: type[T], /) -> type[T]: ...
-    @overload
-    def record(*, frozen: bool = True, cached: bool = False) -> Callable[[type[T]], type[T]]: ...
+    def __new__(
+        cls, name: str, bases: tuple[type, ...], body: dict[str, Any], *, frozen: bool = True, cached: bool = False
+    ) -> Any:
+        if not bases:
+            return super().__new__(cls, name, bases, body)
+        own = body.get("__annotations__", {})
+        fields: dict[str, Any] = {}
+        for base in reversed(bases):
+            fields |= getattr(base, "__record__", {})
+        for each in own:
+            fields[each] = body.pop(each, _MISSING)
+        body["__slots__"] = (*own, "__dict__") if cached else tuple(own)
+        body["__record__"], body["__match_args__"] = fields, tuple(fields)
+        body["__dataclass_fields__"] = _Fields()  # each its own, as __init__ is: a base's may have been made already
+        if not frozen:
+            body |= {"__setattr__": object.__setattr__, "__delattr__": object.__delattr__, "__hash__": None}
+        if "__init__" not in body:
+            body["__init__"] = _first
+            body.setdefault("__reduce__", _reduce)
+        return super().__new__(cls, name, bases, body)
 
 
-def record(kind: type[Any] | None = None, /, *, frozen: bool = True, cached: bool = False) -> Any:
-    """Make a value type of a class whose body annotates its fields. Frozen ones can be hashed; all have slots, and
-    `cached` leaves room for cached properties.
+class Record(metaclass=_Type):
+    """Base of a value type: `class Port(Record): ...`, whose body annotates its fields. All have slots and compare by
+    their fields. One of `class Port(Record, frozen=False)` can be changed, and not hashed; `cached=True` leaves room
+    for cached properties.
 
     Other than a dataclass, `__init__` is one function for all types, and slower by a fraction of a microsecond.
     """
-    if kind is None:
-        return lambda kind: _made(kind, frozen, cached)
-    return _made(kind, frozen, cached)
+
+    __slots__ = ()
+    if TYPE_CHECKING:  # no annotation that anybody would evaluate
+        __record__: ClassVar[dict[str, Any]]  # the fields: their defaults, _MISSING, or what `field` gave
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record__)
+        return f"{type(self).__qualname__}({inside})"
+
+    def __eq__(self, other: object) -> Any:
+        return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((type(self), *_values(self)))
+
+    def __setattr__(self, name: str, *value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is a value: {name!r} cannot be changed; make another one")
+
+    __delattr__ = __setattr__
 
 
-def _made(kind: type[Any], frozen: bool, cached: bool) -> type[Any]:
-    body = dict(kind.__dict__)
-    own = {}
-    for name in _own(kind):
-        default = body.pop(name, _MISSING)
-        own[name] = default if isinstance(default, _Default) else _Default(default, None, True)
-    inherited: dict[str, _Default] = {}
-    for base in reversed(kind.__mro__[1:]):
-        inherited |= base.__dict__.get("__record__", {})
-    for name in ("__dict__", "__weakref__"):
-        body.pop(name, None)
-    fields = inherited | own
-    slots = (*own, "__dict__") if cached else tuple(own)
-    body |= {"__slots__": slots, "__record__": fields, "__match_args__": tuple(fields)}
-    body["__dataclass_fields__"] = _Fields()
-    body.setdefault("__repr__", _repr)
-    body.setdefault("__eq__", _eq)
-    body.setdefault("__hash__", _hash if frozen else None)
-    if frozen:
-        body.setdefault("__setattr__", _refuse)
-        body.setdefault("__delattr__", _refuse)
-    if "__init__" not in body:
-        body.setdefault("__reduce__", _reduce)
-    metaclass: Any = type(kind)
-    made = metaclass(kind.__name__, kind.__bases__, body)
-    made.__qualname__ = kind.__qualname__
-    if "__init__" not in body:
-        made.__init__ = _later(made, fields, body.get("__post_init__"))
-    return made  # type: ignore[no-any-return]
-
-
-def _later(kind: Any, fields: dict[str, _Default], after: Callable[[Any], object] | None) -> Callable[..., None]:
+def _first(self: Any, *args: Any, **named: Any) -> None:
     """The `__init__` of a type that has no value yet: it makes the one for all."""
-
-    def __init__(self: object, *args: Any, **named: Any) -> None:
-        setters = tuple(getattr(kind, name).__set__ for name in fields)  # of the slots: __setattr__ may refuse
-        kind.__init__ = init = _init(setters, fields, after)
-        init(self, *args, **named)
-
-    return __init__
+    kind: Any = next(each for each in type(self).__mro__ if each.__dict__.get("__init__") is _first)
+    kind.__init__ = init = _init(kind)
+    init(self, *args, **named)
 
 
-def _init(
-    setters: tuple[Callable[[object, Any], None], ...],
-    fields: dict[str, _Default],
-    after: Callable[[Any], object] | None,
-) -> Callable[..., None]:
+def _init(kind: Any) -> Callable[..., None]:
+    fields = {name: _default(one) for name, one in kind.__record__.items()}
+    setters = tuple(getattr(kind, name).__set__ for name in fields)  # of the slots: __setattr__ may refuse
+    after: Callable[[Any], object] | None = getattr(kind, "__post_init__", None)
     count, names = len(setters), tuple(fields)
     plain = {name: one.default for name, one in fields.items() if one.default is not _MISSING}
     fresh = [(name, one.factory) for name, one in fields.items() if one.factory is not None]
@@ -178,27 +184,17 @@ def _wrong(
     return f"{what} needs a value for {', '.join(missing)}"
 
 
+def _default(one: Any) -> _Default:
+    """What a field has as its default: as `field` gives it, or a value that stands for itself."""
+    return one if isinstance(one, _Default) else _Default(one, None, True)
+
+
 def _values(self: Any) -> tuple[Any, ...]:
-    return tuple(getattr(self, name) for name, one in self.__record__.items() if one.compare)
-
-
-def _repr(self: Any) -> str:
-    inside = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__record__)
-    return f"{type(self).__qualname__}({inside})"
-
-
-def _eq(self: Any, other: object) -> Any:
-    return _values(self) == _values(other) if type(self) is type(other) else NotImplemented
-
-
-def _hash(self: Any) -> int:
-    return hash((type(self), *_values(self)))
+    return tuple(
+        [getattr(self, name) for name, one in self.__record__.items() if type(one) is not _Default or one.compare]
+    )
 
 
 def _reduce(self: Any) -> tuple[Any, tuple[Any, ...]]:
     """For pickle and copy: made anew of its fields, as nothing can be put into a value that is there."""
     return type(self), tuple(getattr(self, name) for name in self.__record__)
-
-
-def _refuse(self: object, name: str, *value: object) -> None:
-    raise AttributeError(f"{type(self).__name__} is a value: {name!r} cannot be changed; make another one")

@@ -12,7 +12,7 @@ import os
 import threading
 import weakref
 
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import HostError, errno_name, exhausted
 from vmm.kvm._kvm import ffi, lib
 
@@ -41,8 +41,7 @@ def fallocate(fd: int, mode: int, offset: int, size: int) -> None:
         raise OSError(-error, os.strerror(-error))
 
 
-@record
-class DiskSetup:
+class DiskSetup(Record):
     """A disk of `capacity` sectors over `file`, and the eventfd of its interrupt (-1: it has none). At most
     `max_ranges` ranges in a discard or a request for zeroes, each of so many sectors.
     """

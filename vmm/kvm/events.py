@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from vmm.base.light import RLock
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle, new
 from vmm.kvm.state import put
@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-@record
-class MsiRoute:
+class MsiRoute(Record):
     """A GSI that sends a message: the 64-bit MSI address and data, as `Vm.signal_msi` takes them."""
 
     gsi: int
@@ -26,8 +25,7 @@ class MsiRoute:
     data: int
 
 
-@record
-class IrqchipRoute:
+class IrqchipRoute(Record):
     """A GSI that drives a pin of an in-kernel controller (KVM_IRQCHIP_PIC_MASTER 0, _PIC_SLAVE 1, _IOAPIC 2)."""
 
     gsi: int

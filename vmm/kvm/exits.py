@@ -8,15 +8,14 @@ An exit that waits for an answer (a read, an MSR, a hypercall) completes only in
 
 from __future__ import annotations
 
-from vmm.base.record import record
+from vmm.base.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
 
-@record
-class PortIn:
+class PortIn(Record):
     """The guest reads `count` elements of `size` (1, 2, 4) bytes from one port; the answer is size * count bytes."""
 
     port: int
@@ -24,8 +23,7 @@ class PortIn:
     count: int
 
 
-@record
-class PortOut:
+class PortOut(Record):
     """The guest wrote `data`, elements of `size` (1, 2, 4) bytes, to one port; more than one comes from REP OUTS."""
 
     port: int
@@ -33,29 +31,25 @@ class PortOut:
     data: bytes
 
 
-@record
-class MmioRead:
+class MmioRead(Record):
     """The guest reads `size` (1 to 8) bytes at a guest-physical address that no memslot holds."""
 
     address: int
     size: int
 
 
-@record
-class MmioWrite:
+class MmioWrite(Record):
     """The guest wrote `data` (1 to 8 bytes) at a guest-physical address that no (writable) memslot holds."""
 
     address: int
     data: bytes
 
 
-@record
-class Halt:
+class Halt(Record):
     """HLT, and no in-kernel LAPIC to wait in."""
 
 
-@record
-class Hypercall:
+class Hypercall(Record):
     """A hypercall that KVM passes on (KVM_CAP_EXIT_HYPERCALL); the answer goes to RAX."""
 
     nr: int
@@ -63,16 +57,14 @@ class Hypercall:
     long_mode: bool
 
 
-@record
-class ReadMsr:
+class ReadMsr(Record):
     """RDMSR that KVM passes on (KVM_CAP_X86_USER_SPACE_MSR); `reason` is a KVM_MSR_EXIT_REASON bit."""
 
     index: int
     reason: int
 
 
-@record
-class WriteMsr:
+class WriteMsr(Record):
     """WRMSR that KVM passes on; `reason` is a KVM_MSR_EXIT_REASON bit."""
 
     index: int
@@ -80,8 +72,7 @@ class WriteMsr:
     reason: int
 
 
-@record
-class Debug:
+class Debug(Record):
     """A debug event of KVM_SET_GUEST_DEBUG: vector 1 or 3 at `pc`, with DR6 and DR7."""
 
     exception: int
@@ -90,33 +81,28 @@ class Debug:
     dr7: int
 
 
-@record
-class IrqWindowOpen:
+class IrqWindowOpen(Record):
     """The guest can take an interrupt now (request_interrupt_window was set)."""
 
 
-@record
-class Shutdown:
+class Shutdown(Record):
     """Triple fault (or another shutdown condition of the CPU)."""
 
 
-@record
-class FailEntry:
+class FailEntry(Record):
     """The hardware refused to enter the guest; the reason is the vendor's code."""
 
     reason: int
     cpu: int
 
 
-@record
-class Interrupted:
+class Interrupted(Record):
     """KVM_RUN ended early: EINTR (a signal or immediate_exit) or EAGAIN (an AP was woken by INIT/SIPI)."""
 
     errno: int
 
 
-@record
-class InternalError:
+class InternalError(Record):
     """KVM gave up. Suberror 1 is a failed emulation; `instruction` are its bytes where KVM tells them."""
 
     suberror: int
@@ -124,16 +110,14 @@ class InternalError:
     instruction: bytes
 
 
-@record
-class SystemEvent:
+class SystemEvent(Record):
     """The guest asked for a shutdown, reset, crash report, ... (KVM_SYSTEM_EVENT_*)."""
 
     type: int
     data: tuple[int, ...]
 
 
-@record
-class MemoryFault:
+class MemoryFault(Record):
     """A guest access that KVM could not resolve (Linux 6.8; KVM_RUN itself fails with `errno`)."""
 
     flags: int
@@ -142,66 +126,57 @@ class MemoryFault:
     errno: int
 
 
-@record
-class IoapicEoi:
+class IoapicEoi(Record):
     """Split irqchip: the guest ended a level-triggered interrupt of this vector; the IOAPIC is ours."""
 
     vector: int
 
 
-@record
-class TprAccess:
+class TprAccess(Record):
     """The guest touched the task priority register (KVM_TPR_ACCESS_REPORTING)."""
 
     rip: int
     write: bool
 
 
-@record
-class Notify:
+class Notify(Record):
     """The guest did not open an event window for too long (KVM_CAP_X86_NOTIFY_VMEXIT)."""
 
     flags: int
 
 
-@record
-class ExceptionExit:
+class ExceptionExit(Record):
     """Old kernels: an exception nobody handled."""
 
     vector: int
     error_code: int
 
 
-@record
-class HardwareUnknown:
+class HardwareUnknown(Record):
     """KVM_EXIT_UNKNOWN: the hardware's own exit reason, which KVM does not know."""
 
     hardware_exit_reason: int
 
 
-@record
-class Hyperv:
+class Hyperv(Record):
     """A Hyper-V enlightenment that needs the VMM (SynIC, hypercall, debugger)."""
 
     type: int
 
 
-@record
-class Xen:
+class Xen(Record):
     """A Xen hypercall, with KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL."""
 
     type: int
 
 
-@record
-class Simple:
+class Simple(Record):
     """A reason that says all: INTR, NMI, SET_TPR, DIRTY_RING_FULL, AP_RESET_HOLD, X86_BUS_LOCK, ..."""
 
     reason: int
 
 
-@record
-class UnknownExit:
+class UnknownExit(Record):
     """A reason that this pyvmm does not know; `payload` are the first 64 bytes of the union."""
 
     reason: int

@@ -11,7 +11,7 @@ import struct
 from vmm.abi.flags import NESTED_FORMATS, NESTED_STATE
 from vmm.abi.rows import flag_names, value_name, value_of
 from vmm.base.bits import MASK64
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import UsageError
 
 HEADER = 128  # flags u16, format u16, size u32, then by format: SVM vmcb_pa u64; VMX vmxon_pa u64, vmcs12_pa u64
@@ -22,8 +22,7 @@ _GIF_SET = value_of(NESTED_STATE, "KVM_STATE_NESTED_GIF_SET")
 _NOWHERE = MASK64
 
 
-@record
-class NestedState:
+class NestedState(Record):
     """The bytes of KVM_GET_NESTED_STATE, for KVM_SET_NESTED_STATE."""
 
     data: bytes

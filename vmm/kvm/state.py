@@ -6,7 +6,7 @@ Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the
 
 from __future__ import annotations
 
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from typing import Any, Self
 
 
-@record(frozen=False)
-class Regs:
+class Regs(Record, frozen=False):
     """KVM_GET_REGS: the general registers, 64 bits each."""
 
     rax: int = 0
@@ -50,8 +49,7 @@ class Regs:
         return [getattr(self, name) for name in self.__match_args__]
 
 
-@record(frozen=False)
-class Segment:
+class Segment(Record, frozen=False):
     """One segment register with its hidden part; `limit` in bytes, as the CPU holds it after scaling."""
 
     base: int = 0
@@ -82,8 +80,7 @@ class Segment:
         ]  # fmt: skip
 
 
-@record(frozen=False)
-class Table:
+class Table(Record, frozen=False):
     """GDTR or IDTR."""
 
     base: int = 0
@@ -94,8 +91,7 @@ SEGMENTS = ("cs", "ds", "es", "fs", "gs", "ss", "tr", "ldt")
 CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
-@record(frozen=False)
-class Sregs:
+class Sregs(Record, frozen=False):
     """KVM_GET_SREGS: segments, descriptor tables, control registers, and the one interrupt injected but not taken."""
 
     cs: Segment = field(default_factory=Segment)
@@ -146,8 +142,7 @@ class Sregs:
         put(raw, "interrupt_bitmap", list(self.interrupt_bitmap), "sregs.interrupt_bitmap")
 
 
-@record(frozen=False)
-class DebugRegs:
+class DebugRegs(Record, frozen=False):
     """KVM_GET_DEBUGREGS: DR0 to DR3 in `db`, DR6, DR7."""
 
     db: tuple[int, int, int, int] = (0, 0, 0, 0)
@@ -155,8 +150,7 @@ class DebugRegs:
     dr7: int = 0
 
 
-@record(frozen=False)
-class VcpuEvents:
+class VcpuEvents(Record, frozen=False):
     """KVM_GET_VCPU_EVENTS, flattened: `exception_nr` is `exception.nr`, and so on. `flags` says which parts count."""
 
     exception_injected: int = 0

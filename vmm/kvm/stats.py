@@ -10,7 +10,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import HostError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.handle import Handle
@@ -34,8 +34,7 @@ _SECONDS = {0: "s", -3: "ms", -6: "us", -9: "ns"}
 _BYTES = {0: "bytes", 10: "KiB", 20: "MiB"}
 
 
-@record
-class StatDescriptor:
+class StatDescriptor(Record):
     """One statistic: a value times base ** exponent `unit`; `size` values of 64 bits at `offset` in the data."""
 
     name: str

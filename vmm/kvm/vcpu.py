@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 
 from vmm.abi.cpuid import CpuidEntry
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
@@ -33,8 +33,7 @@ _LENGTHS = {1: 0, 2: 1, 4: 3, 8: 2}  # of DR7
 DR7_GLOBAL = 1 << 1  # enables DR0; two bits further each for the next (Intel SDM vol. 3B, 17.2.4)
 
 
-@record
-class Watchpoint:
+class Watchpoint(Record):
     """`size` bytes (1, 2, 4 or 8, aligned) at a linear address; `reads` too, or writes only."""
 
     address: int
@@ -49,8 +48,7 @@ class Watchpoint:
         return (3 if self.reads else 1) | _LENGTHS[self.size] << 2
 
 
-@record
-class GuestDebug:
+class GuestDebug(Record):
     """What KVM_SET_GUEST_DEBUG was told last: the arguments of `Vcpu.set_guest_debug`."""
 
     singlestep: bool = False

@@ -7,7 +7,7 @@ the VM, then memory; a VM alive over unmapped memory would write into whatever i
 
 from __future__ import annotations
 
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import KvmCallError, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.capabilities import check_extension, enable_cap, require
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 _signal_msi = lib.vmm_signal_msi  # an attribute of `lib` is looked up each time, and a device's guest waits
 
 
-@record
-class Clock:
+class Clock(Record):
     """KVM_GET_CLOCK: kvmclock in ns, flags (KVM_CLOCK_*), and with them CLOCK_REALTIME in ns and the host's TSC."""
 
     clock: int
@@ -44,8 +43,7 @@ class Clock:
         return bool(self.flags & lib.KVM_CLOCK_REALTIME and self.flags & lib.KVM_CLOCK_HOST_TSC)
 
 
-@record
-class MsrRange:
+class MsrRange(Record):
     """One range of an MSR filter: `allowed[i]` says whether MSR base + i may be accessed (at most 0x3000 MSRs)."""
 
     base: int

@@ -14,7 +14,7 @@ import pickle
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import UsageError
 from vmm.kvm import irqchip
 from vmm.kvm.nested_state import NestedState
@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 XSAVE_BYTES = 4096
 
 
-@record
-class VcpuContext:
+class VcpuContext(Record):
     """One vCPU. `fpu` is the XSAVE area (struct kvm_fpu where `xsave` is False); `msrs` those that KVM lists and reads.
 
     `lapic` and `mp_state` are None without an in-kernel LAPIC, `nested` where KVM has no nested state to give.
@@ -53,8 +52,7 @@ VERSION = 1
 """Of what pickle keeps of a Context; to be counted on when a field changes its meaning."""
 
 
-@record
-class Context:
+class Context(Record):
     """All vCPUs, and every memslot as (guest-physical address, bytes): as large as the guest's memory.
 
     `clock` is kvmclock in ns. `chips` are KVM's PICs and IOAPIC, `pit` its PIT, None where the VM has none. `devices`

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.base.light import StrEnum
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.kvm.exits import Exit
 
 TYPE_CHECKING = False
@@ -54,16 +54,14 @@ CRASHES = frozenset(
 LIMITS = frozenset({Why.TIME_LIMIT, Why.OUTPUT_LIMIT, Why.EXIT_LIMIT})
 
 
-@record
-class Resume:
+class Resume(Record):
     """Go on. `reply` answers the exit where `answers` says so (None then refuses an MSR access)."""
 
     reply: bytes | int | None = None
     answers: bool = False
 
 
-@record
-class Stop:
+class Stop(Record):
     """End the run. `text` is one line for a person; `code` is what it wrote to the exit port or isa-debug-exit."""
 
     why: Why
@@ -84,8 +82,7 @@ Step: TypeAlias = Resume | Stop
 GO_ON = Resume()
 
 
-@record
-class Result:
+class Result(Record):
     """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
 
     `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.

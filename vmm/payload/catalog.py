@@ -8,7 +8,7 @@ import stat
 
 import guest_payloads
 from vmm.base.light import cache
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.memory.layout import REGIONS
 from vmm.payload.header import ASM, C, Header, parse
@@ -26,8 +26,7 @@ PROVING = ("pv", "api")
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 
-@record
-class Payload:
+class Payload(Record):
     """A guest: `text` with its header, in assembly or in C, or `code`: raw, or an `image` with a header of its
     format's. `group` is empty for a person's own file.
     """

@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from vmm.base.record import record
+from vmm.base.record import Record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,8 +30,7 @@ CO_VARARGS, NOT_RUN = 0x04, 0x20 | 0x80 | 0x200
 OF_A_GUEST = tuple(name for name, argument in ARGUMENTS.items() if argument == "guest")
 
 
-@record
-class HostHalf:
+class HostHalf(Record):
     """None is what the module does not have. `doc` is its docstring: how the thing is shown."""
 
     setup: Callable[[Any], object] | None = None

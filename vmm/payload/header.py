@@ -21,7 +21,7 @@ A line whose first word is no known key is a comment. Keys may repeat. A comment
 
 from __future__ import annotations
 
-from vmm.base.record import field, record, replace
+from vmm.base.record import Record, field, replace
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.ends import Why
 from vmm.machine.machine import IRQCHIPS, Irqchip
@@ -56,8 +56,7 @@ class MissingResult(Exception):
         self.name = name
 
 
-@record
-class ResultSlot:
+class ResultSlot(Record):
     """One declared result: its slot in the results page, its type, and what must hold."""
 
     name: str
@@ -71,8 +70,7 @@ class ResultSlot:
         return self.slot * RESULT_SLOT_SIZE
 
 
-@record
-class Param:
+class Param(Record):
     """A number that the user may change with --param."""
 
     name: str
@@ -80,8 +78,7 @@ class Param:
     what: str
 
 
-@record
-class Header:
+class Header(Record):
     """The header as values; defaults are those of a payload without one."""
 
     summary: str = ""

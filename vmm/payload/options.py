@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 from vmm.errors import UsageError
 from vmm.machine.run.limits import MAX_TIMEOUT
 
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 Watch: TypeAlias = "Callable[[Any], object]"  # of a Guest, which is above this module
 
 
-@record
-class BootOptions:
+class BootOptions(Record):
     """What a person says of an image: its command line, files beside it, and what its bytes do not tell. `modules` are
     `FILE` or `FILE,ARGS`; `base` and `entry` are text, a number or (`entry`) a symbol.
     """
@@ -37,8 +36,7 @@ class BootOptions:
         return ", ".join(name for name, value in given.items() if value)
 
 
-@record
-class Options:
+class Options(Record):
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
     `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.base.record import field, record
+from vmm.base.record import Record, field
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT
 
 TYPE_CHECKING = False
@@ -55,8 +55,7 @@ def _base64(data: bytes) -> str | None:
     return None
 
 
-@record
-class Outcome:
+class Outcome(Record):
     """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone.
 
     What was asked for and did not take effect: `missed` has where the `unclaimed` accesses went, `not_taken` what KVM

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from vmm.base.light import Lock
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import EXIT_FAIL, VmmError
 from vmm.machine.bus.answers import in_bytes
 
@@ -29,8 +29,7 @@ class UnclaimedAccess(VmmError):
         self.what, self.address, self.size, self.value = what, address, size, value
 
 
-@record
-class Missed:
+class Missed(Record):
     """Accesses in one direction to one address that no device claims. `space` is "port" or "MMIO address"; `size` in
     bytes and, of a write, `value` are those of the first of `count`.
     """

@@ -11,7 +11,7 @@ import os
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.base.light import cache
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import UsageError
 
 TYPE_CHECKING = False
@@ -22,8 +22,7 @@ GIB = 1 << 30
 FOUR_GIB = 4 * GIB
 
 
-@record
-class Region:
+class Region(Record):
     """`size` bytes from guest-physical `base`. The flags are the rights that the boot page tables give.
 
     A region with `ram=False` has no memory of ours behind it: a device or KVM itself answers there.
@@ -101,8 +100,7 @@ LOW_RAM_END = REGIONS["scratch_mmio"].base
 """Below 4 GiB, RAM stops here and devices begin; what does not fit continues at 4 GiB."""
 
 
-@record
-class CpuBlock:
+class CpuBlock(Record):
     """Addresses inside the block of one vCPU. A stack is given by its top: the value that RSP takes, 4 KiB aligned."""
 
     index: int

@@ -15,7 +15,7 @@ from bisect import bisect_right
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.base.integer import integer
 from vmm.base.light import Protocol
-from vmm.base.record import record, replace
+from vmm.base.record import Record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import Mapping
 from vmm.kvm.vm import Vm
@@ -34,8 +34,7 @@ class SlotCheck(Protocol):
     def __call__(self, gpa: int, size: int, *, readonly: bool, but: Memslot | None = None) -> None: ...
 
 
-@record
-class Memslot:
+class Memslot(Record):
     """`size` bytes of guest-physical memory from `gpa`, backed by mapping[offset:]."""
 
     slot: int

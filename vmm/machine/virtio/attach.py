@@ -9,7 +9,7 @@ vCPU's thread serves the kick at its exit, and the interrupt is an ioctl. A driv
 from __future__ import annotations
 
 from vmm.base.light import Generic, TypeVar
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import HostError, UsageError
 from vmm.machine.devices.sink import OutputLimit, Sink
 from vmm.machine.ends import Stop, Why
@@ -48,8 +48,7 @@ BackendT = TypeVar("BackendT", bound="Backend")
 BackendT_co = TypeVar("BackendT_co", bound="Backend", covariant=True)
 
 
-@record
-class Attached(Generic[BackendT_co]):
+class Attached(Record, Generic[BackendT_co]):
     """A device in its place: `base` is where its registers begin, `vector` what its MSI has (irqchip=split).
 
     `device` is the backend (a console's `send`, a disk's `flushes`), `mmio` the transport (`status`, `trouble`,

@@ -23,7 +23,7 @@ from vmm.abi.x86 import (
     USER_DS,
 )
 from vmm.base.light import cache
-from vmm.base.record import record, replace
+from vmm.base.record import Record, replace
 from vmm.errors import GuestMemoryError
 from vmm.machine.memory.layout import REGIONS, CpuBlock, check_cpus, cpu_block
 
@@ -37,8 +37,7 @@ CODE, DATA, TSS_AVAILABLE, TSS_BUSY = 0xB, 0x3, 0x9, 0xB
 """Descriptor types. Code and data come with the accessed bit set, as a load leaves them and VM entry demands."""
 
 
-@record
-class Segment:
+class Segment(Record):
     """What a segment register holds, by the field names of `struct kvm_segment`. `limit` is in bytes, inclusive."""
 
     selector: int
@@ -193,8 +192,7 @@ def gates() -> bytes:
     return b"".join(stub.ljust(STUB_SIZE, b"\xf4") for stub in stubs)
 
 
-@record
-class FaultFrame:
+class FaultFrame(Record):
     """What lies at RSP when a default gate does its OUT: seven u64, the vector at the lowest address.
 
     `rip` to `ss` are what the CPU pushed. Vectors without an error code show 0. Where the CPU pushes an error code but

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from vmm.abi.x86 import CR0, CR4, EFER, LARGE_PAGE, PAGE, PTE, PTE_ADDRESS_MASK, flag_rows
 from vmm.base.bits import MASK64
 from vmm.base.bits import describe as describe_bits
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import GuestMemoryError
 from vmm.machine.memory.layout import GIB, describe
 from vmm.machine.x86.page_entries import LINK, NX, PRESENT, PSE, RW, USER
@@ -31,8 +31,7 @@ class Fault(StrEnum):
     UNREADABLE = "no RAM at the entry"
 
 
-@record
-class Level:
+class Level(Record):
     """One entry that the walk read. `raw` is None where guest memory could not be read."""
 
     name: str
@@ -41,8 +40,7 @@ class Level:
     flags: str
 
 
-@record
-class Translation:
+class Translation(Record):
     """What the tables make of one linear address. `gpa` is None when `fault` says why.
 
     `user`, `writable`, `executable` are the rights that all levels together give (SDM 4.6.1). Ring 0 may write a page

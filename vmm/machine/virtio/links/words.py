@@ -18,7 +18,7 @@ import socket
 from typing import Any
 
 from vmm.abi.virtio_net import ETH_ALEN, MAX_MTU, MIN_MTU
-from vmm.base.record import record
+from vmm.base.record import Record
 from vmm.errors import UsageError
 from vmm.machine.virtio.links import tap, unix
 from vmm.machine.virtio.links.link import Link
@@ -34,8 +34,7 @@ WAYS = "tap:NAME, fd:N, passt:PATH, stream:PATH, slirp4netns:PATH, seqpacket:PAT
 _MULTICAST, _LOCAL = 1, 2  # of the first byte of an address
 
 
-@record
-class Net:
+class Net(Record):
     """A network card as a user words it: what it is plugged into, and what the driver is told."""
 
     way: str
