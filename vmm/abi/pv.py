@@ -8,6 +8,7 @@ bit means, not what a host has: that is asked with KVM_GET_SUPPORTED_CPUID.
 
 from __future__ import annotations
 
+from vmm.abi.cpuid import PV_UNHALT
 from vmm.abi.rows import Named
 from vmm.base import names
 from vmm.base.bits import describe as describe_bits
@@ -86,7 +87,8 @@ FEATURES = (
         ("PV_EOI_EN",), gate="the MSR raises #GP",
     ),
     Feature(
-        7, "PV_UNHALT", "eax", "kvm", "3.12", "a vCPU can wake another that halted, even with interrupts off",
+        PV_UNHALT.bit, PV_UNHALT.name, PV_UNHALT.register, "kvm", "3.12",
+        "a vCPU can wake another that halted, even with interrupts off",
         (), ("KICK_CPU",), gate="the hypercall gives -KVM_ENOSYS",
         duty="keep HLT exits on: KVM clears the bit from the guest's CPUID when they are disabled",
     ),

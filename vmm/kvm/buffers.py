@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The kernel's variable-length arrays (struct kvm_cpuid2, struct kvm_msrs) to and from Python lists."""
+"""Arrays in memory as C has them, the kernel's (struct kvm_cpuid2, struct kvm_msrs) above all, to and from lists."""
 
 from __future__ import annotations
 
 from vmm.abi.cpuid import CpuidEntry
-from vmm.base.light import lru_cache
 from vmm.kvm._kvm import ffi
 from vmm.kvm.state import put
 
@@ -18,6 +17,13 @@ uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 """As `ffi.new`, without a look at the memory: what is large costs a VM nothing until it is used."""
 
 
+def packed_u64(values: Sequence[int]) -> bytes:
+    """Numbers of 64 bits one after the other, as x86 has them in memory. The module `struct` would be another file to
+    load for every run. OverflowError for one that does not fit.
+    """
+    return bytes(ffi.buffer(ffi.new("__u64[]", list(values))))
+
+
 def cpuid_list(raw: Any) -> list[CpuidEntry]:
     """The entries of a struct kvm_cpuid2."""
     return [
@@ -27,21 +33,23 @@ def cpuid_list(raw: Any) -> list[CpuidEntry]:
 
 
 def cpuid_buffer(entries: Sequence[CpuidEntry]) -> Any:
-    """A struct kvm_cpuid2 of these entries, not to be changed. UsageError for a value that does not fit."""
-    return _cpuid_buffer(tuple(entries))
-
-
-@lru_cache(maxsize=16)  # VM after VM of a process is given the same forty entries
-def _cpuid_buffer(entries: tuple[CpuidEntry, ...]) -> Any:
+    """A struct kvm_cpuid2 of these entries. UsageError for a value that does not fit."""
     # The members stand in the order of CpuidEntry, so that an entry is one step.
     try:
-        return ffi.new("struct kvm_cpuid2 *", [len(entries), 0, entries])
+        return ffi.new("struct kvm_cpuid2 *", [len(entries), 0, list(entries)])
     except (OverflowError, TypeError):
         raw = ffi.new("struct kvm_cpuid_entry2 *")
         for entry in entries:
             for name, value in zip(CpuidEntry._fields, entry, strict=True):
                 put(raw, name, value, f"CPUID {entry.function:#x}, {name}")
         raise
+
+
+def cpuid_copy(raw: Any) -> Any:
+    """A struct kvm_cpuid2 of its own with the same entries."""
+    copy = ffi.new("struct kvm_cpuid2 *", {"nent": raw.nent, "entries": raw.nent})
+    ffi.memmove(copy.entries, raw.entries, raw.nent * ffi.sizeof("struct kvm_cpuid_entry2"))
+    return copy
 
 
 def msr_buffer(values: dict[int, int]) -> Any:

@@ -10,13 +10,18 @@ import errno
 import gc
 import os
 
-from vmm.abi.cpuid import CpuidEntry
 from vmm.errors import HostError, KvmCallError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_list, msr_buffer
 from vmm.kvm.capabilities import check_extension, require
 from vmm.kvm.handle import Handle
 from vmm.kvm.vm import Vm
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from vmm.abi.cpuid import CpuidEntry
 
 DEVICE = "/dev/kvm"
 MAX_LIST = 4096  # far above any list KVM gives; bounds the growth on E2BIG
@@ -88,7 +93,7 @@ class Kvm(Handle):
                     raise
         raise AssertionError("the last attempt returned or raised")
 
-    def _cpuid(self, call: str) -> list[CpuidEntry]:
+    def _cpuid(self, call: str) -> Any:
         size = 128
         while size <= MAX_LIST:
             raw = ffi.new("struct kvm_cpuid2 *", {"nent": size, "entries": size})
@@ -99,16 +104,20 @@ class Kvm(Handle):
                     raise
                 size *= 2
                 continue
-            return cpuid_list(raw)
+            return raw
         raise HostError(f"{call} wants more than {MAX_LIST} entries")
+
+    def offered_cpuid(self) -> Any:
+        """KVM_GET_SUPPORTED_CPUID as KVM filled it, a struct kvm_cpuid2 of the caller's own."""
+        return self._cpuid("KVM_GET_SUPPORTED_CPUID")
 
     def get_supported_cpuid(self) -> list[CpuidEntry]:
         """KVM_GET_SUPPORTED_CPUID: what KVM can offer, PV leaves included."""
-        return self._cpuid("KVM_GET_SUPPORTED_CPUID")
+        return cpuid_list(self.offered_cpuid())
 
     def get_emulated_cpuid(self) -> list[CpuidEntry]:
         """KVM_GET_EMULATED_CPUID: features that KVM emulates although the CPU lacks them."""
-        return self._cpuid("KVM_GET_EMULATED_CPUID")
+        return cpuid_list(self._cpuid("KVM_GET_EMULATED_CPUID"))
 
     def _msr_list(self, call: str) -> list[int]:
         size = 512

@@ -390,9 +390,10 @@ class Vcpu(Handle):
         self.call("KVM_GET_CPUID2", raw, f"reading CPUID of {self.what}")
         return cpuid_list(raw)
 
-    def set_cpuid2(self, entries: Sequence[CpuidEntry]) -> None:
-        """KVM_SET_CPUID2; before the first KVM_RUN."""
-        self.call("KVM_SET_CPUID2", cpuid_buffer(entries), f"setting CPUID of {self.what}")
+    def set_cpuid2(self, entries: Sequence[CpuidEntry] | Any) -> None:
+        """KVM_SET_CPUID2, of a list or a struct kvm_cpuid2; before the first KVM_RUN."""
+        raw = entries if isinstance(entries, ffi.CData) else cpuid_buffer(entries)
+        self.call("KVM_SET_CPUID2", raw, f"setting CPUID of {self.what}")
 
     def get_msrs(self, indices: list[int]) -> dict[int, int]:
         """KVM_GET_MSRS: the values, up to the first MSR that KVM refuses (the result is then shorter)."""

@@ -107,6 +107,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.ioapic: Ioapic | None = None
         """With irqchip=split, the one of `add_ioapic`; COM1's interrupt goes to its pin 4, and nowhere without one."""
         self.timeout: float | None = DEFAULT_TIMEOUT
+        self._cpuid: CpuidModel | None = None  # made for the first who asks
         self.cpuid_not_taken: tuple[str, ...] = ()
         self._started: set[int] = set()
         try:
@@ -219,9 +220,8 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
         lapic = self.irqchip != "none"
-        self.cpuid = model = exposed(self.kvm, lapic=lapic)
-        if edit:
-            edit(model)
+        if edit is not None:
+            edit(self.cpuid)
         if lapic and ids[0] != 0:
             self.vm.set_boot_cpu_id(ids[0])
         if lapic and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
@@ -233,10 +233,17 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
         for index, apic_id in enumerate(ids):
             vcpu = self.vm.create_vcpu(apic_id)
-            vcpu.set_cpuid2(unedited(apic_id, lapic=lapic) if edit is None else model.of_vcpu(apic_id))
+            vcpu.set_cpuid2(unedited(self.kvm, apic_id, lapic=lapic) if edit is None else self.cpuid.of_vcpu(apic_id))
             self.cpus.append(Cpu(vcpu, index, self.lane.finish))
         if edit is not None:
             self._compare_cpuid(exposed(self.kvm, lapic=lapic))
+
+    @property
+    def cpuid(self) -> CpuidModel:
+        """What the vCPUs were given, as `cpuid=` left it; each has its own APIC id besides."""
+        if self._cpuid is None:
+            self._cpuid = exposed(self.kvm, lapic=self.irqchip != "none")
+        return self._cpuid
 
     def _compare_cpuid(self, before: CpuidModel) -> None:
         """Say what of an edited CPUID KVM did not take. All vCPUs were given the same, but for their APIC ids."""

@@ -13,7 +13,6 @@ from vmm.machine.ends import Result
 from vmm.machine.machine import DEFAULT_CONSOLE_LIMIT, Irqchip, Machine
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import REGIONS, RESULT_SLOT_SIZE, format_size, parse_size
-from vmm.machine.x86.cpuid import CpuidModel
 from vmm.payload.catalog import INCLUDES, Payload
 from vmm.payload.header import MissingResult, ResultSlot
 from vmm.payload.options import Options
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from vmm.asm.program import Program
     from vmm.machine.extra.hypercalls import HypercallService
+    from vmm.machine.x86.cpuid import CpuidModel
     from vmm.payload.images import BroughtImage
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vmm.abi.cpuid import (
     AMD_REPEATED_1_EDX,
+    APIC_ID_AT,
     FLAG_SIGNIFCANT_INDEX,
     REGISTERS,
     SIGNATURE,
@@ -27,15 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _AMD_VENDORS = ("AuthenticAMD", "HygonGenuine")
-# Where CPUID tells the APIC id: leaf -> (register, lowest bit, width); in every sub-leaf. Intel SDM vol. 2A, CPUID; AMD
-# APM vol. 3, E.4.16 and E.4.24.
-_APIC_ID_AT = {
-    0x1: ("ebx", 24, 8),
-    0xB: ("edx", 0, 32),
-    0x1F: ("edx", 0, 32),
-    0x8000001E: ("eax", 0, 32),
-    0x80000026: ("edx", 0, 32),
-}
 # Leaves whose answer depends on ECX, for entries that the model has to make itself.
 _INDEXED_LEAVES = frozenset(
     (0x4, 0x7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1D, 0x1E, 0x1F, 0x24, 0x8000001D, 0x80000026)
@@ -196,7 +188,7 @@ class CpuidModel:
         if not 0 <= apic_id <= 0xFFFFFFFF:
             raise UsageError(f"APIC id {apic_id} does not fit in 32 bits")
         self._entries = [
-            _with_field(entry, *_APIC_ID_AT[entry.function], apic_id) if entry.function in _APIC_ID_AT else entry
+            _with_field(entry, *APIC_ID_AT[entry.function], apic_id) if entry.function in APIC_ID_AT else entry
             for entry in self._entries
         ]
 
