@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-
-from vmm.base.light import cached_property
+from vmm.base.light import bisect_right, cached_property
 from vmm.base.record import Record, field
 from vmm.errors import UsageError
 

@@ -57,6 +57,8 @@ def strip_comment(text: str) -> str:
     """The text before the first `;` that is not inside quotes, or `#` that stands alone, without trailing blanks;
     nothing of a `#` line.
     """
+    if "#" not in text and '"' not in text and "'" not in text:  # nearly every row
+        return text.partition(";")[0].rstrip()
     if text.lstrip()[:1] == "#":
         return ""
     quote = ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Parts of `typing`, `enum`, `collections`, `functools` and `threading`, without what importing those costs.
+"""Parts of `typing`, `enum`, `collections`, `bisect`, `functools` and `threading`, without what importing those costs.
 
 They and what they import in turn were a third of the time of `pyvmm run hello`. So modules that every run imports take
 them from here, and a type checker finds the originals in light.pyi. Each has what pyvmm uses of it, and no more;
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Lock, RLock, local = _thread.allocate_lock, _thread.RLock, _thread._local
 
 try:  # the parts in C, without the Python around them
+    from _bisect import bisect_left as bisect_left
+    from _bisect import bisect_right as bisect_right
     from _collections import _tuplegetter as _getter  # type: ignore[import-not-found]
     from _collections import deque as deque
     from _functools import _lru_cache_wrapper as _memo  # type: ignore[import-not-found]
@@ -36,6 +38,8 @@ try:  # the parts in C, without the Python around them
         return decorate
 
 except ImportError:  # pragma: no cover  # another Python than CPython
+    from bisect import bisect_left as bisect_left
+    from bisect import bisect_right as bisect_right
     from collections import deque as deque
     from functools import lru_cache as lru_cache
     from functools import partial as partial

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # For a type checker each name of light.py is the original's: so every module imports them plainly.
+from bisect import bisect_left as bisect_left
+from bisect import bisect_right as bisect_right
 from collections import Counter as Counter
 from collections import deque as deque
 from enum import StrEnum as StrEnum

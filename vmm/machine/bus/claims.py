@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-
-from vmm.base.light import Generic, NamedTuple, TypeVar
+from vmm.base.light import Generic, NamedTuple, TypeVar, bisect_left, bisect_right
 from vmm.errors import UsageError
 
 TYPE_CHECKING = False

@@ -10,11 +10,10 @@ KVM_SET_USER_MEMORY_REGION). This machine has no memory that only SMM sees, so e
 from __future__ import annotations
 
 import mmap
-from bisect import bisect_right
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.base.integer import integer
-from vmm.base.light import Protocol
+from vmm.base.light import Protocol, bisect_right
 from vmm.base.record import Record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
 from vmm.kvm.memory import Mapping

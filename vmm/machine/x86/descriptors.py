@@ -8,8 +8,6 @@ interrupts), 7.7 (64-bit TSS); AMD APM vol. 2, 4.8, 8.9 and 12.2.5.
 
 from __future__ import annotations
 
-import struct
-
 from vmm.abi import ports
 from vmm.abi.x86 import (
     CODE16_CS,
@@ -25,6 +23,7 @@ from vmm.abi.x86 import (
 from vmm.base.light import cache
 from vmm.base.record import Record, replace
 from vmm.errors import GuestMemoryError
+from vmm.kvm.buffers import packed_u64
 from vmm.machine.memory.layout import REGIONS, CpuBlock, check_cpus, cpu_block
 
 TYPE_CHECKING = False
@@ -56,16 +55,9 @@ class Segment(Record):
         limit = self.limit >> 12 if self.g else self.limit
         access = self.present << 7 | self.dpl << 5 | self.s << 4 | self.type
         flags = self.g << 3 | self.db << 2 | self.l << 1
-        low = struct.pack(
-            "<HHBBBB",
-            limit & 0xFFFF,
-            self.base & 0xFFFF,
-            self.base >> 16 & 0xFF,
-            access,
-            flags << 4 | limit >> 16,
-            self.base >> 24 & 0xFF,
-        )
-        return low if self.s else low + struct.pack("<II", self.base >> 32, 0)
+        low = limit & 0xFFFF | (self.base & 0xFFFFFF) << 16 | access << 40 | (limit >> 16 | flags << 4) << 48
+        low |= (self.base >> 24 & 0xFF) << 56
+        return low.to_bytes(8, "little") + (b"" if self.s else (self.base >> 32).to_bytes(8, "little"))
 
 
 SEGMENTS: tuple[Segment, ...] = (
@@ -127,7 +119,8 @@ def tss(block: CpuBlock, allowed_ports: Iterable[int] = ()) -> bytes:
             raise ValueError(f"{port:#x} is not an I/O port; ports end at 0xffff")
         bitmap[port // 8] &= ~(1 << port % 8)
     stacks = (block.ring0_stack_top, 0, 0, 0, block.ist1_stack_top, 0, 0, 0, 0, 0, 0)  # RSP0-2, reserved, IST1-7
-    return struct.pack("<I11QQHH", 0, *stacks, 0, 0, TSS_FIXED) + bytes(bitmap) + b"\xff"
+    fixed = bytes(4) + packed_u64(stacks) + bytes(10) + TSS_FIXED.to_bytes(2, "little")
+    return fixed + bytes(bitmap) + b"\xff"
 
 
 # --- interrupt gates -------------------------------------------------------------------------------------------------
@@ -153,19 +146,17 @@ def stub_address(vector: int) -> int:
 def gate(handler: int, *, selector: int = KERNEL_CS, ist: int = 0, dpl: int = 0, trap: bool = False) -> bytes:
     """One 16-byte IDT entry. An interrupt gate (the default) clears IF, a trap gate leaves it. `handler` is 64 bits."""
     kind = 0x80 | dpl << 5 | (0xF if trap else 0xE)
-    return struct.pack(
-        "<HHBBHII", handler & 0xFFFF, selector, ist, kind, handler >> 16 & 0xFFFF, handler >> 32 & 0xFFFF_FFFF, 0
-    )
+    low = handler & 0xFFFF | selector << 16 | ist << 32 | kind << 40 | (handler >> 16 & 0xFFFF) << 48
+    return packed_u64((low, handler >> 32 & 0xFFFF_FFFF))
 
 
 @cache
 def idt(user_vectors: frozenset[int] = USER_VECTORS, ist1_vectors: frozenset[int] = IST1_VECTORS) -> bytes:
     """The bytes of the idt region: each vector to its stub; ring 3 may reach `user_vectors` by INT n."""
     # Most differ in the handler's low 16 bits alone, which the region does not leave: one gate is made, and counted up.
-    low, high = struct.unpack("<QQ", gate(stub_address(0)))
-    table = bytearray(
-        struct.pack(f"<{2 * VECTORS}Q", *(x for v in range(VECTORS) for x in (low + STUB_SIZE * v, high)))
-    )
+    first = gate(stub_address(0))
+    low, high = (int.from_bytes(first[at : at + 8], "little") for at in (0, 8))
+    table = bytearray(packed_u64([x for v in range(VECTORS) for x in (low + STUB_SIZE * v, high)]))
     for v in user_vectors | ist1_vectors:
         special = gate(stub_address(v), ist=int(v in ist1_vectors), dpl=3 if v in user_vectors else 0)
         table[GATE_SIZE * v : GATE_SIZE * (v + 1)] = special
@@ -214,12 +205,11 @@ class FaultFrame(Record):
             raise GuestMemoryError(
                 f"a fault frame has {FAULT_FRAME_SIZE} bytes, but only {len(data)} could be read at RSP"
             )
-        return cls(*_FRAME.unpack_from(data))
+        return cls(*(int.from_bytes(data[at : at + 8], "little") for at in range(0, FAULT_FRAME_SIZE, 8)))
 
     def encode(self) -> bytes:
         """The bytes that parse reads."""
-        return _FRAME.pack(*(getattr(self, name) for name in self.__match_args__))
+        return packed_u64([getattr(self, name) for name in self.__match_args__])
 
 
-_FRAME = struct.Struct("<7Q")
-FAULT_FRAME_SIZE = _FRAME.size
+FAULT_FRAME_SIZE = 8 * len(FaultFrame.__match_args__)

@@ -7,11 +7,10 @@ vol. 2, chapter 5.
 
 from __future__ import annotations
 
-import struct
-
 from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE
 from vmm.base.light import cache, lru_cache
 from vmm.errors import UsageError
+from vmm.kvm.buffers import packed_u64
 from vmm.machine.memory.layout import (
     BOOT_TABLE_PAGES,
     CPU_BLOCK_SIZE,
@@ -28,7 +27,6 @@ ROOT = REGIONS["page_tables"].base
 """CR3 of the boot tables: their PML4."""
 
 ENTRIES = 512
-_TABLE = struct.Struct(f"<{ENTRIES}Q")
 # Plain integers: arithmetic with IntFlag is slow, and it keeps a member for every value it ever met.
 PRESENT, RW, USER, PSE, NX = (int(bit) for bit in (PTE.PRESENT, PTE.RW, PTE.USER, PTE.PSE, PTE.NX))
 LINK = PRESENT | RW | USER  # a table never takes a right away: the last entry alone decides (4.6.1)
@@ -65,7 +63,7 @@ def _identity_map(high_gibs: int, user: UserRanges, cpus: int) -> bytes:
         (
             _table([(ROOT + PAGE) | LINK]),
             _table([directory | LINK for directory in directories]),
-            struct.pack("<Q", small | LINK) + low[8:],
+            packed_u64([small | LINK]) + low[8:],
             _first_table(user, cpus),
             *(_directory(FOUR_GIB + n * GIB) for n in range(high_gibs)),
         )
@@ -73,14 +71,14 @@ def _identity_map(high_gibs: int, user: UserRanges, cpus: int) -> bytes:
 
 
 def _table(entries: list[int]) -> bytes:
-    return _TABLE.pack(*entries, *[0] * (ENTRIES - len(entries)))
+    return packed_u64(entries).ljust(PAGE, b"\0")
 
 
 @cache
 def _directory(base: int) -> bytes:
     """One GiB from `base` by 2 MiB pages."""
     flags = PRESENT | RW | PSE | NX
-    return _TABLE.pack(*range(base | flags, base + GIB | flags, LARGE_PAGE))
+    return packed_u64(range(base | flags, base + GIB | flags, LARGE_PAGE))
 
 
 def _first_table(user: UserRanges, cpus: int) -> bytes:
@@ -97,7 +95,7 @@ def _first_table(user: UserRanges, cpus: int) -> bytes:
                 where = describe(page * PAGE) or "no region"
                 raise UsageError(f"user range {low:#x}..{high:#x}: page {page * PAGE:#x} ({where}) is not mapped")
             entries[page] |= USER
-    return _TABLE.pack(*entries)
+    return packed_u64(entries)
 
 
 @cache
