@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import pytest
 
 from vmm import abi
-from vmm.abi import apic, caps, cpuid, cpuid_bits, exits, flags, msrs, ports, pv, quirks, rows, structs, x86
+from vmm.abi import apic, caps, cpuid, exits, flags, msrs, ports, pv, quirks, rows, structs, x86
 
 TABLES: dict[str, list[tuple[object, str]]] = {
     "exits": [(row.number, row.name) for row in exits.EXITS],
@@ -148,8 +148,8 @@ def test_msrs_by_name_and_number() -> None:
 def test_cpuid_features_by_name() -> None:
     table = cpuid.features()
     assert all(cpuid.find(name) == row for name, row in table.items())
-    assert all(alias not in table and name in table for alias, name in cpuid_bits.ALIASES.items())
-    assert all(cpuid.find(alias) == table[name] for alias, name in cpuid_bits.ALIASES.items())
+    assert all(alias not in table and name in table for alias, name in cpuid.ALIASES.items())
+    assert all(cpuid.find(alias) == table[name] for alias, name in cpuid.ALIASES.items())
     assert cpuid.find("X86_FEATURE_X2APIC") == cpuid.find("X2APIC") == table["x2apic"]
     assert cpuid.find("KVM_FEATURE_STEAL_TIME") == cpuid.find("steal_time") == table["STEAL_TIME"]
     assert (str(table["x2apic"]), str(table["fsrm"])) == ("x2apic (0x1:ECX[21])", "fsrm (0x7.0:EDX[4])")

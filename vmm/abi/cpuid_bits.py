@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Feature bits of CPUID by leaf, sub-leaf and register, and the other spellings of their names.
 
-The names' kinds and sources are those of vmm.abi.cpuid, which finds features here; no run needs them to start.
+What kinds of names these are says cpuid.py, which finds features here. Sources: Intel SDM vol. 2A, CPUID; AMD APM
+vol. 3, appendix E; Linux's asm/cpufeatures.h and kvm/reverse_cpuid.h.
 """
 
 from __future__ import annotations
 
-from vmm.abi.cpuid import HYPERVISOR, TSC_DEADLINE, X2APIC
+from vmm.abi.cpuid_entry import HYPERVISOR, TSC_DEADLINE, X2APIC
 
 TABLE: dict[tuple[int, int, str], dict[int, str]] = {
     (0x1, 0, "edx"): {

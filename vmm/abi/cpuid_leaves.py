@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from vmm.abi.cpuid import FEATURES_LEAF, SIGNATURE_LEAF
+from vmm.abi.cpuid_entry import FEATURES_LEAF, SIGNATURE_LEAF
 
 LEAVES = {
     0x0: "highest basic leaf, vendor",

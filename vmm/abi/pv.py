@@ -8,7 +8,7 @@ bit means, not what a host has: that is asked with KVM_GET_SUPPORTED_CPUID.
 
 from __future__ import annotations
 
-from vmm.abi.cpuid import PV_UNHALT
+from vmm.abi.cpuid_entry import PV_UNHALT
 from vmm.abi.rows import Named
 from vmm.base import names
 from vmm.base.bits import describe as describe_bits

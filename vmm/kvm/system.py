@@ -21,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from vmm.abi.cpuid import CpuidEntry
+    from vmm.abi.cpuid_entry import CpuidEntry
 
 DEVICE = "/dev/kvm"
 MAX_LIST = 4096  # far above any list KVM gives; bounds the growth on E2BIG

@@ -9,7 +9,7 @@ Source: Documentation/virt/kvm/api.rst, KVM_GET_SUPPORTED_CPUID.
 
 from __future__ import annotations
 
-from vmm.abi.cpuid import APIC_ID_AT, HYPERVISOR, PV_UNHALT, SIGNATURE, SIGNATURE_BASES, TSC_DEADLINE, X2APIC
+from vmm.abi.cpuid_entry import APIC_ID_AT, HYPERVISOR, PV_UNHALT, SIGNATURE, SIGNATURE_BASES, TSC_DEADLINE, X2APIC
 from vmm.base.light import lru_cache
 from vmm.kvm.buffers import cpuid_copy, cpuid_list
 from vmm.kvm.system import Kvm
