@@ -157,6 +157,19 @@ def test_modules_are_as_pythons_own() -> None:
         assert theirs is not None
         for each in ("name", "origin", "cached", "has_location", "submodule_search_locations", "parent"):
             assert getattr(found, each) == getattr(theirs, each), (name, each)
+    for folder in (each for each in root.rglob("*") if each.is_dir() and list(each.glob("*.py"))):
+        name = ".".join(folder.relative_to(root.parent).parts)
+        if (folder / "__init__.py").exists():
+            continue
+        found, theirs = ours.find_spec(name, [str(folder.parent)]), importlib.util.find_spec(name)
+        assert found is not None
+        assert theirs is not None
+        assert (
+            list(found.submodule_search_locations or [])
+            == list(theirs.submodule_search_locations or [])
+            == [str(folder)]
+        )
+        assert (found.loader, found.origin, found.has_location) == (None, theirs.origin, theirs.has_location)
     assert ours.find_spec("vmm.kvm._kvm", [str(root / "kvm")]) is None
     assert ours.find_spec("vmm.no_such_module", [str(root)]) is None
     assert ours.find_spec("json.decoder", ["/"]) is None

@@ -14,6 +14,7 @@ from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER, SourceFileLoader
 from _imp import _fix_co_filename  # type: ignore[attr-defined]
 from marshal import loads
+from stat import S_ISDIR
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +58,18 @@ def _compiled(path: str, state: posix.stat_result, cached: str) -> CodeType | No
     return code
 
 
+def _namespace(name: str, folder: str) -> ModuleSpec | None:
+    """Of a folder that is a package without a module of its own (PEP 420). None: an extension module, or nothing."""
+    try:
+        if not S_ISDIR(posix.stat(folder).st_mode):
+            return None
+    except OSError:
+        return None
+    spec = ModuleSpec(name, None, is_package=True)
+    spec.submodule_search_locations = [folder]
+    return spec
+
+
 class Finder:
     """Of the modules below `package` ("vmm"), once that itself has been imported."""
 
@@ -78,7 +91,7 @@ class Finder:
             try:
                 source = posix.stat(f"{folder}/__init__.py")
             except OSError:
-                return None  # the extension module, or there is none
+                return _namespace(name, folder)
         file = f"{folder}/{last}.py"
         loader = Loader(name, file)
         loader.source, loader.cached = source, f"{folder}/__pycache__/{last}{self._suffix}"
