@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from vmm.bench import table
+from vmm.bench import exits, processes, table
 from vmm.bench.compare import Goal, Row
 from vmm.errors import UsageError
 from vmm.report import bench, bench_plot
@@ -194,3 +194,16 @@ def test_a_ratio_that_is_not_stable_is_named_with_the_turns_it_needs() -> None:
     said = [line for line in bench.closing(bench.document(rows, "Linux", None, 1.0, quick=True)) if "stable" in line]
     assert len(said) == 1
     assert said[0].endswith("taken and needed: wide (5 of 90 turns)")
+
+
+def test_every_goal_fits_its_column() -> None:
+    """One goal of two limits is the longest; a goal's text may be known only with its figure."""
+    specs = list(table.specs())
+    width = bench.widths([spec.row.name for spec in specs])[bench.HEAD.index("goal")]
+    texts = [spec.row.goal.text for spec in specs if spec.row.goal]
+    texts += [row.goal(5000.0).text for row in (*exits.GOALS, *exits.WAKES, *exits.KINDS) if row.goal]
+    assert max(map(len, texts)) <= width
+
+
+def test_every_row_of_processes_names_its_peer() -> None:
+    assert {spec.row.peer for spec in processes.specs()} == {"QEMU", "Python"}

@@ -204,16 +204,17 @@ def _row(
     cached: bool = True,
     memory: bool = False,
     other: Callable[[Path], tuple[str, Process]] = qemu,
+    peer: str = "QEMU",
 ) -> tuple[Row, Callable[[Budget], Row]]:
-    row = Row(name, "goals", what, "process", "bytes" if memory else "ns", peer=other.__name__, goal=goal)
+    row = Row(name, "goals", what, "process", "bytes" if memory else "ns", peer=peer, goal=goal)
 
     def measure(budget: Budget) -> Row:
-        pair, ours, peer, name = _compare(budget, cached, other)
+        pair, ours, theirs, name = _compare(budget, cached, other)
         if memory:
-            floor = [[kib * 1024] for kib in peer.kib[1:]] if peer is not None else []
+            floor = [[kib * 1024] for kib in theirs.kib[1:]] if theirs is not None else []
             pair = Pair([[kib * 1024] for kib in ours.kib], floor)
         made = row_of(pair, row)
-        if peer is None:
+        if theirs is None:
             return replace(made, why=name)
         return replace(made, peer=name)
 
@@ -222,6 +223,14 @@ def _row(
 
 def specs() -> Iterator[Spec]:
     yield Spec(*_row("hello", "`pyvmm run hello`, payload cached", Goal(0.45, "at most 0.45 x")))
-    yield Spec(*_row("hello_python", "the same, beside `python -c pass`", Goal(2.0, "at most 2.00 x"), other=python))
+    yield Spec(
+        *_row(
+            "hello_python",
+            "the same, beside `python -c pass`",
+            Goal(2.0, "at most 2.00 x"),
+            other=python,
+            peer="Python",
+        )
+    )
     yield Spec(*_row("hello_memory", "the same, peak memory", Goal(0.45, "at most 0.45 x"), memory=True))
     yield Spec(*_row("hello_uncached", "`pyvmm run hello`, not cached", Goal(1.3, "at most 1.30 x"), cached=False))

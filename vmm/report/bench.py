@@ -127,7 +127,7 @@ def cells(row: Document) -> tuple[str, ...]:
 
 def widths(names: Sequence[str]) -> tuple[int, ...]:
     """Columns that fit every row of these names, known before the first is measured."""
-    return (max(len("row"), *map(len, names)), 7, 8, 8, 8, 6, 24, 0)
+    return (max(len("row"), *map(len, names)), 7, 8, 8, 8, 6, 25, 0)
 
 
 def head(columns: Sequence[int], style: Style) -> str:
