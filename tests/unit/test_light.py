@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import copy
 import enum
@@ -205,3 +206,8 @@ def test_types_for_the_checker_alone_cost_nothing_and_do_nothing() -> None:
 def test_no_module_of_the_standard_library_comes_with_it() -> None:
     known = {name for name, value in vars(light).items() if isinstance(value, ModuleType) and name.isidentifier()}
     assert known == {"_thread"}
+
+
+def test_bisect_is_the_original_in_c() -> None:
+    assert light.bisect_left is bisect.bisect_left
+    assert light.bisect_right is bisect.bisect_right

@@ -112,10 +112,10 @@ def test_opaque_structures_need_their_exact_length():
     size = ffi.sizeof("struct kvm_fpu")
     assert size == 416
     data = bytes(i & 0xFF for i in range(size))
-    assert state.to_bytes(state.from_bytes("struct kvm_fpu", data)) == data
+    assert buffers.to_bytes(buffers.from_bytes("struct kvm_fpu", data)) == data
     for wrong in (b"", data[:-1], data + b"\0"):
         with pytest.raises(UsageError, match="416"):
-            state.from_bytes("struct kvm_fpu", wrong)
+            buffers.from_bytes("struct kvm_fpu", wrong)
 
 
 entries = st.builds(CpuidEntry, u32, u32, u32, u32, u32, u32, u32)
@@ -141,3 +141,21 @@ def test_an_msr_that_does_not_fit_is_refused(values):
 def test_a_cpuid_value_that_does_not_fit_is_refused():
     with pytest.raises(UsageError, match=r"CPUID 0x1\b"):
         buffers.cpuid_buffer([CpuidEntry(1, 0, 0, 1 << 32, 0, 0, 0)])
+
+
+def test_numbers_are_packed_as_struct_packs_them() -> None:
+    import struct
+
+    values = [0, 1, 0x0123456789ABCDEF, (1 << 64) - 1]
+    assert buffers.packed_u64(values) == struct.pack("<4Q", *values)
+    assert buffers.packed_u64([]) == b""
+    with pytest.raises(OverflowError):
+        buffers.packed_u64([1 << 64])
+
+
+def test_a_struct_is_packed_from_its_members() -> None:
+    sregs = state.Sregs(cs=state.Segment(base=5, selector=8, l=1), cr3=0x1000)
+    assert (
+        buffers.packed("struct kvm_sregs", {"cs": {"base": 5, "selector": 8, "l": 1}, "cr3": 0x1000})
+        == sregs.to_bytes()
+    )

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from vmm.abi.cpuid import CpuidEntry
+from vmm.abi.cpuid_entry import CpuidEntry
+from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
-from vmm.kvm.state import put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,41 @@ if TYPE_CHECKING:
 
 uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 """As `ffi.new`, without a look at the memory: what is large costs a VM nothing until it is used."""
+
+
+def put(raw: Any, member: str, value: Any, what: str) -> None:
+    """Set one member of a C struct; `what` names it in the message.
+
+    Raises:
+        UsageError: the value does not fit.
+    """
+    try:
+        setattr(raw, member, value)
+    except (OverflowError, TypeError, IndexError) as error:
+        raise UsageError(f"{what}: {value!r} does not fit: {error}") from error
+
+
+def from_bytes(kind: str, data: bytes) -> Any:
+    """A C struct of `kind` holding exactly `data`.
+
+    Raises:
+        UsageError: the length is not the struct's.
+    """
+    raw = ffi.new(f"{kind} *")
+    if len(data) != ffi.sizeof(kind):
+        raise UsageError(f"{kind} is {ffi.sizeof(kind)} bytes, and {len(data)} were given")
+    ffi.memmove(raw, data, len(data))
+    return raw
+
+
+def to_bytes(raw: Any) -> bytes:
+    """The bytes of a C struct that `ffi.new` made."""
+    return bytes(ffi.buffer(raw))
+
+
+def packed(kind: str, values: dict[str, Any]) -> bytes:
+    """The bytes of a C struct of `kind` with these members, structs in it as dicts; all others are zero."""
+    return bytes(ffi.buffer(ffi.new(f"{kind} *", values)))
 
 
 def packed_u64(values: Sequence[int]) -> bytes:

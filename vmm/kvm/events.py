@@ -9,8 +9,8 @@ from __future__ import annotations
 from vmm.base.light import RLock
 from vmm.base.record import Record
 from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.buffers import put
 from vmm.kvm.handle import Handle, new
-from vmm.kvm.state import put
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from vmm.abi import irq
 from vmm.kvm._kvm import ffi
+from vmm.kvm.buffers import from_bytes, to_bytes
 from vmm.kvm.handle import new
-from vmm.kvm.state import from_bytes, to_bytes
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
 

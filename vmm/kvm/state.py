@@ -7,8 +7,8 @@ Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the
 from __future__ import annotations
 
 from vmm.base.record import Record, field
-from vmm.errors import UsageError
 from vmm.kvm._kvm import ffi
+from vmm.kvm.buffers import put, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,37 +212,7 @@ def whole(kind: str, values: list[Any], fill: Callable[[Any], object]) -> Any:
         return raw
 
 
-def put(raw: Any, member: str, value: Any, what: str) -> None:
-    """Set one member of a C struct; `what` names it in the message.
-
-    Raises:
-        UsageError: the value does not fit.
-    """
-    try:
-        setattr(raw, member, value)
-    except (OverflowError, TypeError, IndexError) as error:
-        raise UsageError(f"{what}: {value!r} does not fit: {error}") from error
-
-
 def fill(raw: Any, value: Any, what: str) -> None:
     """Copy every field of a dataclass into the C struct of the same names; errors as `put`."""
     for name in value.__match_args__:
         put(raw, name, getattr(value, name), f"{what}.{name}")
-
-
-def from_bytes(kind: str, data: bytes) -> Any:
-    """A C struct of `kind` holding exactly `data`.
-
-    Raises:
-        UsageError: the length is not the struct's.
-    """
-    raw = ffi.new(f"{kind} *")
-    if len(data) != ffi.sizeof(kind):
-        raise UsageError(f"{kind} is {ffi.sizeof(kind)} bytes, and {len(data)} were given")
-    ffi.memmove(raw, data, len(data))
-    return raw
-
-
-def to_bytes(raw: Any) -> bytes:
-    """The bytes of a C struct that `ffi.new` made."""
-    return bytes(ffi.buffer(raw))

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import mmap
 
-from vmm.abi.cpuid import CpuidEntry
+from vmm.abi.cpuid_entry import CpuidEntry
+from vmm.base.light import cache
 from vmm.base.record import Record
 from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.buffers import cpuid_buffer, cpuid_list, msr_buffer, uncleared
+from vmm.kvm.buffers import cpuid_buffer, cpuid_list, from_bytes, msr_buffer, to_bytes, uncleared
 from vmm.kvm.capabilities import enable_cap
-from vmm.kvm.decode import PENDING, answer, decode
 from vmm.kvm.exits import Debug, Exit, Interrupted, MmioRead
 from vmm.kvm.handle import Handle, new
-from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents, from_bytes, to_bytes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import ModuleType
     from typing import Any
 
     from vmm.kvm.nested_state import NestedState
+    from vmm.kvm.state import DebugRegs, Regs, Sregs, VcpuEvents
     from vmm.kvm.stats import Stats
 
 HW_BREAKPOINTS = 4  # DR0 to DR3
@@ -118,9 +119,10 @@ class Vcpu(Handle):
         Raises:
             KvmCallError: the ioctl failed and no exit explains it.
         """
+        decode = _decode()
         run = self._live()
-        exit = decode(run, self._area, error)
-        self.pending = not error and run.exit_reason in PENDING
+        exit: Exit | None = decode.decode(run, self._area, error)
+        self.pending = not error and run.exit_reason in decode.PENDING
         if not error:
             self.trapped_at = exit.pc if type(exit) is Debug else None
         if exit is None:
@@ -148,7 +150,7 @@ class Vcpu(Handle):
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:
         """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
-        answer(self._live(), self._area, exit, value)
+        _decode().answer(self._live(), self._area, exit, value)
 
     @property
     def awaits_reply(self) -> bool:
@@ -221,6 +223,8 @@ class Vcpu(Handle):
         """KVM_GET_REGS."""
         raw = ffi.new("struct kvm_regs *")
         self.call("KVM_GET_REGS", raw, f"reading the registers of {self.what}")
+        from vmm.kvm.state import Regs  # values for who asks: a start has its registers packed
+
         return Regs.from_c(raw)
 
     def set_regs(self, regs: Regs) -> None:
@@ -236,6 +240,8 @@ class Vcpu(Handle):
         try:
             raw = ffi.new("struct kvm_regs *", regs)
         except OverflowError:
+            from vmm.kvm.state import Regs
+
             raw = Regs(**regs).to_c()  # says which
         self.call("KVM_SET_REGS", raw, f"setting the registers of {self.what}")
 
@@ -254,10 +260,12 @@ class Vcpu(Handle):
         """KVM_GET_SREGS."""
         raw = ffi.new("struct kvm_sregs *")
         self.call("KVM_GET_SREGS", raw, f"reading the segments of {self.what}")
+        from vmm.kvm.state import Sregs
+
         return Sregs.from_c(raw)
 
     def start_sregs(self, sregs: bytes) -> None:
-        """KVM_SET_SREGS of `Sregs.to_bytes`, but CR8, the APIC base and an injected interrupt stay as they are.
+        """KVM_SET_SREGS of a struct kvm_sregs, but CR8, the APIC base and an injected interrupt stay as they are.
 
         That is how a vCPU is made to start, and it is done for every VM: nothing is taken apart in Python for it.
         """
@@ -337,6 +345,8 @@ class Vcpu(Handle):
         """KVM_GET_DEBUGREGS."""
         raw = ffi.new("struct kvm_debugregs *")
         self.call("KVM_GET_DEBUGREGS", raw, f"reading the debug registers of {self.what}")
+        from vmm.kvm.state import DebugRegs
+
         return DebugRegs((raw.db[0], raw.db[1], raw.db[2], raw.db[3]), raw.dr6, raw.dr7)
 
     def set_debugregs(self, regs: DebugRegs) -> None:
@@ -429,6 +439,8 @@ class Vcpu(Handle):
         """KVM_GET_VCPU_EVENTS."""
         raw = ffi.new("struct kvm_vcpu_events *")
         self.call("KVM_GET_VCPU_EVENTS", raw, f"reading the events of {self.what}")
+        from vmm.kvm.state import VcpuEvents
+
         return VcpuEvents.from_c(raw)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
@@ -500,3 +512,11 @@ class Vcpu(Handle):
         from vmm.kvm.stats import Stats
 
         return Stats(self.value("KVM_GET_STATS_FD", doing=f"opening the statistics of {self.what}"))
+
+
+@cache
+def _decode() -> ModuleType:
+    """The module, loaded with the first exit that is decoded: what the C core finishes never is."""
+    from vmm.kvm import decode
+
+    return decode

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
-from vmm.base.light import cache
+from vmm.base.light import cache, lru_cache
 from vmm.base.record import Record
 from vmm.errors import UsageError
 
@@ -131,6 +131,7 @@ def cpu_block(index: int) -> CpuBlock:
     return CpuBlock(index, REGIONS["cpus"].base + index * CPU_BLOCK_SIZE)
 
 
+@lru_cache(maxsize=64)  # every load asks for the same few
 def region_at(gpa: int) -> Region | None:
     """The row of `MAP` that holds this guest-physical address."""
     return next((region for region in MAP if gpa in region), None)

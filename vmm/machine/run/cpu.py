@@ -7,7 +7,7 @@ thread it is on (all_cpus.py, thread.py).
 
 from __future__ import annotations
 
-from vmm.base.light import Counter, Protocol, local
+from vmm.base.light import Counter, Protocol, cache, local
 from vmm.base.record import replace
 from vmm.errors import UsageError
 from vmm.kvm import kick
@@ -17,8 +17,7 @@ from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.words import Finish
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
-from vmm.machine.ends import Step, Stop, Why
-from vmm.machine.run.handle import handle, unanswered
+from vmm.machine.ends import Resume, Step, Stop, Why
 from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
@@ -211,6 +210,7 @@ class Cpu:
         """Have the exit handled. Its answer is in kvm_run before anything can end the loop; where none came, that is
         as if nobody was there to give one.
         """
+        handle, unanswered = _rules()
         vcpu, watch = self.vcpu, control.watch
         step: Step = unanswered(exit)
         try:
@@ -246,6 +246,14 @@ class Cpu:
         thread_id = self.thread_id
         if thread_id is not None:
             kick.kick(thread_id)
+
+
+@cache
+def _rules() -> tuple[Callable[[Exit, Platform], Step], Callable[[Exit], Resume]]:
+    """What an exit means, loaded with the first that asks: a guest that the lean way serves needs it not."""
+    from vmm.machine.run.handle import handle, unanswered
+
+    return handle, unanswered
 
 
 class _Current(local):

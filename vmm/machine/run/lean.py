@@ -33,7 +33,6 @@ from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
 from vmm.machine.devices.sink import Sink
-from vmm.machine.devices.word import WordDevice
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmm.kvm.coalesced import CoalescedRing
+    from vmm.machine.devices.word import WordDevice
 
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 
@@ -258,6 +258,8 @@ class LeanLane:
         return word
 
     def _claim(self, bus: Bus, address: int, size: int, word: Word) -> None:
+        from vmm.machine.devices.word import WordDevice  # few machines have words
+
         device = WordDevice(word)
         bus.claim(address, size, device)
         self._words = (*self._words, (bus, address, device))

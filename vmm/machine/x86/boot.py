@@ -10,7 +10,7 @@ from __future__ import annotations
 from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, USER_DS
 from vmm.base.light import lru_cache
 from vmm.errors import UsageError
-from vmm.kvm import state
+from vmm.kvm.buffers import packed
 from vmm.kvm.vcpu import Vcpu
 from vmm.machine.memory import layout
 from vmm.machine.memory.slots import GuestMemory
@@ -48,12 +48,10 @@ def _tss(index: int, allowed_ports: tuple[int, ...]) -> bytes:
     return descriptors.tss(layout.cpu_block(index), allowed_ports)
 
 
-def _segment(row: descriptors.Segment) -> state.Segment:
-    """The register value of a descriptor's row."""
-    return state.Segment(
-        base=row.base, limit=row.limit, selector=row.selector, type=row.type, present=row.present, dpl=row.dpl,
-        db=row.db, s=row.s, l=row.l, g=row.g, unusable=int(not row.present),
-    )  # fmt: skip
+def _segment(row: descriptors.Segment) -> dict[str, int]:
+    """The `struct kvm_segment` of a descriptor's row."""
+    values = {name: getattr(row, name) for name in row.__match_args__}
+    return values | {"unusable": int(not row.present)}
 
 
 def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
@@ -73,12 +71,16 @@ def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 
 def _sregs(index: int, cpus: int, ring: int) -> bytes:
     """Segments, descriptor tables and control registers of a vCPU that starts, packed once for all VMs of a process."""
     data = _segment(descriptors.segment(USER_DS if ring else KERNEL_DS))
-    return state.Sregs(
-        cs=_segment(descriptors.segment(USER_CS if ring else KERNEL_CS)),
-        ds=data, es=data, fs=data, gs=data, ss=data,
-        tr=_segment(descriptors.tss_segment(index)),
-        ldt=_segment(descriptors.null_segment()),
-        gdt=state.Table(layout.REGIONS["gdt"].base, len(descriptors.gdt(cpus)) - 1),
-        idt=state.Table(layout.REGIONS["idt"].base, layout.REGIONS["idt"].size - 1),
-        cr0=int(LONG_MODE_CR0), cr3=paging.ROOT, cr4=int(LONG_MODE_CR4), efer=int(LONG_MODE_EFER),
-    ).to_bytes()  # fmt: skip
+    tables = layout.REGIONS["gdt"], layout.REGIONS["idt"]
+    return packed(
+        "struct kvm_sregs",
+        {
+            "cs": _segment(descriptors.segment(USER_CS if ring else KERNEL_CS)),
+            **dict.fromkeys(("ds", "es", "fs", "gs", "ss"), data),
+            "tr": _segment(descriptors.tss_segment(index)),
+            "ldt": _segment(descriptors.null_segment()),
+            "gdt": {"base": tables[0].base, "limit": len(descriptors.gdt(cpus)) - 1},
+            "idt": {"base": tables[1].base, "limit": tables[1].size - 1},
+            "cr0": int(LONG_MODE_CR0), "cr3": paging.ROOT, "cr4": int(LONG_MODE_CR4), "efer": int(LONG_MODE_EFER),
+        },
+    )  # fmt: skip
