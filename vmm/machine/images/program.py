@@ -20,8 +20,8 @@ class ImageProgram(Program):
     are addresses as linked, and what is looked up may be such a one or a physical one. `own`: it runs in pyvmm's map.
     """
 
-    image: Image
-    own: bool
+    image: Image  # type: ignore[misc]  # these two are its own __init__'s
+    own: bool  # type: ignore[misc]
 
     def __init__(self, image: Image, *, own: bool = False) -> None:
         low = min((each.gpa for each in image.segments), default=0)
@@ -29,7 +29,7 @@ class ImageProgram(Program):
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "own", own)
 
-    @property
+    @property  # type: ignore[misc]  # read when asked, where a Program has them
     def symbols(self) -> dict[str, int]:
         return dict(self.image.names.symbols) if self.image.names else {}
 
