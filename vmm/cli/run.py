@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--board",
         metavar="NAME",
-        help="the hardware around its CPUs: own (the default), pc (docs/boards.md), or testdev (docs/kut.md)",
+        help="the hardware around its CPUs: own (the default), pc (docs/boards.md), or testdev (docs/kut.md); on the "
+        "latter two standard input is at COM1, and on a terminal C-a x quits, C-a h helps",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
     parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")

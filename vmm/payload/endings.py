@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmm.abi.ports import DEBUG_EXIT_SKIP
 from vmm.machine.ends import Stop, Why
 
 if TYPE_CHECKING:
@@ -34,6 +35,14 @@ ENDINGS = (
     Ending("77 to port 0xf4", "own", Why.EXIT_PORT, 77, "skip", 77),
     Ending("another value to port 0xf4", "own", Why.EXIT_PORT, 1, "fail", 1),
     Ending("0 to port 0xf4 (isa-debug-exit)", "pc, testdev", Why.DEBUG_EXIT, 0, "pass", DEBUG_EXIT_STATUS),
+    Ending(
+        "38 to port 0xf4 (77, kvm-unit-tests' skip)",
+        "pc, testdev",
+        Why.DEBUG_EXIT,
+        DEBUG_EXIT_SKIP,
+        "skip",
+        DEBUG_EXIT_STATUS,
+    ),
     Ending("another value to port 0xf4", "pc, testdev", Why.DEBUG_EXIT, 1, "fail", DEBUG_EXIT_STATUS),
     Ending("ACPI S5: SLP_EN with SLP_TYP 0 to PM1a_CNT, port 0x604", "pc, testdev", Why.POWER_OFF, None, "pass", 0),
     Ending("0x2000 to port 0xb004 (Bochs, old QEMU)", "pc, testdev", Why.POWER_OFF, None, "pass", 0),
