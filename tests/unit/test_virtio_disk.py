@@ -514,6 +514,23 @@ def test_ranges(folder, kind, rows, status, writeback):
         assert c.memory.read(HEADERS + 16, 1) == bytes([status])
 
 
+@pytest.mark.parametrize(("kind", "most"), [(DISCARD, blk.MAX_DISCARD), (ZEROES, blk.MAX_ZEROES)])
+def test_a_range_has_a_most(tmp_path, kind, most):
+    """On a disk that has more."""
+    for in_c in (False, True):
+        path = tmp_path / f"disk{in_c}"
+        path.touch()
+        os.truncate(path, (most + 8) * SECTOR)
+        side = Side(path, in_c=in_c)
+        side.up(features_of(side, events=False))
+        for n, count in enumerate((most, most + 1)):
+            offer(side, n, 0, Request(kind, 0, 16, (), False, ranges_of([(0, count, int(kind == ZEROES))])))
+            side.memory.write(AVAIL, struct.pack("<HH", 0, n + 1))
+            side.kick()
+            assert side.memory.read(HEADERS + 16, 1) == bytes([n])
+        side.close()
+
+
 @pytest.mark.parametrize("size", [15, 17, 24])
 def test_ranges_are_whole(folder, size):
     with both(folder) as (model, c):
