@@ -410,6 +410,19 @@ def test_what_cannot_be_is_one_clear_line(words, said, tmp_path, capsys):
         assert len(err.splitlines()) <= 2
 
 
+def test_a_saved_state_of_an_image_can_be_pickled():
+    import pickle
+
+    with Machine("8M") as m:
+        m.load_image(elf(Load(HLT + PRINT_AND_PASS, MIB), symbols={"start": MIB}))
+        m.run(timeout=5)
+        saved = pickle.loads(pickle.dumps(m.save()))
+        assert m.run(timeout=5).text == "OK"
+        m.restore(saved)
+        assert m.run(timeout=5).stop.why is Why.EXIT_PORT
+        assert pickle.loads(pickle.dumps(m.program)).symbols == {"start": MIB}
+
+
 def test_a_second_vcpu_waits_for_sipi():
     with Machine("64M", 2, board="pc") as m:
         m.load_image(bzimage())

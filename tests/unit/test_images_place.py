@@ -208,6 +208,27 @@ def test_page_tables_map_each_address_to_itself(memory):
         assert (row & ~0x1FFFFF) + (address & 0x1FFFFF) == address
 
 
+@pytest.mark.parametrize(
+    ("loads", "said"),
+    [
+        ([Load(b"x", MIB, memsz=1 << 60)], r"program header 0 at 0x100000..0x10000000000fffff does not fit"),
+        ([Load(b"x", 1 << 40)], "program header 0 at 0x10000000000..0x10000000000 does not fit"),
+        ([Load(b"x" * 16, 256 * MIB - 8)], "program header 0 at 0xffffff8..0x10000007 does not fit"),
+        ([Load(b"x" * 16, MIB), Load(b"y", MIB + 15)], r"header 0 at 0x100000..0x10000f and program header 1 at"),
+        ([Load(b"x", 256 * MIB - 0x1000, memsz=0x1000), Load(b"y", MIB, memsz=(1 << 63))], "program header 1"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_said_with_its_addresses(loads, said):
+    with pytest.raises(ImageError, match=said):
+        planned(elf(*loads, entry=loads[0].paddr))
+
+
+def test_a_table_of_the_boards_is_not_overwritten():
+    table = Segment(0xE0000, bytes(64), 64, "the board's tables")
+    with pytest.raises(ImageError, match=r"the board's tables at 0xe0000..0xe003f overlap"):
+        planned(elf(Load(multiboot1() + HLT, 0xE0000), bits=32, entry=0xE0000), tables=(table,))
+
+
 def test_an_image_in_low_memory_is_not_touched():
     """What a 64-bit image needs around it finds a place wherever the image leaves one."""
     made = planned(elf(Load(bytes(0x9_0000), 0x1000), entry=0x1000))

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 
-from vmm.asm.disassembler import MAX_LENGTH, disassemble
+from vmm.asm.disassembler import MAX_LENGTH, around, disassemble
 from vmm.errors import VmmError
 from vmm.kvm.exits import Debug, Exit, MmioWrite, PortIn, PortOut
+from vmm.kvm.state import Sregs
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
 from vmm.observe.postmortem import code_bits, linear, readable, where
@@ -42,7 +43,7 @@ class Sites:
             rip = exit.pc if isinstance(exit, Debug) else cpu.vcpu.get_regs().rip
             sregs = cpu.vcpu.get_sregs()
             here = linear(sregs, rip)
-            start = _statement_before(machine, here)
+            start = _statement_before(machine, sregs, here)
             before = readable(machine, sregs, start, here - start) if start < here else b""
             after = readable(machine, sregs, here, MAX_LENGTH)
         except VmmError:
@@ -91,10 +92,30 @@ def _site(machine: Machine, address: int) -> str:
     return f"{at} {line.file.rpartition('/')[2]}:{line.line}" if line else at
 
 
-def _statement_before(machine: Machine, address: int) -> int:
-    """Where the statement that ends at `address` begins; the address itself where no source says so."""
-    line = machine.program.line_at(address - 1) if machine.program else None
-    return line.address if line and line.address + line.size == address else address
+def _statement_before(machine: Machine, sregs: Sregs, address: int) -> int:
+    """Where the statement that ends at `address` begins; the address itself where that cannot be told. Of assembly the
+    source says it; of compiled code the nearest decoding that meets the address.
+    """
+    program = machine.program
+    if program is None:
+        return address
+    line = program.line_at(address - 1)
+    if line is not None:
+        return line.address if line.address + line.size == address else address
+    if program.lines or program.symbolize(address) is None:
+        return address
+    bits = code_bits(sregs)
+    span = min(MAX_LENGTH * 2, address)
+    code = readable(machine, sregs, address - span, span)
+    return address - _last_size(code, address, bits) if len(code) == span else address
+
+
+@functools.lru_cache(maxsize=4096)
+def _last_size(code: bytes, end: int, bits: int) -> int:
+    """Bytes of the instruction that these bytes, before `end`, end with; 0 where none does."""
+    rows = around(code, end, before=1, after=0, base=end - len(code), bits=bits)
+    rows = [row for row in rows if row.address < end]
+    return len(rows[-1].bytes) if rows else 0
 
 
 @functools.lru_cache(maxsize=4096)

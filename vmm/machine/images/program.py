@@ -29,6 +29,10 @@ class ImageProgram(Program):
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "own", own)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """As a Program that knows the names, for a saved state: an image itself has functions and an open file."""
+        return Program, (self.name, self.base, b"", self.symbols, (), {}, self.notes)
+
     @property  # type: ignore[misc]  # read when asked, where a Program has them
     def symbols(self) -> dict[str, int]:
         return dict(self.image.names.symbols) if self.image.names else {}
