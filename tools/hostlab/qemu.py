@@ -17,9 +17,10 @@ from .tools import path_of
 
 MODEL = "max,+svm"
 MEMORY = "3G"
-# Time by instructions, 4 ns each: a host whose machine is busy has then no more timer ticks for it, and a guest of its
-# guest comes to its turn between two of them.
-COUNTED = ("-icount", "shift=2")
+# Time by instructions, 8 ns each: a host whose machine is busy has then no more timer ticks for it, and a guest of its
+# guest comes to its turn between two of them. A loop of PAUSE is slow then, so KVM does not poll before it halts.
+COUNTED = ("-icount", "shift=3")
+NO_POLL = " kvm.halt_poll_ns=0"
 COMMANDS = ("qemu-system-x86_64",)
 APPEND = (
     "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
@@ -34,7 +35,8 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
     words = [
         found, "-machine", "q35", "-accel", "tcg,thread=single", "-cpu", host.model or MODEL,
         "-smp", str(host.cpus), "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-        "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs), "-append", APPEND,
+        "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs),
+        "-append", APPEND + NO_POLL * host.counted,
     ]  # fmt: skip
     words += COUNTED if host.counted else ()
     # What a run writes to the root is thrown away with its folder.
