@@ -264,9 +264,24 @@ awake_end:
 .code32
 """
 
+WAITS = """
+    mov cl, 2               # until the second has changed twice: the alarm has rung before it sleeps
+6:  xor al, al
+    out 0x70, al
+    in al, 0x71
+    mov bl, al
+7:  in al, 0x71
+    cmp al, bl
+    je 7b
+    dec cl
+    jnz 6b
+    mov ax, 0x2400
+"""
+SLEEPS_LATE = SLEEPS.replace("    mov ax, 0x2400\n", WAITS)
+
 TEXTS = {
     "report": REPORT, "devices": DEVICES, "cpus": CPUS, "lines": LINES, "hangs": HANGS, "dies": DIES, "resets": RESETS,
-    "sleeps": SLEEPS,
+    "sleeps": SLEEPS, "late": SLEEPS_LATE,
 }  # fmt: skip
 CFG = Path(__file__).parent / "kut" / "unittests.cfg"
 
