@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.made_images import Load, elf
 from vmm.errors import UsageError
 from vmm.machine.run.limits import MAX_TIMEOUT
-from vmm.payload.catalog import Payload, find
+from vmm.payload.catalog import Payload, find, whole
 from vmm.payload.guest import Guest
 from vmm.payload.header import Header
 from vmm.payload.options import BootOptions, Options
@@ -59,3 +60,17 @@ def test_an_image_that_is_no_linux_has_the_usual_limit() -> None:
     with Guest(image(), Options(boot=BootOptions(base="0x100000", mode="protected"))) as guest:
         assert guest.machine.timeout is not None
         assert guest.machine.timeout < MAX_TIMEOUT
+
+
+def test_the_bytes_of_an_image_are_let_go_of(tmp_path: Path) -> None:
+    """A kernel of 12 MB is not kept beside the guest's memory that it was written to."""
+    file = tmp_path / "kernel"
+    file.write_bytes(elf(Load(HALT + bytes(1 << 20), 1 << 20)))
+    payload = find(str(file))
+    assert payload.code is not None
+    assert len(payload.code) < file.stat().st_size
+    assert whole(payload) == file.read_bytes()
+    with Guest(payload) as guest:
+        assert guest.machine.memory.read(1 << 20, 2) == HALT
+        assert guest.program.end > 1 << 20
+        assert not any(each.data for each in guest.program.image.segments)

@@ -43,6 +43,12 @@ def test_a_pipe_reaches_the_guest(echo: str) -> None:
     assert done.stdout.startswith(b"ls -l\n"), done.stdout
 
 
+def test_what_watches_the_run_too_leaves_the_input_alone(echo: str) -> None:
+    said = run(echo, "--stats", input=b"ls -l\x04").stdout
+    assert said.startswith(b"ls -l\n")
+    assert b"statistics of vCPU 0" in said
+
+
 def test_a_large_paste_is_not_lost(echo: str) -> None:
     text = b"".join(b"%06d," % i for i in range(3000))
     done = run(echo, "--timeout", "50", input=text + b"\x04")
