@@ -92,8 +92,9 @@ def test_tap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert text.endswith("ok 3 - skips # SKIP it says: not today\n")
 
 
-@pytest.mark.parametrize(("args", "status"), [("pass", 0), ("fail", 1), ("skip", 77), ("abort", 1)])
+@pytest.mark.parametrize(("args", "status"), [("pass", 1), ("fail", 3), ("skip", 77), ("abort", 255)])
 def test_one_image_by_run(args: str, status: int, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its status is that of QEMU: value << 1 | 1, as for every run that ends by isa-debug-exit."""
     image = str(folder / "report.flat")
     assert cli.main(["run", image, "--board", "testdev", "--cpus", "2", "--kernel-args", args]) == status
     assert f"report.flat {args}" in capsys.readouterr().out
