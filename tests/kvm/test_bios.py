@@ -201,6 +201,6 @@ def test_a_trace_of_bios_calls_is_replayed(tmp_path, capsys):
 
     image, trace = tmp_path / "boot.img", tmp_path / "t.jsonl"
     image.write_bytes(boot_sector("mov ax, 0x0e41\n int 0x10"))
-    assert main(["run", str(image), "--trace", str(trace)]) == 0
+    assert main(["run", str(image), "--trace", str(trace)]) == 0  # a boot sector has pyvmm's own board
     assert capsys.readouterr().out.startswith("A")
     assert main(["replay", str(trace)]) == 0

@@ -215,6 +215,7 @@ def test_page_tables_map_each_address_to_itself(memory):
         ([Load(b"x", 1 << 40)], "program header 0 at 0x10000000000..0x10000000000 does not fit"),
         ([Load(b"x" * 16, 256 * MIB - 8)], "program header 0 at 0xffffff8..0x10000007 does not fit"),
         ([Load(b"x" * 16, MIB), Load(b"y", MIB + 15)], r"header 0 at 0x100000..0x10000f and program header 1 at"),
+        ([Load(b"x" * 16, 0x20000), Load(b"y", 0x2000F)], "overlap"),  # in pyvmm's own map, too
         ([Load(b"x", 256 * MIB - 0x1000, memsz=0x1000), Load(b"y", MIB, memsz=(1 << 63))], "program header 1"),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from enum import StrEnum
+from types import MemberDescriptorType
 from typing import Any
 
 from vmm.base import light
@@ -80,9 +81,14 @@ def _object(kind: Any, value: Any, what: str) -> Any:
         raise ValueError(f"{what} is no {kind.__name__}")
     hints = _hints(kind)
     for name in (*hints, *value):
-        if name != TAG and (name not in value or name not in hints):
+        if name != TAG and (name not in hints or (name not in value and not _has_default(kind, name))):
             raise ValueError(f"{kind.__name__} {'lacks' if name in hints else 'has an unknown field'} {name!r:.40}")
-    return kind(**{name: decode(each, value[name], name) for name, each in hints.items()})
+    return kind(**{name: decode(each, value[name], name) for name, each in hints.items() if name in value})
+
+
+def _has_default(kind: Any, name: str) -> bool:
+    """A field that an older trace may lack. (A class whose fields are slots has no defaults here.)"""
+    return name in vars(kind) and not isinstance(vars(kind)[name], MemberDescriptorType)
 
 
 def _union(members: tuple[Any, ...], value: Any, what: str) -> Any:

@@ -24,7 +24,7 @@ from vmm.machine.run.cpu import current
 if TYPE_CHECKING:
     from vmm.kvm.state import Regs, Sregs
     from vmm.machine.devices.sink import Sink
-    from vmm.machine.machine import Machine
+    from vmm.machine.whole import Whole
 
 CARRY, ZERO, PROTECTED = 1 << 0, 1 << 6, 1
 UNSUPPORTED, BAD_COMMAND, TIMED_OUT = 0x86, 0x01, 0x80
@@ -218,12 +218,12 @@ class Bios:
         call.set(al=0, cx=ticks >> 16, dx=ticks)
 
 
-def attach(machine: Machine, memory_map: tuple[Row, ...]) -> Bios:
+def attach(machine: Whole, sink: Sink, memory_map: tuple[Row, ...]) -> Bios:
     """Serve the BIOS calls of this machine's guest; whoever did before is relieved."""
     bus = machine.platform.ports
     for claim in [each for each in bus.writers if each.base == ports.BIOS]:
         bus.release(claim.base)
-    served = Bios(memory_map, machine.sink, lambda stop: machine.all_cpus.end(current(), stop))
+    served = Bios(memory_map, sink, lambda stop: machine.all_cpus.end(current(), stop))
 
     def handed_over(_value: int) -> None:
         cpu = current()
@@ -242,5 +242,5 @@ def attach(machine: Machine, memory_map: tuple[Row, ...]) -> Bios:
             return
         cpu.vcpu.set_regs(regs)
 
-    machine.on_port_write(ports.BIOS, handed_over)
+    bus.on_write(ports.BIOS, handed_over)
     return served

@@ -240,7 +240,7 @@ def put(plan: Plan, machine: Any) -> None:
     if plan.bios:
         from vmm.machine.extra.bios import attach
 
-        attach(machine, plan.bios)
+        attach(machine, machine.sink, plan.bios)
     machine.reach.anywhere = True  # its page tables are not those of boot
     vcpu = machine.cpus[0].vcpu
     mode = {"real": modes.MODES["real"], "protected": modes.MODES["protected32"], "long": modes.KERNEL64}[plan.mode]

@@ -25,6 +25,7 @@ from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.machine.ends import Step, Stop
 from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
+from vmm.payload.endings import debug_exit_status
 from vmm.payload.half import HostHalf
 from vmm.payload.header import Header, parse
 from vmm.payload.outcome import EXIT_CODES, Outcome
@@ -176,7 +177,9 @@ class Player:
         codes: dict[str, tuple[int, ...]] = {name: (code,) for name, code in EXIT_CODES.items()}
         codes[INTERRUPTED] = (EXIT_INTERRUPTED,)
         codes["error"] = (EXIT_FAIL, EXIT_USAGE, EXIT_CANNOT_SHOW, EXIT_HOST)  # by who can do something about it
-        if end.exit_code not in codes.get(end.outcome, ()):
+        last = self._guests[-1].result if self._guests else None
+        by_guest = debug_exit_status(last.stop) if last else None
+        if end.exit_code not in codes.get(end.outcome, ()) and by_guest != end.exit_code:
             raise self.refuse(f"outcome {end.outcome!r:.40} with exit status {end.exit_code} cannot be")
         for name in (*end.results, *end.exits):
             if not (name.isascii() and name.isidentifier()):
