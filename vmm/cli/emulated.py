@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from vmm.payload.guest import AnyGuest
 
 NOTE = (
-    "ring 0 of a guest is emulated on this host, one instruction at a time ({evidence}): Linux takes many minutes to "
-    "unpack itself, during which it says nothing, and ends at the first instruction that KVM does not emulate; what "
-    "that was is shown then"
+    "ring 0 of a guest is emulated on this host, one instruction at a time ({evidence}): Linux ends at the "
+    "first instruction that KVM does not emulate, which is shown then, or takes many minutes to unpack itself, during "
+    "which it says nothing"
 )
 
 
