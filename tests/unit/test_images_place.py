@@ -165,6 +165,16 @@ def test_modules_lie_on_pages_of_their_own_behind_the_image():
     assert two.gpa >= one.gpa + 8192  # nobody shares its last page
 
 
+def test_nothing_shares_the_last_page_of_a_module():
+    """Also where low memory is full, and all else lies above the image, too."""
+    image = elf(Load(multiboot1() + HLT, 0x1000, memsz=0x9F000), bits=32, entry=0x1000)
+    made = planned(image, modules=(Module(b"a" * 5000),))
+    module = part(made, "module 0")
+    last = module.gpa + 8192
+    assert not [each for each in made.segments if each is not module and module.gpa <= each.gpa < last]
+    assert [each for each in made.segments if each.gpa >= last]
+
+
 def multiboot1_image() -> bytes:
     return elf(Load(multiboot1() + HLT, MIB), bits=32, entry=MIB)
 
