@@ -32,3 +32,6 @@ SMAP = 0x534D_4150  # "SMAP", of INT 15h AX=E820h
 
 # Where pyvmm's own services stand, in the BIOS area: a stub for each vector, which hands the call to the host.
 STUBS, STUB_SEGMENT, STUB_OFFSET, STUB_SIZE = 0xF_D000, 0xF000, 0xD000, 16
+
+IRQS = (*range(0x08, 0x0D), 0x0E, 0x0F, *range(0x70, 0x78))
+"""Vectors of hardware interrupts as a BIOS places them; 0x0D, IRQ 5, is #GP far more often."""

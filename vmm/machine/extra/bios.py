@@ -29,31 +29,9 @@ if TYPE_CHECKING:
 CARRY, ZERO, PROTECTED = 1 << 0, 1 << 6, 1
 UNSUPPORTED, BAD_COMMAND, TIMED_OUT = 0x86, 0x01, 0x80
 TICKS_PER_SECOND = 1193182 / 65536
-IRQS = (*range(0x08, 0x0D), 0x0E, 0x0F, *range(0x70, 0x78))  # 0x0D is #GP far more often than IRQ 5
 MAX_STRING = 4096
 
 Row = tuple[int, int, int]
-
-
-def stub(vector: int) -> bytes:
-    """What the vector leads to: OUT to the host; for a hardware interrupt its end, to the PICs; IRET."""
-    code = bytes((0xE6, ports.BIOS))
-    if vector in IRQS:
-        eoi = b"\xe6\xa0" if vector >= 0x70 else b""
-        code += b"\x50\xb0\x20" + eoi + b"\xe6\x20\x58"  # push ax; mov al, 0x20; out 0xa0, al; out 0x20, al; pop ax
-    return (code + b"\xcf").ljust(bios.STUB_SIZE, b"\xf4")
-
-
-def vector_table() -> bytes:
-    """256 far pointers to the stubs."""
-    return b"".join(
-        struct.pack("<HH", bios.STUB_OFFSET + bios.STUB_SIZE * vector, bios.STUB_SEGMENT)
-        for vector in range(bios.VECTORS)
-    )
-
-
-def stubs() -> bytes:
-    return b"".join(stub(vector) for vector in range(bios.VECTORS))
 
 
 class Call:
@@ -128,7 +106,7 @@ class Bios:
             service(call)
         elif call.vector in (bios.BASIC, bios.BOOTSTRAP):
             self._end(Stop(Why.GUEST_FAULT, f"the guest asks the BIOS to boot something else ({call})"))
-        elif call.vector not in IRQS:
+        elif call.vector not in bios.IRQS:
             exception = f", which is {vector_name(call.vector)} if an instruction faulted" if call.vector < 0x20 else ""
             self._end(Stop(Why.GUEST_FAULT, f"nobody serves {call}{exception}"))
 

@@ -6,10 +6,32 @@ Loaders on a PC look there for the end of low memory; Xen puts the code for its 
 
 from __future__ import annotations
 
+import struct
+
 from vmm.abi import bios, ports
 from vmm.abi.bootparam import EBDA
-from vmm.machine.extra.bios import stubs, vector_table
 from vmm.machine.images.image import Segment, Span, segment
+
+
+def stub(vector: int) -> bytes:
+    """What the vector leads to: OUT to the host; for a hardware interrupt its end, to the PICs; IRET."""
+    code = bytes((0xE6, ports.BIOS))
+    if vector in bios.IRQS:
+        eoi = b"\xe6\xa0" if vector >= 0x70 else b""
+        code += b"\x50\xb0\x20" + eoi + b"\xe6\x20\x58"  # push ax; mov al, 0x20; out 0xa0, al; out 0x20, al; pop ax
+    return (code + b"\xcf").ljust(bios.STUB_SIZE, b"\xf4")
+
+
+def vector_table() -> bytes:
+    """256 far pointers to the stubs."""
+    return b"".join(
+        struct.pack("<HH", bios.STUB_OFFSET + bios.STUB_SIZE * vector, bios.STUB_SEGMENT)
+        for vector in range(bios.VECTORS)
+    )
+
+
+def stubs() -> bytes:
+    return b"".join(stub(vector) for vector in range(bios.VECTORS))
 
 
 def services(taken: tuple[Segment, ...]) -> tuple[Segment, ...]:
