@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """CPU models of QEMU by the features that they show to a guest, in the names of vmm.abi.cpuid. No I/O.
 
-Rows are those of the models that kvm-unit-tests' x86 tests name, by QEMU's documentation of its CPU models. They have not
-been compared with the CPUID that a guest of QEMU sees.
+Rows are those of the models that kvm-unit-tests' x86 tests name, by QEMU's documentation of its CPU models. They have
+not been compared with the CPUID that a guest of QEMU sees.
 """
 
 from __future__ import annotations
