@@ -697,6 +697,8 @@ def test_a_kick_is_served_and_the_driver_told(disk):
         assert disk.wait() == 0
         assert disk.side.memory.read(DATA - 0x80, SECTOR) == bytes([n + 1]) * SECTOR
         until(lambda n=n: disk.side.mmio.counts["interrupts"] == n + 1)
+        if disk.side.mmio.driver_features >> v.VIRTIO_RING_F_EVENT_IDX & 1:  # a driver kicks for no other index
+            until(lambda n=n: disk.side.memory.read(USED + 4 + 8 * ENTRIES, 2) == struct.pack("<H", n + 1))
     assert disk.side.interrupted()
     assert disk.side.mmio.interrupt_status == v.VIRTIO_MMIO_INT_VRING
     assert disk.side.mmio.counts["event"] == 20
