@@ -10,6 +10,7 @@ from vmm.abi import pc
 from vmm.errors import UsageError
 from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
+from vmm.machine.run import all_cpus
 
 IRQCHIPS = ["kernel", "split", "none"]
 ENDS = {
@@ -313,3 +314,11 @@ count_0x29:
             m.on_port_write(ASK, lambda value, m=m: m.board.press_power_button())
             load(m, text_for(irqchip, text))
             assert m.run(timeout=20).stop.why is Why.POWER_OFF, irqchip
+
+
+def test_an_interrupt_does_not_wait_for_the_heartbeat(monkeypatch) -> None:
+    """With one every 5 s, twenty ticks that nobody kicked the vCPU for would take longer than the time limit."""
+    monkeypatch.setattr(all_cpus, "HEARTBEAT", 5.0)
+    with Machine(board="pc", irqchip="split") as m:
+        load(m, PIT_GUEST)
+        assert m.run(timeout=30).stop.why is Why.POWER_OFF
