@@ -74,12 +74,15 @@ def test_without_input_the_guest_waits(echo: str, how: str) -> None:
     assert done.returncode == 124, done.stderr
 
 
-def test_a_payload_of_the_own_board_reads_nothing() -> None:
+@pytest.mark.parametrize("kind", ["payload", "code"])
+def test_what_runs_on_the_own_board_reads_nothing(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "code.bin").write_bytes(b"\xb9\0\0\x02\0\xe2\xfe\xf4")  # mov ecx, 0x20000; loop; hlt
+    what = "hello" if kind == "payload" else str(tmp_path / "code.bin")
     ours, theirs = os.pipe()
     os.write(theirs, b"for somebody else")
     os.close(theirs)
     try:
-        done = subprocess.run([*COMMAND, "hello"], stdin=ours, capture_output=True, timeout=LIMIT, check=False)
+        done = subprocess.run([*COMMAND, what], stdin=ours, capture_output=True, timeout=LIMIT, check=False)
         assert (done.returncode, os.read(ours, 100)) == (0, b"for somebody else")
     finally:
         os.close(ours)
