@@ -60,8 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     args = parser().parse_args(words)
-    for number in SIGNALS:
-        signal.signal(number, _end)
+    before = {number: signal.signal(number, _end) for number in SIGNALS}
     try:
         named = [
             hosts.parse(
@@ -81,6 +80,9 @@ def main(words: list[str] | None = None) -> int:
     except Ended as error:
         print(f"hosts: ended by {signal.Signals(error.number).name}", file=sys.stderr)
         return 128 + error.number
+    finally:  # whoever called goes on as before
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _end(number: int, frame: FrameType | None) -> None:
