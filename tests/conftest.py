@@ -12,6 +12,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("loaded")  # a machine with other work makes no test fail
 
 pytest_plugins = ("vmm.pytest_plugin",)
 DEVICE_TESTS = Path(__file__).parent / "kvm"
