@@ -29,7 +29,7 @@ def test_the_columns_are_hosts_by_cpu_and_kernel() -> None:
     assert [name for name in names if name.startswith("vmx")] == names[3:-1] != []
 
 
-def host(folder: Path, name: str = "svm-6.1") -> Path:
+def host(folder: Path, name: str = "svm-7.2") -> Path:
     """A folder as a host hands it back."""
     made = folder / name
     made.mkdir()
