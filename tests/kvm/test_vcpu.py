@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from vmm.abi.cpuid import CpuidEntry
+from vmm.abi.msrs import msr
 from vmm.errors import HostError, KvmCallError, MissingCapability, UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Debug, Halt, Interrupted, MmioRead, MmioWrite, PortIn, PortOut
@@ -139,8 +140,9 @@ def test_too_much_cpuid_is_refused(vcpu):
 
 
 def test_msrs_come_back(vcpu):
-    wanted = {SYSENTER_CS: 0x10, SYSENTER_ESP: 0x1234_5678_9ABC}
-    assert vcpu.set_msrs(wanted) == 2
+    # 32 bits of SYSENTER_ESP: Linux 6.1 on SVM keeps no more for a vCPU that is not Intel's.
+    wanted = {SYSENTER_CS: 0x10, SYSENTER_ESP: 0x5678_9ABC, msr("MSR_LSTAR").number: 0x1234_5678_9ABC}
+    assert vcpu.set_msrs(wanted) == 3
     assert vcpu.get_msrs(list(wanted)) == wanted
 
 
