@@ -537,6 +537,36 @@ def test_a_machine_closes_again_wherever_the_first_time_was_interrupted():
 
 # -- ^C ---------------------------------------------------------------------------------------------------------------
 
+IMPORTING = """
+    import sys, threading
+    from vmm.machine.memory import layout
+    from vmm.machine.x86 import boot
+    from vmm.machine.machine import Machine
+
+    class Watch:
+        def find_spec(self, name, path=None, target=None):
+            if threading.current_thread() is not threading.main_thread():
+                print(name)
+
+    code = layout.REGIONS["code"].base
+    with Machine(cpus=2) as machine:
+        boot.write_tables(machine.memory, 2)
+        machine.memory.write(code, bytes.fromhex("ebfe" "e440" "e6f4"))  # 0 spins, 1 reads a port and ends the run
+        machine.start(0, code)
+        machine.start(1, code + 2)
+        sys.meta_path.insert(0, Watch())
+        machine.run(timeout=20)
+    print("ended")
+"""
+
+
+def test_nothing_is_imported_on_a_thread_of_a_vcpu(uncovered: dict[str, str]) -> None:
+    """An import that a ^C breaks off on the main thread may keep Python's import lock; a thread would wait for it."""
+    script = [sys.executable, "-c", textwrap.dedent(IMPORTING)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=100, check=False, env=uncovered)
+    assert (done.stdout, done.stderr) == ("ended\n", "")
+
+
 INTERRUPTED = """
     import os, random, signal, sys, threading, time
     from vmm.machine.memory import layout

@@ -18,7 +18,7 @@ from vmm.kvm.exits import Exit
 from vmm.kvm.lean import ACCESSES
 from vmm.machine.bus.platform import Platform
 from vmm.machine.ends import Stop, Why
-from vmm.machine.run.cpu import Cpu, Watch, current
+from vmm.machine.run.cpu import Cpu, Watch, current, rules
 from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
@@ -118,6 +118,10 @@ class AllCpus:
             raise
 
     def _ensure_threads(self, count: int) -> None:
+        if count:
+            # A ^C in the midst of an import may leave Python's import lock taken by this thread for good; one that
+            # imported then would wait for it for ever.
+            rules()
         while len(self._threads) < count:
             from vmm.machine.run.thread import CpuThread
 

@@ -210,7 +210,7 @@ class Cpu:
         """Have the exit handled. Its answer is in kvm_run before anything can end the loop; where none came, that is
         as if nobody was there to give one.
         """
-        handle, unanswered = _rules()
+        handle, unanswered = rules()
         vcpu, watch = self.vcpu, control.watch
         step: Step = unanswered(exit)
         try:
@@ -249,8 +249,11 @@ class Cpu:
 
 
 @cache
-def _rules() -> tuple[Callable[[Exit, Platform], Step], Callable[[Exit], Resume]]:
-    """What an exit means, loaded with the first that asks: a guest that the lean way serves needs it not."""
+def rules() -> tuple[Callable[[Exit, Platform], Step], Callable[[Exit], Resume]]:
+    """What an exit means, loaded with the first that asks: a guest that the lean way serves needs it not.
+
+    Where there are threads, before they start (all_cpus.py): nothing is imported on one.
+    """
     from vmm.machine.run.handle import handle, unanswered
 
     return handle, unanswered
