@@ -5,12 +5,13 @@ packages are unpacked, and depmod reads their modules. One initramfs does for bo
 
 from __future__ import annotations
 
-import gzip
-import lzma
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from vmm.errors import UsageError
+from vmm.payload.linux.modules import unpacked
 
 from . import store
 from .errors import LabError, NotToBeHad
@@ -176,13 +177,8 @@ def parse_dependencies(text: str) -> dict[str, list[str]]:
 
 
 def _unpacked(file: Path) -> bytes:
-    data = file.read_bytes()
-    match file.suffix:
-        case ".xz":
-            return lzma.decompress(data)
-        case ".gz":
-            return gzip.decompress(data)
-        case ".ko":
-            return data
-        case other:
-            raise LabError(f"{file.name}: a module packed as {other}; the lab reads xz and gz")
+    """Raises: LabError, in the words of vmm.payload.linux.modules."""
+    try:
+        return unpacked(file)
+    except UsageError as error:
+        raise LabError(error.text, hint=error.hint) from error

@@ -31,7 +31,6 @@ HEADERS = QUEUE + 0x1000                  ; 0x20 bytes for the head of each chai
 BUFFERS = QUEUE + 0x2000
 USED_EVENT  = AVAIL + VRING_RING + 2 * {entries}
 AVAIL_EVENT = USED + VRING_RING + 8 * {entries}
-IOAPIC  = {ioapic}
 DONE    = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK
 
 start:
@@ -62,28 +61,7 @@ found:
     mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_READY], 1
     mov   dword ptr [r12 + VIRTIO_MMIO_STATUS], DONE | VIRTIO_CONFIG_S_DRIVER_OK
 
-    ; x2APIC on; whatever pin of the IOAPIC the device has, it is this vector
-    mov   ecx, {apicbase}
-    rdmsr
-    or    eax, 0xc00
-    wrmsr
-    mov   ecx, {spiv}
-    mov   eax, 0x1ff
-    xor   edx, edx
-    wrmsr
-    mov   edi, IOAPIC >> 12
-    shl   rdi, 12
-    mov   eax, 0x10
-pins:
-    mov   dword ptr [rdi], eax
-    mov   dword ptr [rdi + 0x10], {vector}
-    inc   eax
-    mov   dword ptr [rdi], eax
-    mov   dword ptr [rdi + 0x10], 0
-    inc   eax
-    cmp   eax, 0x10 + 2 * 24
-    jb    pins
-
+{interrupts}
     mov   ebx, QUEUE
     xor   r8d, r8d                        ; available index
     xor   r9d, r9d                        ; used elements taken
@@ -206,11 +184,12 @@ def disk_reads(depth: int, count: int) -> Guest:
     """
     from vmm.asm.assembler import assemble
     from vmm.bench.guests import number
+    from vmm.bench.virtio_guest import interrupts
 
     code = REGIONS["code"].base
     text = _TEXT.format(
-        queue=DATA, entries=ENTRIES, ioapic=REGIONS["ioapic"].base, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
-        features_high=FEATURES >> 32, apicbase=number("MSR_IA32_APICBASE"), spiv=number("X2APIC_SPIV"), vector=VECTOR,
+        queue=DATA, entries=ENTRIES, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
+        features_high=FEATURES >> 32, interrupts=interrupts(VECTOR),
         eoi=number("X2APIC_EOI"), count=count, depth=depth, page=PAGE, pages=PAGES, stamp=STAMP,
     )  # fmt: skip
     program = assemble(text, base=code)

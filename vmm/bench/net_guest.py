@@ -28,7 +28,6 @@ RX_USED_EVENT  = RX + 0x400 + VRING_RING + 2 * {entries}
 TX_USED_EVENT  = TX + 0x400 + VRING_RING + 2 * {entries}
 RX_AVAIL_EVENT = RX + 0x800 + VRING_RING + 8 * {entries}
 TX_AVAIL_EVENT = TX + 0x800 + VRING_RING + 8 * {entries}
-IOAPIC  = {ioapic}
 DONE    = VIRTIO_CONFIG_S_ACKNOWLEDGE | VIRTIO_CONFIG_S_DRIVER | VIRTIO_CONFIG_S_FEATURES_OK
 
 start:
@@ -68,28 +67,7 @@ queue:
     jb    queue
     mov   dword ptr [r12 + VIRTIO_MMIO_STATUS], DONE | VIRTIO_CONFIG_S_DRIVER_OK
 
-    ; x2APIC on; whatever pin of the IOAPIC the device has, it is this vector
-    mov   ecx, {apicbase}
-    rdmsr
-    or    eax, 0xc00
-    wrmsr
-    mov   ecx, {spiv}
-    mov   eax, 0x1ff
-    xor   edx, edx
-    wrmsr
-    mov   edi, IOAPIC >> 12
-    shl   rdi, 12
-    mov   eax, 0x10
-pins:
-    mov   dword ptr [rdi], eax
-    mov   dword ptr [rdi + 0x10], {vector}
-    inc   eax
-    mov   dword ptr [rdi], eax
-    mov   dword ptr [rdi + 0x10], 0
-    inc   eax
-    cmp   eax, 0x10 + 2 * 24
-    jb    pins
-
+{interrupts}
     ; a descriptor a buffer, in both queues; those to send have a header of zeros and a broadcast frame
     xor   esi, esi
     mov   edi, BUFFERS
@@ -211,12 +189,13 @@ def echoed_frames(size: int, depth: int, count: int) -> Guest:
     """
     from vmm.asm.assembler import assemble
     from vmm.bench.guests import number
+    from vmm.bench.virtio_guest import interrupts
 
     assert virtio_net.NET_HDR.size + size <= BUFFER
     code = REGIONS["code"].base
     text = _TEXT.format(
-        data=DATA, entries=ENTRIES, ioapic=REGIONS["ioapic"].base, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
-        features_high=FEATURES >> 32, apicbase=number("MSR_IA32_APICBASE"), spiv=number("X2APIC_SPIV"), vector=VECTOR,
+        data=DATA, entries=ENTRIES, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
+        features_high=FEATURES >> 32, interrupts=interrupts(VECTOR),
         eoi=number("X2APIC_EOI"), count=count, depth=depth, buffer=BUFFER, size=size, stamp=STAMP,
     )  # fmt: skip
     program = assemble(text, base=code)
