@@ -166,6 +166,7 @@ EXCEPTIONS = (
     ExceptionRow(30, "SX", "security exception", True),
 )
 BY_VECTOR = {row.vector: row for row in EXCEPTIONS}
+VECTOR_OF = {row.mnemonic: row.vector for row in EXCEPTIONS}
 HAS_ERROR_CODE = frozenset(row.vector for row in EXCEPTIONS if row.error_code)
 
 # Which of them <asm/kvm.h> spells as XX_VECTOR.

@@ -6,6 +6,7 @@ reasons.py knows the ways a run ends; here is what only the guest's state tells.
 
 from __future__ import annotations
 
+from vmm.abi.x86 import PF, PTE_ADDRESS_MASK, VECTOR_OF
 from vmm.errors import GuestMemoryError
 from vmm.kvm.state import Regs, Sregs
 from vmm.machine.ends import Stop, Why
@@ -13,11 +14,9 @@ from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.x86.virtual import read_virtual, translate
 
-DOUBLE_FAULT, PAGE_FAULT, UNDEFINED = 8, 14, 6
-FETCH = 0x10  # page-fault error code: it was an instruction fetch
+DOUBLE_FAULT, PAGE_FAULT, UNDEFINED = VECTOR_OF["DF"], VECTOR_OF["PF"], VECTOR_OF["UD"]
 INT, SYSCALL = 0xCD, b"\x0f\x05"
 LOADS_SEGMENT = (0x8E, 0xCB, 0xCF, 0xEA, 0xFF)  # MOV to Sreg, RETF, IRET, JMP FAR and their like
-TABLE_ADDRESS = 0x000F_FFFF_FFFF_F000
 PUSH = 64  # bytes below RSP that a fault there can be a push of
 HOST = "Where ring 0 is emulated (`pyvmm doctor`), "
 
@@ -36,7 +35,7 @@ def cause(machine: Machine, stop: Stop, regs: Regs, sregs: Sregs, vector: int | 
 
 
 def _tables(machine: Machine, sregs: Sregs) -> str:
-    table = sregs.cr3 & TABLE_ADDRESS
+    table = sregs.cr3 & PTE_ADDRESS_MASK
     if not sregs.cr0 >> 31 or machine.memory.slot_at(table) is not None:
         return ""
     return f"CR3 is {sregs.cr3:#x}, and there is no RAM at {table:#x}: no address can be translated any more."
@@ -73,7 +72,7 @@ def _ring3(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None, error
             f"{HOST}ring 3 cannot call a gate by INT n: the CPU that runs ring 3 knows no gate of the guest's. "
             "Leave it by an exception (ud2, with a handler by `set_gate`), or by a port. On other hosts INT n works."
         )
-    called = vector == PAGE_FAULT and error_code & FETCH and _bytes(machine, sregs, regs.rcx - 2, 2) == SYSCALL
+    called = vector == PAGE_FAULT and error_code & PF.INSTR and _bytes(machine, sregs, regs.rcx - 2, 2) == SYSCALL
     if called:
         return (
             f"RIP came here by the SYSCALL at {regs.rcx - 2:#x}, and is still in ring 3. {HOST}SYSCALL can come to "

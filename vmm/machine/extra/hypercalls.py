@@ -14,7 +14,8 @@ import os
 from collections import Counter
 from collections.abc import Callable
 
-from vmm.abi import apic, ports, pv
+from vmm.abi import apic, flags, ports, pv
+from vmm.abi.rows import value_of
 from vmm.abi.structs import KVM_CLOCK_PAIRING
 from vmm.abi.x86 import PAGE_SHIFT
 from vmm.base.bits import MASK64
@@ -24,12 +25,14 @@ from vmm.machine.run.cpu import Cpu, current
 from vmm.machine.x86.cpuid import CpuidModel
 
 MASK32 = (1 << 32) - 1
-CLOCK_PAIRING_WALLCLOCK = 0  # the only clock type there is
-TSC_OFFSET = (0, 0)  # KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: Documentation/virt/kvm/devices/vcpu.rst
+TSC_CTRL = value_of(flags.VCPU_TSC, "KVM_VCPU_TSC_CTRL")
+TSC_OFFSET = (TSC_CTRL, value_of(flags.VCPU_TSC, "KVM_VCPU_TSC_OFFSET"))
+"""Group and attribute for KVM_GET_DEVICE_ATTR of a vCPU (Documentation/virt/kvm/devices/vcpu.rst)."""
 BITS_PER_WORD = 64  # of a 64-bit guest's IPI bitmap
-PAGE_SIZES = (0, 1, 2)  # attributes 3:0 of MAP_GPA_RANGE: 4 KiB, 2 MiB, 1 GiB
-ENCRYPTED = 1 << 4
-X2APIC_API_USE_32BIT_IDS = 1
+PAGE_SIZES = tuple(value_of(pv.CONSTANTS, f"KVM_MAP_GPA_RANGE_PAGE_SZ_{size}") for size in ("4K", "2M", "1G"))
+ENCRYPTED = value_of(pv.CONSTANTS, "KVM_MAP_GPA_RANGE_ENCRYPTED")
+CLOCK_PAIRING_WALLCLOCK = value_of(pv.CONSTANTS, "KVM_CLOCK_PAIRING_WALLCLOCK")
+X2APIC_API_USE_32BIT_IDS = value_of(flags.X2APIC_API, "KVM_X2APIC_API_USE_32BIT_IDS")
 
 
 class HypercallService:
