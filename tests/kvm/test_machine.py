@@ -28,10 +28,14 @@ from vmm.kvm.exits import Halt, InternalError, MmioRead, MmioWrite, PortIn, Port
 from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
+from vmm.machine.run import all_cpus
 from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.x86 import boot
 from vmm.machine.x86.cpuid import CpuidModel, not_taken
 from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
+from vmm.payload.catalog import find
+from vmm.payload.options import Options
+from vmm.payload.proof.lab import Lab
 
 MARGIN = 2.0
 CODE = layout.REGIONS["code"].base
@@ -887,3 +891,39 @@ def test_a_cpuid_that_differs_is_named_by_what_was_asked_for():
     ]  # fmt: skip
     other = CpuidModel([leaf._replace(ebx=1 << 20, edx=1)])  # what nobody asked for is not said
     assert not_taken(offered, asked, other) == []
+
+
+@pytest.mark.parametrize(("patient", "least", "most"), [(False, 1, 4), (True, 6, 60)])
+def test_a_patient_limit_leaves_out_what_beats_were_late(booted, patient, least, most):
+    """A look at each beat that takes 0.1 s stands for a host that gives this process little time."""
+    machine, seen = booted(SPIN), []
+
+    def slow(_: object) -> None:
+        seen.append(time.monotonic())
+        time.sleep(0.1)
+
+    machine.all_cpus.patient = patient
+    machine.all_cpus.on_tick.append(slow)
+    assert machine.run(0.3).stop.why is Why.TIME_LIMIT
+    assert least <= len(seen) <= most
+
+
+def test_the_patience_of_a_limit_ends(booted, monkeypatch):
+    monkeypatch.setattr(all_cpus, "MOST_PATIENCE", 2)
+    machine, seen = booted(SPIN), []
+
+    def slow(_: object) -> None:
+        seen.append(time.monotonic())
+        time.sleep(0.5)
+
+    machine.all_cpus.patient = True
+    machine.all_cpus.on_tick.append(slow)
+    assert machine.run(0.2).stop.why is Why.TIME_LIMIT
+    assert len(seen) <= 2  # without an end it would take five
+
+
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_proof_is_patient_unless_the_user_gave_a_limit(timeout):
+    lab = Lab(find("kvmclock"), Options(timeout=timeout))
+    with lab.guest() as guest:
+        assert guest.machine.all_cpus.patient is (timeout is None)

@@ -74,6 +74,7 @@ class Lab:
                 before_vcpus(machine)
 
         guest = Guest(what, options, cpus=cpus, irqchip=irqchip, cpuid=cpuid, before_vcpus=prepare, hypercalls=False)
+        guest.machine.all_cpus.patient = self.options.timeout is None
         try:
             if enforce:
                 for cpu in guest.machine.cpus:
