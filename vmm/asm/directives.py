@@ -16,11 +16,13 @@ from vmm.asm.registers import words
 
 MAX_SIZE = 16 << 20  # of one directive and of a program, bytes
 
-_WIDTHS = {
+WIDTHS = {
     ".byte": 1, ".word": 2, ".short": 2, ".hword": 2, ".2byte": 2, ".value": 2,
     ".long": 4, ".int": 4, ".4byte": 4, ".quad": 8, ".8byte": 8,
 }  # fmt: skip
-_TEXTS = {".ascii": b"", ".asciz": b"\0", ".string": b"\0"}
+TEXTS = {".ascii": b"", ".asciz": b"\0", ".string": b"\0"}
+FILLINGS = (".skip", ".zero", ".space")
+ALIGNMENTS = (".p2align", ".align", ".balign")
 MODES = {".code16": 16, ".code32": 32, ".code64": 64}
 # GNU as and compilers need these; here they change nothing, because there is one syntax, no linker and no debugger.
 _IGNORED = frozenset(
@@ -38,7 +40,7 @@ _REFUSED = {
     ".double": "write the bits with .quad",
     ".octa": "write two .quad, low half first",
 }
-NAMES = (*_WIDTHS, *_TEXTS, *MODES, ".skip", ".zero", ".space", ".fill", ".p2align", ".align", ".balign", ".macro",
+NAMES = (*WIDTHS, *TEXTS, *MODES, *FILLINGS, ".fill", *ALIGNMENTS, ".macro",
          ".endm", ".rept", ".irp", ".endr", ".if", ".else", ".elseif", ".endif", ".ifdef", ".ifndef", ".ifb", ".ifnb",
          ".set", ".equ", ".error", ".section", ".text", ".data", ".bss", ".comm")  # fmt: skip
 
@@ -69,15 +71,15 @@ def nops(size: int, mode: int) -> bytes:
 def build(statement: Statement, mode: int, suggest: Callable[[str], list[str]]) -> Encode:
     """The encoder of a directive. Raises SourceError for one that is refused or unknown."""
     word = statement.word
-    if word in _WIDTHS:
-        return _data(statement, _WIDTHS[word])
-    if word in _TEXTS:
-        return _text(statement, _TEXTS[word])
-    if word in (".skip", ".zero", ".space"):
+    if word in WIDTHS:
+        return _data(statement, WIDTHS[word])
+    if word in TEXTS:
+        return _text(statement, TEXTS[word])
+    if word in FILLINGS:
         return _skip(statement, 1, 2)
     if word == ".fill":
         return _fill(statement)
-    if word in (".p2align", ".align", ".balign"):
+    if word in ALIGNMENTS:
         return _align(statement, mode)
     if word in _REFUSED:
         raise SourceError(f"{word} is not supported: {_REFUSED[word]}", statement.column)

@@ -43,6 +43,8 @@ class Program(Record, cached=True):
     """What its making had to say, such as a compiler's warnings; no part of a cache or a trace."""
     stretches: tuple[Line, ...] = ()
     """Of compiled code, in place of `lines`: by address, each some instructions of one line; `text` is that line."""
+    elf: bytes = b""
+    """Of compiled code, the linked file with its debug information; of assembly elf_out.py makes one."""
 
     def constant(self, name: str) -> int:
         """The value that the text gives a name, so that nobody has to write the number a second time.

@@ -18,12 +18,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "payload", metavar="PAYLOAD", help="a name of `pyvmm list`, or the path of an .asm, .c or .bin file"
     )
     parser.add_argument("--bits", type=int, choices=(16, 32, 64), help="how to decode a raw binary (64)")
+    parser.add_argument(
+        "--elf-out", metavar="FILE", help="also write it as an ELF file with symbols and source lines, for gdb, objdump"
+    )
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(args.payload)
     if args.bits is not None and payload.text is not None:
         warn.ignored("--bits", "the source says it (.code16, .code32, .code64)")
+    if args.elf_out:
+        from vmm.cli import elf_out
+
+        elf_out.write(payload, args.elf_out)
     if payload.image:
         raise UsageError(f"{payload.file} has a header of its own", hint=f"`objdump -d {payload.file}`, of an ELF file")
     program = assemble(payload)

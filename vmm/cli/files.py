@@ -21,7 +21,14 @@ from vmm.errors import UsageError
 SOURCES = frozenset(
     (".asm", ".inc", ".s", ".nasm", ".c", ".h", ".cc", ".cpp", ".rs", ".py", ".md", ".rst", ".toml", ".sh")
 )
-USUAL = {"--trace": ".jsonl", "--timeline": ".svg", "--save": ".json", "--junit": ".xml", "--console": ".txt"}
+USUAL = {
+    "--trace": ".jsonl",
+    "--timeline": ".svg",
+    "--save": ".json",
+    "--junit": ".xml",
+    "--console": ".txt",
+    "--elf-out": ".elf",
+}
 MAX_JSON = 16 << 20  # bytes; a full probe is 70 KiB
 
 

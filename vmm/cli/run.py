@@ -101,8 +101,8 @@ def plain(payload: str) -> Any:
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
-        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, console=None, no_color=False,
-        kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
+        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, elf_out=None, console=None,
+        no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
     )  # fmt: skip
 
 
@@ -129,6 +129,9 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace every guest instruction, by KVM's single-step; slow: 30 times the time limit, if none is given",
     )
     group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+    group.add_argument(
+        "--elf-out", metavar="FILE", help="before the run, write it as an ELF file with symbols and lines, for gdb"
+    )
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
@@ -225,8 +228,12 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.cli import emulated
 
         options = replace(options, watch=both(options.watch, emulated.watch))
-    if args.console or traced(args) or args.trace_limit != TRACE_LIMIT:
+    if args.console or args.elf_out or traced(args) or args.trace_limit != TRACE_LIMIT:
         _check_files(args, payload.file)
+    if args.elf_out:
+        from vmm.cli import elf_out
+
+        elf_out.write(payload, args.elf_out, dict(options.params))
     console = Console(out)
     live = None if args.json else console.write
     if payload.code is None and args.board in (None, "own"):
@@ -266,7 +273,8 @@ def _check_files(args: argparse.Namespace, source: str) -> None:
 
     traces = [name for name in args.trace if name != "-"]
     trace = traces[0] if len(traces) == 1 else None
-    check_outputs({"--trace": trace, "--timeline": args.timeline, "--console": args.console}, [source])
+    outputs = {"--trace": trace, "--timeline": args.timeline, "--console": args.console, "--elf-out": args.elf_out}
+    check_outputs(outputs, [source])
     if args.timeline is not None:
         other = next((each for each in PICTURES if args.timeline.lower().endswith(each)), "")
         if other:

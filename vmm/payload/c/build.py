@@ -54,8 +54,9 @@ def build(payload: Payload, facts: Mapping[str, int], own: Mapping[str, int]) ->
         image[each.gpa - code.base : each.gpa - code.base + len(each.data)] = each.data
     symbols = dict(sorted(_named(elf.symbols), key=lambda row: row[1]))
     return Program(
-        payload.file, code.base, bytes(image), symbols, (), dict(own), notes=made.warnings, stretches=tuple(_lines(elf))
-    )
+        payload.file, code.base, bytes(image), symbols, (), dict(own), notes=made.warnings,
+        stretches=tuple(_lines(elf)), elf=made.elf,
+    )  # fmt: skip
 
 
 def open_to_ring3(program: Program) -> tuple[tuple[int, int], ...]:
