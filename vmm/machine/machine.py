@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.images.image import Image, Mode, Module
     from vmm.machine.run.debug import Debugger
+    from vmm.machine.run.hold import Holder
     from vmm.machine.run.watch import Watcher
     from vmm.machine.x86.cpuid import CpuidModel
     from vmm.machine.x86.registers import Registers
@@ -129,6 +130,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.all_cpus = AllCpus(self.platform, self.lane if fast else None)
             self._watcher: Watcher | None = None
             self._debugger: Debugger | None = None
+            self.holder: Holder | None = None
             self.board.attach(self, len(ids))
             if before_vcpus:
                 before_vcpus(self)
@@ -484,11 +486,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             HostError: the machine is closed.
             UsageError: it runs already, or a limit is none.
         """
-        if self.vm.closed:
-            raise HostError("this machine has been closed; make another one to run")
-        if 0 not in self._started and self._at_reset():
-            raise UsageError("run() before load(): vCPU 0 is as after a reset, and nothing is at its reset vector")
-        active = [r for r in self.cpus[1:] if r.index in self._started or self.irqchip != "none"]
+        active = self.members()
         limit = self.timeout if timeout is None else timeout
         limit = None if limit is None else limits.time_limit(limit)
         exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
@@ -499,9 +497,29 @@ class Machine(Hooks, VirtioSlots, Closes):
             self.debugger.check(place)
         if self._debugger is not None:  # somebody has asked for a debug exit before, or does now
             self._debugger.arm(place)
-        stop, by, wall = self.all_cpus.run(active, limit, exit_limit)
+        if self.holder is None:
+            stop, by, wall = self.all_cpus.run(active, limit, exit_limit)
+        else:
+            stop, by, wall = self.holder.hold(active, limit if timeout is not None else None, exit_limit)
         if place is not None and stop.why is not Why.REACHED:
             stop = self.debugger.why_not_reached(stop, place)
+        return self.conclude(stop, by, wall)
+
+    def members(self) -> list[Cpu]:
+        """The vCPUs that a run runs beside vCPU 0: those started, and with an in-kernel LAPIC all.
+
+        Raises:
+            HostError: the machine is closed.
+            UsageError: nothing is loaded.
+        """
+        if self.vm.closed:
+            raise HostError("this machine has been closed; make another one to run")
+        if 0 not in self._started and self._at_reset():
+            raise UsageError("run() before load(): vCPU 0 is as after a reset, and nothing is at its reset vector")
+        return [r for r in self.cpus[1:] if r.index in self._started or self.irqchip != "none"]
+
+    def conclude(self, stop: Stop, by: Cpu | None, wall: float) -> Result:
+        """The Result of a run that ended so, and whoever watches is told."""
         counts = self.cpus[0].counts
         for cpu in self.cpus[1:]:
             counts.update(cpu.counts)

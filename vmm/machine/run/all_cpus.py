@@ -49,6 +49,11 @@ class AllCpus:
         """Called with each exit after it was handled, on its vCPU's thread; while set, no exit takes the lean way."""
         self.on_tick: list[Callable[[Cpu], object]] = []
         """Called when a vCPU was kicked out of KVM_RUN, on its own thread: that of vCPU 0 at each heartbeat."""
+        self.gate: Callable[[Cpu, Exit], bool] | None = None
+        """Asked before an exit is served, on its vCPU's thread: False leaves it to the next run, and has called `end`.
+        While set, no exit takes the lean way."""
+        self.halted: set[int] = set()
+        """vCPUs that have halted for good since the run began, which may be one of several legs."""
         self._threads: list[CpuThread] = []
         self._lock = RLock()  # a signal handler may call end() while this thread is in it
         self._running = Lock()
@@ -68,8 +73,19 @@ class AllCpus:
         self._exit_limit: int | None = None
         self._taken = 0
 
-    def run(self, active: Sequence[Cpu], limit: float | None, exit_limit: int | None) -> tuple[Stop, Cpu | None, float]:
+    def run(
+        self,
+        active: Sequence[Cpu],
+        limit: float | None,
+        exit_limit: int | None,
+        *,
+        boot: bool = True,
+        goes_on: bool = False,
+    ) -> tuple[Stop, Cpu | None, float]:
         """Run vCPU 0 and the `active` others until one ends the run: why it ended, by whom, after how many seconds.
+
+        A debugger runs in legs: without `boot`, vCPU 0 stands still; a leg that `goes_on` counts exits and halted
+        vCPUs on from the one before.
 
         Raises:
             UsageError: it runs already.
@@ -87,8 +103,12 @@ class AllCpus:
             self._exit_limit, self._taken = exit_limit, 0
             if exit_limit == 0:
                 self.end(None, exit_limit_reached(0, None))
+            if not goes_on:
+                self.halted.clear()
+                for cpu in self.cpus:
+                    cpu.core.reset()
             try:
-                self._run(active, limit)
+                self._run(active, limit, boot)
             finally:
                 stop, by = self._end_all()
             for thread in self._threads:
@@ -96,23 +116,24 @@ class AllCpus:
                     raise thread.errors[0]
             return stop, by, time.monotonic() - begin
 
-    def _run(self, active: Sequence[Cpu], limit: float | None) -> None:
+    def _run(self, active: Sequence[Cpu], limit: float | None, with_boot: bool) -> None:
         boot = self.cpus[0]
-        for cpu in self.cpus:
-            cpu.core.reset()
-        self._active = {boot.index, *(cpu.index for cpu in active)}
+        self._active = {cpu.index for cpu in active}
+        if with_boot:
+            self._active.add(boot.index)
         self._ensure_threads(len(self.cpus) - 1 if active else 0)
         for thread in self._threads:
             thread.errors.clear()
-        boot.on_this_thread(partial(self._run_bound, active, limit))
+        boot.on_this_thread(partial(self._run_bound, active, limit, with_boot))
 
-    def _run_bound(self, active: Sequence[Cpu], limit: float | None) -> None:
+    def _run_bound(self, active: Sequence[Cpu], limit: float | None, with_boot: bool) -> None:
         """On the thread of the boot vCPU, which the timer kicks."""
         timer = kick.Timer(HEARTBEAT if limit is None else min(HEARTBEAT, max(limit, 0.0)), HEARTBEAT)
         try:
             for cpu in active:
                 self._threads[cpu.index - 1].start(partial(self._drive, cpu))
-            self._drive(self.cpus[0])
+            if with_boot:
+                self._drive(self.cpus[0])
             self._wait_for_threads()
         finally:
             timer.close()
@@ -240,7 +261,18 @@ class AllCpus:
     def lane(self) -> LeanLane | None:
         """The lean way, unless somebody wants to see what it serves."""
         seen = self._sees_accesses or self.watch is not None or self._exit_limit is not None or self.after is not None
-        return None if seen else self._lane
+        return None if seen or self.gate is not None else self._lane
+
+    @property
+    def taken(self) -> int:
+        """Exits that counted in this run or leg, or the last one, where there is a limit."""
+        return self._taken
+
+    def withdraw(self, stop: Stop) -> None:
+        """Take back an `end` that came after its run, so that it does not end the next."""
+        with self._lock:
+            if self._stop is stop and not self._open:
+                self._stop = self._stopped_by = None
 
     @property
     def stopping(self) -> bool:
@@ -250,6 +282,7 @@ class AllCpus:
         if stop.why is Why.HALT:
             # Without an in-kernel LAPIC nothing wakes this vCPU; the others may still have work.
             self._active.discard(cpu.index)
+            self.halted.add(cpu.index)
             if self._active:
                 return
         self.end(cpu, stop)
@@ -265,7 +298,9 @@ class AllCpus:
             for look in self.on_tick:
                 look(cpu)
 
-    def admit(self) -> bool:
+    def admit(self, cpu: Cpu, exit: Exit) -> bool:
+        if self.gate is not None and not self.gate(cpu, exit):
+            return False
         if self._exit_limit is None:
             return True
         with self._lock:  # every vCPU counts here

@@ -56,7 +56,7 @@ class Control(Protocol):
     def watch(self) -> Watch | None:
         """Who handles every exit in place of `handle`, and sees what comes of it."""
 
-    def admit(self) -> bool:
+    def admit(self, cpu: Cpu, exit: Exit) -> bool:
         """An exit was taken: may it be served in this run? False ends the run, and the exit is the next one's."""
 
     def observe(self, cpu: Cpu, exit: Exit) -> None:
@@ -149,7 +149,7 @@ class Cpu:
             return False
         if type(taken) is Interrupted:
             control.tick(self)
-        elif not control.admit():
+        elif not control.admit(self, taken):
             self.vcpu.stored = taken  # the next run's
         else:
             if plain:

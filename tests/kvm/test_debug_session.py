@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A session: breakpoints, steps, catches, conditions and the way back, on real guests."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from vmm.debug.session import Session
+from vmm.debug.values import Stopped
+from vmm.errors import MissingCapability, UsageError
+from vmm.kvm.exits import PortOut
+from vmm.machine.ends import Why
+from vmm.machine.machine import Machine
+from vmm.payload.catalog import find
+from vmm.payload.options import Options
+from vmm.payload.run import run_payload
+
+DATA = 0x10_0000
+LOOP = f"""
+start:
+    mov   ecx, 5
+    mov   edi, {DATA:#x}
+again:
+    inc   eax
+    mov   dword ptr [rdi], eax
+    out   0x80, al
+    dec   ecx
+    jnz   again
+    call  twice
+    mov   al, 0x10
+    out   0xf4, al
+    hlt
+twice:
+    add   eax, eax
+    ret
+"""
+
+
+@pytest.fixture
+def loop() -> Iterator[Session]:
+    with Machine() as machine:
+        machine.load(LOOP)
+        with Session(machine) as session:
+            yield session
+
+
+def line(stopped: Stopped) -> str:
+    return stopped.where.text
+
+
+def test_a_breakpoint_stops_before_its_instruction_each_time_and_the_run_ends_as_without(loop: Session) -> None:
+    made = loop.break_at("again")
+    for count in range(5):
+        stopped = loop.go()
+        assert (stopped.why, stopped.breakpoint, stopped.where.symbol) == ("breakpoint", made, "again")
+        assert (loop.registers()["rax"], loop.registers()["rcx"]) == (count, 5 - count)
+    end = loop.go()
+    assert end.ended
+    assert end.result is not None
+    assert (end.result.stop.why, end.result.stop.code) == (Why.EXIT_PORT, 0x10)
+    assert end.result.counts["PortOut"] == 6
+    assert made.hits == 5
+
+
+def test_more_breakpoints_than_debug_registers_are_int3_that_nobody_sees(loop: Session) -> None:
+    program = loop.program
+    assert program is not None
+    lines = [row.address for row in program.lines]
+    for address in lines:
+        loop.break_at(address)
+    before = loop.read(program.base, len(program.code))
+    places = []
+    while not (stopped := loop.go()).ended:
+        places.append(stopped.where.address)
+        assert loop.read(program.base, len(program.code)) == before == program.code
+    assert places == [lines[0], lines[1], *lines[2:7] * 5, lines[7], lines[11], lines[12], *lines[8:10]]
+    assert {each.how for each in loop.breaks} == {"hardware", "INT3"}
+    assert loop.read(DATA, 4) == b"\5\0\0\0"
+
+
+def test_int3_alone_and_a_guest_that_reads_its_own_text() -> None:
+    """While the guest runs, an INT3 is there; a debug register is not. Said, and true: the guest's sum tells."""
+    text = """
+    start:
+        xor   ecx, ecx
+        xor   eax, eax
+    sum:
+        movzx edx, byte ptr [rcx + start]
+        add   eax, edx
+        inc   ecx
+        cmp   ecx, 8
+        jne   sum
+    done:
+        out   0xf4, al
+        hlt
+    """
+    with Machine() as machine, Session(machine) as session:
+        program = machine.load(text)
+        session.break_at("done")
+        session.break_at("start")
+        assert session.go().where.symbol == "start"
+        assert session.go().where.symbol == "done"
+        assert session.registers()["rax"] == sum(program.code[:8])
+
+
+def test_steps_are_one_instruction_each_and_tell_what_changed(loop: Session) -> None:
+    texts = [loop.where().text]
+    for _ in range(8):
+        stopped = loop.step()
+        assert stopped.why == "step"
+        texts.append(line(stopped))
+        if len(texts) == 4:
+            assert stopped.changed["rax"] == (0, 1)
+    assert [" ".join(each.split()) for each in texts] == [
+        "mov ecx, 5", f"mov edi, {DATA:#x}", "inc eax", "mov dword ptr [rdi], eax", "out 0x80, al", "dec ecx",
+        "jnz again", "inc eax", "mov dword ptr [rdi], eax",
+    ]  # fmt: skip
+
+
+def test_over_a_call_into_it_and_out_again(loop: Session) -> None:
+    loop.until("again")
+    call = next(row.address for row in loop.program.lines if row.text.startswith("call")) if loop.program else 0
+    assert loop.until(call).where.address == call
+    over = loop.step_over()
+    assert (over.why, over.where.address, loop.registers()["rax"]) == ("step", call + 5, 10)
+    loop.back(-1)
+    assert loop.step().where.symbol == "twice"
+    out = loop.finish()
+    assert (out.where.address, loop.registers()["rax"]) == (call + 5, 10)
+
+
+def test_conditions_and_hits_let_pass(loop: Session) -> None:
+    loop.break_at("again", when=f"rax == 3 and u32[{DATA:#x}] == 3")
+    assert loop.go().why == "breakpoint"
+    assert loop.registers()["rcx"] == 2
+    loop.remove(1)
+    counted = loop.break_at("again", when=lambda session: session.registers()["rcx"] == 1)
+    assert loop.go().breakpoint is counted
+    assert loop.registers()["rcx"] == 1
+    assert loop.go().ended
+
+
+def test_the_first_hits_do_not_stop(loop: Session) -> None:
+    loop.break_at("again", hits=3)
+    loop.go()
+    assert loop.registers()["rax"] == 3
+
+
+@pytest.mark.parametrize("when", ["rax ==", "rax.b", "__import__('os')", "f(1)", "[1, 2]", "'a'", "x" * 2000, "1.5"])
+def test_a_condition_that_is_none_is_refused(loop: Session, when: str) -> None:
+    with pytest.raises(UsageError, match="condition"):
+        loop.break_at("again", when=when)
+    assert loop.breaks == []
+
+
+def test_an_unknown_name_in_a_condition_is_told_where_it_is_needed(loop: Session) -> None:
+    loop.break_at("again", when="raxx == 1")
+    with pytest.raises(UsageError, match="raxx"):
+        loop.go()
+
+
+def test_an_exit_is_caught_before_it_is_served() -> None:
+    seen: list[int] = []
+    with Machine() as machine, Session(machine) as session:
+        machine.load(LOOP)
+        machine.on_port_write(0x80, seen.append)
+        made = session.catch(port=0x80, when="rcx == 4")
+        stopped = session.go()
+        assert (stopped.why, stopped.exit, stopped.breakpoint) == ("catch", PortOut(0x80, 1, b"\2"), made)
+        assert seen == [1]
+        session.remove(made)
+        session.catch(exit="PortOut", hits=1)
+        session.go()
+        assert seen == [1, 2, 3][: len(seen)]
+        assert seen == [1, 2, 3]
+        session.remove(session.breaks[0])
+        assert session.go().ended
+        assert seen == [1, 2, 3, 4, 5]
+
+
+def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
+    text = """
+    start:
+        mov   ecx, 0xc0000102
+        mov   eax, 0x1234
+        xor   edx, edx
+        wrmsr
+        xor   eax, eax
+        rdmsr
+        out   0xf4, al
+        hlt
+    """
+    with Machine() as machine, Session(machine) as session:
+        machine.load(text)
+        session.catch(msr=0xC000_0102)
+        assert session.go().why == "catch"
+        assert session.go().why == "catch"
+        session.breaks.clear()
+        end = session.go()
+        assert end.result is not None
+        assert (end.result.stop.why, end.result.stop.code) == (Why.EXIT_PORT, 0x34)
+
+
+def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
+    with Machine() as machine, Session(machine) as session:
+        machine.load("start: jmp start")
+        timer = threading.Timer(0.2, session.interrupt)
+        timer.start()
+        stopped = session.go()
+        assert (stopped.why, stopped.where.symbol) == ("interrupted", "start")
+        assert session.step().why == "step"
+        begin = time.monotonic()
+        assert session.go(timeout=0.2).why == "interrupted"
+        assert time.monotonic() - begin < 10
+        end = session.kill()
+        assert end.ended
+        assert end.result is not None
+        assert (end.result.stop.why, end.result.stop.text) == (Why.STOPPED, "ended by the debugger")
+
+
+def test_back_to_an_earlier_stop_and_another_way_from_there(loop: Session) -> None:
+    loop.break_at("again")
+    first, second = loop.go(), loop.go()
+    third = loop.go()
+    for _ in range(3):
+        loop.step()
+    assert loop.back(second.number) is second
+    assert (loop.registers()["rax"], loop.read(DATA, 4)) == (1, b"\1\0\0\0")
+    loop.set_register("rcx", 1)
+    end = loop.go()
+    assert end.ended
+    assert loop.read(DATA, 4) == b"\2\0\0\0"
+    assert loop.back(first.number).number == first.number
+    assert loop.registers()["rcx"] == 5
+    with pytest.raises(UsageError, match="no earlier stop"):
+        loop.back(third.number)
+
+
+def test_back_by_steps_from_the_nearest_snapshot(loop: Session) -> None:
+    loop.break_at("again")
+    loop.go()
+    stops = [loop.step() for _ in range(6)]
+    registers = loop.registers()
+    loop.step()
+    assert loop.back(-1) is stops[-1]
+    assert loop.registers() == registers
+    assert loop.back(stops[2].number) is stops[2]
+    assert loop.where().address == stops[2].where.address
+
+
+def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
+    text = f"""
+    start:
+        lea   ebx, [rdi * 8 + {DATA:#x}]
+    count:
+        inc   qword ptr [rbx]
+        jmp   count
+    """
+    with Machine(cpus=2) as machine, Session(machine) as session:
+        machine.load(text)
+        machine.start(1, "start")
+        made = session.break_at("count")
+        stopped = session.go()
+        session.remove(made)
+        other = 1 - stopped.vcpu
+        before = session.read(DATA + 8 * other, 8)
+        for _ in range(10):
+            assert session.step(vcpu=stopped.vcpu).vcpu == stopped.vcpu
+        assert session.read(DATA + 8 * stopped.vcpu, 8) == b"\5" + bytes(7)
+        assert session.read(DATA + 8 * other, 8) == before
+        session.step(4, vcpu=other)
+        assert session.vcpu == other
+        session.break_at("count")
+        assert {session.go().vcpu for _ in range(40)} <= {0, 1}
+        session.kill()
+
+
+def test_both_vcpus_come_to_a_breakpoint_and_none_is_lost() -> None:
+    """smp: each comes by `add_one` `rounds` times; whoever comes at the same moment is told next."""
+    with Machine(cpus=2) as machine, Session(machine) as session:
+        program = machine.load(f"""
+        start:
+            mov   ecx, 20
+        add_one:
+            lock  inc qword ptr [{DATA:#x}]
+            dec   ecx
+            jnz   add_one
+            hlt
+        """)
+        machine.start(1, program.entry)
+        for address in range(DATA, DATA + 64, 8):
+            session.break_at(address)  # debug registers are taken: INT3 for the rest
+        session.breaks[:] = session.breaks[:4]
+        session.break_at("add_one")
+        seen = {0: 0, 1: 0}
+        while not (stopped := session.go()).ended:
+            if stopped.why == "breakpoint":
+                seen[stopped.vcpu] += 1
+        assert seen == {0: 20, 1: 20}
+        assert session.read(DATA, 8) == (40).to_bytes(8, "little")
+        assert stopped.result is not None
+        assert stopped.result.stop.why is Why.HALT
+
+
+def test_a_payload_whose_host_half_runs_it_is_held() -> None:
+    stops: list[Stopped] = []
+
+    def front(session: Session) -> None:
+        session.break_at("wait")
+        session.break_at("add_one", hits=3)
+        while not (stopped := session.go()).ended and len(stops) < 20:
+            stops.append(stopped)
+        session.detach()
+
+    def watch(guest) -> None:
+        Session(guest.machine, front=front)
+
+    outcome = run_payload(find("smp"), Options(watch=watch))
+    assert (outcome.outcome, outcome.results) == ("pass", {"arrived": 2, "total": 2000})
+    assert len(stops) == 20
+    assert {each.where.symbol for each in stops} <= {"wait", "add_one"}
+
+
+def test_a_watchpoint_strikes_or_is_refused(loop: Session) -> None:
+    """Never taken where it would not strike: that is measured."""
+    if not loop.can.watchpoints:
+        with pytest.raises(MissingCapability, match="watchpoint"):
+            loop.watch(DATA, 4)
+        assert loop.breaks == []
+        return
+    loop.watch(DATA, 4)
+    stopped = loop.go()
+    assert stopped.why == "watchpoint"
+    assert loop.read(DATA, 4) == b"\1\0\0\0"
+
+
+def test_places_are_labels_lines_and_addresses(loop: Session) -> None:
+    program = loop.program
+    assert program is not None
+    again = program.symbols["again"]
+    assert loop.address("again") == loop.address(again) == loop.address(hex(again)) == loop.address("again+0")
+    row = next(each for each in program.lines if each.address == again)
+    assert loop.address(f"{row.file}:{row.line}") == again
+    assert loop.address(f":{row.line}") == again
+    for wrong in ("agian", "x.asm:3", f":{10**6}", "0xzz", -1, 1 << 64):
+        with pytest.raises(UsageError):
+            loop.address(wrong)
+    assert loop.place(program.end).note == "past the end of the program"

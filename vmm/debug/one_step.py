@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""One instruction of one vCPU, on whatever host this is: by KVM's single-step where that is right, else another way,
+and what is not as asked is said. It knows instructions and legs; it knows no client.
+
+KVM steps by RFLAGS.TF. HLT is left alone: KVM's emulator steps over it (run/stepping.py has the sources).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmm.debug.abilities import measure
+from vmm.debug.legs import Cause
+from vmm.debug.values import BREAKPOINT, STEP, Break
+from vmm.errors import MissingCapability
+from vmm.observe.postmortem import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmm.debug.legs import LegEnd, Legs
+    from vmm.machine.ends import Stop
+    from vmm.machine.run.cpu import Cpu
+
+HLT = b"\xf4"
+NO_RING3 = "single-step: this vCPU is in ring 3, where on this host the guest would take the trap of each step itself"
+SLEPT = "HLT as a whole: the next stop is behind it, and behind the interrupt that woke it"
+
+
+@dataclass(frozen=True)
+class Did:
+    """How a step ended; `note` says what was not as asked."""
+
+    stop: Stop
+    by: Cpu | None
+    cause: Cause | None
+    note: str = ""
+
+
+class Steps:
+    """Makes steps on one machine."""
+
+    def __init__(self, legs: Legs) -> None:
+        self._legs = legs
+
+    def step(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], *, without: int) -> Did:
+        """One instruction of `cpu`, which is one of those that run; at `without`, where it stands, nothing strikes.
+
+        Raises:
+            MissingCapability: it cannot be done here.
+        """
+        machine, vcpu = self._legs.machine, cpu.vcpu
+        vcpu.complete()
+        sregs = vcpu.get_sregs()
+        if sregs.ss.dpl == 3 and not measure(machine).step_ring3:
+            raise MissingCapability(NO_RING3, hint="a breakpoint in ring 0, where it comes back to")
+        if readable(machine, sregs, without, 1) == HLT:
+            return self._sleep(cpu, breaks, run, without)
+        return _did(self._legs.leg(breaks, run, stepping=cpu, without=without))
+
+    def _sleep(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], at: int) -> Did:
+        """HLT: where it ends the run it does so; else to the instruction behind it."""
+        if self._legs.machine.irqchip == "none":
+            return _did(self._legs.leg(breaks, run, without=at))
+        behind = Break(0, BREAKPOINT, "", at + 1)
+        end = self._legs.leg([*breaks, behind], run, without=at)
+        cause = end.cause
+        there = bool(cause and cause.cpu is cpu and (cause.kind, cause.address) == (BREAKPOINT, behind.address))
+        if there and not any(each.enabled and each.kind == BREAKPOINT and each.address == at + 1 for each in breaks):
+            exit = cause.exit if cause else None
+            return Did(end.stop, end.by, Cause(STEP, cpu, behind.address, exit), SLEPT)
+        return _did(end)
+
+
+def _did(end: LegEnd) -> Did:
+    return Did(end.stop, end.by, end.cause)
