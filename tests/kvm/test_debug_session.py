@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -325,17 +326,113 @@ def test_a_payload_whose_host_half_runs_it_is_held() -> None:
     assert {each.where.symbol for each in stops} <= {"wait", "add_one"}
 
 
-def test_a_watchpoint_strikes_or_is_refused(loop: Session) -> None:
-    """Never taken where it would not strike: that is measured."""
+def test_a_watchpoint_strikes_by_a_debug_register_or_by_steps(loop: Session) -> None:
+    """Which of them is measured; where none strikes, what steps cannot see is refused."""
+    made = loop.watch(DATA, 4)
+    assert made.how in (("", "hardware") if loop.can.watchpoints else ("step",))
+    for value in (1, 2):
+        stopped = loop.go()
+        assert (stopped.why, stopped.breakpoint, stopped.where.instruction.split()[0]) == ("watchpoint", made, "out")
+        assert loop.read(DATA, 4) == value.to_bytes(4, "little")
+    assert made.hits == 2
     if not loop.can.watchpoints:
-        with pytest.raises(MissingCapability, match="watchpoint"):
-            loop.watch(DATA, 4)
-        assert loop.breaks == []
-        return
-    loop.watch(DATA, 4)
-    stopped = loop.go()
-    assert stopped.why == "watchpoint"
-    assert loop.read(DATA, 4) == b"\1\0\0\0"
+        with pytest.raises(MissingCapability, match="watchpoint for read"):
+            loop.watch(DATA, 4, "read")
+        assert loop.breaks == [made]
+
+
+@pytest.mark.usefixtures("by_steps")
+class TestWatchedBySteps:
+    """As on a host where no debug register strikes."""
+
+    @pytest.fixture
+    def by_steps(self, loop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        can = replace(loop.can, watchpoints=False)
+        monkeypatch.setattr(Session, "can", property(lambda _session: can))
+
+    def test_a_change_stops_behind_its_instruction_and_says_from_what_to_what(self, loop: Session) -> None:
+        made = loop.watch(DATA, 4, when="rax == 3")
+        stopped = loop.go()
+        assert (stopped.why, stopped.breakpoint) == ("watchpoint", made)
+        assert "0x2 -> 0x3" in stopped.text
+
+    def test_a_breakpoint_stops_it_before_and_the_end_ends_it(self, loop: Session) -> None:
+        made = loop.watch(DATA, 4, when="0")
+        loop.break_at("twice")
+        assert loop.go().where.symbol == "twice"
+        assert loop.go().ended
+        assert made.hits == 0
+
+    def test_a_step_and_a_call_as_a_whole_see_it_too(self, loop: Session) -> None:
+        loop.watch(DATA, 4)
+        whys = [loop.step().why for _ in range(4)]
+        assert whys == ["step", "step", "step", "watchpoint"]
+        loop.breaks.clear()
+        while not loop.where().instruction.startswith("call"):
+            loop.step()
+        stack = loop.registers()["rsp"] - 8
+        loop.watch(stack, 8)
+        assert loop.step_over().why == "watchpoint"  # where the return address is pushed
+        assert loop.where().symbol == "twice"
+
+    def test_it_can_be_interrupted(self, loop: Session) -> None:
+        loop.watch(DATA, 4, when="rax == 77")
+        loop.machine.load("start: jmp start")
+        begin = time.monotonic()
+        assert loop.go(timeout=0.2).why == "interrupted"
+        assert time.monotonic() - begin < 10
+
+
+def test_an_interrupt_counts_where_hits_that_do_not_hold_come_all_the_time() -> None:
+    """Each hit ends a leg: an interrupt that comes in such a one is not lost."""
+    with Machine() as machine, Session(machine) as session:
+        machine.load("start: xor eax, eax\nagain: inc rax\njmp again")
+        session.break_at("again", when="rax == 0xffffffffff")
+        begin = time.monotonic()
+        assert session.go(timeout=0.3).why == "interrupted"
+        assert time.monotonic() - begin < 20
+
+
+def test_an_interrupt_counts_between_two_steps_of_a_line() -> None:
+    with Machine() as machine, Session(machine) as session:
+        machine.load("start: jmp start")
+        timer = threading.Timer(0.3, session.interrupt)
+        timer.start()
+        assert session.step(1_000_000).why == "interrupted"
+
+
+def test_a_held_run_begins_with_a_stop_to_which_one_can_go_back_from_its_end() -> None:
+    seen = []
+
+    def front(session: Session) -> None:
+        begin = session.stops[0]
+        seen.append((begin.why, begin.where.symbol, len(session.stops)))
+        with pytest.raises(UsageError, match="has not ended"):
+            session.ending()
+        end = session.go()
+        seen.append((end.why, session.ending().stop.code))
+        assert session.back() is begin
+        seen.append(session.where().symbol)
+        assert session.go().ended
+
+    with Machine() as machine:
+        machine.load(LOOP)
+        session = Session(machine, front=front)
+        result = machine.run()
+        assert result.stop.code == 0x10
+        session.close()
+    assert seen == [("begin", "start", 1), ("ended", 0x10), "start"]
+
+
+def test_exits_of_the_debuggers_own_are_told_from_the_guests(loop: Session) -> None:
+    kinds: dict[bool, set[str]] = {True: set(), False: set()}
+    loop.machine.observe(lambda cpu, exit: kinds[loop.ours(cpu, exit)].add(type(exit).__name__))
+    for label in ("again", "again+2", "again+4", "again+6", "again+7", "twice"):
+        loop.break_at(label, hits=0)
+    while not loop.go().ended:
+        pass
+    assert "Debug" in kinds[True]
+    assert kinds[False] == {"PortOut"}
 
 
 def test_places_are_labels_lines_and_addresses(loop: Session) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmm.base.record import replace
+from vmm.debug.slow_watch import BY_STEPS
 from vmm.debug.values import BREAKPOINT, WATCHPOINT, Break
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.vcpu import HW_BREAKPOINTS, GuestDebug, Watchpoint
@@ -59,6 +60,7 @@ class Arms:
                 now.told[cpu.index] = cpu.vcpu.debug
             theirs = max(len(each.breakpoints) + len(each.watchpoints) for each in now.told.values())
             live = [each for each in breaks if (each.enabled and each.address != without) or each.kind == WATCHPOINT]
+            live = [each for each in live if each.how != BY_STEPS]
             self._divide([each for each in live if each.enabled], HW_BREAKPOINTS - theirs)
             for cpu in machine.cpus:
                 told = now.told[cpu.index]

@@ -196,6 +196,10 @@ class Legs:
         cpu.vcpu.set_vcpu_events(events)
         return GO_ON
 
+    def ours(self, cpu: Cpu, exit: Exit) -> bool:
+        """Is this exit there only because a debugger is? For who observes exits, while a leg runs."""
+        return isinstance(exit, Debug) or (isinstance(exit, InternalError) and cpu.at in self.arms.now.planted)
+
     def _internal(self, cpu: Cpu, exit: Exit) -> None:
         """Where KVM emulates ring 0 it knows no INT3, and gives up at ours: that is the breakpoint."""
         if not self.running:

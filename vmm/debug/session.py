@@ -15,14 +15,28 @@ A front end (the gdb server, the screen) holds the runs that others begin, such 
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vmm.debug import conditions, places
 from vmm.debug.abilities import Abilities, measure
 from vmm.debug.history import History
 from vmm.debug.legs import Cause, Legs
-from vmm.debug.one_step import Steps
-from vmm.debug.values import BREAKPOINT, CATCH, ENDED, FAULT, INTERRUPTED, STEP, WATCHPOINT, Break, Place, Stopped
+from vmm.debug.one_step import HLT, Steps
+from vmm.debug.slow_watch import BY_STEPS, Watched, slow
+from vmm.debug.values import (
+    BEGIN,
+    BREAKPOINT,
+    CATCH,
+    ENDED,
+    FAULT,
+    INTERRUPTED,
+    STEP,
+    WATCHPOINT,
+    Break,
+    Place,
+    Stopped,
+)
 from vmm.debug.wanted import catcher
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import Exit
@@ -33,7 +47,7 @@ from vmm.machine.x86.registers import names as register_names
 from vmm.machine.x86.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from vmm.asm.disassembler import Insn
     from vmm.asm.program import Program
@@ -43,6 +57,7 @@ if TYPE_CHECKING:
 
 KILLED = "ended by the debugger"
 KINDS = ("write", "read", "access")
+RETURNS = ("ret", "retf", "retfq", "iretq", "iretd", "iret", "sysretq", "sysret")
 MOST_STOPS = 10_000
 
 
@@ -79,6 +94,7 @@ class Session:
         self._stop_number = 0
         self._held = False
         self._detached = False
+        self._inside = False  # one of several steps: an interrupt that came between two of them counts
         self._ended: tuple[Stop, Cpu | None] | None = None
         self._caught: Cpu | None = None
         self._before: dict[int, dict[str, int]] = {}
@@ -146,7 +162,8 @@ class Session:
         has no watchpoint for reads alone: "read" stops where an access left the bytes as they were.
 
         Raises:
-            MissingCapability: watchpoints do not strike on this host, which is measured.
+            MissingCapability: watchpoints do not strike on this host, which is measured: what is left there is
+                "write", by single-step (slow_watch.py; `how` is "step"), and that sees only what changes.
             UsageError: 1, 2, 4 or 8 bytes, aligned, is what a debug register can watch, and there are four.
         """
         if kind not in KINDS:
@@ -154,9 +171,22 @@ class Session:
         address = places.address_of(self.program, where)
         _ = Watchpoint(address, size, kind != "write").control
         if not self.can.watchpoints:
-            raise MissingCapability("a watchpoint: KVM takes it on this host, and it never strikes")
+            return self._watch_slowly(where, address, size, kind, when, hits)
         what = f"{where if isinstance(where, str) else hex(address)}, {size} bytes, {kind}"
         return self._add(Break(0, WATCHPOINT, what, address, size, kind, True, when, hits))
+
+    def _watch_slowly(
+        self, where: int | str, address: int, size: int, kind: str,
+        when: str | Callable[[Session], object] | None, hits: int,
+    ) -> Break:  # fmt: skip
+        """By steps, where no debug register strikes: a change is what that can see."""
+        if kind != "write" or not self.can.step_ring0:
+            raise MissingCapability(
+                f"a watchpoint for {kind}: KVM takes it on this host, and it never strikes",
+                hint="kind='write': changes are seen by single-step",
+            )
+        what = f"{where if isinstance(where, str) else hex(address)}, {size} bytes, changes, by single-step"
+        return self._add(Break(0, WATCHPOINT, what, address, size, kind, False, when, hits, how=BY_STEPS))
 
     def catch(
         self,
@@ -250,24 +280,35 @@ class Session:
         self._begin()
         cpu = self._cpu(vcpu)
         begin = self.where(cpu.index)
-        stopped = self.step(vcpu=cpu.index) if into else self.step_over(vcpu=cpu.index)
-        for _ in range(most):
-            now = stopped.where
-            if stopped.why != STEP or not begin.file or (now.file and (now.file, now.line) != (begin.file, begin.line)):
-                break
+        with self._several():
             stopped = self.step(vcpu=cpu.index) if into else self.step_over(vcpu=cpu.index)
+            for _ in range(most):
+                now = stopped.where
+                other = now.file and (now.file, now.line) != (begin.file, begin.line)
+                if stopped.why != STEP or not begin.file or other:
+                    break
+                stopped = self.step(vcpu=cpu.index) if into else self.step_over(vcpu=cpu.index)
         return stopped
 
     def finish(self, *, vcpu: int | None = None, most: int = 1_000_000) -> Stopped:
         """Until the function that this vCPU is in has returned: steps, calls as a whole, to its RET and over it."""
         self._begin()
         cpu = self._cpu(vcpu)
-        for _ in range(most):
-            word = self.where(cpu.index).instruction.split(" ")[0]
-            stopped = self.step_over(vcpu=cpu.index)
-            if stopped.why != STEP or word in ("ret", "retf", "retfq", "iretq", "iretd", "iret", "sysretq", "sysret"):
-                break
+        with self._several():
+            for _ in range(most):
+                word = self.where(cpu.index).instruction.split(" ")[0]
+                stopped = self.step_over(vcpu=cpu.index)
+                if stopped.why != STEP or word in RETURNS:
+                    break
         return stopped
+
+    @contextmanager
+    def _several(self) -> Iterator[None]:
+        self._inside = True
+        try:
+            yield
+        finally:
+            self._inside = False
 
     def interrupt(self) -> None:
         """Stop what runs; from any thread. Nothing runs: nothing happens."""
@@ -307,6 +348,21 @@ class Session:
             self.stops.pop()
         self._before = {cpu.index: self.registers(cpu.index) for cpu in self.machine.cpus}
         self._stood = {stopped.vcpu: stopped.where.address}
+
+    def ending(self) -> Result:
+        """How the run has ended, whose last stop says so: as Machine.run gives it to whoever began it.
+
+        Raises:
+            UsageError: it has not.
+        """
+        if self._ended is None:
+            raise UsageError("the run has not ended")
+        stop, by = self._ended
+        return self.machine.conclude(stop, by, self._legs.wall)
+
+    def ours(self, cpu: Cpu, exit: Exit) -> bool:
+        """Is this exit the debugger's own doing, and not the guest's?"""
+        return self._legs.ours(cpu, exit)
 
     # -- looking
 
@@ -388,6 +444,7 @@ class Session:
         self._held = True
         try:
             if self.front is not None:
+                self._stopped(BEGIN, self.machine.cpus[0], "nothing has run yet")
                 self.front(self)
             while self._ended is None:
                 if not self._detached and self.front is not None:
@@ -419,6 +476,8 @@ class Session:
 
     def _begin(self) -> None:
         """Before anything runs: of a run that nobody has begun, the begin."""
+        if not self._inside:
+            self._legs.forget_interrupt()
         if self._held:
             if self._ended is not None:
                 raise UsageError(f"the run has ended: {self._ended[0].text}")
@@ -455,6 +514,8 @@ class Session:
 
     def _one_go(self, breaks: list[Break]) -> Stopped | None:
         """Off the breakpoint that the stopped vCPU is at, and on to the next. None: a condition was wrong."""
+        if slow(breaks):
+            return self._slow_go(breaks, self._legs.members, lambda: False)
         first = self._off_a_breakpoint(breaks)
         if first is not None:
             return first
@@ -478,6 +539,44 @@ class Session:
                 return self._seen(did.stop, did.by, did.cause)
         return None
 
+    def _slow_go(self, breaks: list[Break], cpus: list[Cpu], there: Callable[[], bool]) -> Stopped | None:
+        """Steps of these vCPUs, one after the other, until what is watched changes, something else stops them, or they
+        are `there`. None: a condition was wrong.
+        """
+        watched = Watched(self.machine, slow(breaks))
+        at = {cpu.index: cpu.at for cpu in cpus}
+        while True:
+            for cpu in [cpu for cpu in cpus if cpu in self._legs.members]:
+                self._pass_caught()
+                asleep = self.machine.irqchip != "none" and self.where(cpu.index).bytes == HLT
+                run = self._legs.members if asleep else [cpu]  # who wakes it may be one of the others
+                try:
+                    did = self._steps.step(cpu, breaks, run, without=at.pop(cpu.index, -1))
+                except MissingCapability as error:
+                    return self._stopped(INTERRUPTED, cpu, f"watching by steps ends here: {error.text}")
+                changed = self._changed(cpu, watched)
+                if changed is not None:
+                    return changed
+                if did.cause is None or did.cause.kind != STEP:
+                    return self._seen(did.stop, did.by, did.cause, note=did.note)
+                if there():
+                    return self._stopped(STEP, cpu, "a step")
+
+    def _changed(self, cpu: Cpu, watched: Watched) -> Stopped | None:
+        """The stop that a change of what is watched is, if there was one."""
+        for each, said in watched.changes():
+            self.vcpu = cpu.index
+            if self._counts(each):
+                return self._stopped(WATCHPOINT, cpu, f"{each}: {said}", struck=each)
+        return None
+
+    def _counts(self, each: Break) -> bool:
+        """It struck: does that stop the guest?"""
+        if not self._holds(each):
+            return False
+        each.hits += 1
+        return each.hits > each.ignore
+
     @property
     def _last_vcpu(self) -> int:
         return self.stops[-1].vcpu if self.stops else 0
@@ -492,11 +591,14 @@ class Session:
             raise UsageError(
                 f"vCPU {cpu.index} does not run: it {'has halted' if cpu.index in self.halted else 'was not started'}"
             )
-        self._legs.forget_interrupt()
         self._pass_caught()
         run = self._legs.members if others else [cpu]
         here = self.where(cpu.index).address
+        watched = Watched(self.machine, slow(self.breaks))
         did = self._steps.step(cpu, self.breaks, run, without=here)
+        changed = self._changed(cpu, watched)
+        if changed is not None:
+            return changed
         stopped = self._seen(did.stop, did.by, did.cause, note=did.note)
         if stopped is None:  # a breakpoint whose condition was wrong: the step came to its place
             stopped = self._stopped(STEP, cpu, did.note or "a step")
@@ -505,6 +607,12 @@ class Session:
     def _to(self, cpu: Cpu, address: int, depth: int | None) -> Stopped:
         """On to `address`, this vCPU alone, where its stack is no deeper than it was: a recursion comes there, too."""
         here = Break(0, BREAKPOINT, f"{address:#x}", address)
+        while slow(self.breaks):
+            stopped = self._slow_go(
+                self.breaks, [cpu], lambda: cpu.at == address and (depth is None or self._depth(cpu) >= depth)
+            )
+            if stopped is not None:
+                return stopped
         while True:
             first = self._off_a_breakpoint([*self.breaks, here]) if cpu.at != address else None
             if first is not None:

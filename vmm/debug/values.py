@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
     from vmm.machine.ends import Result
 
+BEGIN = "begin"
 STEP, BREAKPOINT, WATCHPOINT, CATCH = "step", "breakpoint", "watchpoint", "catch"
 INTERRUPTED, ENDED, FAULT = "interrupted", "ended", "fault"
 
@@ -69,10 +70,10 @@ class Break:
 
 @dataclass(frozen=True)
 class Stopped:
-    """Why everything stands still. `why` is "step", "breakpoint", "watchpoint", "catch", "interrupted", "ended" (with
-    the `result`) or "fault" (an end that is a crash, with the `result` too). `vcpu` is the index of the vCPU that it is
-    about; `changed` are that vCPU's registers that differ from those at the stop before, by name: (before, now).
-    `text` is one line for a person, and tells what was not as asked.
+    """Why everything stands still. `why` is "begin" (of a run that is held), "step", "breakpoint", "watchpoint",
+    "catch", "interrupted", "ended" (with the `result`) or "fault" (an end that is a crash, with the `result` too).
+    `vcpu` is the index of the vCPU that it is about; `changed` are that vCPU's registers that differ from those at the
+    stop before, by name: (before, now). `text` is one line for a person, and tells what was not as asked.
     """
 
     number: int
