@@ -47,6 +47,19 @@ FLOORS = {
         "payload",
         "report",
     },
+    "screen": {
+        "base",
+        "errors",
+        "abi",
+        "kvm",
+        "asm",
+        "machine",
+        "host",
+        "observe",
+        "debug",
+        "payload",
+        "report",
+    },
     "cli": {
         "base",
         "errors",
@@ -57,6 +70,7 @@ FLOORS = {
         "host",
         "observe",
         "debug",
+        "screen",
         "payload",
         "bench",
         "report",
@@ -68,7 +82,8 @@ FACES = {
 }  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
 # Imported by one module only, on this floor.
 ONE_DOOR = {"keystone": "asm", "capstone": "asm", "elftools": "machine", "rich": "cli"}
-LAZY = {"rich", "matplotlib", "elftools"}  # slow to import: never at module level
+LAZY = {"rich", "matplotlib", "elftools", "textual"}  # slow to import: never at module level
+TERMINAL = {"rich", "textual"}  # what the floor "screen" is made with; whoever opens a screen loads that floor late
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
 
@@ -225,15 +240,22 @@ def one_door_to_each_engine(root: Path) -> list[str]:
     wrong = []
     for engine, floor in ONE_DOOR.items():
         doors = {found.file for found in all_imports(root, "vmm", "guest_payloads") if found.within(engine)}
+        doors = {door for door in doors if engine not in TERMINAL or floor_of(door) != "screen"}
         wrong += [f"{door}: imports {engine}; only floor {floor} may" for door in doors if floor_of(door) != floor]
         if (root / "vmm" / floor / "__init__.py").exists() and len(doors) != 1:
             wrong.append(f"{engine} must be imported by exactly one module: {sorted(map(str, doors))}")
-    return wrong
+    others = (one for one in all_imports(root, "vmm", "guest_payloads") if one.within("textual"))
+    return wrong + [f"{one}; only floor screen may" for one in others if floor_of(one.file) != "screen"]
 
 
 def slow_imports_are_lazy(root: Path) -> list[str]:
-    found = (one for one in all_imports(root, "vmm", "guest_payloads") if one.at_module_level)
-    return [f"{one} at module level" for one in found if one.name.split(".")[0] in LAZY]
+    wrong = []
+    for one in all_imports(root, "vmm", "guest_payloads"):
+        name, inside = one.name.split(".")[0], floor_of(one.file) == "screen"
+        late = one.within("vmm.screen") and not inside
+        if one.at_module_level and (late or (name in LAZY and not (inside and name in TERMINAL))):
+            wrong.append(f"{one} at module level")
+    return wrong
 
 
 def what_to_try_is_a_field(root: Path) -> list[str]:
@@ -373,7 +395,10 @@ BROKEN = [
     Broken(one_door_to_each_engine, "vmm/observe/bad.py", HEAD + "def f():\n    from keystone import Ks\n"),
     Broken(one_door_to_each_engine, "vmm/asm/assembler.py", HEAD),
     Broken(one_door_to_each_engine, "vmm/report/bad.py", HEAD + "def f():\n    import rich\n"),
+    Broken(one_door_to_each_engine, "vmm/cli/bad.py", HEAD + "def f():\n    import textual.app\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "from rich.table import Table\n"),
+    Broken(slow_imports_are_lazy, "vmm/cli/bad.py", HEAD + "from vmm.screen.app import DebugScreen\n"),
+    Broken(slow_imports_are_lazy, "vmm/screen/bad.py", HEAD + "import matplotlib\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "try:\n    import matplotlib\nexcept ImportError: ...\n"),
     Broken(slow_imports_are_lazy, "vmm/report/bad.py", HEAD + "class A:\n    import rich\n"),
     Broken(what_to_try_is_a_field, "vmm/machine/bad.py", HEAD + 'x = "no KVM\\n  try: a host"\n'),

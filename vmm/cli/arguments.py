@@ -19,6 +19,7 @@ from vmm.errors import UsageError
 # name -> one line of help; the module is vmm.cli.<name>
 COMMANDS = {
     "run": "run a payload (or your own .asm, .c or .bin) on /dev/kvm and report what happened",
+    "debug": "run one on a terminal screen that shows the machine: step, break, look, go back",
     "new": "write a small guest of your own to begin with, in assembly or in C",
     "replay": "show a recorded trace, and handle its exits again without a device",
     "list": "the payloads that come with pyvmm",

@@ -29,6 +29,28 @@ PICTURES = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shape_arguments(parser)
+    parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
+    parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")
+    parser.add_argument("--output-limit", metavar="SIZE", help="stop after so much console output (default 4M)")
+    add_guest_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
+    parser.add_argument(
+        "--stats", action="store_true", help="show by how much KVM's own statistics of the VM and its vCPUs rose"
+    )
+    parser.add_argument(
+        "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
+    )
+    parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
+    add_device_arguments(parser)
+    parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
+    add_trace_arguments(parser)
+    add_image_arguments(parser)
+    parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+
+
+def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
+    """The payload and its machine: of `pyvmm run` and of `pyvmm debug`."""
     parser.add_argument(
         "payload",
         nargs="?",
@@ -44,9 +66,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the hardware around its CPUs: own (the default), pc (docs/boards.md), or testdev (docs/kut.md); on the "
         "latter two standard input is at COM1, and on a terminal C-a x quits, C-a h helps",
     )
-    parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
-    parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")
-    parser.add_argument("--output-limit", metavar="SIZE", help="stop after so much console output (default 4M)")
+
+
+def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the guest sees and is given."""
     parser.add_argument(
         "--mask",
         action="append",
@@ -69,14 +92,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let nothing pass: stop when the guest touches a port or address nobody claims, and fail on a deviation",
     )
-    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
-    parser.add_argument(
-        "--stats", action="store_true", help="show by how much KVM's own statistics of the VM and its vCPUs rose"
-    )
-    parser.add_argument(
-        "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
-    )
-    parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Devices that its header does not name."""
     parser.add_argument(
         "--net",
         action="append",
@@ -89,10 +108,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--disk", action="append", default=[], metavar="FILE[,ro]", help="a virtio disk over this file; may repeat"
     )
     parser.add_argument("--rng", action="store_true", help="a virtio source of random bytes")
-    parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
-    add_trace_arguments(parser)
-    add_image_arguments(parser)
-    parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
 def plain(payload: str) -> Any:

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The line in which commands are typed: completion by Tab, what was typed before by the arrows. It knows no command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from textual import events
+from textual.binding import Binding, BindingType
+from textual.message import Message
+from textual.suggester import Suggester
+from textual.widgets import Input
+
+MOST = 200  # lines that are remembered
+
+
+class CommandLine(Input):
+    """Hidden until it is opened. `choices` gives the whole lines that a begun one may become."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "complete", show=False)]
+
+    class Closed(Message):
+        """It is hidden again: with Enter, and then `text` is what was typed, or with Esc. `back` had the focus."""
+
+        def __init__(self, text: str, back: str) -> None:
+            super().__init__()
+            self.text, self.back = text, back
+
+    def __init__(self, choices: Callable[[str], list[str]]) -> None:
+        super().__init__(id="command", suggester=_Suggests(choices), select_on_focus=False, compact=True)
+        self._choices = choices
+        self._said: list[str] = []
+        self._at = 0
+        self._offered: list[str] = []
+        self._back = ""
+
+    def open(self, text: str) -> None:
+        """Show it, with a beginning."""
+        focused = self.screen.focused
+        self._back = (focused.id or "") if focused is not None and focused is not self else self._back
+        self._at, self._offered = len(self._said), []
+        self.value = f":{text}"
+        self.cursor_position = len(self.value)
+        self.display = True
+        self.focus()
+
+    def _close(self, text: str) -> None:
+        self.display = False
+        self.post_message(self.Closed(text, self._back))
+
+    def action_complete(self) -> None:
+        """Tab: the first completion, and again the next."""
+        begun = self.value.removeprefix(":")
+        if self._offered and begun in self._offered:
+            chosen = self._offered[(self._offered.index(begun) + 1) % len(self._offered)]
+        else:
+            self._offered = self._choices(begun)
+            if not self._offered:
+                return
+            chosen = self._offered[0]
+        self.value = f":{chosen}"
+        self.cursor_position = len(self.value)
+
+    async def action_submit(self) -> None:
+        """Enter."""
+        text = self.value.removeprefix(":").strip()
+        if text and text not in self._said[-1:]:
+            self._said = [*self._said[-MOST:], text]
+        self._close(text)
+
+    def on_key(self, event: events.Key) -> None:
+        """Esc, and what was typed before; a line that is empty closes with Backspace, too."""
+        if event.key == "escape" or (event.key == "backspace" and self.value in (":", "")):
+            self._close("")
+        elif event.key in ("up", "down") and self._said:
+            self._at = max(0, min(self._at + (-1 if event.key == "up" else 1), len(self._said)))
+            self.value = ":" + (self._said[self._at] if self._at < len(self._said) else "")
+            self.cursor_position = len(self.value)
+        else:
+            return
+        event.stop()
+        event.prevent_default()
+
+
+class _Suggests(Suggester):
+    """Shows the first completion behind the cursor."""
+
+    def __init__(self, choices: Callable[[str], list[str]]) -> None:
+        super().__init__(use_cache=False, case_sensitive=True)
+        self._choices = choices
+
+    async def get_suggestion(self, value: str) -> str | None:
+        """The whole line."""
+        begun = value.removeprefix(":")
+        found = self._choices(begun) if begun.strip() else []
+        return f":{found[0]}" if found else None
