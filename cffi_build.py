@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds vmm/kvm/_kvm, the cffi binding, in API mode from the build host's <linux/kvm.h>.
 
-Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; _lean.h and
-_disk.h are in both. The constants that vmm/abi holds as facts are declared from its tables, so that the compiler's
-value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an
-#ifndef guard.
+Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; _lean.h,
+_disk.h and _plain.h are in both. The constants that vmm/abi holds as facts are declared from its tables, so that the
+compiler's value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and
+gets an #ifndef guard.
 
 `python cffi_build.py` builds in place; setuptools builds the same `builder` for a wheel.
 """
@@ -44,7 +44,7 @@ def facts() -> list[Constant]:
 def declarations() -> str:
     """The cdef: the hand-written part, then one `#define NAME ...` for each fact that a uapi header holds."""
     constants = "".join(f"#define {row.name} ...\n" for row in facts())
-    names = ("_kvm.cdef.h", "_lean.h", "_disk.h", "_lean.cdef.h", "_disk.cdef.h")
+    names = ("_kvm.cdef.h", "_lean.h", "_disk.h", "_plain.h", "_lean.cdef.h", "_disk.cdef.h", "_plain.cdef.h")
     return "".join(map(_read, names)) + constants
 
 
@@ -55,7 +55,7 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    rest = ("_lean.h", "_disk.h", "_lean.c", "_disk.c", "_python.c", "_serve.c", "_faults.c")
+    rest = ("_lean.h", "_disk.h", "_plain.h", "_lean.c", "_disk.c", "_plain.c", "_python.c", "_serve.c", "_faults.c")
     return _read("_kvm.c") + guards + "".join(map(_read, rest))
 
 

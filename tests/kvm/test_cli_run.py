@@ -27,6 +27,7 @@ from vmm.abi import caps, cpuid
 from vmm.asm import cache
 from vmm.cli import main
 from vmm.errors import KvmCallError
+from vmm.kvm.plain import NotPlain, PlainVm
 from vmm.kvm.system import Kvm
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.x86.cpuid import CpuidModel
@@ -326,6 +327,16 @@ def closed_kvm(monkeypatch: pytest.MonkeyPatch, **errors: Any) -> None:
         return made
 
     monkeypatch.setattr(Kvm, "open", classmethod(open_))
+    not_in_one_call(monkeypatch)
+
+
+def not_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C cannot make a plain machine here; whoever wants one hears why from the other way."""
+
+    def refuse(*_: object) -> None:
+        raise NotPlain
+
+    monkeypatch.setattr(PlainVm, "__init__", refuse)
 
 
 def test_no_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
@@ -355,6 +366,7 @@ def test_a_device_that_is_not_kvm(kind: str, tmp_path: Path, monkeypatch: pytest
 
 def test_wrong_api_version(monkeypatch: pytest.MonkeyPatch, run: Any) -> None:
     monkeypatch.setattr(Kvm, "get_api_version", lambda self: 11)
+    not_in_one_call(monkeypatch)
     status, out, err = run("hello")
     assert (status, out) == (99, "")
     assert "speaks KVM API version 11, and pyvmm needs 12" in err

@@ -21,7 +21,7 @@ from vmm.abi.ports import DEBUG_CONSOLE, DELAY, EXIT
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.kvm.lean import _seen
+from vmm.kvm.lean import seen_exit
 from vmm.kvm.words import Finish, Word
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.claims import Claims
@@ -640,10 +640,10 @@ def test_a_string_that_is_longer_than_a_line_is_kept_beside_it():
     seen, long_data = core.recent[3], core.long_data[3]
     seen.kind, seen.address, seen.size, seen.count = lib.VMM_PORT_OUT, DEBUG_CONSOLE, 2, 40
     ffi.memmove(long_data, bytes(range(80)), 80)
-    assert _seen(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, bytes(range(80)))
+    assert seen_exit(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, bytes(range(80)))
     seen.count = lib.VMM_SEEN_DATA // 2
     ffi.memmove(seen.data, b"x" * lib.VMM_SEEN_DATA, lib.VMM_SEEN_DATA)
-    assert _seen(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, b"x" * lib.VMM_SEEN_DATA)
+    assert seen_exit(seen, long_data) == PortOut(DEBUG_CONSOLE, 2, b"x" * lib.VMM_SEEN_DATA)
 
 
 @pytest.mark.parametrize("fast", [True, False])

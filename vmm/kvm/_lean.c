@@ -342,7 +342,7 @@ static long long core_run(struct vmm_core *core)
 
     if (RARELY(code != VMM_FINISHED)) {
         core->held = VMM_FINISHED;
-        return code;
+        return after_output(core, code);
     }
     if (core->answer) {
         memcpy(core->answer, core->reply, sizeof core->reply);

@@ -79,6 +79,12 @@ class Handle(Closes):
         self._fd: int | None = fd
         self._pid = os.getpid()
 
+    def opened_by(self, pid: int, *, closed: bool) -> None:
+        """It was made around a descriptor that this process has opened, and may have closed since."""
+        self._pid = pid
+        if closed:
+            self._fd = None
+
     @property
     def _unclosed(self) -> str:
         return "" if self._fd is None else f"{self.what} (descriptor {self._fd})"

@@ -14,6 +14,7 @@ from vmm.base.bits import MASK64
 from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import Exit, Hypercall, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
+from vmm.kvm.seen import counted
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.words import Finish
 
@@ -33,16 +34,12 @@ Row: TypeAlias = "tuple[Any, ...]"
 # Plain numbers: an attribute of `lib` is looked up each time.
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
-VMM_MSR_READ, VMM_MSR_WRITE, VMM_CODES = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_CODES
-VMM_HYPERCALL = lib.VMM_HYPERCALL
+VMM_MSR_READ, VMM_MSR_WRITE, VMM_HYPERCALL = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_HYPERCALL
 VMM_FINISHED, VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = (
     lib.VMM_FINISHED, lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION,
 )  # fmt: skip
 READS = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ, VMM_HYPERCALL)
 WRITES = (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
-KINDS = ((VMM_INTERRUPTED, "Interrupted"), (VMM_PORT_IN, "PortIn"), (VMM_PORT_OUT, "PortOut"),
-         (VMM_MMIO_READ, "MmioRead"), (VMM_MMIO_WRITE, "MmioWrite"),
-         (VMM_MSR_READ, "ReadMsr"), (VMM_MSR_WRITE, "WriteMsr"), (VMM_HYPERCALL, "Hypercall"))  # fmt: skip
 ACCESSES = (
     PortIn,
     PortOut,
@@ -100,9 +97,14 @@ def access(key: int) -> tuple[int, int, int]:
 class Core:
     """The core of one vCPU. `stopped` ends `next` after the handler that set it; it stays until taken back."""
 
-    def __init__(self, vcpu: Vcpu, finish: Finish) -> None:
+    def __init__(self, vcpu: Vcpu, finish: Finish, c: Any = None) -> None:
+        """`c`: a struct vmm_core that is in use already."""
         self._vcpu = vcpu
-        self.c = vcpu.new_core(finish.c)
+        if c is None:
+            c = vcpu.new_core(finish.c)
+        else:
+            vcpu.adopt_core(c)
+        self.c = c
         self._finish = finish  # keeps its memory
         self._handlers: Handlers | None = None  # whose tables the core looks into
         self._told: list[Any] = []
@@ -120,6 +122,10 @@ class Core:
         self._kinds.clear()
         self.stopped = False
 
+    def has_had(self, others: dict[str, int]) -> None:
+        """These exits came another way, before this was made."""
+        self._kinds.update(others)
+
     def note(self, exit: Exit) -> None:
         """An exit that came another way (Vcpu.run): count it and keep it with the rest."""
         self.c.sequence += 1
@@ -129,17 +135,13 @@ class Core:
 
     def counts(self) -> Counter[str]:
         """How many exits of each kind there were."""
-        counts, found = ffi.unpack(self.c.counts, VMM_CODES), self._kinds.copy()
-        for code, name in KINDS:
-            if counts[code]:
-                found[name] += counts[code]
-        return found
+        return counted(self.c, self._kinds)
 
     def recent(self) -> tuple[Exit, ...]:
         """The last ten exits, oldest first; interruptions are not among them."""
         recent, long_data = self.c.recent, self.c.long_data
         kept = [(recent[i], long_data[i]) for i in range(min(self.c.kept, lib.VMM_RECENT))]
-        both = [*self._others, *((seen.sequence, _seen(seen, long)) for seen, long in kept)]
+        both = [*self._others, *((seen.sequence, seen_exit(seen, long)) for seen, long in kept)]
         return tuple(exit for _, exit in sorted(both, key=lambda item: item[0])[-lib.VMM_RECENT :])
 
     # -- running
@@ -200,6 +202,12 @@ class Core:
                 c.answer[0] = c.reply[0]
                 c.answer = ffi.NULL
         return None
+
+    def keep_held(self) -> None:
+        """An exit that the core holds back and nobody has looked at is the next run's."""
+        if self.c.held != VMM_FINISHED:
+            self._vcpu.pending = True  # what it is says whether that is so
+            self._unanswered()
 
     def _found(self, handlers: Handlers, key: int) -> bool:
         """Serve an access whose handler the core does not know yet. False: nobody serves it here."""
@@ -287,9 +295,11 @@ def as_object(table: object) -> Any:
     return ffi.cast("void *", id(table))
 
 
-def _seen(seen: Any, long_data: Any) -> Exit:
-    """A kept exit as the value that decode would have given."""
+def seen_exit(seen: Any, long_data: Any) -> Exit:
+    """A kept exit as the value that decode would have given; `long_data` is the core's, or a copy as bytes."""
     length = seen.size * seen.count
+    if length > lib.VMM_SEEN_DATA:
+        long_data = ffi.from_buffer(long_data) if isinstance(long_data, bytes) else long_data
     data = bytes(ffi.buffer(seen.data if length <= lib.VMM_SEEN_DATA else long_data, length))
     if seen.kind == lib.VMM_PORT_OUT:
         return PortOut(seen.address, seen.size, data)

@@ -61,19 +61,22 @@ class GuestDebug(Record):
 class Vcpu(Handle):
     """A vCPU descriptor with its kvm_run mapped; made by `Vm.create_vcpu`. `id` is the APIC id."""
 
-    def __init__(self, fd: int, apic_id: int, run_size: int) -> None:
+    def __init__(self, fd: int, apic_id: int, run_size: int, run: Any = None) -> None:
+        """`run`: where its kvm_run is mapped already, by vmm_map_run, this one's to unmap; NULL of a closed one."""
         super().__init__(fd)
         self.id = apic_id
         self.what = f"vCPU {apic_id}"
         self._run: Any = None
+        self._area: Any = None
         # Not by Python's mmap, which takes a second descriptor of each vCPU.
         error = ffi.new("int *")
-        mapped = lib.vmm_map_run(fd, run_size, error)
-        if not mapped:
+        mapped = lib.vmm_map_run(fd, run_size, error) if run is None else run
+        if mapped:
+            self._run = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
+            self._area = ffi.buffer(self._run, run_size)
+        elif run is None:
             self.close()
             raise exhausted(f"mapping kvm_run of {self.what}", "mmap", error[0])
-        self._run = ffi.gc(ffi.cast("struct kvm_run *", mapped), lambda run: lib.vmm_unmap_run(run, run_size))
-        self._area: Any = ffi.buffer(self._run, run_size)
         self.pending = False  # the guest is inside an exit that the next KVM_RUN completes
         self.stored: Exit | None = None  # an exit that nobody has looked at: completing another one brought it to light
         self.stored_is_first = False  # of what its instruction, or one turn of a string instruction, asks for
@@ -139,9 +142,14 @@ class Vcpu(Handle):
 
     def new_core(self, finish: Any) -> Any:
         """A `struct vmm_core` for this vCPU and that `struct vmm_finish`, which must outlive it (see lean.py)."""
-        core = self._core = uncleared("struct vmm_core *")
+        core = uncleared("struct vmm_core *")
         lib.vmm_core_init(core, self.fd, self._live(), finish)
+        self.adopt_core(core)
         return core
+
+    def adopt_core(self, core: Any) -> None:
+        """This is its core from now on."""
+        self._core = core
 
     def want_attention(self) -> None:
         """Who serves accesses without looking up (lean.py) has to look up before the guest runs on."""

@@ -68,6 +68,12 @@ class Vm(VmEvents):
         self._denied: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # reads, writes
         self.has_pit = False
 
+    def adopt(self, vcpu: Vcpu, mapping: Mapping) -> None:
+        """A vCPU and a memslot that C has made (vmm_plain_make) are this VM's, and go with it."""
+        self._vcpus.append(vcpu)
+        if not self.closed:
+            self._adopt(mapping)
+
     def close(self) -> None:
         for vcpu in self._vcpus:
             vcpu.close()

@@ -98,9 +98,12 @@ class Finish:
 
     _msrs: Any = None  # the class's: most machines have no such word
 
-    def __init__(self) -> None:
-        self.c = uncleared("struct vmm_finish *")
-        lib.vmm_finish_init(self.c)
+    def __init__(self, c: Any = None) -> None:
+        """`c`: a struct vmm_finish that is in use already."""
+        self.c = c
+        if c is None:
+            self.c = uncleared("struct vmm_finish *")
+            lib.vmm_finish_init(self.c)
         self._taken: Any = None
         self._acked: tuple[Acked, ...] = ()  # their memory
 

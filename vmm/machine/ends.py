@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from vmm.base.light import StrEnum
 from vmm.base.record import Record
-from vmm.kvm.exits import Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import Counter
-    from typing import TypeAlias
+    from typing import Any, TypeAlias
 
+    from vmm.kvm.exits import Exit
     from vmm.machine.bus.unclaimed import Missed
 
 
@@ -109,3 +109,25 @@ class Result(Record):
     def text(self) -> str:
         """The console as text; bytes that are no UTF-8 are shown as replacement characters."""
         return self.console.decode("utf-8", "replace")
+
+
+class _Late:
+    """A field of which few ask: who makes the value may give a function, which is called for the first look."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, value: Any, kind: type | None = None) -> Any:
+        if value is None:
+            return self
+        held = self._slot.__get__(value, kind)
+        if callable(held):
+            held = held()
+            self._slot.__set__(value, held)
+        return held
+
+    def __set__(self, value: Any, held: Any) -> None:
+        self._slot.__set__(value, held)
+
+
+Result.recent = _Late(Result.recent)  # type: ignore[assignment]

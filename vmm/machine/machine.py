@@ -12,24 +12,17 @@ from __future__ import annotations
 
 from vmm.abi import ports
 from vmm.base.integer import integer
-from vmm.errors import HostError, UsageError
+from vmm.errors import HostError, UsageError, VmmError
 from vmm.kvm.handle import Closes
-from vmm.kvm.system import Kvm
-from vmm.machine.boards.own import OwnBoard
-from vmm.machine.bus.reach import Reach
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Result, Stop, Why
 from vmm.machine.images.own import as_program, check_place
 from vmm.machine.memory import layout
-from vmm.machine.memory.slots import GuestMemory
+from vmm.machine.plain import NotPlain, Plain
 from vmm.machine.run import limits
-from vmm.machine.run.all_cpus import AllCpus, Observer
-from vmm.machine.run.cpu import Cpu, current
 from vmm.machine.run.hooks import Hooks
-from vmm.machine.run.lean import LeanLane
 from vmm.machine.virtio.attach import VirtioSlots
 from vmm.machine.x86 import boot
-from vmm.machine.x86.owed_cpuid import exposed, unedited
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,12 +32,15 @@ if TYPE_CHECKING:
 
     from vmm.asm.program import Program
     from vmm.kvm.exits import Exit
-    from vmm.machine.boards.board import Board
+    from vmm.kvm.system import Kvm
+    from vmm.machine.bus.reach import Reach
     from vmm.machine.context import Context
     from vmm.machine.devices.ioapic import Ioapic
     from vmm.machine.devices.scratch import ScratchMmio
     from vmm.machine.devices.uart16550 import Uart16550A
     from vmm.machine.images.image import Image, Mode, Module
+    from vmm.machine.run.all_cpus import Observer
+    from vmm.machine.run.cpu import Cpu
     from vmm.machine.run.debug import Debugger
     from vmm.machine.run.hold import Holder
     from vmm.machine.run.watch import Watcher
@@ -58,7 +54,9 @@ BOARDS = ("own", "pc", "testdev")
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
-LAST_XAPIC_ID = 254  # 255 is the broadcast
+PARTS = frozenset(("kvm", "vm", "memory", "board", "platform", "reach", "lane", "all_cpus", "_told"))
+"""What a machine that is plain so far gets with the first look at one of them (build.py)."""
+CLOSED = "this machine has been closed; make another one to run"
 
 
 class Machine(Hooks, VirtioSlots, Closes):
@@ -77,6 +75,9 @@ class Machine(Hooks, VirtioSlots, Closes):
         HostError: /dev/kvm cannot be used, or refuses something.
         UsageError: memory or vCPUs that cannot be.
     """
+
+    kvm: Kvm
+    reach: Reach
 
     def __init__(
         self,
@@ -100,8 +101,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
         layout.check_memory(size, len(ids))
         self.irqchip: Irqchip = irqchip or ("none" if board == "own" else "kernel")
-        self.kvm = kvm or Kvm.open()
-        self._owns_kvm = kvm is None
         self.program: Program | None = None
         self.line_drivers: list[Callable[[int, bool], object]] = []
         """Controllers of our own, each told of every line (`irq_line`)."""
@@ -111,37 +110,48 @@ class Machine(Hooks, VirtioSlots, Closes):
         self._cpuid: CpuidModel | None = None  # made for the first who asks
         self.cpuid_not_taken: tuple[str, ...] = ()
         self._started: set[int] = set()
-        try:
-            self.vm = self.kvm.create_vm()
-        except BaseException:
-            self._close_kvm()
-            raise
-        try:
-            self.memory = GuestMemory(self.vm)
-            self.ram = layout.ram_ranges(size)
-            for base, length in self.ram:
-                self.memory.add(base, length)
-            self._create_irqchip()
-            self._wire(board, strict, Sink(console_limit, live))
-            self.reach = Reach(self.vm, self.memory, self.platform, irqchip=self.irqchip, ram=self.ram)
-            self.platform.ports.check, self.platform.mmio.check = self.reach.port, self.reach.mmio
-            self.memory.check = self.reach.slot
-            Hooks.__init__(self, self.platform, LeanLane(self.platform, self.sink), self.vm)
-            self.all_cpus = AllCpus(self.platform, self.lane if fast else None)
-            self._watcher: Watcher | None = None
-            self._debugger: Debugger | None = None
-            self.holder: Holder | None = None
-            self.board.attach(self, len(ids))
-            if before_vcpus:
-                before_vcpus(self)
-            self._create_vcpus(ids, cpuid)
-        except BaseException:
-            self._close_virtio()
-            if hasattr(self, "board"):
-                self.board.close()
-            self.vm.close()
-            self._close_kvm()
-            raise
+        self._watcher: Watcher | None = None
+        self._debugger: Debugger | None = None
+        self.holder: Holder | None = None
+        self._owns_kvm = kvm is None
+        self.ram = layout.ram_ranges(size)
+        self.sink = Sink(console_limit, live)
+        self.strict = strict
+        self._plain: Plain | None = None
+        edited = cpuid or before_vcpus or kvm or not fast
+        if ids == [0] and len(self.ram) == 1 and board == "own" and self.irqchip == "none" and not edited:
+            try:
+                self._plain = Plain(size, self.sink)
+                return
+            except (NotPlain, VmmError):
+                pass  # the other way says what is wrong, or gets around it
+        from vmm.machine.build import build
+
+        build(self, ids, board, cpuid, before_vcpus, kvm, fast)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """A part of a machine that is plain so far: it becomes a whole one for whoever looks."""
+            if name in PARTS and self._become_whole():
+                return getattr(self, name)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _become_whole(self) -> bool:
+        """All of the parts, made around what a plain machine has, whether it runs or is closed. False: it is no plain
+        machine.
+        """
+        plain = self.__dict__.get("_plain")
+        if plain is None:
+            return False
+        from vmm.machine.build import make_whole
+
+        make_whole(self, plain)
+        return True
+
+    def is_whole(self) -> None:
+        """Every part has been made."""
+        self._plain = None
 
     # -- building
 
@@ -164,34 +174,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         if number is None or not 0 <= number < len(self.cpus):
             raise UsageError(f"vCPU {index!r}: this machine has vCPUs 0 to {len(self.cpus) - 1}")
         return self.cpus[number]
-
-    def _create_irqchip(self) -> None:
-        if self.irqchip == "none":
-            return
-        # Real mode on VMX without unrestricted guest needs these pages; elsewhere they cost nothing.
-        self.vm.set_identity_map_addr(layout.REGIONS["identity_map"].base)
-        self.vm.set_tss_addr(layout.REGIONS["kvm_tss"].base)
-        if self.irqchip == "kernel":
-            self.vm.create_irqchip()
-        elif self.irqchip == "split":
-            from vmm.abi.irq import IOAPIC_PINS
-
-            self.vm.require("SPLIT_IRQCHIP", "irqchip=split")
-            self.vm.enable_cap("SPLIT_IRQCHIP", IOAPIC_PINS)
-        else:
-            raise UsageError(f"irqchip={self.irqchip}: choose none, kernel or split")
-
-    def _wire(self, board: str, strict: bool, sink: Sink) -> None:
-        kind: type[Board]
-        if board == "own":
-            kind = OwnBoard
-        else:
-            from vmm.machine.boards.others import board_class
-
-            kind = board_class(board)
-        drive = self.irq_line if self.irqchip != "none" or board != "own" else None
-        self.board = kind(sink, lambda stop: self.all_cpus.end(current(), stop), strict=strict, irq=drive)
-        self.platform, self.sink = self.board.platform, sink
 
     @property
     def uart(self) -> Uart16550A:
@@ -220,46 +202,14 @@ class Machine(Hooks, VirtioSlots, Closes):
             for drive in self.line_drivers:
                 drive(gsi, level)
 
-    def _create_vcpus(self, ids: list[int], edit: Callable[[CpuidModel], object] | None) -> None:
-        lapic = self.irqchip != "none"
-        if edit is not None:
-            edit(self.cpuid)
-        if lapic and ids[0] != 0:
-            self.vm.set_boot_cpu_id(ids[0])
-        if lapic and max(ids) > LAST_XAPIC_ID and "X2APIC_API" not in self.vm.enabled:
-            # Without it an INIT finds a vCPU that is still in xAPIC mode by the low 8 bits of its id only. A caller
-            # that wants other flags, or none, has enabled those.
-            self.vm.require("X2APIC_API", f"APIC id {max(ids)}")
-            from vmm.abi.flags import X2APIC_API
-
-            self.vm.enable_cap("X2APIC_API", sum(row.value for row in X2APIC_API))
-        for index, apic_id in enumerate(ids):
-            vcpu = self.vm.create_vcpu(apic_id)
-            vcpu.set_cpuid2(unedited(self.kvm, apic_id, lapic=lapic) if edit is None else self.cpuid.of_vcpu(apic_id))
-            self.cpus.append(Cpu(vcpu, index, self.lane.finish))
-        if edit is not None:
-            self._compare_cpuid(exposed(self.kvm, lapic=lapic))
-
     @property
     def cpuid(self) -> CpuidModel:
         """What the vCPUs were given, as `cpuid=` left it; each has its own APIC id besides."""
         if self._cpuid is None:
+            from vmm.machine.x86.owed_cpuid import exposed
+
             self._cpuid = exposed(self.kvm, lapic=self.irqchip != "none")
         return self._cpuid
-
-    def _compare_cpuid(self, before: CpuidModel) -> None:
-        """Say what of an edited CPUID KVM did not take. All vCPUs were given the same, but for their APIC ids."""
-        from vmm.machine.x86.cpuid import CpuidModel, not_taken
-
-        got = CpuidModel(self.cpus[0].vcpu.get_cpuid2())
-        self.cpuid_not_taken = tuple(not_taken(before, self.cpuid, got))
-        if self.cpuid_not_taken:
-            import warnings
-
-            from vmm.errors import NotTaken
-
-            text = f"CPUID: KVM did not take all of it, by KVM_GET_CPUID2: {'; '.join(self.cpuid_not_taken)}"
-            warnings.warn(text, NotTaken, stacklevel=4)
 
     def coalesce_console(self) -> None:
         """Let KVM collect the bytes of the debug console, for a guest that prints much: they cause no exit of their
@@ -309,10 +259,22 @@ class Machine(Hooks, VirtioSlots, Closes):
             UsageError: it does not fit.
         """
         program = as_program(what, layout.REGIONS["code"].base if at is None else at)
+        start, user, allowed_ports = program.entry if entry is None else entry, tuple(user), tuple(allowed_ports)
+        plain = self._plain
+        if plain is not None and not plain.begun and not plain.closed:
+            check_place(program, start, 1)
+            try:
+                boot.write_tables(plain, 1, user=user, allowed_ports=allowed_ports)
+                plain.write(program.base, program.code)
+                self.program = program
+                boot.long_mode(plain, 0, self.address(start), ring=ring)
+                self._started.add(0)
+                return program
+            except NotPlain:
+                pass  # again, by the way that says what is wrong
         self._check_stands(self._cpu(0))  # before anything is written
-        start = program.entry if entry is None else entry
         check_place(program, start, len(self.cpus))
-        boot.write_tables(self.memory, len(self.cpus), user=tuple(user), allowed_ports=allowed_ports)
+        boot.write_tables(self.memory, len(self.cpus), user=user, allowed_ports=allowed_ports)
         self.memory.write(program.base, program.code)
         self.program = program
         self.start(0, start, ring=ring)
@@ -429,6 +391,9 @@ class Machine(Hooks, VirtioSlots, Closes):
     @property
     def current(self) -> Cpu | None:
         """Inside a hook: the cpu of the vCPU that caused it."""
+        self._become_whole()
+        from vmm.machine.run.cpu import current
+
         return current()
 
     # -- running
@@ -486,9 +451,11 @@ class Machine(Hooks, VirtioSlots, Closes):
             HostError: the machine is closed.
             UsageError: it runs already, or a limit is none.
         """
+        plain = self._plain
+        if plain is not None and self._started and until is None and exit_limit is None and self._unwatched:
+            return self._run_plainly(plain, timeout)
         active = self.members()
-        limit = self.timeout if timeout is None else timeout
-        limit = None if limit is None else limits.time_limit(limit)
+        limit = self._limit(timeout)
         exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
         if self._watcher is not None:
             self._watcher.begin(active)
@@ -505,6 +472,36 @@ class Machine(Hooks, VirtioSlots, Closes):
             stop = self.debugger.why_not_reached(stop, place)
         return self.conclude(stop, by, wall)
 
+    @property
+    def _unwatched(self) -> bool:
+        """Nobody has ever stepped, held or watched this machine's runs."""
+        return self._debugger is None and self.holder is None and self._watcher is None
+
+    def _limit(self, timeout: float | None) -> float | None:
+        """Seconds that a run may take. UsageError: they are no number of seconds."""
+        limit = self.timeout if timeout is None else timeout
+        return None if limit is None else limits.time_limit(limit)
+
+    def _run_plainly(self, plain: Plain, timeout: float | None) -> Result:
+        """A run that begins with a plain machine; where something comes that needs a whole one, that goes on."""
+        if plain.closed:
+            raise HostError(CLOSED)
+        limit = self._limit(timeout)
+        if not plain.running.acquire(blocking=False):
+            raise UsageError(limits.RUNS_ALREADY)
+        try:
+            stop = plain.run(limit)
+            if stop is not None:
+                return plain.result(stop)
+            all_cpus = self.all_cpus  # whole from here on
+            return self.conclude(*all_cpus.go_on(limit, plain.begun))
+        except BaseException:
+            if plain.whole:
+                self.cpus[0].core.keep_held()
+            raise
+        finally:
+            plain.running.release()
+
     def members(self) -> list[Cpu]:
         """The vCPUs that a run runs beside vCPU 0: those started, and with an in-kernel LAPIC all.
 
@@ -513,7 +510,7 @@ class Machine(Hooks, VirtioSlots, Closes):
             UsageError: nothing is loaded.
         """
         if self.vm.closed:
-            raise HostError("this machine has been closed; make another one to run")
+            raise HostError(CLOSED)
         if 0 not in self._started and self._at_reset():
             raise UsageError("run() before load(): vCPU 0 is as after a reset, and nothing is at its reset vector")
         return [r for r in self.cpus[1:] if r.index in self._started or self.irqchip != "none"]
@@ -563,8 +560,11 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     @property
     def _unclosed(self) -> str:
-        cpus = len(self.cpus)
-        return "" if self.vm.closed else f"machine with {cpus} vCPU{'s' * (cpus != 1)}; call close(), or use `with`"
+        if self._plain is not None:
+            closed, cpus = self._plain.closed, 1
+        else:
+            closed, cpus = self.vm.closed, len(self.cpus)
+        return "" if closed else f"machine with {cpus} vCPU{'s' * (cpus != 1)}; call close(), or use `with`"
 
     def close(self) -> None:
         """Stop everything and give it all back; idempotent. From another thread, it waits for the end of a run.
@@ -572,21 +572,35 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: called from inside a run, by one of its hooks.
         """
+        if self._plain is not None and self._plain.close():
+            return
+        from vmm.machine.run.cpu import current
+
         if current() not in self.cpus:  # what a hook asks for is refused below, and changes nothing
-            self._close_virtio()
-            self.board.close()
+            self.close_parts()
         self.all_cpus.close(self._release)
-        self._close_kvm()
+        self.close_kvm()
+
+    def close_parts(self) -> None:
+        """Of those that were made, the ones with threads and descriptors of their own."""
+        self._close_virtio()
+        if "board" in self.__dict__:
+            self.board.close()
 
     def _release(self) -> None:
         self.lane.close()
         self.vm.close()
+        self.release_parts()
+
+    def release_parts(self) -> None:
+        """Let go of each other."""
         # What is closed and held by nobody goes at once: collected later, its end would come in the middle of some run,
         # where Python loses a ^C that comes just then.
         self.board.let_go()
         self.platform.ports.check = self.platform.mmio.check = self.memory.check = None
 
-    def _close_kvm(self) -> None:
+    def close_kvm(self) -> None:
+        """Where it is this machine's own."""
         if self._owns_kvm:
             self.kvm.close()
 

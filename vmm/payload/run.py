@@ -6,7 +6,6 @@ from __future__ import annotations
 from vmm.abi.ports import DEBUG_EXIT_SKIP, EXIT, EXIT_VALUE_FAIL, EXIT_VALUE_PASS, EXIT_VALUE_SKIP
 from vmm.base.record import replace
 from vmm.errors import MissingCapability, UsageError
-from vmm.kvm.exits import FailEntry
 from vmm.machine.ends import Result, Stop, Why
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import AnyGuest, Guest
@@ -131,6 +130,8 @@ def _by_end(stop: Stop) -> tuple[str, str]:
 
 def hosts_fault(stop: Stop) -> bool:
     """Did the CPU refuse the entry for what KVM has set up, and not for the guest's registers?"""
+    from vmm.kvm.exits import FailEntry
+
     if not isinstance(stop.exit, FailEntry):
         return False
     from vmm.abi.entry import entry_failure

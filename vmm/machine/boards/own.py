@@ -11,7 +11,7 @@ from vmm.machine.bus.bus import WriteCall, both
 from vmm.machine.bus.claims import Claim
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.console import DebugConsole
-from vmm.machine.devices.exit_port import ExitPort
+from vmm.machine.devices.exit_port import ExitPort, written
 from vmm.machine.devices.on_demand import Asleep
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Stop, Why
@@ -102,7 +102,7 @@ class OwnBoard:
         return ScratchMmio(layout.REGIONS["scratch_mmio"].size)
 
     def _exit_port(self, value: int) -> None:
-        self._end(Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value))
+        self._end(written(value))
 
     def _fault_port(self, _offset: int, _size: int, _value: int) -> None:
         self._end(Stop(Why.GUEST_FAULT, "the guest took an exception that it had no handler for"))

@@ -16,8 +16,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from vmm.kvm.lean import ACCESSES
-from vmm.machine.run.all_cpus import HEARTBEAT
 from vmm.machine.run.cpu import current
+from vmm.machine.run.limits import HEARTBEAT
 
 if TYPE_CHECKING:
     from vmm.kvm.exits import Exit

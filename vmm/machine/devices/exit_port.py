@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from vmm.machine.ends import Stop, Why
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,3 +27,8 @@ class ExitPort:
     def write(self, offset: int, size: int, value: int) -> None:
         """Signal the end."""
         self._stop(value)
+
+
+def written(value: int) -> Stop:
+    """How a run ends by it."""
+    return Stop(Why.EXIT_PORT, f"the guest wrote {value:#x} to the exit port", code=value)

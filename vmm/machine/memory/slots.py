@@ -63,9 +63,9 @@ class Memslot(Record):
 class GuestMemory:
     """The memslots of one VM. Accesses may span adjacent slots; a byte that no slot holds is a GuestMemoryError."""
 
-    def __init__(self, vm: Vm) -> None:
+    def __init__(self, vm: Vm, spaces: int | None = None) -> None:
         self.vm = vm
-        self.spaces = max(1, vm.address_spaces())
+        self.spaces = max(1, vm.address_spaces() if spaces is None else spaces)
         self._slots: list[Memslot] = []  # by gpa
         self._starts: list[int] = []
         self.check: SlotCheck | None = None
@@ -102,6 +102,10 @@ class GuestMemory:
             if owned and not mapping.users:
                 mapping.close()
             raise
+
+    def adopt(self, gpa: int, mapping: Mapping) -> None:
+        """All of `mapping` is a memslot at `gpa` already: slot 0, the first."""
+        self._insert(Memslot(0, gpa, mapping.size, mapping, spaces=self.spaces))
 
     def _free_number(self) -> int:
         taken = {each.slot for each in self._slots}

@@ -20,6 +20,7 @@ from vmm.machine.bus.platform import Platform
 from vmm.machine.ends import Stop, Why
 from vmm.machine.run.cpu import Cpu, Watch, current, rules
 from vmm.machine.run.lean import LeanLane
+from vmm.machine.run.limits import HEARTBEAT, RUNS_ALREADY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from vmm.machine.run.thread import CpuThread
 
-# How often a run looks at the clock and lets Python's signal handlers run while the guest gives no exit.
-HEARTBEAT = 0.02
 LATE = 2 * HEARTBEAT  # seconds between two beats; more is late: the host had no time, or a callback took it
 MOST_PATIENCE = 25  # times the limit
 Observer: TypeAlias = "Callable[[Cpu, Exit], object]"
@@ -92,14 +91,11 @@ class AllCpus:
             whatever a hook raised, and KeyboardInterrupt, after every vCPU has stopped.
         """
         if self._running.locked():
-            raise UsageError("this machine runs already; a hook may run another machine, not its own")
+            raise UsageError(RUNS_ALREADY)
         with self._running:
             if self._open:
                 self._end_all()  # ^C came into the end of the last run: its reason is not this one's
-            self._open = True
             begin = time.monotonic()
-            self._beat, self._deadline = begin, None if limit is None else begin + limit
-            self._last_deadline = begin + (limit or 0.0) * MOST_PATIENCE
             self._exit_limit, self._taken = exit_limit, 0
             if exit_limit == 0:
                 self.end(None, exit_limit_reached(0, None))
@@ -107,14 +103,43 @@ class AllCpus:
                 self.halted.clear()
                 for cpu in self.cpus:
                     cpu.core.reset()
-            try:
-                self._run(active, limit, boot)
-            finally:
-                stop, by = self._end_all()
-            for thread in self._threads:
-                if thread.errors and self._mine:
-                    raise thread.errors[0]
-            return stop, by, time.monotonic() - begin
+            return self._through(active, limit, begin, boot)
+
+    def go_on(self, limit: float | None, begin: float) -> tuple[Stop, Cpu | None, float]:
+        """As `run`, for a run of vCPU 0 that has begun as a plain machine's, at that time of time.monotonic(): it holds
+        `running`, and its core may hold an exit back for this.
+        """
+        cpu = self.cpus[0]
+        cpu.vcpu.pending = True  # as far as anybody knows; completing where there is nothing to complete does nothing
+        try:
+            return self._through((), limit, begin, True)
+        finally:
+            cpu.core.keep_held()
+
+    def take_over(self, running: Lock) -> None:
+        """A run that has begun already holds this lock in place of ours."""
+        self._running = running
+
+    def closed(self) -> None:
+        """There is nothing to close any more."""
+        self._ended = True
+
+    def _through(
+        self, active: Sequence[Cpu], limit: float | None, begin: float, boot: bool
+    ) -> tuple[Stop, Cpu | None, float]:
+        """A run that has begun then, from here to its end."""
+        self._open = True
+        self._beat, self._deadline = begin, None if limit is None else begin + limit
+        self._last_deadline = begin + (limit or 0.0) * MOST_PATIENCE
+        left = None if limit is None else max(0.0, begin + limit - time.monotonic())
+        try:
+            self._run(active, left, boot)
+        finally:
+            stop, by = self._end_all()
+        for thread in self._threads:
+            if thread.errors and self._mine:
+                raise thread.errors[0]
+        return stop, by, time.monotonic() - begin
 
     def _run(self, active: Sequence[Cpu], limit: float | None, with_boot: bool) -> None:
         boot = self.cpus[0]

@@ -14,7 +14,6 @@ from vmm.kvm import kick
 from vmm.kvm.exits import Debug, Exit, Interrupted
 from vmm.kvm.lean import Core
 from vmm.kvm.vcpu import Vcpu
-from vmm.kvm.words import Finish
 from vmm.machine.bus.platform import Platform
 from vmm.machine.devices.sink import OutputLimit
 from vmm.machine.ends import Resume, Step, Stop, Why
@@ -69,9 +68,8 @@ class Control(Protocol):
 class Cpu:
     """Drives one vCPU."""
 
-    def __init__(self, vcpu: Vcpu, index: int, finish: Finish) -> None:
-        self.vcpu, self.index = vcpu, index
-        self.core = Core(vcpu, finish)
+    def __init__(self, vcpu: Vcpu, index: int, core: Core) -> None:
+        self.vcpu, self.index, self.core = vcpu, index, core
         self.thread_id: int | None = None
 
     @property
@@ -269,3 +267,8 @@ _current = _Current()
 def current() -> Cpu | None:
     """The cpu whose exit this thread is handling; for hooks that need their vCPU."""
     return _current.cpu
+
+
+def enter(cpu: Cpu | None) -> None:
+    """The calling thread handles exits of this cpu from now on, outside of `Cpu.on_this_thread`."""
+    _current.cpu = cpu

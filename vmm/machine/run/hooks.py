@@ -5,16 +5,16 @@ from __future__ import annotations
 
 from vmm.base.integer import integer
 from vmm.errors import UsageError
-from vmm.kvm.lean import HypercallHook, MsrRead, MsrWrite
-from vmm.kvm.words import Word
-from vmm.machine.bus.platform import Platform
-from vmm.machine.run.lean import LeanLane
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmm.kvm.lean import HypercallHook, MsrRead, MsrWrite
     from vmm.kvm.vm import Vm
+    from vmm.kvm.words import Word
+    from vmm.machine.bus.platform import Platform
+    from vmm.machine.run.lean import LeanLane
 
 
 class Hooks:
@@ -26,6 +26,10 @@ class Hooks:
 
     def __init__(self, platform: Platform, lane: LeanLane, told: Vm | None) -> None:
         """`told` is the VM whose KVM has to hand MSRs and hypercalls over; None in a replay, which has none."""
+        self.hook(platform, lane, told)
+
+    def hook(self, platform: Platform, lane: LeanLane, told: Vm | None) -> None:
+        """Serve the guest of these from now on, as `__init__`."""
         self.platform, self.lane, self._told = platform, lane, told
 
     def on_port_write(self, port: int, f: Callable[[int], object], size: int = 1) -> None:

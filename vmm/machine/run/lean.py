@@ -50,8 +50,8 @@ class LeanLane:
 
     _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
 
-    def __init__(self, platform: Platform, sink: Sink) -> None:
-        self.finish = Finish()
+    def __init__(self, platform: Platform, sink: Sink, finish: Finish | None = None) -> None:
+        self.finish = finish or Finish()
         self._lock = RLock()  # a live display may run another machine
         self._tables = RLock()  # of the three tables, and of what counts their changes
         self._words_lock = RLock()  # from the choice of a word's slot until it is served

@@ -7,6 +7,9 @@ from vmm.base.integer import integer
 from vmm.errors import UsageError
 
 MAX_TIMEOUT = 24 * 3600.0
+HEARTBEAT = 0.02
+"""Seconds between two looks at the clock and at Python's signal handlers, while the guest gives no exit."""
+RUNS_ALREADY = "this machine runs already; a hook may run another machine, not its own"
 
 
 def time_limit(seconds: float) -> float:

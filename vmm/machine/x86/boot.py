@@ -11,15 +11,17 @@ from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, U
 from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.kvm.buffers import packed
-from vmm.kvm.vcpu import Vcpu
 from vmm.machine.memory import layout
-from vmm.machine.memory.slots import GuestMemory
 from vmm.machine.x86 import descriptors
 from vmm.machine.x86 import page_entries as paging
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from vmm.kvm.plain import PlainVm
+    from vmm.kvm.vcpu import Vcpu
+    from vmm.machine.memory.slots import GuestMemory
 
 LONG_MODE_CR0 = CR0.PE | CR0.MP | CR0.ET | CR0.NE | CR0.WP | CR0.PG
 LONG_MODE_CR4 = CR4.PAE | CR4.OSFXSR | CR4.OSXMMEXCPT
@@ -29,7 +31,7 @@ XCR0_X87_SSE = 0x3
 
 
 def write_tables(
-    memory: GuestMemory, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
+    memory: GuestMemory | PlainVm, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
 ) -> None:
     """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
     layout.check_boot_tables(memory.size)
@@ -54,7 +56,7 @@ def _segment(row: descriptors.Segment) -> dict[str, int]:
     return values | {"unusable": int(not row.present)}
 
 
-def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
+def long_mode(vcpu: Vcpu | PlainVm, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
     """Set the registers of the vCPU with this index to start at `entry` in 64-bit mode.
 
     RDI holds the index and RSI the number of vCPUs. Ring 0 starts on the boot stack with interrupts off; ring 3

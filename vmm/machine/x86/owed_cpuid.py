@@ -12,12 +12,13 @@ from __future__ import annotations
 from vmm.abi.cpuid_entry import APIC_ID_AT, HYPERVISOR, PV_UNHALT, SIGNATURE, SIGNATURE_BASES, TSC_DEADLINE, X2APIC
 from vmm.base.light import lru_cache
 from vmm.kvm.buffers import cpuid_copy, cpuid_list
-from vmm.kvm.system import Kvm
+from vmm.kvm.plain import offered_cpuid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from vmm.kvm.system import Kvm
     from vmm.machine.x86.cpuid import CpuidModel
 
 # HYPERVISOR: leaf 1 ECX[31], which no CPU sets: by it software knows that CPUID 0x40000000 is worth asking (AMD APM
@@ -76,6 +77,19 @@ def unedited(kvm: Kvm, apic_id: int, *, lapic: bool) -> Any:
     every machine of a process, and not to be changed.
     """
     return _of_vcpu(_offer(kvm, lapic), apic_id)
+
+
+def of_first_vcpu(kvm: int) -> Any | None:
+    """As `unedited` without a LAPIC of KVM's, for APIC id 0; `kvm` is the descriptor of /dev/kvm. None: KVM does not
+    answer at once, and `unedited` says why, or asks it again.
+    """
+    if False not in _offers:
+        offer = offered_cpuid(kvm)
+        if offer is None:
+            return None
+        complete(offer, lapic=False, deadline_timer=False)
+        _offers[False] = offer
+    return _of_vcpu(_offers[False], 0)
 
 
 @lru_cache(maxsize=64)

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The start, a run's frame and the end of a VM in its plainest shape (one vCPU, one memslot, no interrupt controller), in
+ * one call each: from Python they are some hundred, each of which meets cold caches behind KVM's ioctls. Rows lifecycle
+ * and hello of the bench show it. It reports nothing: where a call fails, all is given back, and who asked takes the way
+ * of one ioctl at a time (system.py, vm.py, vcpu.py), which says which call it was and why.
+ */
+static void close_one(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Give all of it back, in the one safe order: the vCPU lives as long as its mapping, and the VM's memory is the caller's
+ * to unmap afterwards. */
+void vmm_plain_close(struct vmm_plain *plain)
+{
+    if (plain->run) {
+        if (bound_run == plain->run)
+            bound_run = NULL;
+        vmm_unmap_run(plain->run, plain->run_size);
+    }
+    plain->run = NULL;
+    close_one(plain->vcpu);
+    close_one(plain->vm);
+    close_one(plain->kvm);
+    plain->kvm = plain->vm = plain->vcpu = -1;
+}
+
+static int made(struct vmm_plain *plain, void *memory, __u64 size)
+{
+    struct kvm_userspace_memory_region region = {.memory_size = size, .userspace_addr = (uintptr_t)memory};
+    int error;
+
+    if ((plain->kvm = vmm_open("/dev/kvm", O_RDWR)) < 0)
+        return plain->kvm;
+    if (ioctl(plain->kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+        return -EINVAL;
+    if ((plain->run_size = vmm_ioctl_value(plain->kvm, KVM_GET_VCPU_MMAP_SIZE, 0)) <= 0)
+        return -EINVAL;
+    if ((plain->vm = vmm_ioctl_value(plain->kvm, KVM_CREATE_VM, 0)) < 0)
+        return plain->vm;
+    /* A vCPU in SMM has an address space of its own, with the same memory in it. */
+    if ((plain->spaces = vmm_ioctl_value(plain->vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE)) < 1)
+        plain->spaces = 1;
+    for (int space = 0; space < plain->spaces; space++) {
+        region.slot = (__u32)space << 16;
+        if ((error = vmm_ioctl(plain->vm, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
+            return error;
+    }
+    if ((plain->vcpu = vmm_ioctl_value(plain->vm, KVM_CREATE_VCPU, 0)) < 0)
+        return plain->vcpu;
+    plain->run = vmm_map_run(plain->vcpu, (size_t)plain->run_size, &error);
+    return plain->run ? 0 : -error;
+}
+
+/* A VM over SIZE bytes at MEMORY, and its vCPU; 0, or -errno and nothing is open. */
+int vmm_plain_make(struct vmm_plain *plain, void *memory, __u64 size)
+{
+    int error;
+
+    memset(plain, 0, sizeof *plain);
+    plain->kvm = plain->vm = plain->vcpu = -1;
+    error = made(plain, memory, size);
+    if (error < 0)
+        vmm_plain_close(plain);
+    return error;
+}
+
+/* Registers of a vCPU that starts; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs). 0 or -errno. */
+int vmm_plain_start(struct vmm_plain *plain, struct kvm_sregs *sregs, struct kvm_regs *regs)
+{
+    struct kvm_sregs now;
+    int error;
+
+    if ((error = vmm_ioctl(plain->vcpu, KVM_GET_SREGS, &now)) < 0)
+        return error;
+    sregs->cr8 = now.cr8;
+    sregs->apic_base = now.apic_base;
+    memcpy(sregs->interrupt_bitmap, now.interrupt_bitmap, sizeof now.interrupt_bitmap);
+    if ((error = vmm_ioctl(plain->vcpu, KVM_SET_SREGS, sregs)) < 0)
+        return error;
+    return vmm_ioctl(plain->vcpu, KVM_SET_REGS, regs);
+}
+
+/* Around a run, on its thread: the signal that ends KVM_RUN, whom it marks, and the timer that sends it. 0 or -errno;
+ * either way vmm_plain_end undoes it. */
+int vmm_plain_begin(struct vmm_plain *plain, long long first_ns, long long interval_ns)
+{
+    static int installed;
+    int error;
+
+    plain->before = bound_run;
+    plain->begun = 1;
+    if (!installed) {
+        if ((error = vmm_kick_install()) < 0)
+            return error;
+        installed = 1;
+    }
+    vmm_run_bind(plain->run);
+    plain->thread = vmm_thread_id(); /* last: a kick needs a thread that has bound something */
+    error = vmm_timer_start(&plain->timer, first_ns, interval_ns);
+    plain->timed = error == 0;
+    return error;
+}
+
+void vmm_plain_end(struct vmm_plain *plain)
+{
+    plain->thread = 0;
+    if (plain->timed)
+        vmm_timer_delete(plain->timer);
+    plain->timed = 0;
+    if (plain->begun)
+        vmm_run_bind(plain->before);
+    plain->begun = 0;
+}

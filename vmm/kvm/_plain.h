@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * What Python and the C of plain machines (_plain.c) share; it is the cdef too.
+ */
+struct vmm_plain {
+    int kvm, vm, vcpu; /* descriptors; -1: not open */
+    int run_size, spaces; /* bytes of kvm_run; sets of memslots that the VM has */
+    struct kvm_run *run;
+    void *timer, *before; /* what the thread of the run had bound */
+    int thread; /* the kernel's id of the thread that runs it, or 0 */
+    __u8 begun, timed;
+};

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A VM in its plainest shape (one vCPU, one memslot, no interrupt controller), made, run and closed by a few calls of C
+(_plain.c), with a core of its own (_lean.c). Where anything fails it says no more than that: who asked takes the way of
+one ioctl at a time (system.py, vm.py, vcpu.py), which says which call it was and why.
+"""
+
+from __future__ import annotations
+
+import os
+
+from vmm.base.light import Lock, RLock
+from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.buffers import uncleared
+from vmm.kvm.memory import Mapping
+from vmm.kvm.seen import counted
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from vmm.base.light import Counter
+    from vmm.kvm.exits import Exit
+
+# Plain numbers: an attribute of `lib` is looked up each time.
+OUTPUT, ATTENTION, INTERRUPTED, FINISHED, DECODE, PORT_OUT = (
+    lib.VMM_OUTPUT, lib.VMM_ATTENTION, lib.VMM_INTERRUPTED, lib.VMM_FINISHED, lib.VMM_DECODE, lib.VMM_PORT_OUT,
+)  # fmt: skip
+SERVED = (OUTPUT, ATTENTION, FINISHED)  # what the core gives that is no exit
+HALTED, STAGING, KEPT, DATA = lib.KVM_EXIT_HLT, lib.VMM_STAGING, lib.VMM_RECENT, lib.VMM_SEEN_DATA
+CPUID_ENTRIES = 128  # more than KVM has today
+
+serve = lib.vmm_core_serve
+"""serve(core): run the guest until there is something to do: OUTPUT, ATTENTION, or an exit's key (_lean.h)."""
+
+
+class NotPlain(Exception):
+    """This is for the other way to do, or to refuse in words."""
+
+
+class PlainVm:
+    """`size` bytes of memory from 0. The guest's writes to `console` are collected for `take`.
+
+    Raises:
+        NotPlain: KVM refuses something; nothing is left of it.
+        HostError: there is no such memory.
+    """
+
+    def __init__(self, size: int, console: int, cpuid: Callable[[int], Any | None]) -> None:
+        """`cpuid` gives a struct kvm_cpuid2 for the vCPU, from the descriptor of /dev/kvm, or None: cannot."""
+        self.size = size
+        self.c = c = ffi.new("struct vmm_plain *", [-1, -1, -1])
+        self.whole = self.closed = False  # others have it all now; it was given back
+        self.lock = RLock()  # of who makes it whole, or closes it
+        self.running = Lock()  # held for a run; whoever goes on with that holds it on
+        self.pid = os.getpid()
+        self._sregs = b""
+        self.mapping = mapping = Mapping(size)
+        try:
+            if lib.vmm_plain_make(c, ffi.cast("void *", mapping.hva), size) < 0:
+                raise NotPlain
+            own = cpuid(c.kvm)
+            if own is None or lib.vmm_ioctl(c.vcpu, lib.KVM_SET_CPUID2, own) < 0:
+                raise NotPlain
+        except BaseException:
+            self._give_back()
+            raise
+        self.finish = finish = uncleared("struct vmm_finish *")
+        lib.vmm_finish_init(finish)
+        finish.sink_port = console
+        self.core = core = uncleared("struct vmm_core *")
+        lib.vmm_core_init(core, c.vcpu, c.run, finish)
+
+    # -- what loading asks of memory and of a vCPU (GuestMemory.write, Vcpu.start_sregs, Vcpu.start_regs)
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """NotPlain: not all of it is memory."""
+        end = gpa + len(data)
+        if gpa < 0 or end > self.size:
+            raise NotPlain
+        self.mapping.bytes[gpa:end] = data
+
+    def start_sregs(self, sregs: bytes) -> None:
+        """Kept until `start_regs` sets both."""
+        self._sregs = sregs
+
+    def start_regs(self, regs: dict[str, int]) -> None:
+        """NotPlain: KVM refuses them."""
+        sregs = ffi.new("struct kvm_sregs *")
+        ffi.memmove(sregs, self._sregs, len(self._sregs))
+        if lib.vmm_plain_start(self.c, sregs, ffi.new("struct kvm_regs *", regs)) < 0:
+            raise NotPlain
+
+    # -- running
+
+    def begin(self, first: float, interval: float, room: int) -> bool:
+        """Before a run, on its thread: a timer kicks it after `first` seconds and then each `interval`, and the console
+        takes `room` bytes. False: it cannot run here. Either way `end` undoes it.
+        """
+        if os.getpid() != self.pid:
+            return False  # a child by fork, whom KVM does not serve
+        lib.vmm_core_reset(self.core)
+        self.core.attention = 0  # who makes it whole sets it
+        self.finish.sink_room = min(room, STAGING)
+        return bool(lib.vmm_plain_begin(self.c, max(int(first * 1e9), 1000), int(interval * 1e9)) >= 0)
+
+    def end(self) -> None:
+        """After `begin`."""
+        lib.vmm_plain_end(self.c)
+
+    def take(self) -> bytes:
+        """What the guest has printed since the last time."""
+        finish = self.finish
+        data = bytes(ffi.buffer(finish.sink, finish.sink_length))
+        finish.sink_length = 0
+        return data
+
+    @property
+    def halted(self) -> bool:
+        """Whether the exit that came as DECODE is HLT."""
+        return bool(not self.core.error and self.c.run.exit_reason == HALTED)
+
+    # -- what a report shows
+
+    def counts(self, others: dict[str, int]) -> Counter[str]:
+        """How many exits of each kind there were, and these that the core does not count."""
+        return counted(self.core, others)
+
+    def recent(self, halted: int) -> Callable[[], dict[int, tuple[Exit, ...]]]:
+        """The last exits as they are now, to be made values of by who looks; `halted` is the place of a HLT among them,
+        0 for none.
+        """
+        core = self.core
+        count, long_data = min(core.kept, KEPT), None
+        rows = ffi.new("struct vmm_seen[]", KEPT)
+        ffi.memmove(rows, core.recent, ffi.sizeof(rows))
+        if any(rows[i].size * rows[i].count > DATA for i in range(count)):  # string I/O
+            long_data = [bytes(ffi.buffer(core.long_data[i])) for i in range(count)]
+
+        def look() -> dict[int, tuple[Exit, ...]]:
+            from vmm.kvm.exits import Halt
+            from vmm.kvm.lean import seen_exit
+
+            found: list[tuple[int, Exit]] = [(halted, Halt())] if halted else []
+            found += [(rows[i].sequence, seen_exit(rows[i], long_data and long_data[i])) for i in range(count)]
+            return {0: tuple(exit for _, exit in sorted(found, key=lambda item: item[0])[-KEPT:])}
+
+        return look
+
+    # -- the end
+
+    def close(self) -> bool:
+        """Give it all back; idempotent. False: it runs, or others have it."""
+        if self.closed:
+            return True
+        if not self.lock.acquire(blocking=False):
+            return False
+        try:
+            if self.whole or not self.running.acquire(blocking=False):
+                return False
+            try:
+                self._give_back()
+            finally:
+                self.running.release()
+        finally:
+            self.lock.release()
+        return True
+
+    def _give_back(self) -> None:
+        lib.vmm_plain_close(self.c)
+        self.mapping.close()
+        self.closed = True
+
+    def __del__(self) -> None:
+        # ^C may come between any two lines of who made it; of one that is whole others are the owners.
+        if not getattr(self, "whole", True) and not self.closed:
+            lib.vmm_plain_close(self.c)
+
+
+def offered_cpuid(kvm: int) -> Any | None:
+    """KVM_GET_SUPPORTED_CPUID on this descriptor as KVM filled it, a struct kvm_cpuid2; None: it did not."""
+    offer = ffi.new("struct kvm_cpuid2 *", {"nent": CPUID_ENTRIES, "entries": CPUID_ENTRIES})
+    return None if lib.vmm_ioctl(kvm, lib.KVM_GET_SUPPORTED_CPUID, offer) < 0 else offer
