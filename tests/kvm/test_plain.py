@@ -6,6 +6,8 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,3 +264,16 @@ def test_nothing_is_left_open(looks: bool) -> None:
 
 def dropped() -> None:
     Machine()
+
+
+NOT_LOADED = {"vmm.machine.build", "vmm.machine.run.all_cpus", "vmm.machine.bus.bus", "vmm.machine.memory.slots"} | {
+    f"vmm.kvm.{name}" for name in ("system", "vm", "vcpu", "exits", "lean")
+}
+
+
+def test_a_plain_run_of_the_command_loads_no_part_of_a_whole_machine() -> None:
+    code = "import sys\nfrom vmm.cli import main\nsys.exit(main(['run', 'hello']) or print(*sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "vmm.machine.plain" in loaded
+    assert not loaded & NOT_LOADED

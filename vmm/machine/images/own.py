@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from vmm.asm.program import Program
+from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.machine.memory import layout
 
@@ -39,6 +40,22 @@ def check_place(program: Program, entry: int | str, cpus: int) -> None:
     Raises:
         UsageError: with the reason.
     """
+    where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
+    if not _fits(program.base, len(program.code), where, cpus):
+        _refuse(program, where, cpus)
+
+
+@lru_cache(maxsize=64)
+def _fits(base: int, size: int, where: int, cpus: int) -> bool:
+    """Whether it may: the same programs are loaded again and again (row lifecycle)."""
+    try:
+        _refuse(Program("", base, bytes(size), {}, ()), where, cpus)
+    except UsageError:
+        return False
+    return True
+
+
+def _refuse(program: Program, where: int, cpus: int) -> None:
     region = layout.region_at(program.base)
     end = program.base + len(program.code)
     if region is None or not region.ram or end > region.end:
@@ -56,7 +73,6 @@ def check_place(program: Program, entry: int | str, cpus: int) -> None:
             f"{_placed(program)}: region cpus is not executable, and holds stack and TSS of each vCPU to {last:#x}",
             hint=f"region code, {layout.REGIONS['code'].base:#x}",
         )
-    where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
     there = layout.region_at(where)
     if there is None or not there.executable:
         code = layout.REGIONS["code"]
