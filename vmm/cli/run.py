@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 TRACE_LIMIT = "64M"
+FREE_PORT = "127.0.0.1:0"
 PICTURES = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".html")
 
 
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
+    add_debug_arguments(parser)
     add_image_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
@@ -118,6 +120,7 @@ def plain(payload: str) -> Any:
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
         rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, elf_out=None, console=None,
         no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
+        gdb=None, wait=False,
     )  # fmt: skip
 
 
@@ -149,6 +152,18 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_debug_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("a debugger (docs/debug.md)")
+    group.add_argument(
+        "--gdb",
+        nargs="?",
+        const=FREE_PORT,
+        metavar="ADDR:PORT|SOCKET",
+        help="let gdb attach: at a port of this machine alone (a free one, if none is given), or at a Unix socket",
+    )
+    group.add_argument("--wait", action="store_true", help="with --gdb: run nothing before a client has come")
+
+
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("images: ELF, multiboot, PVH, Linux, code without a header (docs/images.md)")
     group.add_argument("--kernel-args", default="", metavar="S", help="the command line of a kernel")
@@ -173,6 +188,8 @@ def payload_of(args: argparse.Namespace) -> str:
     """
     if args.payload is None and args.trace and args.trace[-1] != "-" and not args.trace[-1].endswith(".jsonl"):
         args.payload, args.trace[-1] = args.trace[-1], "-"
+    if args.payload is None and args.gdb is not None and not any(each in args.gdb for each in ":/"):
+        args.payload, args.gdb = args.gdb, FREE_PORT
     if args.payload is None:
         raise UsageError("the following arguments are required: PAYLOAD", hint="`pyvmm run --help`")
     name: str = args.payload
@@ -235,6 +252,10 @@ def nets_of(words: list[str]) -> tuple[str, ...]:
 def run(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(payload_of(args))
     options = options_of(args)
+    if args.gdb is not None or args.wait:
+        from vmm.cli import gdb
+
+        gdb.check(args)
     if args.mask or args.expose:
         from vmm.cli import warn
 
@@ -356,6 +377,20 @@ def _run(
 
 
 def _outcome(
+    args: argparse.Namespace,
+    payload: Payload,
+    options: Options,
+    out: TextIO,
+    live: Callable[[bytes], object] | None,
+) -> Outcome:
+    if args.gdb is not None:
+        from vmm.cli.gdb import served
+
+        return served(args, payload, options, lambda held: _plainly(args, payload, held, out, live))
+    return _plainly(args, payload, options, out, live)
+
+
+def _plainly(
     args: argparse.Namespace,
     payload: Payload,
     options: Options,

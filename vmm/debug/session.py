@@ -41,8 +41,9 @@ from vmm.debug.wanted import catcher
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import Exit
 from vmm.kvm.state import Regs
-from vmm.kvm.vcpu import Watchpoint
+from vmm.kvm.vcpu import HW_BREAKPOINTS, Watchpoint
 from vmm.machine.ends import Result, Stop, Why
+from vmm.machine.run.ring3_traps import NO_BREAKPOINTS
 from vmm.machine.x86.registers import names as register_names
 from vmm.machine.x86.virtual import read_virtual, translate, write_virtual
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     from vmm.asm.disassembler import Insn
     from vmm.asm.program import Program
+    from vmm.machine.context import Context
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
     from vmm.machine.x86.page_walk import Translation
@@ -85,6 +87,8 @@ class Session:
         self.vcpu = 0
         self.breaks: list[Break] = []
         self.stops: list[Stopped] = []
+        self.keep_interrupts = False
+        """An `interrupt` that finds nothing running stops the next `go` as soon as it begins."""
         self.result: Result | None = None
         """Of the last run that has ended."""
         self._legs = Legs(machine)
@@ -226,17 +230,40 @@ class Session:
             )
         self.breaks.remove(found[0])
 
+    @property
+    def too_many(self) -> str:
+        """More than the debug registers take, in words; else nothing."""
+        places = {each.address for each in self.breaks if each.enabled and each.hardware and each.kind == BREAKPOINT}
+        watched = {(each.address, each.size) for each in self.breaks if each.kind == WATCHPOINT and each.how != "step"}
+        many = len(places) + len(watched)
+        return (
+            f"{many} hardware breakpoints and watchpoints, and the CPU has {HW_BREAKPOINTS}"
+            if many > HW_BREAKPOINTS
+            else ""
+        )
+
+    def doubts(self, made: Break) -> list[str]:
+        """What this host may keep a breakpoint from, as sentences."""
+        if made.how == BY_STEPS:
+            return [f"{made}: debug registers never strike on this host; it is slow, and sees changes alone"]
+        if made.kind != BREAKPOINT or self.can.breakpoints_ring3:
+            return []
+        if not self.walk(made.address).user:
+            return []
+        return [f"{made.address:#x} is open to ring 3, where {NO_BREAKPOINTS}; in ring 0 they do"]
+
     # -- going on
 
-    def go(self, timeout: float | None = None) -> Stopped:
-        """Run until something stops it. `timeout` in seconds: it stops then, as by `interrupt`.
+    def go(self, timeout: float | None = None, *, vcpus: Sequence[int] | None = None) -> Stopped:
+        """Run until something stops it. `timeout` in seconds: it stops then, as by `interrupt`. With `vcpus`, the
+        others stand still.
 
         Raises:
             UsageError: a breakpoint cannot be set.
             whatever a callback of the guest's exits, or a condition, raises.
         """
         self._begin()
-        return self._go(self.breaks, timeout)
+        return self._go(self.breaks, timeout, vcpus)
 
     def until(self, where: int | str, timeout: float | None = None) -> Stopped:
         """Run until `where`, or whatever stops it before."""
@@ -263,6 +290,15 @@ class Session:
             stopped = self._step(cpu, others)
             if stopped.why != STEP:
                 break
+        return stopped
+
+    def step_range(self, first: int, last: int, *, vcpu: int | None = None, others: bool = False) -> Stopped:
+        """Steps while the vCPU is at an address from `first` to before `last`, at least one."""
+        self._begin()
+        with self._several():
+            stopped = self.step(vcpu=vcpu, others=others)
+            while stopped.why == STEP and first <= stopped.where.address < last:
+                stopped = self.step(vcpu=vcpu, others=others)
         return stopped
 
     def step_over(self, *, vcpu: int | None = None) -> Stopped:
@@ -318,6 +354,18 @@ class Session:
         """End the run here, as if the host had stopped it."""
         self._begin()
         return self._ends(Stop(Why.STOPPED, KILLED), None)
+
+    def restart(self, saved: Context) -> None:
+        """The machine as it was when this state was saved; the run goes on from there."""
+        self.machine.restore(saved)
+        self.machine.all_cpus.halted.clear()
+        self._ended = self._caught = None
+        self._stood = {}
+        self.vcpu = 0
+
+    def limit_from_now(self, seconds: float | None) -> None:
+        """How long the guest may run from here; None: as long as it likes."""
+        self._legs.limit = None if seconds is None else self._legs.wall + seconds
 
     def detach(self) -> None:
         """Let the guest run on without us: `front` is not asked any more in this run, and no breakpoint stops it."""
@@ -477,7 +525,7 @@ class Session:
     def _begin(self) -> None:
         """Before anything runs: of a run that nobody has begun, the begin."""
         if not self._inside:
-            self._legs.forget_interrupt()
+            self._forget()
         if self._held:
             if self._ended is not None:
                 raise UsageError(f"the run has ended: {self._ended[0].text}")
@@ -495,8 +543,8 @@ class Session:
     def _depth(self, cpu: Cpu) -> int:
         return cpu.vcpu.get_regs().rsp
 
-    def _go(self, breaks: list[Break], timeout: float | None) -> Stopped:
-        self._legs.forget_interrupt()
+    def _go(self, breaks: list[Break], timeout: float | None, vcpus: Sequence[int] | None = None) -> Stopped:
+        self._forget()
         timer = None
         if timeout is not None:
             timer = threading.Timer(timeout, self._legs.interrupt)
@@ -504,23 +552,31 @@ class Session:
             timer.start()
         try:
             while True:
-                stopped = self._one_go(breaks)
+                stopped = self._one_go(breaks, vcpus)
                 if stopped is not None:
                     return stopped
         finally:
             if timer is not None:
                 timer.cancel()
+            self._forget()
+
+    def _forget(self) -> None:
+        if not self.keep_interrupts:
             self._legs.forget_interrupt()
 
-    def _one_go(self, breaks: list[Break]) -> Stopped | None:
+    def _one_go(self, breaks: list[Break], vcpus: Sequence[int] | None) -> Stopped | None:
         """Off the breakpoint that the stopped vCPU is at, and on to the next. None: a condition was wrong."""
         if slow(breaks):
-            return self._slow_go(breaks, self._legs.members, lambda: False)
+            only = [cpu for cpu in self._legs.members if vcpus is None or cpu.index in vcpus]
+            return self._slow_go(breaks, only, lambda: False)
         first = self._off_a_breakpoint(breaks)
         if first is not None:
             return first
         self._pass_caught()
-        end = self._legs.leg(breaks, self._legs.members)
+        run = self._legs.members if vcpus is None else [cpu for cpu in self._legs.members if cpu.index in vcpus]
+        if not run:
+            raise UsageError(f"vCPUs {list(vcpus or ())}: none of them runs")
+        end = self._legs.leg(breaks, run)
         return self._seen(end.stop, end.by, end.cause)
 
     def _off_a_breakpoint(self, breaks: list[Break]) -> Stopped | None:

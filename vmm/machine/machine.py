@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
-    from typing import Literal, TypeAlias
+    from typing import Any, Literal, TypeAlias
 
     from vmm.asm.program import Program
     from vmm.kvm.exits import Exit
@@ -113,6 +113,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self._watcher: Watcher | None = None
         self._debugger: Debugger | None = None
         self.holder: Holder | None = None
+        self._gdb: Any = None
         self._owns_kvm = kvm is None
         self.ram = layout.ram_ranges(size)
         self.sink = Sink(console_limit, live)
@@ -193,6 +194,28 @@ class Machine(Hooks, VirtioSlots, Closes):
 
             self._debugger = Debugger(self, Machine)
         return self._debugger
+
+    def serve_gdb(
+        self, address: str | None = None, *, wait: bool = True, say: Callable[[str], object] | None = None
+    ) -> Any:
+        """Let gdb debug every run from now on, at `address` (PORT, ADDRESS:PORT or the path of a Unix socket; default:
+        a free port of 127.0.0.1). The first run waits for a client, unless told otherwise. The server that is returned
+        (vmm.debug.gdb.server.GdbServer) says `where`; it is closed with the machine.
+
+        Raises:
+            UsageError, HostError: it cannot listen there, or the machine has a debugger already.
+        """
+        import importlib
+
+        server = importlib.import_module("vmm.debug.gdb.server")  # a floor above, that nobody else here looks up to
+        made = server.GdbServer(address, wait=wait, **({"say": say} if say else {}))
+        try:
+            made.attach(self)
+        except BaseException:
+            made.close()
+            raise
+        self._gdb = made
+        return made
 
     def irq_line(self, gsi: int, level: bool) -> None:
         """Drive an interrupt line, whichever controllers the machine has; nobody listens where it has none."""
@@ -572,6 +595,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         Raises:
             UsageError: called from inside a run, by one of its hooks.
         """
+        if self._gdb is not None:
+            self._gdb.close()
         if self._plain is not None and self._plain.close():
             return
         from vmm.machine.run.cpu import current
