@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds vmm/kvm/_kvm, the cffi binding, in API mode from the build host's <linux/kvm.h>.
 
-Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; _lean.h,
-_disk.h and _plain.h are in both. The constants that vmm/abi holds as facts are declared from its tables, so that the
-compiler's value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and
-gets an #ifndef guard.
+Declarations are vmm/kvm/*.cdef.h and the C is vmm/kvm/*.c, files of their own that an editor can colour; those of
+SHARED are in both. The constants that vmm/abi holds as facts are declared from its tables, so that the compiler's
+value can be compared with ours; a row newer than the oldest supported header (Linux 6.1) carries `since` and gets an
+#ifndef guard.
 
 `python cffi_build.py` builds in place; setuptools builds the same `builder` for a wheel.
 """
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmm.abi import Constant
 
 HERE = Path(__file__).resolve().parent
+SHARED = ("_lean.h", "_queue.h", "_disk.h", "_net.h", "_plain.h")
 HEADER = Path("/usr/include/linux/kvm.h")
 
 
@@ -44,7 +45,8 @@ def facts() -> list[Constant]:
 def declarations() -> str:
     """The cdef: the hand-written part, then one `#define NAME ...` for each fact that a uapi header holds."""
     constants = "".join(f"#define {row.name} ...\n" for row in facts())
-    names = ("_kvm.cdef.h", "_lean.h", "_disk.h", "_plain.h", "_lean.cdef.h", "_disk.cdef.h", "_plain.cdef.h")
+    names = ("_kvm.cdef.h", *SHARED, "_lean.cdef.h", "_queue.cdef.h", "_disk.cdef.h", "_net.cdef.h",
+             "_plain.cdef.h")  # fmt: skip
     return "".join(map(_read, names)) + constants
 
 
@@ -55,8 +57,8 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    rest = ("_lean.h", "_disk.h", "_plain.h", "_lean.c", "_disk.c", "_plain.c", "_python.c", "_serve.c", "_faults.c")
-    return _read("_kvm.c") + guards + "".join(map(_read, rest))
+    rest = ("_lean.c", "_queue.c", "_disk.c", "_net.c", "_plain.c", "_python.c", "_serve.c", "_faults.c")
+    return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *rest)))
 
 
 def missing() -> list[str]:

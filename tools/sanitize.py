@@ -17,7 +17,7 @@ from pathlib import Path
 import cffi_build
 
 FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g")
-TESTS = ("tests/unit/test_virtio_disk.py",)
+TESTS = ("tests/unit/test_virtio_disk.py", "tests/unit/test_virtio_net.py")
 ROOT = Path(__file__).resolve().parents[1]
 
 _CHILD = """

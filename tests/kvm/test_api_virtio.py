@@ -38,8 +38,9 @@ def _offered() -> None:
 
 @pytest.fixture
 def in_python(monkeypatch) -> None:
-    """The disk is served by the model: what is spoiled in Python is spoiled."""
-    monkeypatch.setattr(VirtioSlots, "_in_c", lambda self, device, mmio, interrupt: self._in_python(mmio, interrupt))
+    """Disk and card are served by the models: what is spoiled in Python is spoiled."""
+    for way in ("_disk_in_c", "_net_in_c"):
+        monkeypatch.setattr(VirtioSlots, way, lambda self, device, mmio, interrupt: self._in_python(mmio, interrupt))
 
 
 def run(name: str, *, refusals: bool = False, timeout: float = 0.3, **params: int) -> Row:

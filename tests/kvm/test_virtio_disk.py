@@ -129,7 +129,7 @@ def test_a_driver_with_events(name, python, image, monkeypatch):
     """The payloads' driver with EVENT_IDX: woken, quiet and served as with flags; never more kicks than it meant."""
     if python:
         monkeypatch.setattr(
-            VirtioSlots, "_in_c", lambda self, device, mmio, interrupt: self._in_python(mmio, interrupt)
+            VirtioSlots, "_disk_in_c", lambda self, device, mmio, interrupt: self._in_python(mmio, interrupt)
         )
     lab = Lab(find(name), Options(timeout=10))
     features = lab.param("features") | EVENTS

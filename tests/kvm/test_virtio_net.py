@@ -8,22 +8,30 @@ import os
 import pickle
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
 from guest_payloads.api.virtio_net import neighbourhood
-from vmm.abi import virtio_net
+from vmm.abi import virtio, virtio_net
+from vmm.abi.x86 import PAGE
+from vmm.bench import guests, net_guest
+from vmm.bench.sides import Batch
 from vmm.cli import main
+from vmm.kvm.net_thread import NetThread
 from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
 from vmm.machine.virtio.listener import Listener
+from vmm.machine.virtio.net import VirtioNet
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.proof.lab import Lab
@@ -40,14 +48,17 @@ def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-@pytest.mark.parametrize("events", [True, False], ids=["events", "exits"])
-@pytest.mark.parametrize("irqchip", ["split"])
-def test_a_card_works_by_events_and_by_exits(events, irqchip):
+in_both = pytest.mark.parametrize("in_c", [True, False], ids=["c", "python"])
+
+
+@pytest.mark.parametrize(("events", "in_c"), [(True, True), (True, False), (False, True)], ids=["c", "python", "exits"])
+def test_a_card_works_by_events_and_by_exits(events, in_c):
     with neighbourhood() as (neighbour, cable), Lab(find("virtio_net"), Options(timeout=PATIENCE)).guest() as guest:
-        card = neighbour.card = guest.machine.add_virtio_net(cable, mtu=1400, events=events)
+        card = neighbour.card = guest.machine.add_virtio_net(cable, mtu=1400, events=events, in_c=in_c)
         assert guest.run().stop.why is Why.EXIT_PORT
         assert (guest["echoed"], guest["buffers"], guest["up"]) == (32, 3, 1)
         assert card.mmio.counts["event" if events else "exit"] == 7
+        assert (card.mmio.engine is not None) == (events and in_c)
 
 
 def test_nothing_is_left():
@@ -57,9 +68,10 @@ def test_nothing_is_left():
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     machine = Machine(irqchip="split")
     machine.add_virtio_net(ours)
+    machine.add_virtio_net(ours, in_c=False)
     machine.add_virtio_net(None)
     machine.add_virtio_net(theirs.fileno(), events=False)
-    assert threading.active_count() == threads + 4  # two for kicks, two for links
+    assert threading.active_count() == threads + 5  # one in C; two for kicks, two for links
     machine.close()
     machine.close()
     ours.close()
@@ -67,26 +79,28 @@ def test_nothing_is_left():
     assert (open_files(), threading.active_count()) == (files, threads)
 
 
-def test_what_cannot_be_listened_to_leaves_nothing(monkeypatch):
+@pytest.mark.parametrize("listener", [NetThread, Listener])
+def test_what_cannot_be_listened_to_leaves_nothing(listener, monkeypatch):
     files, threads = open_files(), threading.active_count()
 
-    def refuse(self: Listener, *args: object) -> None:
+    def refuse(self: object, *args: object) -> None:
         raise OSError("no")
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, Machine(irqchip="split") as machine, monkeypatch.context() as patch:
-        patch.setattr(Listener, "__init__", refuse)
+        patch.setattr(listener, "__init__", refuse)
         with pytest.raises(OSError, match="no"):
-            machine.add_virtio_net(ours)
+            machine.add_virtio_net(ours, in_c=listener is NetThread)
     assert (open_files(), threading.active_count()) == (files, threads)
 
 
-def test_a_machine_that_is_dropped_takes_its_threads_along():
+@in_both
+def test_a_machine_that_is_dropped_takes_its_threads_along(in_c):
     threads = threading.active_count()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs:
         machine = Machine(irqchip="split")
-        machine.add_virtio_net(ours)
+        machine.add_virtio_net(ours, in_c=in_c)
         with warnings.catch_warnings(record=True):
             warnings.simplefilter("always")
             del machine
@@ -97,11 +111,12 @@ def test_a_machine_that_is_dropped_takes_its_threads_along():
             time.sleep(0.01)
 
 
-def test_closing_under_a_running_guest_ends_it():
+@in_both
+def test_closing_under_a_running_guest_ends_it(in_c):
     """The guest waits for an answer that never comes; another thread closes the machine."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, lab("virtio_net").guest() as guest:
-        guest.machine.add_virtio_net(ours, mtu=1400)
+        guest.machine.add_virtio_net(ours, mtu=1400, in_c=in_c)
 
         def close() -> None:
             theirs.recv(2000)  # it has asked for its neighbour
@@ -122,7 +137,7 @@ def test_a_link_that_fails_inside_ends_the_run(monkeypatch):
 
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, theirs, lab("virtio_net").guest() as guest:
-        guest.machine.add_virtio_net(ours, mtu=1400)
+        guest.machine.add_virtio_net(ours, mtu=1400, in_c=False)
         monkeypatch.setattr(PacketLink, "receive", broken)
         theirs.send(bytes(60))
         stop = guest.run().stop
@@ -130,10 +145,11 @@ def test_a_link_that_fails_inside_ends_the_run(monkeypatch):
         assert "no such frame" in stop.text
 
 
-def test_a_neighbour_that_goes_is_a_cable_that_is_pulled_and_the_guest_runs_on():
+@in_both
+def test_a_neighbour_that_goes_is_a_cable_that_is_pulled_and_the_guest_runs_on(in_c):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours, lab("virtio_net").guest() as guest:
-        card = guest.machine.add_virtio_net(ours, mtu=1400)
+        card = guest.machine.add_virtio_net(ours, mtu=1400, in_c=in_c)
 
         def go() -> None:
             theirs.recv(2000)
@@ -144,6 +160,146 @@ def test_a_neighbour_that_goes_is_a_cable_that_is_pulled_and_the_guest_runs_on()
         assert result.stop.why is Why.TIME_LIMIT  # it waits for an answer
         assert "has closed it" in card.device.gone
         assert not card.device.link_up
+
+
+def test_what_the_host_takes_from_the_thread_ends_the_run():
+    """An eventfd that is gone: the run says of what."""
+    with neighbourhood() as (neighbour, cable), lab("virtio_net").guest() as guest:
+        card = neighbour.card = guest.machine.add_virtio_net(cable, mtu=1400)
+        null = os.open("/dev/null", os.O_RDONLY)
+        interrupt = card.mmio._interrupt
+        assert interrupt is not None
+        kept = os.dup(interrupt.fd)
+        os.dup2(null, interrupt.fd)  # not for writing: EBADF
+        stop = guest.run().stop
+        os.dup2(kept, interrupt.fd)
+        os.close(kept)
+        os.close(null)
+        assert stop.why is Why.INTERRUPTED
+        assert "raising an interrupt: write to an eventfd: Bad file descriptor (EBADF)" in stop.text
+
+
+def test_a_command_that_fails_inside_ends_the_run(monkeypatch):
+    """What Python raises on the thread of C."""
+    with neighbourhood() as (neighbour, cable), lab("virtio_net").guest() as guest:
+        neighbour.card = guest.machine.add_virtio_net(cable, mtu=1400)
+        monkeypatch.setattr(VirtioNet, "_command", lambda self, *args: 1 // 0)
+        stop = guest.run().stop
+        assert stop.why is Why.INTERRUPTED
+        assert "ZeroDivisionError" in stop.text
+
+
+class Echo(Batch):
+    """The guest of the bench, and an echo at the other end of its cable."""
+
+    def __init__(self, size: int, depth: int, count: int, **options: bool) -> None:
+        super().__init__(net_guest.echoed_frames(size, depth, count), irqchip="split")
+        ours, self.cable = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with ours:
+            self.card = self.machine.add_virtio_net(ours, vector=guests.VECTOR, **options)
+        self.machine.memory.write(net_guest.BASE, struct.pack("<2Q", self.card.base, PAGE))
+        self._thread = threading.Thread(target=self._echo, daemon=True)
+        self._thread.start()
+
+    def _echo(self) -> None:
+        try:
+            while frame := self.cable.recv(1 << 16):
+                self.cable.send(frame)
+        except OSError:  # the card has gone
+            pass
+
+    def end(self) -> None:
+        self.close()
+        self.cable.shutdown(socket.SHUT_RDWR)
+        self._thread.join(PATIENCE)
+        self.cable.close()
+
+
+@in_both
+@pytest.mark.parametrize(("size", "depth"), [(60, 1), (1514, 8)], ids=["one under way", "eight under way"])
+def test_no_python_runs_for_a_packet(size, depth, in_c):
+    """Whatever Python runs of the device, on any thread, while hundreds of packets go both ways."""
+    seen: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "virtio" in frame.f_code.co_filename:
+            seen[frame.f_code.co_qualname] += 1
+
+    threading.setprofile(note)  # for threads that begin from here on: the card's
+    try:
+        echo = Echo(size, depth, 100, in_c=in_c)
+    finally:
+        threading.setprofile(None)
+    echo.measure(1)
+    before = echo.card.device.counts["tx_frames"]
+    seen.clear()
+    sys.setprofile(note)
+    try:
+        echo.measure(3)
+    finally:
+        sys.setprofile(None)
+    found = sum(seen.values())
+    counts = echo.card.device.counts
+    assert counts["tx_frames"] - before >= 300
+    assert (counts["rx_dropped"], counts["tx_dropped"], echo.card.mmio.trouble) == (0, 0, "")
+    assert (found < 20) == in_c, seen
+    echo.end()
+
+
+@in_both
+def test_states_and_looks_while_packets_fly(in_c):
+    """Memory is told anew, filters are set, the state is looked at, counts are read: nothing is lost."""
+    echo = Echo(200, 8, 50, in_c=in_c)
+    ended = threading.Event()
+    card = echo.card
+
+    def disturb() -> None:
+        while not ended.is_set():
+            for told in echo.machine.memory.changed:
+                told()
+            card.device.carrier.filter_changed()
+            card.mmio.get_state()
+            assert card.device.counts["rx_frames"] >= 0
+
+    other = threading.Thread(target=disturb)
+    other.start()
+    try:
+        assert len(echo.measure(5)) == 5
+    finally:
+        ended.set()
+        other.join()
+    assert card.mmio.trouble == ""
+    echo.end()
+
+
+@in_both
+@pytest.mark.parametrize("how", ["close", "reset", "hang up"])
+def test_an_end_while_packets_fly(how, in_c):
+    """Nothing is touched after it, and nobody waits: the guest's frames are on the way in both directions."""
+    echo = Echo(1514, 8, 1 << 30, in_c=in_c)
+    card = echo.card
+    runner = threading.Thread(target=lambda: echo.machine.run(PATIENCE))
+    runner.start()
+    try:
+        end = time.monotonic() + PATIENCE
+        while card.device.counts["rx_frames"] < 50:
+            assert time.monotonic() < end, "no frames"
+            time.sleep(0.001)
+        if how == "hang up":
+            echo.cable.shutdown(socket.SHUT_RDWR)
+        elif how == "reset":
+            card.mmio.write(virtio.VIRTIO_MMIO_STATUS, 4, 0)
+            rings = [echo.machine.memory.read(net_guest.DATA + 0x1000 * queue + 0x800, 0x400) for queue in (0, 1)]
+            counts = card.device.counts["rx_frames"]
+            time.sleep(0.05)
+            assert card.device.counts["rx_frames"] == counts
+            after = [echo.machine.memory.read(net_guest.DATA + 0x1000 * queue + 0x800, 0x400) for queue in (0, 1)]
+            assert after == rings
+    finally:
+        echo.end()
+        runner.join(PATIENCE)
+    assert not runner.is_alive()
+    assert card.mmio.trouble == ""
 
 
 def test_a_state_has_the_frame_that_waited():

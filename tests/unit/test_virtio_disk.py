@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from vmm.abi import virtio as v
 from vmm.errors import GuestMemoryError, HostError
-from vmm.kvm import disk_thread
+from vmm.kvm import dataplane
 from vmm.kvm.disk_thread import Disk, DiskThread
 from vmm.machine.virtio import blk
 from vmm.machine.virtio.blk import VirtioBlk
@@ -629,8 +629,8 @@ def test_memory_that_is_gone_has_the_same_words(folder):
 
 
 def test_both_know_the_same_limits():
-    assert disk_thread.ENTRIES == blk.QUEUE_SIZE == VirtioBlk.queue_sizes[0]
-    assert MAX_INDIRECT == 1024  # MAX_INDIRECT in _disk.c, whose words say it
+    assert dataplane.ENTRIES == blk.QUEUE_SIZE == VirtioBlk.queue_sizes[0]
+    assert MAX_INDIRECT == 1024  # MAX_INDIRECT in _queue.c, whose words say it
 
 
 # -- the thread
@@ -857,7 +857,7 @@ def test_a_host_without_descriptors_or_threads_is_named(image, call, monkeypatch
 def test_a_queue_that_is_too_long_for_c_is_refused(image):
     side = Side(image, in_c=True)
     assert side.thread is not None
-    wrong = SimpleNamespace(**dict.fromkeys(disk_thread.QUEUE, 0) | {"size": 512})
+    wrong = SimpleNamespace(**dict.fromkeys(dataplane.QUEUE, 0) | {"size": 512})
     with pytest.raises(HostError, match="256 at most"):
         side.thread.disk.begin(wrong, writeback=True, discard=True, zeroes=True)
     side.close()

@@ -86,7 +86,7 @@ def _measured(row: Row, size: int, depth: int, budget: Budget, *, qemu: bool) ->
 
 
 def _row(name: str, what: str, size: int, depth: int, goal: Goal, *, qemu: bool = False, rate: bool = False) -> Spec:
-    row = Row(name, "goals", what, "Python", peer="QEMU" if qemu else "C", goal=goal)
+    row = Row(name, "goals", what, "C core", peer="QEMU" if qemu else "C", goal=goal)
 
     def measure(budget: Budget) -> Row:
         made = _measured(row, size, depth, budget, qemu=qemu)

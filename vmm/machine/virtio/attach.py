@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmm.kvm.disk_thread import DiskThread
+    from vmm.kvm.net_thread import NetThread
     from vmm.kvm.vm import Vm
     from vmm.machine.boards.board import Board, VirtioPlace
     from vmm.machine.bus.platform import Platform
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from vmm.machine.virtio.transport import Backend, VirtioMmio
 
     Interrupt = Callable[[], object] | None
+    AnyService = Service | DiskThread | NetThread
 
 PLACE = 0x1000
 FIRST_VECTOR = 0x40
@@ -60,7 +62,7 @@ class Attached(Record, Generic[BackendT_co]):
     base: int
     vector: int
     events: bool
-    service: Service | DiskThread | None
+    service: AnyService | None
 
 
 class VirtioSlots:
@@ -134,7 +136,7 @@ class VirtioSlots:
         device = VirtioBlk(path, readonly=readonly)
         if not in_c:
             return self._attach(device, vector, events)
-        return self._attach(device, vector, events, lambda mmio, interrupt: self._in_c(device, mmio, interrupt))
+        return self._attach(device, vector, events, lambda mmio, interrupt: self._disk_in_c(device, mmio, interrupt))
 
     @property
     def virtio_places(self) -> tuple[VirtioPlace, ...]:
@@ -154,12 +156,16 @@ class VirtioSlots:
         mtu: int | None = None,
         vector: int | None = None,
         events: bool | None = None,
+        in_c: bool = True,
     ) -> Attached[VirtioNet]:
         """A network card, plugged into `link`: words ("tap:tap0", "passt:/run/passt.socket"; docs/virtio.md has all), a
         descriptor of a tap or of a Unix socket, a socket (a copy is taken of both), or None: no cable.
 
         `mac` is "02:00:00:00:00:01" or six bytes (default: a random one), `mtu` what the driver is told, in bytes.
         `device.counts` has frames and bytes, `device.set_link(False)` pulls the cable. Otherwise as `add_virtio_rng`.
+
+        With `events` frames are carried in C, between the queues and the link's descriptor; `in_c` False carries them
+        in Python, which is also how a Link of your own is served.
 
         Raises:
             UsageError: the link cannot be had, there is no such address or MTU.
@@ -175,11 +181,12 @@ class VirtioSlots:
         if mtu is not None:
             words.check_mtu(mtu)
         device = VirtioNet(words.link_of(link), address, mtu=mtu)
-        attached = self._attach(device, vector, events)
+        serve = (lambda mmio, interrupt: self._net_in_c(device, mmio, interrupt)) if in_c else None
+        attached = self._attach(device, vector, events, serve)
         device.changed = attached.mmio.config_changed
-        if device.link is not None:
-            listener = Listener(device, attached.mmio.wake, self._virtio_failed)
-            device.poke = listener.poke
+        if device.link is not None and attached.mmio.engine is None:
+            listener = Listener(device.name, device.frames, attached.mmio.wake, self._virtio_failed)
+            device.frames.poke = listener.poke
             self._listeners = (*self._listeners, listener)
         return attached
 
@@ -190,7 +197,7 @@ class VirtioSlots:
         device: BackendT,
         vector: int | None,
         events: bool | None,
-        serve: Callable[[VirtioMmio, Interrupt], Service | DiskThread] | None = None,
+        serve: Callable[[VirtioMmio, Interrupt], AnyService] | None = None,
     ) -> Attached[BackendT]:
         """`serve` makes what waits for kicks, with `events`; by default it is a thread of Python's."""
         from vmm.abi.virtio import VIRTIO_MMIO_INTERRUPT_STATUS
@@ -225,7 +232,7 @@ class VirtioSlots:
     def _has_events(self) -> bool:
         return all(self.vm.check_extension(name) for name in ("IOEVENTFD", "IRQFD"))
 
-    def _serve(self, mmio: VirtioMmio, base: int, make: Callable[[], Service | DiskThread]) -> Service | DiskThread:
+    def _serve(self, mmio: VirtioMmio, base: int, make: Callable[[], AnyService]) -> AnyService:
         """Who waits for the device's kicks. KVM matches the queue's number in what is written to QUEUE_NOTIFY."""
         try:
             service = make()
@@ -245,20 +252,32 @@ class VirtioSlots:
 
         return Service(mmio.name, len(mmio.queues), lambda i: mmio.kick(i, "event"), self._virtio_failed)
 
-    def _in_c(self, device: VirtioBlk, mmio: VirtioMmio, interrupt: Interrupt) -> Service | DiskThread:
-        """C can raise an interrupt by an eventfd alone: a line of controllers that are ours has none."""
+    def _disk_in_c(self, device: VirtioBlk, mmio: VirtioMmio, interrupt: Interrupt) -> AnyService:
         from vmm.kvm.disk_thread import DiskThread
         from vmm.machine.virtio.disk_engine import DiskEngine, setup_of
-        from vmm.machine.virtio.interrupts import Irqfd
 
-        if interrupt is not None and not isinstance(interrupt, Irqfd):
+        irq = _eventfd_of(interrupt)
+        if irq is None:
             return self._in_python(mmio, interrupt)
-        irq = -1 if interrupt is None else interrupt.fd
         thread = DiskThread(mmio.name, setup_of(device, irq), mmio.acked, self._virtio_failed)
         mmio.engine = DiskEngine(device, thread, self.memory)
         return thread
 
-    def _bind(self, service: Service | DiskThread, base: int, *, deassign: bool = False) -> None:
+    def _net_in_c(self, device: VirtioNet, mmio: VirtioMmio, interrupt: Interrupt) -> AnyService:
+        from vmm.kvm.net_thread import NetThread
+        from vmm.machine.virtio.net import CONTROL
+        from vmm.machine.virtio.net_engine import NetEngine, setup_of
+
+        irq = _eventfd_of(interrupt)
+        setup = setup_of(device.link, -1 if irq is None else irq)
+        if irq is None or setup is None:
+            return self._in_python(mmio, interrupt)
+        thread = NetThread(mmio.name, setup, mmio.acked, self._virtio_failed)
+        mmio.engine = NetEngine(device, thread, self.memory)
+        thread.changed, thread.command = mmio.config_changed, lambda: mmio.kick(CONTROL, "event")
+        return thread
+
+    def _bind(self, service: AnyService, base: int, *, deassign: bool = False) -> None:
         from vmm.abi.virtio import VIRTIO_MMIO_QUEUE_NOTIFY
 
         for number, fd in enumerate(service.events):
@@ -282,10 +301,21 @@ class VirtioSlots:
             each.mmio.close()
             if each.service is not None:
                 try:
-                    if not self.vm.inherited:
+                    if not self.vm.inherited and not each.service.ended:
                         self._bind(each.service, each.base, deassign=True)
                 finally:
                     each.service.close()
         self._virtio = ()
         if self._virtio_interrupts is not None:
             self._virtio_interrupts.close()
+
+
+def _eventfd_of(interrupt: Interrupt) -> int | None:
+    """That of a device's interrupt, -1 if it has no interrupt. None: C, which can raise one by an eventfd alone, cannot
+    raise it: a line of controllers that are ours.
+    """
+    from vmm.machine.virtio.interrupts import Irqfd
+
+    if interrupt is None:
+        return -1
+    return interrupt.fd if isinstance(interrupt, Irqfd) else None

@@ -30,6 +30,8 @@ def setup_of(device: VirtioBlk, irq: int) -> DiskSetup:
 class DiskEngine:
     """transport.Engine over a thread. It follows every change of the machine's memory."""
 
+    serves = (0,)
+
     def __init__(self, device: VirtioBlk, thread: DiskThread, memory: GuestMemory) -> None:
         self._device, self._thread, self._memory = device, thread, memory
         self._features = 0
@@ -53,21 +55,21 @@ class DiskEngine:
     def broken(self) -> str:
         return self._thread.disk.broken
 
-    def begin(self, queue: SplitQueue, features: int) -> None:
+    def begin(self, index: int, queue: SplitQueue, features: int) -> None:
         self._features = features
         self._thread.disk.begin(queue, **self._mode())
 
-    def end(self, queue: SplitQueue) -> None:
+    def end(self, index: int, queue: SplitQueue) -> None:
         if not self._thread.inherited:
             self._thread.disk.end(queue)
 
-    def settle(self, queue: SplitQueue) -> None:
+    def settle(self, index: int, queue: SplitQueue) -> None:
         self._thread.disk.settle(queue)
 
-    def kick(self) -> None:
+    def kick(self, index: int) -> None:
         self._thread.kick()
 
-    def counts(self) -> Mapping[str, int]:
+    def tally(self) -> Mapping[str, int]:
         counts = self._thread.disk.counts()
         return {"event": counts["kicks"], "interrupts": counts["interrupts"]}
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A thread that waits for a network device's link, and calls its transport when something can be done.
 
-It knows poll and the wishes of a VirtioNet (`wants_input`, `wants_room`, `has_more`); it knows neither KVM nor frames.
+It knows poll and the wishes of a card's Frames (`wants_input`, `wants_room`, `has_more`); it knows neither KVM nor
+frames.
 A link that nobody wants anything of is not polled at all: what has hung up would be ready without end.
 """
 
@@ -15,7 +16,7 @@ import weakref
 from collections.abc import Callable
 
 from vmm.errors import exhausted
-from vmm.machine.virtio.net import RECEIVE, TRANSMIT, VirtioNet
+from vmm.machine.virtio.net_frames import RECEIVE, TRANSMIT, Frames
 
 _TROUBLE = select.POLLHUP | select.POLLERR | select.POLLNVAL
 
@@ -27,22 +28,23 @@ class Listener:
     """
 
     def __init__(
-        self, device: VirtioNet, wake: Callable[[int], object], failed: Callable[[BaseException], object]
+        self, name: str, frames: Frames, wake: Callable[[int], object], failed: Callable[[BaseException], object]
     ) -> None:
-        self._device, self._wake, self._failed, self._pid = device, wake, failed, os.getpid()
+        self._frames, self._wake, self._failed, self._pid = frames, wake, failed, os.getpid()
         self._ended = False
+        self.turns = 0  # calls of `serve`
         try:
             self._poke = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
-            raise exhausted(f"listening for {device.name}", "eventfd", error.errno or 0) from error
+            raise exhausted(f"listening for {name}", "eventfd", error.errno or 0) from error
         try:
             self._thread = threading.Thread(
-                target=_live, args=(self._poke, weakref.ref(self)), name=f"{device.name} link", daemon=True
+                target=_live, args=(self._poke, weakref.ref(self)), name=f"{name} link", daemon=True
             )
             self._thread.start()
         except RuntimeError as error:
             os.close(self._poke)
-            raise exhausted(f"listening for {device.name}", "pthread_create", errno.EAGAIN) from error
+            raise exhausted(f"listening for {name}", "pthread_create", errno.EAGAIN) from error
 
     def poke(self) -> None:
         """The wishes have changed. From any thread; on the listener's own it is not needed, for it looks anyway."""
@@ -51,26 +53,27 @@ class Listener:
 
     def wishes(self) -> tuple[int, int, bool]:
         """The descriptor, what to poll it for (0: nothing), and whether to call at once all the same."""
-        device = self._device
-        more = device.has_more or (device.wants_room and not device.link_up)
-        mask = select.POLLIN * device.wants_input | select.POLLOUT * device.wants_room
-        if device.link is None or device.gone or not mask:
+        frames = self._frames
+        more = frames.has_more or (frames.blocked and not frames.link_up)
+        mask = select.POLLIN * frames.wants_input | select.POLLOUT * frames.wants_room
+        if frames.link is None or frames.gone or not mask:
             return -1, 0, more
-        return device.link.fileno(), mask, more
+        return frames.link.fileno(), mask, more
 
     def serve(self, events: int) -> bool:
         """On the thread: what came; False when it has raised or is to end."""
-        device = self._device
+        frames = self._frames
+        self.turns += 1
         if self._ended:
             return False
         try:
             # A wish is over with the call: only a queue that can go on wishes again. So a device that its driver has
             # stopped, or broken, is asked once and then left alone.
-            if device.has_more or (device.wants_input and events & (select.POLLIN | _TROUBLE)):
-                device.wants_input = device.has_more = False
+            if frames.has_more or (frames.wants_input and events & (select.POLLIN | _TROUBLE)):
+                frames.wants_input = frames.has_more = False
                 self._wake(RECEIVE)
-            if device.wants_room and (events & (select.POLLOUT | _TROUBLE) or not device.link_up):
-                device.wants_room = False
+            if frames.wants_room and (events & (select.POLLOUT | _TROUBLE) or (frames.blocked and not frames.link_up)):
+                frames.wants_room = frames.blocked = False
                 self._wake(TRANSMIT)
         except BaseException as error:
             self._failed(error)

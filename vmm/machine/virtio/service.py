@@ -48,6 +48,11 @@ class Service:
         """The eventfds, to be signalled by whom they are given."""
         return tuple(self._fds[:-1])
 
+    @property
+    def ended(self) -> bool:
+        """It has been closed, and its eventfds with it."""
+        return not self._fds
+
     def serve(self, number: int) -> bool:
         """On the thread: the work for an event; False when it has raised."""
         try:

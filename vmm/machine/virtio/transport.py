@@ -44,7 +44,8 @@ _ADDRESSES = {
 class Backend(Protocol):
     """What stands behind the registers. Called with the transport's lock held, from one thread at a time. It may have,
     too: agreed(features), called when they are, and started(features), when the driver says DRIVER_OK;
-    set_config(offset, data) for a configuration space that a driver may write; get_state() and set_state(state).
+    set_config(offset, data) for a configuration space that a driver may write; get_state() and set_state(state), and
+    restored(), called when queues are served again after set_state.
     """
 
     @property
@@ -77,25 +78,29 @@ class Backend(Protocol):
 
 
 class Engine(Protocol):
-    """Who serves a device's one queue in place of Backend.serve, on a thread of its own, and interrupts by itself."""
+    """Who serves queues of a device in place of Backend.serve, on a thread of its own, and interrupts by itself."""
+
+    @property
+    def serves(self) -> tuple[int, ...]:
+        """The numbers of these queues; at all others Backend.serve is called."""
 
     @property
     def broken(self) -> str:
-        """The rule that the driver broke since `begin`, in words; empty if none."""
+        """The queue and the rule that the driver broke since `begin`, in words; empty if none."""
 
-    def begin(self, queue: SplitQueue, features: int) -> None:
+    def begin(self, index: int, queue: SplitQueue, features: int) -> None:
         """Serve the queue from its next kick on."""
 
-    def end(self, queue: SplitQueue) -> None:
+    def end(self, index: int, queue: SplitQueue) -> None:
         """Serve nothing any more, and let the queue be as it was left; no request is under way after that."""
 
-    def settle(self, queue: SplitQueue) -> None:
+    def settle(self, index: int, queue: SplitQueue) -> None:
         """Serve what waits, and let the queue be as it is then."""
 
-    def kick(self) -> None:
+    def kick(self, index: int) -> None:
         """Look whether something waits."""
 
-    def counts(self) -> Mapping[str, int]:
+    def tally(self) -> Mapping[str, int]:
         """What of `VirtioMmio.counts` it counts: "event" and "interrupts"."""
 
 
@@ -107,7 +112,7 @@ class VirtioMmio:
     """
 
     engine: Engine | None = None
-    _begun = False  # the engine
+    _begun: frozenset[int] = frozenset()  # queues that the engine serves
 
     def __init__(self, backend: Backend, memory: DmaMemory, interrupt: Callable[[], object] | None = None) -> None:
         self.backend = backend
@@ -155,7 +160,7 @@ class VirtioMmio:
     @property
     def counts(self) -> Counter[str]:
         """Kicks by "exit" and by "event", "interrupts", "resets"."""
-        return self._counts + Counter(self.engine.counts() if self.engine is not None else {})
+        return self._counts + Counter(self.engine.tally() if self.engine is not None else {})
 
     @property
     def interrupt_status(self) -> int:
@@ -171,19 +176,23 @@ class VirtioMmio:
         if self.engine is not None and self.engine.broken:
             with self._lock:
                 if self._begun and not self._status & virtio.VIRTIO_CONFIG_S_NEEDS_RESET:
-                    self._note(f"queue 0: {self.engine.broken}")
+                    self._note(self.engine.broken)
 
     def _begin(self) -> None:
-        queue = self.queues[0]
-        if self.engine is not None and not self._begun and queue.ready and self._running:
-            self.engine.begin(queue, self.driver_features)
-            self._begun = True
+        if self.engine is None or not self._running:
+            return
+        for index in self.engine.serves:
+            if index not in self._begun and self.queues[index].ready:
+                self.engine.begin(index, self.queues[index], self.driver_features)
+                self._begun |= {index}
 
-    def _end(self) -> None:
-        if self.engine is not None and self._begun:
-            self._look()
-            self.engine.end(self.queues[0])
-            self._begun = False
+    def _end(self, *only: int) -> None:
+        """The engine serves these queues no longer, or none."""
+        self._look()
+        for index in self._begun & set(only or self._begun):
+            assert self.engine is not None
+            self.engine.end(index, self.queues[index])
+            self._begun -= {index}
 
     # -- its state
 
@@ -193,8 +202,8 @@ class VirtioMmio:
         """
         with self._lock:
             for index, queue in enumerate(self.queues):
-                if self.engine is not None and self._begun:
-                    self.engine.settle(queue)
+                if self.engine is not None and index in self._begun:
+                    self.engine.settle(index, queue)
                 else:
                     self.wake(index)
             self._look()
@@ -218,6 +227,9 @@ class VirtioMmio:
             if put is not None:
                 put(backend)
             self._begin()
+            go_on = getattr(self.backend, "restored", None)
+            if go_on is not None:
+                go_on()
 
     def resume(self) -> None:
         """After all else has been put back: an interrupt that the driver has not acknowledged may have been under way,
@@ -359,7 +371,7 @@ class VirtioMmio:
 
     def _make_ready(self, queue: SplitQueue, value: int) -> None:
         if value != 1:
-            self._end()
+            self._end(self._queue_sel)
             queue.ready = False
         elif not queue.ready and self._has(virtio.VIRTIO_CONFIG_S_FEATURES_OK):
             indirect = self.driver_features & virtio.feature(virtio.VIRTIO_RING_F_INDIRECT_DESC)
@@ -390,8 +402,8 @@ class VirtioMmio:
         queue = self.queues[index]
         if not self._running or not queue.ready:
             return
-        if self.engine is not None:
-            self.engine.kick()
+        if self.engine is not None and index in self.engine.serves:
+            self.engine.kick(index)
             return
         try:
             self.backend.serve(index, queue, self.driver_features)

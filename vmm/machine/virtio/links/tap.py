@@ -41,7 +41,7 @@ class TapLink:
     """A tap by its descriptor, which is its own from here on. With `vnet` each frame has a header of 12 bytes."""
 
     def __init__(self, fd: int, name: str, *, vnet: bool) -> None:
-        self.name, self._fd, self._vnet = f"tap {name}", fd, vnet
+        self.name, self._fd, self.has_header = f"tap {name}", fd, vnet
         self.offloads = OFFLOADS if vnet else 0
 
     def fileno(self) -> int:
@@ -54,13 +54,13 @@ class TapLink:
             return None
         except OSError as error:  # EBADFD: the device was deleted
             raise LinkDown(f"{self.name}: receiving: {_said(error)}") from error
-        return data if self._vnet else NO_HDR + data
+        return data if self.has_header else NO_HDR + data
 
     def send(self, packet: bytes) -> bool:
-        if not self._vnet and packet[:2] != b"\0\0":
+        if not self.has_header and packet[:2] != b"\0\0":
             raise Refused("a header that asks for an offload, which was not offered")
         try:
-            os.write(self._fd, packet if self._vnet else memoryview(packet)[HDR:])
+            os.write(self._fd, packet if self.has_header else memoryview(packet)[HDR:])
         except BlockingIOError:
             return False
         except OSError as error:
@@ -74,7 +74,7 @@ class TapLink:
 
     def offload(self, features: int) -> None:
         """From here on the host may give what the driver takes, and nothing more."""
-        if self._vnet and self._fd >= 0:
+        if self.has_header and self._fd >= 0:
             word = sum(bit for feature, bit in TAKEN if features >> feature & 1)
             # Segmentation goes with checksums, and ECN with segmentation: the kernel refuses one without the other.
             if not word & tun.TUN_F_CSUM:

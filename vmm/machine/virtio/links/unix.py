@@ -58,7 +58,7 @@ class PacketLink(SocketLink):
 
     def __init__(self, sock: socket.socket, name: str) -> None:
         super().__init__(sock, name)
-        self._ends = sock.type == socket.SOCK_SEQPACKET  # an empty message is the end; a datagram socket has none
+        self.ends = sock.type == socket.SOCK_SEQPACKET  # an empty message is the end; a datagram socket has none
 
     def receive(self) -> bytes | None:
         try:
@@ -67,7 +67,7 @@ class PacketLink(SocketLink):
             return None
         except OSError as error:
             raise self._down("receiving", error) from error
-        if not frame and self._ends:
+        if not frame and self.ends:
             raise LinkDown(f"{self.name}: the other end has closed it")
         return NO_HDR + frame
 
