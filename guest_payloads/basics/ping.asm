@@ -59,6 +59,7 @@ start:
     call  checksum
     mov   word ptr [rip + ping + 24], ax
 
+ask:
     lea   rsi, [rip + arp]
     mov   ecx, 42
     call  net_send
@@ -69,8 +70,8 @@ find:
     cmp   word ptr [rsi + FRAME + ARP_OPERATION], ARP_REPLY
     je    found
 find_next:
-    call  net_again                                        ; others may have something to say as well
-    jmp   find
+    call  net_again                                        ; others may have something to say as well, and a host that
+    jmp   ask                                              ; has just seen the cable loses its first answer: ask again
 found:
     mov   rax, qword ptr [rsi + FRAME + ARP_SENDER]
     shl   rax, 16
