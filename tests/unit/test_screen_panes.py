@@ -110,6 +110,11 @@ class TestSource:
     def test_of_unmapped_memory_it_says_so(self) -> None:
         assert "nothing is mapped here" in plain(disassembly(scene(cpu={"address": 0x9000_0000}), 70, 9))
 
+    def test_what_is_seen_moves_only_where_it_has_to(self) -> None:
+        assert source(scene(top=(FILE, 2), line=(FILE, 4)), 60, 5)[0].click.value == 2
+        assert source(scene(top=(FILE, 1), line=(FILE, 6)), 60, 5)[0].click.value == 3
+        assert source(scene(top=("other.asm", 2), line=(FILE, 4)), 60, 3)[0].click.value == 3
+
     def test_the_cursor_moves_what_is_seen(self) -> None:
         lines = source(scene(line=(FILE, 6)), 60, 3)
         assert row(lines, "add eax").here

@@ -91,6 +91,8 @@ def _run(app: DebugScreen, control: Control, name: str, out: TextIO) -> int:
         raise HostError(
             f"the screen failed: {type(app.failed).__name__}: {app.failed}", hint="this is an error of pyvmm's"
         )
+    if control.error is not None and not app.ended_by:
+        raise control.error
     for line in control.outcome:
         print(line, file=out)
     if not control.outcome:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vmm.debug.session import Session
 from vmm.debug.values import Stopped
-from vmm.errors import GuestMemoryError, UsageError, VmmError
+from vmm.errors import GuestMemoryError, UsageError
 from vmm.machine.x86.registers import names as register_names
 from vmm.screen.commands import ACCESS, CATCHES, KINDS, Asked
 from vmm.screen.desk import Desk
@@ -169,7 +169,8 @@ def _watch(desk: Desk, words: tuple[str, ...]) -> str:
     address = desk.place(place)
     size = size or next(each for each in (8, 4, 2, 1) if address % each == 0)
     made = desk.session.watch(address, size, access)
-    made.what = f"{place}, {size} byte{'s' * (size != 1)}, {access}"
+    how = "changes, by single-step" if made.how == "step" else access
+    made.what = f"{place}, {size} byte{'s' * (size != 1)}, {how}"
     return str(made)
 
 
@@ -311,8 +312,3 @@ def clicked(desk: Desk, click: Click) -> str:
         case _:
             desk.view.walk_of = f"{click.value:#x}"
             return f"page walk of {click.value:#x}: 4 shows it"
-
-
-def one_line(error: VmmError) -> str:
-    """An error and what to try, in one line."""
-    return " ".join(str(error).split())

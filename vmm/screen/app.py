@@ -23,7 +23,7 @@ from vmm.screen.command_line import CommandLine
 from vmm.screen.commands import Asked, complete, help_lines, parse
 from vmm.screen.frame import Frame
 from vmm.screen.keys import KEYS, footer
-from vmm.screen.lines import Click, Line, Span, line
+from vmm.screen.lines import Click, Line, Span, line, one_line
 from vmm.screen.looks import THEMES, Looks
 from vmm.screen.widgets import Bar, PaneWidget, Word
 
@@ -192,7 +192,7 @@ class DebugScreen(App[int]):
             words.append(Word((Span("head" if chosen else "", text),), f"show {name}"))
         self.bar("tabs").show(words)
         small = self.size.width < LEAST[0] or self.size.height < LEAST[1]
-        message = f"this terminal is small: {LEAST[0]}x{LEAST[1]} is needed" if small else self.message
+        message = f"{LEAST[0]}x{LEAST[1]} is needed" if small else self.message
         self.bar("message").show([Word((Span("bad" if self.bad or small else "", f" {message}"),))])
         keys = []
         for each in footer(self.size.width):
@@ -219,10 +219,12 @@ class DebugScreen(App[int]):
                 self.pane(name).refresh()
         elif told.what == "over":
             self.state, self.over = "over", True
-        if told.text or isinstance(told.what, Frame) or told.what == "running":
+            if told.bad and self.frame is None:  # there was never anything to see: the error is said on the terminal
+                self.exit(1)
+        if told.text or told.what == "running":
             self.message, self.bad = told.text, told.bad
-            if isinstance(told.what, Frame) and not told.bad and told.what.state.startswith(told.text):
-                self.message = "c ends it, r goes back, q leaves" if told.what.ended else ""
+            if isinstance(told.what, Frame) and told.what.ended and not told.bad:
+                self.message = f"{told.text}: c ends it, r goes back, q leaves"
         self._draw_bars()
 
     def _tick(self) -> None:
@@ -239,7 +241,7 @@ class DebugScreen(App[int]):
             asked = parse(text)
             self._do(asked)
         except VmmError as error:
-            self.say(_one_line(error), bad=True)
+            self.say(one_line(error), bad=True)
 
     def say(self, text: str, *, bad: bool = False) -> None:
         """A line of our own, in place of the one before."""
@@ -316,27 +318,33 @@ class DebugScreen(App[int]):
         pane.display = True
         pane.focus()
 
-    def on_key(self, event: events.Key) -> None:
-        """Keys that no part has taken."""
-        if self.pane("help").display:
-            if event.key in ("escape", "q", "enter") or event.character == "?":
-                self.pane("help").display = False
-                self.pane("source").focus()
-                event.stop()
+    async def on_event(self, event: events.Event) -> None:
+        """Keys are taken here, in the order in which they come: a part that has the focus would have them later, and
+        what is typed behind a colon has to find the command line open.
+        """
+        own = isinstance(event, events.Key) and not event.is_forwarded and not self.typing
+        if own and isinstance(event, events.Key) and self._key(event):
             return
-        char = event.character or event.key
-        if char.isdecimal() and len(char) == 1:
+        await super().on_event(event)
+
+    def _key(self, event: events.Key) -> bool:
+        """Do what a key says. False: it is none of ours."""
+        focused, char = self.focused, event.character or event.key
+        if self.pane("help").display and (event.key in ("escape", "enter") or char in ("q", "?")):
+            self.pane("help").display = False
+            self.screen.set_focus(self.pane("source"))
+        elif isinstance(focused, PaneWidget) and focused.press(event.key):
+            pass
+        elif char.isdecimal() and len(char) == 1:
             self._show(TABS[(int(char) - 1) % 10])
-        elif char == "/":
-            self._open("find ")
-        elif char in ("m", "w", "g", "p"):
-            self._open({"m": "mem ", "w": "watch ", "g": "goto ", "p": "print "}[char])
+        elif char in OPENS:
+            self._open(OPENS[char])
         else:
-            found = next((each for each in KEYS if char == each.key), None)
+            found = next((each for each in KEYS if char == each.key and char != "tab"), None)
             if found is None:
-                return
+                return False
             self._press(found.does)
-        event.stop()
+        return True
 
     def _press(self, does: str) -> None:
         if not does.startswith("["):
@@ -348,6 +356,7 @@ class DebugScreen(App[int]):
         elif does == "[vcpu]":
             self.do("vcpu next")
         elif self._free():
+            self.message = ""
             self.behind.here(does.strip("[]"))
 
     def on_bar_pressed(self, event: Bar.Pressed) -> None:
@@ -362,6 +371,7 @@ class DebugScreen(App[int]):
     def on_pane_widget_chosen(self, event: PaneWidget.Chosen) -> None:
         """A line was clicked on."""
         if self._free():
+            self.message = ""
             self.behind.clicked(event.pane, event.click)
 
     # -- the command line
@@ -369,6 +379,11 @@ class DebugScreen(App[int]):
     def _open(self, text: str) -> None:
         self.query_one(CommandLine).open(text)
         self.bar("message").display = False
+
+    @property
+    def typing(self) -> bool:
+        """The command line is open."""
+        return bool(self.query_one(CommandLine).display)
 
     def _complete(self, text: str) -> list[str]:
         return complete(text, self.frame.names) if self.frame is not None else complete(text, NO_NAMES)
@@ -381,6 +396,8 @@ class DebugScreen(App[int]):
             self.do(event.text)
 
 
+OPENS = {"/": "find ", "m": "mem ", "w": "watch ", "g": "goto ", "p": "print "}
+"""Keys that open the command line with a beginning."""
 SHORT = {"registers": "regs", "memory": "mem", "devices": "dev", "vcpus": "cpu", "console": "cons",
          "breaks": "brk"}  # fmt: skip
 """Names of tabs on a narrow terminal."""
@@ -390,7 +407,3 @@ NO_NAMES = Frame("", "", {}).names
 def _put(widget: PaneWidget | Bar | CommandLine, x: int, y: int, width: int, height: int) -> None:
     widget.styles.offset = (x, y)
     widget.styles.width, widget.styles.height = width, height
-
-
-def _one_line(error: VmmError) -> str:
-    return " ".join(str(error).split())

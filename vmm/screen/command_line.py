@@ -43,9 +43,11 @@ class CommandLine(Input):
         self.value = f":{text}"
         self.cursor_position = len(self.value)
         self.display = True
-        self.focus()
+        self.screen.set_focus(self)
 
     def _close(self, text: str) -> None:
+        if not self.display:
+            return
         self.display = False
         self.post_message(self.Closed(text, self._back))
 
@@ -64,10 +66,13 @@ class CommandLine(Input):
 
     async def action_submit(self) -> None:
         """Enter."""
+        self._close(self._typed())
+
+    def _typed(self) -> str:
         text = self.value.removeprefix(":").strip()
         if text and text not in self._said[-1:]:
             self._said = [*self._said[-MOST:], text]
-        self._close(text)
+        return text
 
     def on_key(self, event: events.Key) -> None:
         """Esc, and what was typed before; a line that is empty closes with Backspace, too."""

@@ -22,7 +22,7 @@ from vmm.screen.arrange import Arrangement, arrange
 from vmm.screen.commands import Asked
 from vmm.screen.desk import Desk
 from vmm.screen.frame import Frame
-from vmm.screen.lines import Click, Line
+from vmm.screen.lines import Click, Line, one_line
 from vmm.screen.panes import lists
 from vmm.screen.panes.memory import bytes_per_row
 from vmm.screen.scene import Scene
@@ -63,9 +63,11 @@ class Control:
         self._desks: dict[int, Desk] = {}
         self._desk: Desk | None = None
         self._running: Session | None = None
-        self._left = False
+        self._left = self._waiting = False
         self.outcome: list[str] = []
         """Once it is over: how."""
+        self.error: BaseException | None = None
+        """What it was over by, if that was an error."""
 
     # -- what the screen asks; none of it waits
 
@@ -73,6 +75,11 @@ class Control:
     def running(self) -> bool:
         """The guest runs."""
         return self._running is not None
+
+    @property
+    def busy(self) -> bool:
+        """Something that was asked for is not done, or not told."""
+        return self._thread.is_alive() and (not self._waiting or not self._jobs.empty())
 
     def start(self, tell: Tell) -> None:
         """Begin."""
@@ -142,12 +149,10 @@ class Control:
             self._tell("over", "it is over: " + (self.outcome[-1] if self.outcome else "done"), False)
         except Left:
             pass
-        except VmmError as error:
-            self.outcome = [actions.one_line(error)]
-            self._tell("over", self.outcome[0], True)
         except BaseException as error:
-            self.outcome = [f"{type(error).__name__}: {error}"]
-            self._tell("over", self.outcome[0], True)
+            self.error = error
+            said = one_line(error) if isinstance(error, VmmError) else f"{type(error).__name__}: {error}"
+            self._tell("over", said, True)
         finally:
             for desk in self._desks.values():
                 desk.session.close()
@@ -169,13 +174,15 @@ class Control:
                 if self._jobs.empty():
                     self._show(desk, text, bad)
                     text, bad = "", False
+                self._waiting = self._jobs.empty()
                 job = self._jobs.get()
+                self._waiting = False
                 if job is None or self._left:
                     raise Left
                 try:
                     text, bad = job(desk) or text, False
                 except VmmError as error:
-                    text, bad = actions.one_line(error), True
+                    text, bad = one_line(error), True
                 if self._left:
                     raise Left
         finally:
@@ -186,7 +193,7 @@ class Control:
         try:
             frame = desk.frame()
         except VmmError as error:
-            self._tell("said", actions.one_line(error), True)
+            self._tell("said", one_line(error), True)
             return
         self._tell(frame, text, bad)
 

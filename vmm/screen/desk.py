@@ -34,6 +34,7 @@ class View:
 
     cursor: int | None = None
     line: tuple[str, int] | None = None
+    top: tuple[str, int] | None = None
     memory_of: str = "rip"
     memory_moved: int = 0
     physical: bool = False
@@ -210,6 +211,7 @@ class Desk:
             ended=tuple(self._ended),
             cursor=view.cursor,
             line=view.line,
+            top=view.top,
             memory_at=self._followed(view.memory_of) + view.memory_moved & MASK64,
             memory_of=view.memory_of if not view.memory_moved else f"{view.memory_of} {view.memory_moved:+#x}",
             physical=view.physical,
@@ -241,7 +243,7 @@ class Desk:
         scene, session = self.scene(), self.session
         cpu, stopped = scene.cpu, self.stopped
         several = f"vCPU {session.vcpu} " if len(scene.cpus) > 1 else ""
-        why = _said(stopped) or stopped.why
+        number = f" {stopped.breakpoint.number}" if stopped.breakpoint is not None else ""
         names = Names(
             tuple(session.symbols),
             self._files(),
@@ -249,8 +251,12 @@ class Desk:
             tuple(each.number for each in session.stops),
             len(scene.cpus),
         )
-        state = f"{why}  {several}at {cpu.where or hex(cpu.address)}, {cpu.mode}"
-        return Frame(self.name, state, panes(scene, self.arrangement), names, ended=stopped.ended)
+        state = f"{stopped.why}{number}: {several}at {cpu.where or hex(cpu.address)}, {cpu.mode}"
+        made = panes(scene, self.arrangement)
+        written, first = written_at(scene), made["source"].lines[0].click if made["source"].lines else None
+        if written is not None and first is not None and first.what == "line":
+            self.view.top = written.file, first.value
+        return Frame(self.name, state, made, names, ended=stopped.ended)
 
     @property
     def stopped(self) -> Stopped:

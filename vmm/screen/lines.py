@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vmm.errors import VmmError
 from vmm.report.style import printable
 
 KINDS = ("", "here", "break", "changed", "name", "dim", "good", "bad", "warn", "head")
@@ -53,6 +54,12 @@ def line(*pieces: str | tuple[str, str], click: Click | None = None, address: in
     spans = [Span("", each) if isinstance(each, str) else Span(*each) for each in pieces]
     safe = tuple(Span(each.kind, printable(each.text.expandtabs(8).replace("\n", " "))) for each in spans if each.text)
     return Line(safe, click, address, here)
+
+
+def one_line(error: VmmError) -> str:
+    """An error and what to try, in one line."""
+    text = error.text + (f"; try: {error.hint}" if error.hint else "")
+    return " ".join(text.split())
 
 
 def plain(lines: list[Line]) -> str:

@@ -108,6 +108,8 @@ class Scene:
     cursor: int | None = None
     line: tuple[str, int] | None = None
     """File and line of the cursor, where it is in a source file."""
+    top: tuple[str, int] | None = None
+    """The first line that was shown last: it stays while what is to be seen is in sight."""
     memory_at: int = 0
     memory_of: str = ""
     """The expression that `memory_at` follows."""

@@ -41,15 +41,23 @@ class PaneWidget(Widget, can_focus=True):
         self.lines: tuple[Line, ...] = ()
         self.title_text, self.walks, self.stale = name, False, False
         self.first = 0
+        self.last, self.follows = False, True  # its end is to be seen; nobody has scrolled away from it
         self.chosen: int | None = None
 
     def show(self, title: str, lines: Sequence[Line], *, walks: bool = False, last: bool = False) -> None:
         """Show these from now on; `last`: their end is to be seen, unless somebody has scrolled away from it."""
-        follows = last and self.first >= max(0, len(self.lines) - self._rows)
-        self.title_text, self.lines, self.walks = title, tuple(lines), walks
+        self.title_text, self.lines, self.walks, self.last = title, tuple(lines), walks, last
+        self._settle()
+
+    def _settle(self) -> None:
+        """What is seen first, of these lines in this size."""
         top = max(0, len(self.lines) - self._rows)
-        self.first = top if follows else min(self.first, top)
+        self.first = top if self.last and self.follows else min(self.first, top)
         self.refresh()
+
+    def on_resize(self) -> None:
+        """Another size shows other lines."""
+        self._settle()
 
     @property
     def _rows(self) -> int:
@@ -102,10 +110,13 @@ class PaneWidget(Widget, can_focus=True):
 
     def scroll(self, rows: int) -> None:
         """Without a cursor."""
-        self.first = max(0, min(self.first + rows, len(self.lines) - self._rows))
+        top = max(0, len(self.lines) - self._rows)
+        self.first = max(0, min(self.first + rows, top))
+        self.follows = self.first == top
         self.refresh()
 
-    def on_key(self, event: events.Key) -> None:
+    def press(self, key: str) -> bool:
+        """A key of its own: moving, and Enter. False: it has none of that name."""
         page = max(self._rows - 1, 1)
         steps = {
             "up": -1,
@@ -115,16 +126,16 @@ class PaneWidget(Widget, can_focus=True):
             "home": -len(self.lines),
             "end": len(self.lines),
         }
-        if event.key in steps and not (self.walks and event.key in ("home", "end")):
-            self.move(steps[event.key])
-        elif event.key == "enter":
+        if key in steps and not (self.walks and key in ("home", "end")):
+            self.move(steps[key])
+        elif key == "enter":
             at = self.chosen if not self.walks else next((n for n, row in enumerate(self.lines) if row.here), None)
             click = self.lines[at].click if at is not None and at < len(self.lines) else None
             if click is not None:
                 self.post_message(self.Chosen(self.pane, click))
         else:
-            return
-        event.stop()
+            return False
+        return True
 
     def on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
         self._wheel(WHEEL)

@@ -52,7 +52,12 @@ def _file(scene: Scene, written: Written, rows: tuple[str, ...], height: int) ->
         if cpu.index != scene.vcpu:
             for number in _lines_of(scene, written.file, [cpu.address]):
                 others.setdefault(number, []).append(str(cpu.index))
-    first = max(1, min(written.line - height // 2, len(rows) - height + 1))
+    first = written.line - height // 2
+    if scene.top is not None and scene.top[0] == written.file:
+        edge = 1 if height > 4 else 0  # a line before it and one behind it are to be seen too
+        if scene.top[1] + edge <= written.line < scene.top[1] + height - edge:
+            first = scene.top[1]
+    first = max(1, min(first, len(rows) - height + 1))
     lines = []
     for number in range(first, min(first + height, len(rows) + 1)):
         marks = (BREAK if number in broken else " ") + (HERE if number == here else " ")

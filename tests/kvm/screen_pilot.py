@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A person at the screen of `pyvmm debug`, by textual's pilot: types, clicks, waits until the guest stands still."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from vmm.cli.debug import control_of
+from vmm.payload.catalog import find
+from vmm.payload.options import Options
+from vmm.screen.app import DebugScreen
+from vmm.screen.control import Control
+from vmm.screen.widgets import PaneWidget
+
+PATIENCE = 60.0  # seconds, on a loaded machine
+STILL = ("stopped", "over")
+
+
+class Person:
+    """`text` is what is on the screen, row by row."""
+
+    def __init__(self, app: DebugScreen, control: Control, pilot: Pilot[int]) -> None:
+        self.app, self.control, self.pilot = app, control, pilot
+
+    @property
+    def rows(self) -> list[str]:
+        strips = self.app.screen._compositor.render_strips()
+        return ["".join(segment.text for segment in strip).rstrip() for strip in strips]
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.rows)
+
+    def pane(self, name: str) -> str:
+        return "\n".join(each.text for each in self.app.query_one(f"#{name}", PaneWidget).lines)
+
+    @property
+    def title(self) -> str:
+        return self.rows[0]
+
+    @property
+    def message(self) -> str:
+        return self.rows[-2].strip()
+
+    async def until(self, holds) -> None:
+        end = time.monotonic() + PATIENCE
+        while not holds():
+            assert time.monotonic() < end, self.text
+            await self.pilot.pause(0.01)
+
+    async def still(self) -> None:
+        """Everything that was asked for is done and shown."""
+        for _ in range(2):
+            await self.pilot.pause(0.02)
+            await self.until(lambda: not self.control.busy and self.app.state in STILL)
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+        await self.still()
+
+    async def type(self, line: str) -> None:
+        """A line of the command line, key by key, and Enter."""
+        await self.pilot.press("colon", *("space" if each == " " else each for each in line), "enter")
+        await self.still()
+
+    async def click(self, text: str, *, within: str) -> None:
+        """On the first row of a pane that has this text."""
+        widget = self.app.query_one(f"#{within}", PaneWidget)
+        at = next(n for n, each in enumerate(widget.lines) if text in each.text)
+        await self.pilot.click(widget, offset=(4, at - widget.first + 1))
+        await self.still()
+
+
+@contextlib.asynccontextmanager
+async def at_the_screen(
+    what: str | Path, size: tuple[int, int] = (80, 24), options: Options | None = None
+) -> AsyncIterator[Person]:
+    """The screen of this payload, stopped where its first run begins; at the end the guest is gone."""
+    payload = find(str(what))
+    control = control_of(payload, options or Options())
+    app = DebugScreen(control, payload.name)
+    try:
+        async with app.run_test(size=size) as pilot:
+            person = Person(app, control, pilot)
+            await person.still()
+            yield person
+    finally:
+        assert control.leave(PATIENCE), "the guest's thread has not ended"
