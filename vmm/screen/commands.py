@@ -183,6 +183,14 @@ def _choices(command: Command, words: list[str], names: Names) -> list[str]:
     return list(table.get(takes, ()))
 
 
+def table() -> Iterable[str]:
+    """The rows of the documentation's table."""
+    for each in COMMANDS:
+        key = f"`{each.key}`" if each.key else ""
+        usage = each.usage.replace("|", "\\|")
+        yield f"| `:{usage}` | {key} | {each.help} |"
+
+
 def help_lines(about: str = "") -> list[str]:
     """Each command with its key, what it takes and what it does."""
     rows = [each for each in COMMANDS if not about or each is BY_NAME.get(about)]
