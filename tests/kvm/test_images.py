@@ -13,6 +13,7 @@ import pytest
 
 from tests.made_images import HLT, PRINT_AND_PASS, Load, bzimage, elf, gzipped, multiboot1, multiboot2, note
 from vmm import Machine
+from vmm.abi import pc
 from vmm.asm.assembler import assemble
 from vmm.cli import main
 from vmm.errors import ImageError, UsageError
@@ -437,3 +438,78 @@ def test_loading_again_starts_anew():
             m.load_image(bzimage())
             assert m.run(timeout=10).stop.code == 0
             assert m.sink.data.endswith(b"OK")
+
+
+# Memory that nobody gave ----------------------------------------------------------------------------------------------
+
+
+def test_a_machine_without_a_size_gets_what_the_image_needs():
+    """As the command gives it: the kernel's usual 256 MiB, of which the board's CMOS tells, and the map."""
+    with Machine(board="pc") as m:
+        before = m.memory.size
+        m.load_image(bzimage(PRINT_AND_PASS))
+        assert (m.memory.size, m.ram) == (256 * MIB, ((0, 256 * MIB),))
+        assert before < 16 * MIB
+        m.memory.write(256 * MIB - 4, b"last")
+        assert m.run(timeout=20).text == "OK"
+        m.board.rtc.write(0, 1, pc.CMOS_HIGH_64KIB + 1)
+        assert m.board.rtc.read(1, 1) == (256 * MIB - 16 * MIB) >> 24
+
+
+def test_it_grows_with_an_initrd_and_a_second_image_and_never_shrinks():
+    small = elf(Load(PRINT_AND_PASS, 0x10_0000))
+    with Machine() as m:
+        m.load_image(small)
+        assert m.memory.size == 128 * MIB
+        m.load_image(bzimage(PRINT_AND_PASS), initrd=bytes(40 * MIB))
+        grown = m.memory.size
+        assert grown >= 256 * MIB + 160 * MIB
+        m.load_image(small)
+        assert m.memory.size == grown
+
+
+def test_a_size_that_was_given_stays():
+    with Machine("4M") as m:
+        m.load_image(elf(Load(PRINT_AND_PASS, 0x10_0000)))
+        assert m.memory.size == 4 * MIB
+        with pytest.raises(ImageError, match="does not fit into the guest's memory of 4M"):
+            m.load_image(elf(Load(PRINT_AND_PASS, 0x100_0000), entry=0x100_0000))
+
+
+def test_what_runs_in_pyvmms_own_map_has_what_payloads_have():
+    with Machine() as m:
+        before = m.memory.size
+        m.load_image(elf(Load(PRINT_AND_PASS, 0x2_0000), entry=0x2_0000))
+        assert m.memory.size == before
+
+
+def test_above_four_gibibytes_memory_costs_what_is_touched():
+    """A segment at 4 GiB and 16 MiB: RAM goes around the devices, and the process holds next to none of it."""
+    far = (4 << 30) + 16 * MIB
+    guest = code(f"mov rsi, {far:#x}\n    call say", 0x10_0000, 64, "rsi")
+    image = elf(Load(guest, 0x10_0000), Load(b"far\0", far))
+    with Machine() as m:
+        try:
+            m.load_image(image)
+        except ImageError as error:
+            if "this host has" in str(error) or "does not fit" in str(error):
+                pytest.skip(f"{error}")
+            raise
+        assert m.ram[1][0] == 4 << 30
+        before = resident()
+        assert m.run(timeout=20).text == "far"
+        assert resident() - before < 64 * MIB
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def test_what_lies_in_the_way_is_one_line_and_leaves_the_machine_as_it_was():
+    with Machine() as m:
+        before = m.ram
+        m.memory.add(64 * MIB, MIB)
+        slots = m.memory.slots
+        with pytest.raises(ImageError, match="overlap"):
+            m.load_image(elf(Load(PRINT_AND_PASS, 0x10_0000)))
+        assert (m.ram, m.memory.slots) == (before, slots)

@@ -98,6 +98,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         layout.check_cpus(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
+        self.grows = memory is None
+        """Nobody said how much memory: an image that is loaded may have more."""
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
         layout.check_memory(size, len(ids))
         self.irqchip: Irqchip = irqchip or ("none" if board == "own" else "kernel")

@@ -11,10 +11,10 @@ from vmm.errors import ImageError, UsageError
 from vmm.machine.images.bzimage import PROTOCOLS
 from vmm.machine.images.files import read_file
 from vmm.machine.images.image import MODES, Image, Mode, Module
-from vmm.machine.images.place import runs_in_own_map
+from vmm.machine.images.place import runs_in_own_map, usual_memory
 from vmm.machine.images.program import ImageProgram
 from vmm.machine.images.recognise import read_image
-from vmm.machine.memory.layout import REGIONS, default_memory, host_memory, parse_size
+from vmm.machine.memory.layout import REGIONS, parse_size
 from vmm.machine.run.limits import MAX_TIMEOUT
 from vmm.payload.catalog import whole
 from vmm.payload.options import BootOptions
@@ -63,12 +63,8 @@ class BroughtImage:
         return self._memory(count) if memory is None else memory, board or self.image.board
 
     def _memory(self, cpus: int) -> int:
-        least = default_memory(cpus)
-        if runs_in_own_map(self.image):
-            return least
         files = [each.data for each in self._modules] + ([self._initrd] if self._initrd else [])
-        # What lies where no host has memory is told by whoever places it, with its address.
-        return max(least, min(self.image.memory(*files), host_memory()), 128 << 20)
+        return usual_memory(self.image, files, cpus)
 
     @property
     def timeout(self) -> float | None:

@@ -64,6 +64,9 @@ class OwnBoard:
     def attach(self, machine: Whole, cpus: int) -> None:
         """It has no interrupt controller, and no timer."""
 
+    def tell_memory(self, ram: Sequence[tuple[int, int]], cpus: int) -> None:
+        """Its guests know their machine."""
+
     def device_lines(self, irqchip: str) -> None:
         """None of its own."""
 

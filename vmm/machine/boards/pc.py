@@ -83,6 +83,10 @@ class PcBoard:
         self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 
+    def tell_memory(self, ram: Sequence[tuple[int, int]], cpus: int) -> None:
+        """The machine's RAM is this now: what a BIOS would find."""
+        self._preset(ram, cpus)
+
     def device_lines(self, irqchip: str) -> tuple[int, ...]:
         """ISA lines first with KVM's controllers, for they need no ACPI (`virtio_mmio.device=`); with split those that
         KVM can raise by itself; and without an IOAPIC what the PICs have.

@@ -39,6 +39,11 @@ class TestdevBoard(PcBoard):
         self._machine = machine
         self.fw_cfg.items.update(items(machine.ram, cpus))
 
+    def tell_memory(self, ram: Sequence[tuple[int, int]], cpus: int) -> None:
+        """As the pc board's; fw_cfg tells it too."""
+        super().tell_memory(ram, cpus)
+        self.fw_cfg.items.update(items(ram, cpus))
+
     def tables(self, apic_ids: Sequence[int], virtio: Sequence[VirtioPlace]) -> Tables:
         """As the pc board's."""
         made = super().tables(apic_ids, virtio)

@@ -28,7 +28,8 @@ class Reach:
         self, vm: Vm, memory: GuestMemory, platform: Platform, *, irqchip: str, ram: tuple[tuple[int, int], ...]
     ) -> None:
         """`ram` are (base, size) of each stretch of the machine's own RAM."""
-        self._vm, self._memory, self._platform, self._irqchip, self._ram = vm, memory, platform, irqchip, ram
+        self._vm, self._memory, self._platform, self._irqchip = vm, memory, platform, irqchip
+        self.ram = ram
         self.anywhere = False
 
     def port(self, base: int, stop: int, name: str, *, reads: bool, writes: bool) -> None:
@@ -99,7 +100,7 @@ class Reach:
     @property
     def mapped_end(self) -> int:
         """The first address that the boot page tables do not map: whole GiB above 4 GiB, for the RAM there."""
-        high = max(FOUR_GIB, *(base + size for base, size in self._ram))
+        high = max(FOUR_GIB, *(base + size for base, size in self.ram))
         return -(-high // GIB) * GIB
 
 

@@ -10,9 +10,10 @@ from typing import Any
 from vmm.errors import ImageError, UsageError
 from vmm.machine.images.files import read_file
 from vmm.machine.images.image import Image, Mode, Module, Segment, Span, segment
-from vmm.machine.images.place import plan, put
+from vmm.machine.images.place import plan, put, usual_memory
 from vmm.machine.images.program import ImageProgram
 from vmm.machine.images.recognise import read_image
+from vmm.machine.memory.grow import grow
 
 
 def load_image(
@@ -33,7 +34,8 @@ def load_image(
 
     `what` is a file's path, or its bytes, or what `read_image` gave. `args` is the command line, `initrd` and `modules`
     are files or bytes. `base`, `entry` and `mode` are for code without a header; `entry` may name a symbol of an ELF
-    file. `protocol` picks one of several ways to start it (vmm.machine.images.recognise.PROTOCOLS).
+    file. `protocol` picks one of several ways to start it (vmm.machine.images.recognise.PROTOCOLS). A machine that was
+    made without a size of memory gets what the image and its files need, as `pyvmm run` gives it.
 
     Raises:
         ImageError: it is damaged or foreign, does not fit into this machine, or has no use for what was given. Nothing
@@ -47,6 +49,14 @@ def load_image(
     else:
         data, shown = _bytes(what, "image")
         image = read_image(data, name or shown, base=base, entry=entry, mode=mode, protocol=protocol)
+    brought = None if initrd is None else _bytes(initrd, "initrd")[0]
+    files = tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules)
+    if machine.grows:
+        sizes = [each.data for each in files] + ([brought] if brought else [])
+        try:
+            grow(machine, usual_memory(image, sizes, len(machine.cpus)))
+        except UsageError as error:
+            raise ImageError(f"{image.name}: {error.text}", error.hint or "Machine(memory=...)") from error
     reserved, tables, rsdp = _board(machine)
     planned = plan(
         image,
@@ -56,8 +66,8 @@ def load_image(
         rsdp=rsdp,
         cpus=len(machine.cpus),
         command_line=args.encode("utf-8", "surrogateescape") if isinstance(args, str) else bytes(args),
-        initrd=None if initrd is None else _bytes(initrd, "initrd")[0],
-        modules=tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules),
+        initrd=brought,
+        modules=files,
     )
     machine.program = ImageProgram(image.placed, own=planned.own)
     put(planned, machine)

@@ -9,7 +9,7 @@ Xen's docs/misc/pvh.pandoc; Intel SDM vol. 3A, 9.8.5 (long mode).
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +32,7 @@ from vmm.machine.images.image import (
     refuse_files,
     segment,
 )
-from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS, format_size
+from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS, default_memory, format_size, host_memory
 from vmm.machine.x86 import boot, descriptors, modes
 from vmm.machine.x86.descriptors import CODE, TSS_BUSY
 from vmm.machine.x86.descriptors import Segment as Descriptor
@@ -123,6 +123,15 @@ def runs_in_own_map(image: Image) -> bool:
     low, high, code = REGIONS["code"].base, REGIONS["data"].end, REGIONS["code"]
     inside = all(low <= each.gpa and each.end <= high for each in image.segments)
     return inside and all(each.end <= code.end for each in image.segments if each.executable) and image.entry in code
+
+
+def usual_memory(image: Image, files: Iterable[bytes], cpus: int) -> int:
+    """Bytes of RAM for an image and the files that go with it, if nobody says how many; at most what the host has."""
+    least = default_memory(cpus)
+    if runs_in_own_map(image):
+        return least
+    # What lies where no host has memory is told by whoever places it, with its address.
+    return max(least, min(image.memory(*files), host_memory()), 128 << 20)
 
 
 def _check_fits(image: Image, ram: tuple[Span, ...]) -> None:
