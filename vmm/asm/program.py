@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from vmm.base.light import bisect_right, cached_property
+from vmm.base.light import cached_property
 from vmm.base.record import Record, field
 from vmm.errors import UsageError
 
@@ -84,6 +84,8 @@ class Program(Record, cached=True):
         """`name`, or `name+0x10`; None outside the program or before its first label."""
         if not self.base <= address <= self.end:
             return None
+        from vmm.base.light import bisect_right  # by who looks up names: no plain run does
+
         at = bisect_right(self._sorted_symbols, (address, "\U0010ffff")) - 1
         if at < 0:
             return None
@@ -92,6 +94,8 @@ class Program(Record, cached=True):
 
     def line_at(self, address: int) -> Line | None:
         """The statement that holds this byte."""
+        from vmm.base.light import bisect_right
+
         at = bisect_right(self._line_addresses, address) - 1
         if at < 0:
             return None
@@ -102,6 +106,8 @@ class Program(Record, cached=True):
         """What the reader wrote for this byte: a statement of assembly, or a stretch of compiled code."""
         found = self.line_at(address)
         if found is None and self.stretches:
+            from vmm.base.light import bisect_right
+
             at = bisect_right(self.stretches, address, key=lambda each: each.address) - 1
             if at >= 0 and address < self.stretches[at].address + self.stretches[at].size:
                 found = self.stretches[at]

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 Lock, RLock, local = _thread.allocate_lock, _thread.RLock, _thread._local
 
 try:  # the parts in C, without the Python around them
-    from _bisect import bisect_left as bisect_left
-    from _bisect import bisect_right as bisect_right
     from _collections import _tuplegetter as _getter  # type: ignore[import-not-found]
     from _collections import deque as deque
     from _functools import _lru_cache_wrapper as _memo  # type: ignore[import-not-found]
@@ -38,14 +36,23 @@ try:  # the parts in C, without the Python around them
         return decorate
 
 except ImportError:  # pragma: no cover  # another Python than CPython
-    from bisect import bisect_left as bisect_left
-    from bisect import bisect_right as bisect_right
     from collections import deque as deque
     from functools import lru_cache as lru_cache
     from functools import partial as partial
 
     def _getter(i: int, _doc: None) -> Any:
         return property(lambda row: tuple.__getitem__(row, i))
+
+
+def __getattr__(name: str) -> Any:
+    """bisect_left and bisect_right: a file of C, and no plain run needs it."""
+    if name not in ("bisect_left", "bisect_right"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        import _bisect as home
+    except ImportError:  # pragma: no cover  # another Python than CPython
+        import bisect as home  # type: ignore[no-redef]
+    return getattr(home, name)
 
 
 def cache(f: Any) -> Any:

@@ -122,6 +122,13 @@ int vmm_refault(void *address, size_t size)
     return 0;
 }
 
+/* Numbers that count up, as tables of pages and gates are made of. */
+void vmm_counted_up(__u64 *to, __u64 first, __u64 step, __u32 count)
+{
+    for (__u32 i = 0; i < count; i++)
+        to[i] = first + step * i;
+}
+
 /* Of all ioctls the one that a device calls per interrupt: its struct is not worth making in Python. */
 int vmm_signal_msi(int fd, __u64 address, __u32 data)
 {

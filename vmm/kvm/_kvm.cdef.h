@@ -18,6 +18,7 @@ typedef long long __s64;
 int vmm_open(const char *path, int flags);
 int vmm_ioctl(int fd, unsigned long request, void *argument);
 int vmm_ioctl_value(int fd, unsigned long request, unsigned long argument);
+void vmm_counted_up(__u64 *to, __u64 first, __u64 step, __u32 count);
 int vmm_refault(void *address, size_t size);
 int vmm_run(int vcpu_fd);
 int vmm_signal_msi(int fd, __u64 address, __u32 data);

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vmm.abi.cpuid_entry import CpuidEntry
 from vmm.errors import UsageError
-from vmm.kvm._kvm import ffi
+from vmm.kvm._kvm import ffi, lib
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,6 +57,13 @@ def packed_u64(values: Sequence[int]) -> bytes:
     load for every run. OverflowError for one that does not fit.
     """
     return bytes(ffi.buffer(ffi.new("__u64[]", list(values))))
+
+
+def counted_up(first: int, step: int, count: int) -> bytes:
+    """`count` numbers of 64 bits from `first` on, as `packed_u64` has them: every start makes some thousand of them."""
+    made = uncleared("__u64[]", count)
+    lib.vmm_counted_up(made, first, step, count)
+    return bytes(ffi.buffer(made))
 
 
 def cpuid_list(raw: Any) -> list[CpuidEntry]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from vmm.abi.x86 import LARGE_PAGE, PAGE, PTE
 from vmm.base.light import cache, lru_cache
 from vmm.errors import UsageError
-from vmm.kvm.buffers import packed_u64
+from vmm.kvm.buffers import counted_up, packed_u64
 from vmm.machine.memory.layout import (
     BOOT_TABLE_PAGES,
     CPU_BLOCK_SIZE,
@@ -78,12 +78,15 @@ def _table(entries: list[int]) -> bytes:
 def _directory(base: int) -> bytes:
     """One GiB from `base` by 2 MiB pages."""
     flags = PRESENT | RW | PSE | NX
-    return packed_u64(range(base | flags, base + GIB | flags, LARGE_PAGE))
+    return counted_up(base | flags, LARGE_PAGE, ENTRIES)
 
 
 def _first_table(user: UserRanges, cpus: int) -> bytes:
     """The first 2 MiB by 4 KiB pages, as layout.MAP says."""
-    entries = list(_first_entries(cpus))
+    table = _first_entries(cpus)
+    if not user:
+        return table
+    entries = list(memoryview(table).cast("Q"))
     for low, high in user:
         if low % PAGE or high % PAGE or not 0 <= low < high <= LARGE_PAGE:
             raise UsageError(
@@ -99,14 +102,14 @@ def _first_table(user: UserRanges, cpus: int) -> bytes:
 
 
 @cache
-def _first_entries(cpus: int) -> tuple[int, ...]:
-    entries = [0] * ENTRIES
+def _first_entries(cpus: int) -> bytes:
+    table = bytearray(ENTRIES * 8)
     for base, row in rows_below(LARGE_PAGE, cpus):
         if row.mapped:
             flags = leaf_flags(writable=row.writable, user=row.user, nx=not row.executable)
-            for gpa in range(base, base + row.size, PAGE):
-                entries[gpa // PAGE] = gpa | flags
-    return tuple(entries)
+            at, count = base // PAGE, -(-row.size // PAGE)
+            table[8 * at : 8 * (at + count)] = counted_up(base | flags, PAGE, count)
+    return bytes(table)
 
 
 def leaf_flags(*, writable: bool, user: bool, nx: bool) -> int:
