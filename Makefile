@@ -100,7 +100,7 @@ hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdict
 	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
 	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --only $(HOSTS_ONLY) \
 	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
-	    $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
+	    $(if $(HOSTS_HTML),--html '$(HOSTS_HTML)') $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
 wheel: build ## dist/: one wheel for every Python from 3.11 on
 	@rm -rf dist build/lib build/lib.* build/temp.* build/bdist.* *.egg-info

@@ -23,7 +23,7 @@ from vmm.payload.proof.verdict import Finding, Verdict
 ROUTED_GSI, EVENT_GSI, PIN = 40, 41, 11
 NOBODY = 9  # an APIC id that no vCPU has
 LEVEL_VECTOR = 0x65
-PATIENCE = 1.0  # seconds until an eventfd that should be signalled is given up
+PATIENCE = 20.0  # seconds until an eventfd that should be signalled is given up
 
 
 @dataclass

@@ -23,7 +23,7 @@ from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 NR = next(row for row in pv.HYPERCALLS if row.name == "KICK_CPU").nr
 SLEEPER = 1
-PATIENCE = 10.0  # seconds for a vCPU to come to its HLT, however loaded the host
+PATIENCE = 60.0  # seconds for a vCPU to come to its HLT, however loaded the host
 ASLEEP = 0.01  # seconds that it must then stay there
 DISABLE_HLT = value_of(flags.DISABLE_EXITS, "KVM_X86_DISABLE_EXITS_HLT")
 

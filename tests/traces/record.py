@@ -12,7 +12,7 @@ from pathlib import Path
 
 from vmm.abi import exits, pv
 from vmm.abi.rows import value_of
-from vmm.cli.version import pyvmm_version
+from vmm.base.version import pyvmm_version
 from vmm.observe.trace import Writer
 from vmm.payload.catalog import find
 from vmm.payload.guest import Guest

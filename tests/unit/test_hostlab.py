@@ -678,3 +678,19 @@ def test_the_installer_knows_every_command_of_the_lab() -> None:
 def test_the_wheels_python_is_the_roots() -> None:
     oldest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert oldest == f">={root.PYTHON}"
+
+
+def test_the_page_has_each_host_that_gave_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Path(__file__).resolve().parents[2] / "docs/hosts/svm-7.2.json"
+    (tmp_path / "svm-7.2").mkdir()
+    (tmp_path / "svm-7.2/probe.json").write_text(table.read_text(encoding="utf-8"), encoding="utf-8")
+    reports = [lab.Report("svm-7.2", "x"), lab.Report("vmx-6.1", "", skipped="gone"), lab.Report("svm-6.1", "failed")]
+    command.write_page(reports, tmp_path, tmp_path / "hosts.html")
+    page = (tmp_path / "hosts.html").read_text(encoding="utf-8")
+    assert "<h3>svm-7.2</h3>" in page
+    assert "vmx-6.1" not in page
+    command.write_page(reports[1:], tmp_path, tmp_path / "none.html")
+    assert not (tmp_path / "none.html").exists()
+    assert "no host gave a table" in capsys.readouterr().err
+    with pytest.raises(LabError, match="writing"):
+        command.write_page(reports, tmp_path, tmp_path / "no/such/page.html")

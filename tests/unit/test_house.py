@@ -81,8 +81,8 @@ FACES = {
     "__main__",
 }  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
 # Imported by one module only, on this floor.
-ONE_DOOR = {"keystone": "asm", "capstone": "asm", "elftools": "machine", "rich": "cli"}
-LAZY = {"rich", "matplotlib", "elftools", "textual"}  # slow to import: never at module level
+ONE_DOOR = {"keystone": "asm", "capstone": "asm", "elftools": "machine", "rich": "cli", "jinja2": "report"}
+LAZY = {"rich", "matplotlib", "elftools", "jinja2", "textual"}  # slow to import: never at module level
 TERMINAL = {"rich", "textual"}  # what the floor "screen" is made with; whoever opens a screen loads that floor late
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"
@@ -429,6 +429,7 @@ SOUND = {
     "vmm/asm/assembler.py": HEAD + "import keystone\n",
     "vmm/asm/disassembler.py": HEAD + "def f():\n    import capstone\n",
     "vmm/machine/images/elf.py": HEAD + "def f():\n    import elftools\n",
+    "vmm/report/pages.py": HEAD + "def f():\n    import jinja2\n",
     "vmm/machine/__init__.py": HEAD + "from vmm.kvm import Kvm\nfrom . import run\n",
     "vmm/machine/bus/__init__.py": HEAD + "from vmm.machine.run import handle\n",
     "vmm/machine/run/handle.py": HEAD + "from vmm import kvm\n",

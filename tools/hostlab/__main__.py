@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+
+from vmm.report.pages.hosts import hosts_page
 
 from . import bochs, hosts, lab, parcel, qemu, root, selftests, store, tools
 from .errors import LabError, NotToBeHad
@@ -46,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("hosts", nargs="*", metavar="HOST", help=f"svm-KERNEL or vmx-KERNEL: {' '.join(hosts.DEFAULT)}")
     made.add_argument("--out", type=Path, default=Path("build/hosts"), help="folder for what the hosts hand back")
+    made.add_argument("--html", type=Path, metavar="FILE", help="also write a page: every host's table, side by side")
     made.add_argument("--cpus", type=int, default=2, help="of each host (2)")
     made.add_argument("--model", default="", help="the emulator's name of a CPU, instead of the lab's choice")
     made.add_argument("--flavour", default=hosts.FLAVOUR, help=f"of Debian's kernel packages ({hosts.FLAVOUR})")
@@ -146,7 +150,26 @@ def _all(named: list[hosts.Host], args: argparse.Namespace) -> int:
     finally:
         tools.stop()
         pool.shutdown(cancel_futures=True)
-    return tell([each for each in reports if each], args.out)
+    ended = [each for each in reports if each]
+    if args.html is not None:
+        write_page(ended, args.out, args.html)
+    return tell(ended, args.out)
+
+
+def write_page(reports: list[lab.Report], out: Path, file: Path) -> None:
+    """The tables of the hosts that gave one. Raises: LabError, when the file cannot be written."""
+    every = []
+    for report in reports:
+        table = out / report.name / "probe.json"
+        if not report.skipped and table.exists():
+            every.append((report.name, json.loads(table.read_text(encoding="utf-8"))))
+    if not every:
+        print(f"hosts: no host gave a table, and {file} is not written", file=sys.stderr)
+        return
+    try:
+        file.write_text(hosts_page(every, "make hosts HOSTS_HTML=FILE"), encoding="utf-8")
+    except OSError as error:
+        raise LabError(f"writing {file}: {error.strerror}") from error
 
 
 def last_line(report: lab.Report) -> str:

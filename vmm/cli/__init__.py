@@ -143,7 +143,7 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
         out.flush()
         raise
     if args.version:
-        from vmm.cli.version import pyvmm_version
+        from vmm.base.version import pyvmm_version
 
         print(f"pyvmm {pyvmm_version()}", file=out)
         return 0

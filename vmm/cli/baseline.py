@@ -7,6 +7,8 @@ import argparse
 from typing import TextIO
 
 from vmm.cli.comparing import STATES, add_options, read_all, show
+from vmm.cli.files import check_outputs
+from vmm.cli.pages import command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,5 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.report import baseline, compare_text
 
-    doc = baseline.baseline(read_all(args.files), args.require)
-    return show(args, doc, compare_text.baseline_text, compare_text.baseline_markdown, out)
+    check_outputs({"--html": args.html}, args.files)
+    every = read_all(args.files)
+    doc = baseline.baseline([snapshot for snapshot, _ in every], args.require)
+
+    def page() -> str:
+        from vmm.report.pages import compared
+
+        named = [(f"{number} {snapshot.file}", each) for number, (snapshot, each) in enumerate(every, 1)]
+        return compared.baseline_page(doc, named, command())
+
+    return show(args, doc, compare_text.baseline_text, compare_text.baseline_markdown, out, page)

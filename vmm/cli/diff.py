@@ -7,6 +7,8 @@ import argparse
 from typing import TextIO
 
 from vmm.cli.comparing import STATES, add_options, read_all, show
+from vmm.cli.files import check_outputs
+from vmm.cli.pages import command
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.report import compare, compare_text
 
-    a, b = read_all([args.a, args.b])
+    check_outputs({"--html": args.html}, [args.a, args.b])
+    (a, first), (b, second) = read_all([args.a, args.b])
     doc = compare.diff(a, b, args.require, strict=args.strict)
-    return show(args, doc, compare_text.diff_text, compare_text.diff_markdown, out)
+
+    def page() -> str:
+        from vmm.report.pages import compared
+
+        return compared.diff_page(doc, [("A", first), ("B", second)], command())
+
+    return show(args, doc, compare_text.diff_text, compare_text.diff_markdown, out, page)

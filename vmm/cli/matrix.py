@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from vmm.cli import pages
+from vmm.cli.files import check_outputs, write_file
 from vmm.errors import EXIT_PASS, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PAGE.md",
         help="write the Markdown between the two marks of these pages",
     )
+    pages.add_option(parser, "the same table, each verdict with its evidence behind it")
     parser.add_argument("--no-notes", action="store_true", help="the table without the reasons below it")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
     parser.epilog = "exit status: 0, or 2 usage, a file that is none of `pyvmm probe --json`, a page without the marks"
@@ -43,7 +46,14 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.cli.colour import style_for
     from vmm.report import matrix
 
-    doc, noted = matrix.matrix(_named(args.files), api=args.api), not args.no_notes
+    check_outputs({"--html": args.html}, [file for _, file in map(_pair, args.files)])
+    named = _named(args.files)
+    every = [(name, snapshot) for name, (snapshot, _) in named]
+    doc, noted = matrix.matrix(every, api=args.api), not args.no_notes
+    if args.html is not None:
+        from vmm.report.pages.hosts import hosts_page
+
+        write_file(args.html, hosts_page([(name, each) for name, (_, each) in named], pages.command()))
     if args.json:
         print(json.dumps(doc, indent=2), file=out)
     elif args.into:
@@ -55,8 +65,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return EXIT_PASS
 
 
-def _named(words: list[str]) -> list[tuple[str, Snapshot]]:
-    """(column, snapshot) of each argument.
+def _named(words: list[str]) -> list[tuple[str, tuple[Snapshot, Any]]]:
+    """(column, what read_all gives) of each argument.
 
     Raises:
         UsageError: a file is no probe, or two columns have one name.

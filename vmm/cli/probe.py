@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, TextIO
 
 from vmm.abi import pv
-from vmm.cli import warn
+from vmm.cli import pages, warn
 from vmm.cli.colour import can_colour
 from vmm.cli.files import OutputFile, check_outputs
 from vmm.errors import HostError, UsageError
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form.add_argument("--tap", action="store_true", help="TAP version 14, a test point per feature, as they come")
     parser.add_argument("--junit", metavar="FILE", help="also write JUnit XML, a test case per feature")
     parser.add_argument("--save", metavar="FILE", help="also write the JSON document, for `pyvmm diff`")
+    pages.add_option(parser, "the table, each verdict with its evidence behind it")
     parser.add_argument(
         "--ci",
         action="store_true",
@@ -75,14 +76,14 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.payload.proof.probe import select
 
     chosen = select(args.features, api=args.api)
-    check_outputs({"--junit": args.junit, "--save": args.save})
+    check_outputs({"--junit": args.junit, "--save": args.save, "--html": args.html})
     form = next((each for each in ("json", "markdown", "tap") if getattr(args, each)), None)
     if args.verbose and form:
         warn.ignored("-v", f"--{form} has all that it would add" if form == "json" else f"--{form} has no room for it")
     if args.mask:
         warn.tell()
     with ExitStack() as stack:
-        written = {name: _reserve(name, stack) for name in (args.junit, args.save) if name is not None}
+        written = {name: _reserve(name, stack) for name in (args.junit, args.save, args.html) if name is not None}
         return _probe(args, chosen, written, out)
 
 
@@ -126,6 +127,8 @@ def _probe(args: argparse.Namespace, chosen: Sequence[Target], written: dict[str
         _write(written[args.junit], junit.render(table))
     if args.save is not None:
         _write(written[args.save], _json(table))
+    if args.html is not None:
+        _write(written[args.html], _page(table))
     if args.ci:
         from vmm.cli.ci import annotate
 
@@ -150,6 +153,14 @@ def _json(found: Table) -> str:
     from vmm.report import probe
 
     return json.dumps(probe.document(found), indent=2) + "\n"
+
+
+def _page(found: Table) -> str:
+    import json
+
+    from vmm.report.pages.hosts import hosts_page
+
+    return hosts_page([("this host", json.loads(_json(found)))], pages.command())
 
 
 def _annotations(found: Table) -> Iterator[tuple[str, str, str]]:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from typing import TextIO
 
 from vmm.base.record import replace
+from vmm.base.version import pyvmm_version
 from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
-from vmm.cli.version import pyvmm_version
 from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
 from vmm.machine.machine import DEFAULT_TIMEOUT
 from vmm.machine.memory.layout import parse_size

@@ -21,14 +21,14 @@ def diff_text(doc: Document, style: Style) -> str:
     """The two hosts, what differs between them, and a line that sums up."""
     lines = [line for key in ("a", "b") for line in _host_lines(f"{key.upper()}  ", doc[key])]
     if doc["host"]:
-        lines += ["", style("head", "Host"), *aligned(_facts(doc))]
+        lines += ["", style("head", "Host"), *aligned(facts(doc))]
     if doc["features"]:
         rows = list(aligned(_change_cells(each) for each in doc["features"]))
         lines += ["", style("head", "Features")]
         for row, each in zip(rows, doc["features"], strict=True):
             # colour comes after alignment, for its codes have no width
             lines.append(row.replace(each["change"], style(COLOURS[each["change"]], each["change"]), 1))
-            lines += [f"      {text}" for text in _refusal_lines(each)]
+            lines += [f"      {text}" for text in refusal_lines(each)]
     lines += ["", *_gate_lines(doc, style), diff_summary(doc)]
     return "\n".join(lines) + "\n"
 
@@ -51,7 +51,7 @@ def baseline_text(doc: Document, style: Style) -> str:
         lines += ["", style("head", f"{heading}: {len(rows)}"), *aligned(_common_cells(each) for each in rows)]
     lacking = [each for each in doc["features"] if not each["in_baseline"]]
     if lacking:
-        cells = ((one_line(each["name"]), _bit(each), one_line(each["why"])) for each in lacking)
+        cells = ((one_line(each["name"]), bit(each), one_line(each["why"])) for each in lacking)
         lines += ["", style("head", f"Left out: {len(lacking)}"), *aligned(cells)]
     lines += ["", style("head", "CPUID leaf 0x40000001"), *aligned(_values(doc))]
     lines += [f"{style('warn', 'note')}: {one_line(note)}" for note in doc["notes"]]
@@ -65,13 +65,13 @@ def diff_markdown(doc: Document) -> str:
     lines += [f"- **{key.upper()}** {gfm.escape(line)}" for key in ("a", "b") for line in _host_lines("", doc[key])]
     if doc["host"]:
         lines += ["", *gfm.head(("host", "A", "B"))]
-        lines += [gfm.line(map(gfm.escape, (what, before, after))) for what, before, _, after in _facts(doc)]
+        lines += [gfm.line(map(gfm.escape, (what, before, after))) for what, before, _, after in facts(doc)]
     if doc["features"]:
         lines += ["", *gfm.head(("feature", "bit", "A", "B", "change", "why"))]
         for each in doc["features"]:
-            name, bit, before, _, after, change, why = map(gfm.escape, _change_cells(each))
+            name, number, before, _, after, change, why = map(gfm.escape, _change_cells(each))
             loud = f"**{change}**" if each["change"] == "regression" else change
-            lines.append(gfm.line((name, bit, before, after, loud, why)))
+            lines.append(gfm.line((name, number, before, after, loud, why)))
         lines += _deviations_markdown(doc)
     lines += ["", gfm.escape(diff_summary(doc)), *_gate_markdown(doc)]
     return "\n".join(lines) + "\n"
@@ -91,10 +91,10 @@ def baseline_markdown(doc: Document) -> str:
     lines += ["", *gfm.head(("feature", "bit", *hosts, "all", "why not"))]
     for each in doc["features"]:
         found = "yes" if each["in_baseline"] else "**no**"
-        first = map(gfm.escape, (each["name"], _bit(each), *each["states"]))
+        first = map(gfm.escape, (each["name"], bit(each), *each["states"]))
         lines.append(gfm.line((*first, found, gfm.escape(each["why"]))))
     lines += ["", *gfm.head(("CPUID leaf 0x40000001", "EAX", "EDX"))]
-    lines += [gfm.line((what, f"`{eax}`", f"`{edx}`")) for what, eax, edx in _registers(doc)]
+    lines += [gfm.line((what, f"`{eax}`", f"`{edx}`")) for what, eax, edx in registers(doc)]
     if doc["notes"]:
         lines += ["", *(f"- {gfm.escape(note)}" for note in doc["notes"])]
     return "\n".join([*lines, *_gate_markdown(doc)]) + "\n"
@@ -108,7 +108,7 @@ def failures(doc: Document) -> Iterator[tuple[str, str]]:
     worse = doc.get("regressions", ())
     for each in doc["features"]:
         if each["name"] in worse:
-            yield one_line(each["name"]), one_line(f"{_states(each)[0]} -> {each['why']}")
+            yield one_line(each["name"]), one_line(f"{states(each)[0]} -> {each['why']}")
 
 
 def _host_lines(mark: str, host: Document) -> Iterator[str]:
@@ -116,7 +116,8 @@ def _host_lines(mark: str, host: Document) -> Iterator[str]:
     yield from (f"{' ' * len(mark)}{note}" for note in host["notes"])
 
 
-def _facts(doc: Document) -> Iterator[Cells]:
+def facts(doc: Document) -> Iterator[Cells]:
+    """What differs between the hosts themselves: the fact, A, an arrow, B."""
     for each in doc["host"]:
         before, after = (one_line(each[key]) if each[key] is not None else "-" for key in ("a", "b"))
         yield one_line(each["what"]), before or "none", "->", after or "none"
@@ -124,11 +125,11 @@ def _facts(doc: Document) -> Iterator[Cells]:
 
 def _change_cells(each: Document) -> Cells:
     why = "" if each["b"] is None else each["b"]["reason"]
-    before, after = _states(each)
-    return one_line(each["name"]), _bit(each), before, "->", after, each["change"], one_line(why)
+    before, after = states(each)
+    return one_line(each["name"]), bit(each), before, "->", after, each["change"], one_line(why)
 
 
-def _states(each: Document) -> tuple[str, str]:
+def states(each: Document) -> tuple[str, str]:
     """Both states, and the offer of the bit where that is what changed."""
     a, b = each["a"], each["b"]
     both = a is not None and b is not None and a["offered"] != b["offered"]
@@ -142,7 +143,8 @@ def _state(entry: Document | None, *, tell_offer: bool) -> str:
     return f"{entry['state']}, not offered" if tell_offer and not entry["offered"] else str(entry["state"])
 
 
-def _refusal_lines(each: Document) -> Iterator[str]:
+def refusal_lines(each: Document) -> Iterator[str]:
+    """What else is to be said of a change: deviations, and refusals that no deviation tells."""
     yield from (one_line(deviation_text(deviation)) for deviation in each["deviations"])
     told = {deviation["what"] for deviation in each["deviations"]}
     for refusal in each["refusals"]:
@@ -165,22 +167,24 @@ def _groups(have: list[Document]) -> Iterator[tuple[str, list[Document]]]:
 def _common_cells(each: Document) -> Cells:
     states = list(dict.fromkeys(each["states"]))
     state = states[0] if len(states) == 1 else ", ".join(each["states"])
-    return one_line(each["name"]), _bit(each), state, each["duty"] if each["by"] == "vmm" else ""
+    return one_line(each["name"]), bit(each), state, each["duty"] if each["by"] == "vmm" else ""
 
 
-def _bit(each: Document) -> str:
+def bit(each: Document) -> str:
+    """`7`, `edx 0`, or `-` for what has none."""
     if each["bit"] is None:
         return "-"
     return f"{each['register']} {each['bit']}" if each["register"] != "eax" else str(each["bit"])
 
 
-def _registers(doc: Document) -> Iterator[tuple[str, str, str]]:
+def registers(doc: Document) -> Iterator[tuple[str, str, str]]:
+    """A baseline's values for a guest's CPUID: what they are, EAX, EDX."""
     for what, key in (("what KVM offers everywhere", "kvm"), ("with what the VMM adds", "with_vmm")):
         yield what, f"{doc[key]['eax']:#010x}", f"{doc[key]['edx']:#010x}"
 
 
 def _values(doc: Document) -> Iterator[Cells]:
-    for what, eax, edx in _registers(doc):
+    for what, eax, edx in registers(doc):
         yield what, f"EAX {eax}", f"EDX {edx}"
 
 

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The pages of --html: whole in one file, escaped, each reference met; and in a real Chromium, where there is one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from markupsafe import escape
+
+from vmm.cli import main
+from vmm.errors import UsageError
+from vmm.report.pages.hosts import anchor, hosts_page
+
+HOSTS = Path(__file__).resolve().parents[2] / "docs/hosts"
+EVIL = "<script>alert('x')</script> & \"quoted\" \x1b[31m"
+Document = dict[str, Any]
+
+
+def host(name: str) -> Document:
+    found: Document = json.loads((HOSTS / f"{name}.json").read_text(encoding="utf-8"))
+    return found
+
+
+class Page(HTMLParser):
+    """What a test asks of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.text = text
+        self.ids: Counter[str] = Counter()
+        self.refers: set[str] = set()
+        self.loads: list[str] = []
+        self.seen: Counter[str] = Counter()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen[tag] += 1
+        for name, value in attrs:
+            if name == "id":
+                self.ids[value or ""] += 1
+            elif name in ("aria-controls", "aria-labelledby", "for"):
+                self.refers |= set((value or "").split())
+            elif name == "href" and (value or "").startswith("#"):
+                self.refers.add((value or "")[1:])
+            elif name in ("src", "href", "action", "data"):
+                self.loads.append(f"{tag} {name}={value}")
+
+
+def whole(text: str) -> Page:
+    """A page that loads nothing, whose references are met and whose names are its own."""
+    page = Page(text)
+    assert not page.loads
+    assert "@import" not in text
+    assert not re.search(r"url\((?!['\"]?data:)", text)
+    assert page.refers <= set(page.ids)
+    assert max(page.ids.values()) == 1
+    assert page.seen["h1"] == page.seen["main"] == page.seen["title"] == 1
+    return page
+
+
+def test_one_host_with_its_evidence() -> None:
+    doc = host("vmx-6.1")
+    text = hosts_page([("vmx-6.1", doc)], "pyvmm probe --html F")
+    page = whole(text)
+    rows = {f"feature-{anchor(row['name'])}" for row in doc["features"]}
+    rows |= {f"topic-{anchor(row['name'])}" for row in doc["topics"]}
+    assert rows <= set(page.ids)
+    for row in doc["features"]:
+        for name in row["evidence"]:
+            assert f"<td>{escape(name)}</td>" in text
+    assert "pyvmm probe --html F" in text
+
+
+def test_hosts_side_by_side() -> None:
+    names = ["svm-6.1", "svm-7.2", "vmx-6.1"]
+    text = hosts_page([(name, host(name)) for name in names], "pyvmm matrix")
+    whole(text)
+    head = re.search(r"<thead><tr><th scope=\"col\">feature</th>(.*?)</tr>", text)
+    assert head
+    assert re.findall(r">([^<]+)</th>", head[1]) == names
+    assert 'data-state="differs"' in text
+
+
+@pytest.mark.parametrize("where", ["reason", "summary", "evidence", "refusal", "deviation", "host", "name"])
+def test_what_a_document_holds_is_text(where: str) -> None:
+    doc = host("vmx-6.1")
+    row = doc["features"][0]
+    match where:
+        case "evidence":
+            row["evidence"] = {EVIL: EVIL}
+        case "refusal":
+            row["refusals"] = [{"kind": EVIL, "what": EVIL, "observed": EVIL}]
+        case "deviation":
+            row["deviations"] = [{"what": EVIL, "observed": EVIL, "expected": EVIL}]
+        case "host":
+            doc["host"]["text"] = EVIL
+        case "name":
+            doc["topics"][0]["name"] = EVIL
+        case _:
+            row[where] = EVIL
+    text = hosts_page([(EVIL, doc)], EVIL)
+    page = Page(text)
+    assert page.seen["script"] == 1
+    assert "alert('x')</script>" not in text
+    assert "\x1b" not in text
+
+
+def test_a_document_without_what_is_not_looked_at() -> None:
+    doc = host("svm-6.1")
+    for row in doc["features"] + doc["topics"]:
+        for key in ("summary", "evidence", "payload", "deviations"):
+            row.pop(key, None)
+        row["refusals"] = [{key: each[key] for key in ("kind", "what", "observed")} for each in row["refusals"]]
+    del doc["host"]["cpus"]
+    whole(hosts_page([("x", doc)], "pyvmm"))
+
+
+def test_a_document_of_something_else_is_refused() -> None:
+    with pytest.raises(UsageError, match="not a document of `pyvmm probe --json`"):
+        hosts_page([("x", {"schema": 1, "payload": "hello"})], "pyvmm")
+
+
+def test_diff_and_baseline_say_first_what_differs(tmp_path: Path) -> None:
+    a, b = str(HOSTS / "svm-6.1.json"), str(HOSTS / "svm-7.2.json")
+    assert main(["diff", a, b, "--html", str(tmp_path / "d.html")]) == 0
+    text = (tmp_path / "d.html").read_text(encoding="utf-8")
+    whole(text)
+    assert text.index("What changed") < text.index('class="matrix"')
+    assert main(["baseline", a, b, "--require", "PV_EOI", "--html", str(tmp_path / "b.html")]) == 0
+    text = (tmp_path / "b.html").read_text(encoding="utf-8")
+    whole(text)
+    assert "required: PV_EOI: all there" in text
+
+
+def test_a_page_never_overwrites_what_it_is_made_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "a.json"
+    file.write_text((HOSTS / "svm-6.1.json").read_text(encoding="utf-8"), encoding="utf-8")
+    before = file.read_bytes()
+    for words in (["matrix", str(file)], ["diff", str(file), str(HOSTS / "svm-7.2.json")], ["baseline", str(file)]):
+        assert main([*words, "--html", str(file)]) == 2
+    assert file.read_bytes() == before
+    assert "would be overwritten" in capsys.readouterr().err
+    assert main(["matrix", str(file), "--html", str(tmp_path / "no/such/folder.html")]) == 2
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], str]:
+    """The DOM of a page after its scripts have run, as Chromium has it; anything it complains of fails the test."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("needs chromium")
+    folder = tmp_path_factory.mktemp("chromium")
+
+    def dom(text: str, fragment: str = "") -> str:
+        file = folder / "page.html"
+        file.write_text(text, encoding="utf-8")
+        words = [program, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--virtual-time-budget=5000"]
+        words += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--log-level=0", "--dump-dom"]
+        done = subprocess.run(
+            [*words, f"{file.as_uri()}{fragment}"], capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line], done.stderr[-2000:]
+        return done.stdout
+
+    return dom
+
+
+def test_in_a_browser_rows_fold_and_a_link_opens_one(chromium: Callable[[str, str], str]) -> None:
+    doc = host("vmx-6.1")
+    text = hosts_page([("vmx-6.1", doc)], "pyvmm probe --html F")
+    rows = len(doc["features"]) + len(doc["topics"])
+    dom = chromium(text, "#feature-STEAL_TIME")
+    assert f"{rows} of {rows} rows" in dom
+    assert len(re.findall('<button[^>]* aria-expanded="true"', dom)) == 1
+    assert re.search(r'aria-expanded="true" aria-controls="feature-STEAL_TIME"', dom)
+    assert len(re.findall(r'<tr class="detail" id="[^"]*" hidden', dom)) == rows - 1
+
+
+def test_in_a_browser_a_script_that_fails_is_seen(chromium: Callable[[str, str], str]) -> None:
+    with pytest.raises(AssertionError, match="CONSOLE"):
+        chromium("<!doctype html><title>x</title><script>no_such_thing();</script>", "")
