@@ -104,7 +104,8 @@ class Commands:
             return self._v_cont(session, text)
         if text.startswith("vFile:"):
             return self._file.serve(text, lambda: self._exec_file(session)[1])
-        if text.startswith("vKill"):
+        if text.startswith("vKill;"):
+            _ = _number(text.removeprefix("vKill;"))
             return Going("kill", reply=b"OK")
         if text[:1] in "qQ" or text.startswith("vMust"):
             return self._query(session, text)

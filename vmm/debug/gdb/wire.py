@@ -27,6 +27,7 @@ ROOM = 64  # packets that wait
 SEND_LIMIT = 10.0
 MOST_REPEATS = 16
 TICK = 0.1
+BACKLOG = 8
 CHUNK = 0x8000
 CAME, GONE, INTERRUPT = "came", "gone", "interrupt"
 
@@ -53,7 +54,7 @@ def listen(where: str | None) -> tuple[socket.socket, str]:
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, int(digits)))
-        made.listen(1)
+        made.listen(BACKLOG)
     except (OSError, UnicodeError) as error:
         made.close()
         raise _cannot(where, error) from error
@@ -67,7 +68,7 @@ def _listen_unix(path: str) -> tuple[socket.socket, str]:
         if Path(path).is_socket() and _nobody_listens(path):
             Path(path).unlink()  # left by one that was killed
         made.bind(path)
-        made.listen(1)
+        made.listen(BACKLOG)
     except OSError as error:
         made.close()
         raise _cannot(path, error) from error
