@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator
@@ -447,3 +448,27 @@ def test_places_are_labels_lines_and_addresses(loop: Session) -> None:
         with pytest.raises(UsageError):
             loop.address(wrong)
     assert loop.place(program.end).note == "past the end of the program"
+
+
+def test_steps_go_into_ring3_through_it_and_back() -> None:
+    """On every host, and the payload ends as it does without: SYSCALL, faults, IRETQ and SYSRETQ are steps, too."""
+    rings: list[int] = []
+    texts: list[str] = []
+
+    def front(session: Session) -> None:
+        while not session.ended and len(texts) < 400:
+            stopped = session.step()
+            texts.append(" ".join(stopped.where.text.split()))
+            rings.append(session.machine.cpus[0].vcpu.get_sregs().ss.dpl)
+        session.detach()
+
+    outcome = run_payload(find("ring3"), Options(watch=lambda guest: Session(guest.machine, front=front, history=0)))
+    assert outcome.outcome == "pass", (outcome.reason, outcome.results, texts[-20:])
+    assert outcome.results["cpl"] == 3
+    assert outcome.results["gp_count"] == 3
+    back = texts.index("mov al, 0x33")
+    assert texts[back : back + 4] == ["mov al, 0x33", "out 0x80, al", "out 0x81, al", "out 0x82, al"]
+    assert rings[back : back + 4] == [3, 3, 3, 3]
+    assert texts[back + 4] == "inc qword ptr [FAULTS]"
+    assert rings[back + 4] == 0
+    assert sum(a != b for a, b in itertools.pairwise(rings)) >= 8

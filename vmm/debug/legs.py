@@ -115,10 +115,11 @@ class Legs:
             self._passing[cpu.index] = cpu.vcpu.stored
 
     def leg(
-        self, breaks: Sequence[Break], run: Sequence[Cpu], *, stepping: Cpu | None = None, without: int | None = None
-    ) -> LegEnd:
-        """Run these vCPUs. `stepping` is one of them, of which KVM steps one instruction; at `without` no breakpoint
-        is set.
+        self, breaks: Sequence[Break], run: Sequence[Cpu], *, stepping: Cpu | None = None, without: int | None = None,
+        served: Cpu | None = None,
+    ) -> LegEnd:  # fmt: skip
+        """Run these vCPUs. `stepping` is one of them, of which KVM steps one instruction; `served` one whose
+        instruction ends the leg as a step if an exit of it was served; at `without` no breakpoint is set.
 
         Raises:
             UsageError, GuestMemoryError: a breakpoint cannot be.
@@ -127,14 +128,14 @@ class Legs:
         cpus, first = self.machine.all_cpus, self.machine.cpus[0]
         self._catches = tuple(each for each in breaks if each.kind == CATCH and each.enabled)
         self._causes = {id(self._pause): (self._pause, Cause(INTERRUPTED))}
-        self._stepping = stepping
+        self._stepping = stepping or served
         rules()  # nothing is imported on a vCPU's thread
         after, gate = cpus.after, cpus.gate
         self.arms.arm(breaks, stepping=stepping, without=without)
         try:
             if self._catches:
                 cpus.gate = self._gate
-            if stepping is not None:
+            if self._stepping is not None:
                 cpus.after = self._after
             with self._lock:
                 self.running = True

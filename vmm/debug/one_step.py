@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from vmm.debug.abilities import measure
 from vmm.debug.legs import Cause
-from vmm.debug.values import BREAKPOINT, STEP, Break
-from vmm.errors import MissingCapability
+from vmm.debug.ring3_step import Ring3Step, go_to_ring3, returns_to_ring3
+from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
+from vmm.machine.ends import Stop, Why
 from vmm.observe.postmortem import readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmm.debug.legs import LegEnd, Legs
-    from vmm.machine.ends import Stop
     from vmm.machine.run.cpu import Cpu
 
 HLT = b"\xf4"
-NO_RING3 = "single-step: this vCPU is in ring 3, where on this host the guest would take the trap of each step itself"
+CATCHES = "a step of ring 3 by the guest's own trap: no catch is looked at in it"
 SLEPT = "HLT as a whole: the next stop is behind it, and behind the interrupt that woke it"
 
 
@@ -53,11 +53,24 @@ class Steps:
         machine, vcpu = self._legs.machine, cpu.vcpu
         vcpu.complete()
         sregs = vcpu.get_sregs()
-        if sregs.ss.dpl == 3 and not measure(machine).step_ring3:
-            raise MissingCapability(NO_RING3, hint="a breakpoint in ring 0, where it comes back to")
+        if not measure(machine).step_ring3:
+            code = readable(machine, sregs, without, 3)
+            if sregs.ss.dpl == 3:
+                return self._in_ring3(cpu, breaks)
+            if returns_to_ring3(cpu, machine, sregs, code):
+                go_to_ring3(cpu, machine, code)
+                return Did(Stop(Why.DEBUG, "a step"), cpu, Cause(STEP, cpu, cpu.at))
         if readable(machine, sregs, without, 1) == HLT:
             return self._sleep(cpu, breaks, run, without)
         return _did(self._legs.leg(breaks, run, stepping=cpu, without=without))
+
+    def _in_ring3(self, cpu: Cpu, breaks: Sequence[Break]) -> Did:
+        """By the guest's own trap (ring3_step.py)."""
+        end = Ring3Step(self._legs, cpu).make()
+        note = CATCHES if any(each.kind == CATCH and each.enabled for each in breaks) else ""
+        if end.cause and end.cause.kind == BREAKPOINT:
+            return Did(end.stop, end.by, Cause(STEP, cpu, cpu.at, end.cause.exit), note)
+        return Did(end.stop, end.by, end.cause, note)
 
     def _sleep(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], at: int) -> Did:
         """HLT: where it ends the run it does so; else to the instruction behind it."""
