@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 NUMBER = re.compile(r"\b(0x[0-9a-f]+|\d+(\.\d+)?)\b")
 PAGES = ("docs/library.md", "docs/trace.md")
-SCRIPTS = ("docs/library.md", "docs/cpu.md", "docs/interrupts.md", "docs/memory.md", "docs/virtio.md", "README.md")
+SCRIPTS = (
+    "docs/library.md", "docs/debug.md", "docs/cpu.md", "docs/interrupts.md", "docs/memory.md", "docs/virtio.md",
+    "README.md",
+)  # fmt: skip
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:

@@ -20,7 +20,7 @@ from vmm.errors import HostError, UsageError
 from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 WORDS = b"""g G p P m M X x H T Z0, Z1, Z2, z0, z4, vCont; vCont qXfer:features:read:target.xml: qXfer:threads:read::
 qXfer:exec-file:read:1: qXfer: qRcmd, qSupported: qThreadExtraInfo, vFile:open: vFile:pread: vFile:fstat: Hg Hc ? ! R
 QStartNoAckMode D s S05 A B t b i vRun; vAttach; vKillx""".split()
@@ -166,7 +166,7 @@ def test_a_flood_without_reading_and_a_half_closed_socket(held: Held) -> None:
 def test_a_flood_while_the_guest_runs(held: Held) -> None:
     client = held.proper()
     client.sendall(encode(b"c") + b"\x03" * 100_000 + encode(b"?"))
-    assert ask(client, b"qC", 20.0)
+    assert ask(client, b"qC")
     client.close()
 
 
@@ -190,7 +190,7 @@ def test_a_client_that_asks_for_the_same_packet_for_ever_is_let_go(held: Held) -
         except OSError:
             break
         got += piece
-    assert got.count(b"$") <= wire.MOST_REPEATS + 2
+    assert got.count(b"$") <= wire.MOST_REPEATS + 3  # one is our own, one is of qC
     client.close()
 
 
