@@ -57,8 +57,8 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    rest = ("_lean.c", "_queue.c", "_disk.c", "_net.c", "_plain.c", "_python.c", "_serve.c", "_faults.c")
-    return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *rest)))
+    parts = ("_lean", "_queue", "_disk", "_net", "_plain", "_python", "_serve", "_faults", "_signals")
+    return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *(f"{name}.c" for name in parts))))
 
 
 def missing() -> list[str]:

@@ -13,6 +13,7 @@
  *                           thread serves: eventfd, ring, preadv, irqfd
  *   floor net GUEST FD BASE      the same with a network card over the datagram socket FD, a thread each way
  *   floor echo FD           sends back each message of the socket, for good
+ *   floor work GUEST        a round: SLICE of both vCPUs' work, each on a thread; the answer is stamps a second
  *   floor irqfd GUEST       a round: eventfd write until the handler of the halted guest does its OUT
  *   floor kick GUEST        the same by KVM_SIGNAL_MSI
  *   floor spawn COMMAND...  a round: start the command, wait for its end; three numbers: ns, peak KiB, exit status
@@ -327,14 +328,12 @@ static void *second_thread(void *argument)
 static void add_second(struct vm *m)
 {
     struct kvm_mp_state runnable = {KVM_MP_STATE_RUNNABLE};
-    pthread_t thread;
 
     m->second = call(m->vm, KVM_CREATE_VCPU, (void *)1, "KVM_CREATE_VCPU");
     call(m->second, KVM_SET_CPUID2, &guest.cpus[1].cpuid, "KVM_SET_CPUID2");
     if (guest.split_irqchip)
         call(m->second, KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE");
     start(m->second, &guest.cpus[1]);
-    pthread_create(&thread, NULL, second_thread, m);
 }
 
 /* Who waits for the ioeventfd, and tells the guest by its memory. */
@@ -359,8 +358,10 @@ static void batches(int console, int touch, int uffd)
     create(&m);
     if (uffd)
         hold_back(&m);
-    if (guest.cpu_count > 1)
+    if (guest.cpu_count > 1) {
         add_second(&m);
+        pthread_create(&thread, NULL, second_thread, &m);
+    }
     if (guest.answer_address)
         pthread_create(&thread, NULL, answer_thread, &m);
     while ((count = next_rounds())) {
@@ -378,6 +379,57 @@ static void batches(int console, int touch, int uffd)
         putchar('\n');
     }
     exit(0); /* other threads wait for good */
+}
+
+/* Two vCPUs that have nothing to do with each other. */
+#define SLICE 150000000LL /* ns */
+struct worker {
+    int vcpu;
+    struct kvm_run *run;
+    int64_t end;
+    long stamps;
+};
+
+static void *work(void *argument)
+{
+    struct worker *worker = argument;
+
+    for (worker->stamps = 0; now() < worker->end; worker->stamps++) {
+        while (ioctl(worker->vcpu, KVM_RUN, 0) < 0)
+            if (errno != EINTR)
+                die("KVM_RUN");
+        if (!at_stamp(worker->run))
+            die("a guest that works");
+    }
+    return NULL;
+}
+
+static void works(void)
+{
+    struct worker workers[2];
+    struct vm m;
+    long count;
+
+    create(&m);
+    add_second(&m);
+    workers[0] = (struct worker){.vcpu = m.vcpu, .run = m.run};
+    workers[1] = (struct worker){
+        .vcpu = m.second, .run = mmap(NULL, m.run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m.second, 0)};
+    if (workers[1].run == MAP_FAILED)
+        die("mmap of kvm_run");
+    while ((count = next_rounds())) {
+        for (long i = 0; i < count; i++) {
+            int64_t begin = now();
+            pthread_t thread;
+
+            workers[0].end = workers[1].end = begin + SLICE;
+            pthread_create(&thread, NULL, work, &workers[1]);
+            work(&workers[0]);
+            pthread_join(thread, NULL);
+            printf("%f ", (double)(workers[0].stamps + workers[1].stamps) * 1e9 / (double)(now() - begin));
+        }
+        putchar('\n');
+    }
 }
 
 static void lifecycle(void)
@@ -400,22 +452,19 @@ static void lifecycle(void)
     }
 }
 
-/* The vCPU halts; another thread wakes it and waits for the OUT of its handler. */
+/* The vCPU halts; another thread wakes it and waits for its handler, whose first OUT is the exit that is timed, and whose
+ * second signals the ioeventfd. */
 static struct vm woken;
 static volatile int64_t handled_at;
 static int done_event;
 
 static void *vcpu_thread(void *unused)
 {
-    uint64_t one = 1;
-
     (void)unused;
     for (;;) {
         enter(&woken);
         handled_at = now();
         check_alive(woken.run);
-        if (at_stamp(woken.run) && write(done_event, &one, sizeof one) < 0)
-            die("eventfd");
     }
     return NULL;
 }
@@ -431,7 +480,7 @@ static void wakes(int use_irqfd)
     long count;
 
     create(&woken);
-    done_event = eventfd(0, EFD_CLOEXEC);
+    done_event = woken.event;
     if (use_irqfd) {
         struct {
             struct kvm_irq_routing head;
@@ -846,6 +895,8 @@ int main(int argc, char **argv)
         batches(!strcmp(mode, "console"), 0, 0);
     else if (!strcmp(mode, "touch") || !strcmp(mode, "uffd"))
         batches(0, 1, !strcmp(mode, "uffd"));
+    else if (!strcmp(mode, "work"))
+        works();
     else if (!strcmp(mode, "lifecycle"))
         lifecycle();
     else if (!strcmp(mode, "disk") && argc == 5)
@@ -855,7 +906,7 @@ int main(int argc, char **argv)
     else if (!strcmp(mode, "irqfd") || !strcmp(mode, "kick"))
         wakes(!strcmp(mode, "irqfd"));
     else {
-        fprintf(stderr, "usage: floor batch|console|touch|uffd|lifecycle|irqfd|kick GUEST, floor disk GUEST FILE BASE, "
+        fprintf(stderr, "usage: floor batch|console|touch|uffd|work|lifecycle|irqfd|kick GUEST, floor disk GUEST FILE BASE, "
                         "floor net GUEST FD BASE, floor echo FD, floor spawn COMMAND...\n");
         return 2;
     }

@@ -70,7 +70,7 @@ def test_the_goals_of_the_table_have_a_goal(document):
 
 BY_NAME = (
     "pio_out mmio_read rdmsr_c wrmsr_python ioeventfd_mmio ioeventfd_python coalesced_python ipi self_ipi "
-    "disk_read net_echo"
+    "disk_read net_echo irqfd irqfd_c hlt_wake hlt_wake_c two_vcpus_c"
 )
 
 

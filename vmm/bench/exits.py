@@ -101,10 +101,14 @@ GOALS = (
             lambda: CoalescedConsole(console_bytes(100)), "console", at_most(1.0)),
 )
 WAKES = (
-    ExitRow("irqfd", "Python", "irqfd written to guest handler running", lambda: Woken(irqfd=True), "irqfd",
-            at_most(1.05), cpus=2),
-    ExitRow("hlt_wake", "Python", "HLT wake by KVM_SIGNAL_MSI to handler", lambda: Woken(irqfd=False), "kick",
-            at_most(1.08), cpus=2),
+    ExitRow("irqfd", "Python", "irqfd written to the OUT of the guest's handler, in Python",
+            lambda: Woken(irqfd=True, python=True), "irqfd", at_most(1.05), cpus=2),
+    ExitRow("irqfd_c", "C core", "the same; the clock is read in C, as in the floor",
+            lambda: Woken(irqfd=True, python=False), "irqfd", at_most(1.05), cpus=2),
+    ExitRow("hlt_wake", "Python", "HLT wake by KVM_SIGNAL_MSI to the same, in Python",
+            lambda: Woken(irqfd=False, python=True), "kick", at_most(1.08), cpus=2),
+    ExitRow("hlt_wake_c", "C core", "the same; the clock is read in C, as in the floor",
+            lambda: Woken(irqfd=False, python=False), "kick", at_most(1.08), cpus=2),
 )
 KINDS = (
     ExitRow("pio_in_c", "C core", "IN from a word of the C core", lambda: WordPort(port_in(100))),

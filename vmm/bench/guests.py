@@ -16,6 +16,7 @@ from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.machine.memory.layout import REGIONS
 
 STAMP = 0x81  # its writer looks at the clock
+DONE = 0x82  # an ioeventfd's: who waits for a round's end
 DEVICE = 0xD001_0000  # MMIO that nobody else claims
 VECTOR = 0x61
 TOUCHED = 64  # pages
@@ -173,9 +174,9 @@ STI, CLI = b"\xfb", b"\xfa"
 
 
 def woken() -> Guest:
-    """Says with a stamp that it is ready, and then halts; each interrupt's handler writes the stamp."""
-    code = _APIC_ON + _out(STAMP) + STI + HLT + b"\xeb\xfd"  # L: hlt; jmp L
-    return Guest(code + _out(STAMP) + _END + IRETQ, 1, handler=len(code))
+    """Says with DONE that it is ready, and then halts; each interrupt's handler writes the stamp, and then DONE."""
+    code = _APIC_ON + _out(DONE) + STI + HLT + b"\xeb\xfd"  # L: hlt; jmp L
+    return Guest(code + _out(STAMP) + _out(DONE) + _END + IRETQ, 1, handler=len(code))
 
 
 def self_ipi(count: int) -> Guest:

@@ -11,9 +11,7 @@ import mmap
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -24,6 +22,7 @@ from vmm.bench import guests
 from vmm.bench.guests import STAMP, Guest
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
+from vmm.kvm import signals
 from vmm.kvm.events import MsiRoute
 from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
 from vmm.machine.ends import Why
@@ -35,6 +34,7 @@ now = time.monotonic_ns
 PATIENCE = 60.0  # seconds: no measurement takes a tenth of it
 CODE = layout.REGIONS["code"].base
 GSI = 1
+SETTLES = 0.0002  # seconds: a guest reaches HLT in them
 
 
 class Side(Protocol):
@@ -62,7 +62,7 @@ class Batch:
         self.machine.start(0, CODE)
         if guest.second is not None:
             self.machine.start(1, CODE + guest.second)
-        self.machine.on_port_write(STAMP, self._stamp)
+        self._watch()
         self.times: list[float] = []
         self.begin = 0
         self.left = 0
@@ -73,6 +73,9 @@ class Batch:
 
     def prepare(self) -> None:
         """Between two batches, off the clock."""
+
+    def _watch(self) -> None:
+        self.machine.on_port_write(STAMP, self._stamp)
 
     def _stamp(self, _value: int) -> None:
         self.times.append(now() - self.begin)
@@ -304,29 +307,36 @@ class Lifecycle:
 
 
 class Woken(Batch):
-    """A round: from the wake-up of a halted vCPU (an eventfd, or KVM_SIGNAL_MSI) to its handler's OUT in Python."""
+    """A round: from the wake-up of a halted vCPU (an eventfd, or KVM_SIGNAL_MSI) to its handler's OUT. In C, as in the
+    floor, or `python`: from the line before the call that wakes to the first of the OUT's Python handler.
+    """
 
-    def __init__(self, *, irqfd: bool) -> None:
+    def __init__(self, *, irqfd: bool, python: bool) -> None:
+        self._python = python
         super().__init__(guests.woken())
         address, data = apic.msi_address(0), apic.msi_data(guests.VECTOR)
-        self.set_up |= {"msi_address": address, "msi_data": data}
         self._done = os.eventfd(0, os.EFD_CLOEXEC)
-        self._wake: Callable[[], object]
+        self.set_up |= {"msi_address": address, "msi_data": data, "ioeventfd_port": guests.DONE}
+        self.machine.vm.ioeventfd(self._done, guests.DONE, 1, pio=True)
         self._event: int | None = None
         if irqfd:
             event = self._event = os.eventfd(0, os.EFD_CLOEXEC)
             self.machine.vm.set_gsi_routing([MsiRoute(GSI, address, data)])
             self.machine.vm.irqfd(event, GSI)
-            self._wake = partial(os.eventfd_write, event, 1)
+            self._wake = signals.event(event, timed=not python)
         else:
-            self._wake = partial(self.machine.vm.signal_msi, address, data)
-        self._handled = 0
+            self._wake = signals.msi(self.machine.vm, address, data, timed=not python)
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    def _watch(self) -> None:
+        if self._python:
+            self.machine.on_port_write(STAMP, self._stamp)
+        else:
+            self._word = self.machine.port_word(STAMP, timed=True)
+
     def _stamp(self, _value: int) -> None:
         self._handled = now()
-        os.eventfd_write(self._done, 1)
 
     def _live(self) -> None:
         try:
@@ -339,14 +349,20 @@ class Woken(Batch):
             self._thread = threading.Thread(target=self._live, daemon=True)
             self._thread.start()
             os.eventfd_read(self._done)  # the guest has set itself up
-        times = []
-        for _ in range(rounds):
-            time.sleep(0.0002)  # let it reach HLT
-            begin = now()
-            self._wake()
-            os.eventfd_read(self._done)
-            times.append(self._handled - begin)
-        return [float(each) for each in times]
+        return [float(self._in_python() if self._python else self._in_c()) for _ in range(rounds)]
+
+    def _in_python(self) -> int:
+        time.sleep(SETTLES)
+        begin = now()
+        self._wake()
+        os.eventfd_read(self._done)
+        return self._handled - begin
+
+    def _in_c(self) -> int:
+        time.sleep(SETTLES)
+        begin = self._wake()
+        os.eventfd_read(self._done)
+        return self._word.written_at - begin
 
     def close(self) -> None:
         self.machine.stop()

@@ -15,6 +15,7 @@ from vmm.bench import guests, sides
 from vmm.bench.compare import Budget, Goal, Row, as_rate, per_operation, pinned, row_of, take_turns
 from vmm.bench.exits import at_most
 from vmm.bench.floor import Floor
+from vmm.bench.image import SetUp, image
 from vmm.bench.spec import Spec
 from vmm.bench.stats import Pair, mad
 from vmm.errors import HostError
@@ -39,6 +40,7 @@ def specs() -> Iterator[Spec]:
     yield lifecycle("lifecycle", Goal(LIFE, f"at most {LIFE:.2f} x"), rate=False)
     yield lifecycle("lifecycle_rate", Goal(1 / LIFE, f"at least {1 / LIFE:.2f} x", better="higher"), rate=True)
     yield two_vcpus()
+    yield two_vcpus_c()
     yield idle_vm()
 
 
@@ -88,6 +90,12 @@ class Workers:
         boot.write_tables(self.machine.memory, 2, user=((sides.CODE, sides.CODE + PAGE),), allowed_ports=[guests.STAMP])
         self.machine.memory.write(sides.CODE, code)
 
+    def image(self) -> bytes:
+        """Both vCPUs at work, for the C floor; before the first run."""
+        for cpu in self.machine.cpus:
+            self.machine.start(cpu.index, sides.CODE, ring=3)
+        return image(self.machine, SetUp(stamp_port=guests.STAMP))
+
     def rate(self, active: int, seconds: float) -> float:
         """Stamps per second of wall time."""
         machine, word = self.machine, self._words[0]
@@ -121,6 +129,29 @@ def two_vcpus() -> Spec:
                         side.append([workers.rate(active, seconds)])
                     if turn > 5 and pair.settled:
                         break
+            finally:
+                workers.close()
+        return row_of(pair, row)
+
+    return Spec(row, measure)
+
+
+def two_vcpus_c() -> Spec:
+    row = Row("two_vcpus_c", "goals", "the same, against two vCPUs of the C program", "process", "1/s", peer="C",
+              goal=Goal(0.97, "at least 0.97 x", better="higher"))  # fmt: skip
+
+    def measure(budget: Budget) -> Row:
+        with pinned(2) as enough:
+            if not enough:
+                return replace(row, why="needs two CPUs, and this process may use one")
+            workers, pair = Workers(), Pair()
+            try:
+                with Floor("work", guest=workers.image()) as floor:
+                    for turn in range(3 if budget.quick else 20):
+                        pair.ours.append([workers.rate(2, SLICE)])
+                        pair.floor.append(floor.measure(1))
+                        if turn > 5 and pair.settled:
+                            break
             finally:
                 workers.close()
         return row_of(pair, row)

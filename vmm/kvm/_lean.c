@@ -116,6 +116,23 @@ static struct vmm_slot *slot_at(struct vmm_slot *slots, __u32 count, __u64 addre
     return NULL;
 }
 
+static COLD __u64 clock_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (__u64)now.tv_sec * 1000000000 + (__u64)now.tv_nsec;
+}
+
+/* `count` writes to a word, of which this is the last value. */
+static inline void write_word(struct vmm_slot *slot, __u64 value, __u32 count)
+{
+    if (RARELY(slot->timed))
+        __atomic_store_n(&slot->written_at, clock_now(), __ATOMIC_RELAXED);
+    __atomic_store_n(&slot->value, value, __ATOMIC_RELAXED);
+    __atomic_fetch_add(&slot->writes, count, __ATOMIC_RELEASE);
+}
+
 /* Of the sizes that there nearly always are, each has an instruction of its own. */
 static __u64 load(const void *from, __u32 size)
 {
@@ -169,8 +186,7 @@ static long long port_exit(struct vmm_core *core)
         if (port == finish->sink_port && to_sink(finish, data, size * count))
             return VMM_FINISHED;
         if (slot) {
-            __atomic_fetch_add(&slot->writes, count, __ATOMIC_RELAXED);
-            __atomic_store_n(&slot->value, load(data + (size_t)size * (count - 1), size), __ATOMIC_RELAXED);
+            write_word(slot, load(data + (size_t)size * (count - 1), size), count);
             return VMM_FINISHED;
         }
     } else {
@@ -240,8 +256,7 @@ static long long mmio_exit(struct vmm_core *core)
     }
     slot = slot_at(finish->mmio, finish->mmio_count, address);
     if (slot && write) {
-        __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
-        __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
+        write_word(slot, core->value, 1);
         return VMM_FINISHED;
     }
     if (slot) {
@@ -269,8 +284,7 @@ static long long msr_exit(struct vmm_core *core, int code)
     seen->reason = run->msr.reason;
     remember_value(core, seen, run->msr.data);
     if (slot && code == VMM_MSR_WRITE) {
-        __atomic_store_n(&slot->value, core->value, __ATOMIC_RELAXED);
-        __atomic_fetch_add(&slot->writes, 1, __ATOMIC_RELAXED);
+        write_word(slot, core->value, 1);
         return VMM_FINISHED;
     }
     if (slot) {

@@ -11,6 +11,7 @@ long long vmm_core_serve(struct vmm_core *core);
 long long vmm_collected(struct vmm_finish *finish, void *writers, void *told);
 int vmm_supply(int fd, __u64 address, const void *data, __u64 size, __u64 mode);
 long long vmm_serve_faults(const int *fd, int end, void *who, void *kind, void *told);
+void vmm_signaller(void *self, void *told);
 void vmm_core_reset(struct vmm_core *core);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);
 void vmm_acked_raise(struct vmm_acked *acked, __u32 bits);

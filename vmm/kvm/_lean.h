@@ -29,7 +29,11 @@
 #define VMM_RECENT 10
 #define VMM_STAGING 16384 /* bytes of console output that wait for Python at most */
 
-struct vmm_slot { __u64 reads, writes, value, address; };
+/* `written_at` is when it was written last, by CLOCK_MONOTONIC in ns, where it is `timed`. */
+struct vmm_slot { __u64 reads, writes, value, address, timed, written_at; };
+
+/* An interrupt that is sent again and again: a message, *FD the VM's (-1: closed), or at address 0 an eventfd's write. */
+struct vmm_signal { const int *fd; __u64 address; __u32 data, timed; };
 
 /* A device's register of what happened, 4 bytes, and the one behind it, whose writer takes these bits back. */
 struct vmm_acked { __u64 address; __u32 bits; };

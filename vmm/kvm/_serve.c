@@ -209,12 +209,13 @@ long long vmm_core_serve(struct vmm_core *core)
         int keep = only && alone(only, me);
 
         if (!keep)
-            PyEval_SaveThread();
+            let_go();
         key = core_run(core);
         if (!keep)
-            PyEval_RestoreThread(me);
+            take_again(me);
         key = served(core, known, key);
     }
+    __atomic_store_n(&in_handler, 0, __ATOMIC_RELAXED);
     forget(known);
     PyGILState_Release(state);
     return key == VMM_FINISHED ? VMM_ATTENTION : key;

@@ -15,6 +15,7 @@ from vmm.kvm.handle import Handle, new
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Any
 
 
 class MsiRoute(Record):
@@ -52,6 +53,24 @@ class VmEvents(Handle):
         super().__init__(fd)
         self.routes: tuple[Route, ...] = ()
         self._changing = RLock()  # of what KVM replaces as a whole, and several vCPUs may change
+        self._number: Any = None  # the descriptor for C, once something wants it; -1 when it is closed
+
+    def close(self) -> None:
+        if self._number is not None:
+            self._number[0] = -1
+        super().close()
+
+    @property
+    def number(self) -> Any:
+        """The descriptor for C, as an `int *` that says -1 once it is closed.
+
+        Raises:
+            HostError: it is.
+        """
+        fd = self.fd
+        if self._number is None:
+            self._number = ffi.new("int *", fd)
+        return self._number
 
     def ioeventfd(
         self, fd: int, address: int, size: int, *, datamatch: int | None = None, pio: bool = False,

@@ -5,6 +5,8 @@ words. It knows the memory that C and Python share; who claims what is asked els
 
 from __future__ import annotations
 
+import time
+
 from vmm.base.bits import MASK64
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import uncleared
@@ -30,6 +32,15 @@ class Word:
     def value(self, value: int) -> None:
         self._slot.value = value
 
+    @property
+    def written_at(self) -> int:
+        """When it was written last, in ns as time.monotonic_ns() has them; 0: never, or it is not `timed`."""
+        return int(self._slot.written_at)
+
+    def time_writes(self) -> None:
+        """Keep `written_at` from now on."""
+        self._slot.timed = 1
+
     def set(self, value: int, reads: int, writes: int) -> None:
         """Value and both counts at once."""
         self._slot.value, self._slot.reads, self._slot.writes = value, reads, writes
@@ -43,6 +54,8 @@ class Word:
         """A counted write, as the core does it."""
         self._slot.writes += 1
         self._slot.value = value
+        if self._slot.timed:
+            self._slot.written_at = time.monotonic_ns()
 
     def serve(self, address: int) -> int:
         """Let the core find it; how many slots it has to look through for that."""
@@ -178,5 +191,6 @@ def _free(slots: Any, owner: Any, count: int, limit: int) -> Word | None:
     number = count if count < limit else next((i for i in range(limit) if slots[i].address == MASK64), limit)
     if number == limit:
         return None
-    slots[number].reads = slots[number].writes = slots[number].value = 0
-    return Word(slots[number], owner, number)
+    slot = slots[number]
+    slot.reads = slot.writes = slot.value = slot.timed = slot.written_at = 0
+    return Word(slot, owner, number)

@@ -7,7 +7,7 @@ packages=$(python3 -c 'import vmm; print(vmm.__path__[0])')/..
 [ -x bench/floor ] || { echo "bench/floor was not built: pyvmm bench hello makes it"; exit 1; }
 ln -sfn "$PWD/bench" "$packages/bench" && touch bench/floor
 rows="hypercall_python hypercall pio_out pio_in mmio_write mmio_read rdmsr_python wrmsr_python pio_out_by_two
-coalesced_python ioeventfd_python irqfd hlt_wake page_fault_uffd"
+coalesced_python ioeventfd_python irqfd irqfd_c hlt_wake hlt_wake_c page_fault_uffd"
 # The words are meant to be split: rows have no spaces.
 pyvmm bench --quick $rows --json >"$OUT/bench.json"
 python3 - "$OUT/bench.json" <<'END'

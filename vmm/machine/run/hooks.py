@@ -91,9 +91,11 @@ class Hooks:
         self._pass_hypercall(nr)
         self.platform.hypercalls[nr] = f
 
-    def port_word(self, port: int) -> Word:
-        """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked."""
-        return self.lane.port_word(port)
+    def port_word(self, port: int, *, timed: bool = False) -> Word:
+        """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked. `timed`:
+        it also keeps when it was written last (`written_at`), by a clock that is read right at the exit.
+        """
+        return self.lane.port_word(port, timed=timed)
 
     def mmio_word(self, address: int) -> Word:
         """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""

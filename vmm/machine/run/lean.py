@@ -222,14 +222,16 @@ class LeanLane:
 
     # -- words
 
-    def port_word(self, port: int) -> Word:
-        """Make a port a word that the core serves.
+    def port_word(self, port: int, *, timed: bool = False) -> Word:
+        """Make a port a word that the core serves; `timed`: it says when it was written last.
 
         Raises:
             UsageError: the port is taken, or there are too many words.
         """
         with self._words_lock:
             word = self._checked(self.finish.new_port_word(), "port")
+            if timed:
+                word.time_writes()
             self._claim(self._ports, port, 1, word)
             self.finish.serve_port(port, word)
         return word
