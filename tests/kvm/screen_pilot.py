@@ -3,22 +3,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from textual import events
 from textual.pilot import Pilot
 
 from vmm.cli.debug import control_of
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.screen.app import DebugScreen
+from vmm.screen.command_line import CommandLine
 from vmm.screen.control import Control
 from vmm.screen.widgets import PaneWidget
 
 PATIENCE = 60.0  # seconds, on a loaded machine
 STILL = ("stopped", "over")
+CHARACTERS = {"space": " ", "colon": ":", "question_mark": "?", "enter": "\r", "tab": "\t", "backspace": "\x7f"}
 
 
 class Person:
@@ -51,22 +55,43 @@ class Person:
         end = time.monotonic() + PATIENCE
         while not holds():
             assert time.monotonic() < end, self.text
-            await self.pilot.pause(0.01)
+            await asyncio.sleep(0.01)
 
     async def still(self) -> None:
         """Everything that was asked for is done and shown."""
         for _ in range(2):
-            await self.pilot.pause(0.02)
+            await self.heard()
             await self.until(lambda: not self.control.busy and self.app.state in STILL)
+        await self.heard()
+        await self.pilot.pause(0.02)
+
+    async def sees(self, text: str) -> None:
+        """It is on the screen, or will be: what is drawn comes a little later than what is known."""
+        await self.until(lambda: text in self.text)
+
+    async def heard(self) -> None:
+        """What was typed has come to where it is taken: the app, or the command line and then the app."""
+        for target in (self.app, self.app.query_one(CommandLine), self.app):
+            if self.app.is_running:
+                came = asyncio.Event()
+                target.call_later(came.set)
+                await asyncio.wait_for(came.wait(), PATIENCE)
+
+    def strike(self, *keys: str) -> None:
+        """Keys, without waiting for anything. The pilot's own wait until the process is idle, which it never is while
+        a guest runs.
+        """
+        for key in keys:
+            character = CHARACTERS.get(key, key if len(key) == 1 else None)
+            self.app.post_message(events.Key(key, character))
 
     async def press(self, *keys: str) -> None:
-        await self.pilot.press(*keys)
+        self.strike(*keys)
         await self.still()
 
     async def type(self, line: str) -> None:
         """A line of the command line, key by key, and Enter."""
-        await self.pilot.press("colon", *("space" if each == " " else each for each in line), "enter")
-        await self.still()
+        await self.press(":", *line, "enter")
 
     async def click(self, text: str, *, within: str) -> None:
         """On the first row of a pane that has this text."""

@@ -379,9 +379,7 @@ class TestWatchedBySteps:
     def test_it_can_be_interrupted(self, loop: Session) -> None:
         loop.watch(DATA, 4, when="rax == 77")
         loop.machine.load("start: jmp start")
-        begin = time.monotonic()
         assert loop.go(timeout=0.2).why == "interrupted"
-        assert time.monotonic() - begin < 10
 
 
 def test_an_interrupt_counts_where_hits_that_do_not_hold_come_all_the_time() -> None:
@@ -389,9 +387,7 @@ def test_an_interrupt_counts_where_hits_that_do_not_hold_come_all_the_time() -> 
     with Machine() as machine, Session(machine) as session:
         machine.load("start: xor eax, eax\nagain: inc rax\njmp again")
         session.break_at("again", when="rax == 0xffffffffff")
-        begin = time.monotonic()
         assert session.go(timeout=0.3).why == "interrupted"
-        assert time.monotonic() - begin < 20
 
 
 def test_an_interrupt_counts_between_two_steps_of_a_line() -> None:

@@ -18,6 +18,8 @@ from vmm.base.bits import describe
 from vmm.errors import VmmError
 from vmm.kvm import irqchip
 from vmm.machine.bus.claims import Claim
+from vmm.machine.devices.on_demand import Asleep
+from vmm.machine.devices.quiet import Quiet
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
 
@@ -40,7 +42,8 @@ def devices(machine: Machine) -> list[tuple[str, str, Rows]]:
             row = found.setdefault(id(claim.owner), (claim.name, [], claim.owner))
             if place not in row[1]:
                 row[1].append(place)
-    rows = [(name, ", ".join(places), registers(owner)) for name, places, owner in found.values()]
+    there = [row for row in found.values() if not isinstance(row[2], Quiet)]  # a device that is not there has none
+    rows = [(name, ", ".join(places), registers(owner)) for name, places, owner in there]
     for index, word_at in machine.lane.finish.msr_words.items():
         rows.append(("word", f"MSR {index:#x}", [("value", f"{word_at.value:#x}")]))
     return rows + list(_of_kvm(machine))
@@ -48,7 +51,7 @@ def devices(machine: Machine) -> list[tuple[str, str, Rows]]:
 
 def registers(device: Any) -> Rows:
     """(name, value) of each register of a device of ours; of one that is no device of ours, what it is called."""
-    if hasattr(device, "made") and hasattr(device, "device"):  # devices/on_demand.py
+    if isinstance(device, Asleep):
         return registers(device.made) if device.made is not None else [("", "not touched yet")]
     if hasattr(device, "queues") and hasattr(device, "driver_features"):
         return _virtio(device)
@@ -59,6 +62,9 @@ def registers(device: Any) -> Rows:
         return [("value", f"{word.value:#x}"), ("accesses", f"{word.reads} reads, {word.writes} writes")]
     if hasattr(device, "_chip"):
         return _plain(device._chip)
+    whole = getattr(getattr(device, "get_state", None), "__self__", device)  # of what has several claims, one speaks
+    if whole is not device:
+        return _plain(whole)
     rows = [("entries", text) for text in _redirections(device.entries)] if hasattr(device, "entries") else []
     return _plain(device) + rows + _parts(device)
 

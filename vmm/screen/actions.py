@@ -83,7 +83,9 @@ def act(desk: Desk, asked: Asked, go: Go) -> str:
 
 
 def said(stopped: Stopped) -> str:
-    """A stop in one line."""
+    """A stop in one line; nothing, where it is what was asked for."""
+    if stopped.breakpoint is not None and stopped.breakpoint.temporary:
+        return ""
     return stopped.text if stopped.why != "step" or stopped.text not in ("a step", "step") else ""
 
 

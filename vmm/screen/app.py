@@ -114,10 +114,10 @@ class DebugScreen(App[int]):
         """All panes are there at all times; which are seen is `arrange`'s business."""
         yield Bar("title", self.looks)
         for name in PANES:
-            yield PaneWidget(name, self.looks)
-        yield Bar("tabs", self.looks)
-        yield Bar("message", self.looks)
-        yield CommandLine(self._complete)
+            yield PaneWidget(name, self.looks, self._chosen, self._walked)
+        yield Bar("tabs", self.looks, loud=False)
+        yield Bar("message", self.looks, loud=False)
+        yield CommandLine(self._complete, self._command_given, self._key)
         yield Bar("footer", self.looks)
         yield PaneWidget("help", self.looks)
 
@@ -189,7 +189,7 @@ class DebugScreen(App[int]):
             chosen = name == self.arrangement.tab
             shown = SHORT.get(name, name) if self.size.width < 100 else name
             text = f"[{key} {shown}]" if chosen else f" {key} {shown} "
-            words.append(Word((Span("head" if chosen else "", text),), f"show {name}"))
+            words.append(Word((Span("tab" if chosen else "name", text),), f"show {name}"))
         self.bar("tabs").show(words)
         small = self.size.width < LEAST[0] or self.size.height < LEAST[1]
         message = f"{LEAST[0]}x{LEAST[1]} is needed" if small else self.message
@@ -363,16 +363,16 @@ class DebugScreen(App[int]):
         """A word of a bar was clicked on."""
         self._press(event.does)
 
-    def on_pane_widget_walked(self, event: PaneWidget.Walked) -> None:
+    def _walked(self, pane: str, rows: int) -> None:
         """Somebody scrolls."""
         if not self.behind.running and not self.over:
-            self.behind.look(event.pane, event.rows)
+            self.behind.look(pane, rows)
 
-    def on_pane_widget_chosen(self, event: PaneWidget.Chosen) -> None:
+    def _chosen(self, pane: str, click: Click) -> None:
         """A line was clicked on."""
         if self._free():
             self.message = ""
-            self.behind.clicked(event.pane, event.click)
+            self.behind.clicked(pane, click)
 
     # -- the command line
 
@@ -388,12 +388,12 @@ class DebugScreen(App[int]):
     def _complete(self, text: str) -> list[str]:
         return complete(text, self.frame.names) if self.frame is not None else complete(text, NO_NAMES)
 
-    def on_command_line_closed(self, event: CommandLine.Closed) -> None:
+    def _command_given(self, text: str, back: str) -> None:
         """Enter or Esc in the command line."""
         self.bar("message").display = True
-        self.pane(event.back if event.back in PANES else "source").focus()
-        if event.text.strip():
-            self.do(event.text)
+        self.screen.set_focus(self.pane(back if back in PANES else "source"))
+        if text:
+            self.do(text)
 
 
 OPENS = {"/": "find ", "m": "mem ", "w": "watch ", "g": "goto ", "p": "print "}

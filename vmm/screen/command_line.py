@@ -4,11 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar
 
 from textual import events
-from textual.binding import Binding, BindingType
-from textual.message import Message
 from textual.suggester import Suggester
 from textual.widgets import Input
 
@@ -16,20 +13,21 @@ MOST = 200  # lines that are remembered
 
 
 class CommandLine(Input):
-    """Hidden until it is opened. `choices` gives the whole lines that a begun one may become."""
+    """Hidden until it is opened. `choices` gives the whole lines that a begun one may become. `closed(text, back)` is
+    called when it is hidden again: by Enter, with what was typed, or by Esc, with nothing; `back` had the focus before.
+    `rest` gets the keys that were typed behind Enter, before anybody else could have them.
 
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("tab", "complete", show=False)]
+    All of that is done where a key is taken, and not by messages: what is typed fast, or pasted, comes in its order.
+    """
 
-    class Closed(Message):
-        """It is hidden again: with Enter, and then `text` is what was typed, or with Esc. `back` had the focus."""
-
-        def __init__(self, text: str, back: str) -> None:
-            super().__init__()
-            self.text, self.back = text, back
-
-    def __init__(self, choices: Callable[[str], list[str]]) -> None:
+    def __init__(
+        self,
+        choices: Callable[[str], list[str]],
+        closed: Callable[[str, str], object],
+        rest: Callable[[events.Key], object],
+    ) -> None:
         super().__init__(id="command", suggester=_Suggests(choices), select_on_focus=False, compact=True)
-        self._choices = choices
+        self._choices, self._closed_by, self._rest = choices, closed, rest
         self._said: list[str] = []
         self._at = 0
         self._offered: list[str] = []
@@ -46,13 +44,11 @@ class CommandLine(Input):
         self.screen.set_focus(self)
 
     def _close(self, text: str) -> None:
-        if not self.display:
-            return
         self.display = False
-        self.post_message(self.Closed(text, self._back))
+        self._closed_by(text, self._back)
 
-    def action_complete(self) -> None:
-        """Tab: the first completion, and again the next."""
+    def _complete(self) -> None:
+        """The first completion, and again the next."""
         begun = self.value.removeprefix(":")
         if self._offered and begun in self._offered:
             chosen = self._offered[(self._offered.index(begun) + 1) % len(self._offered)]
@@ -64,10 +60,6 @@ class CommandLine(Input):
         self.value = f":{chosen}"
         self.cursor_position = len(self.value)
 
-    async def action_submit(self) -> None:
-        """Enter."""
-        self._close(self._typed())
-
     def _typed(self) -> str:
         text = self.value.removeprefix(":").strip()
         if text and text not in self._said[-1:]:
@@ -75,10 +67,16 @@ class CommandLine(Input):
         return text
 
     def on_key(self, event: events.Key) -> None:
-        """Esc, and what was typed before; a line that is empty closes with Backspace, too."""
-        if event.key == "escape" or (event.key == "backspace" and self.value in (":", "")):
+        """Enter, Esc, Tab, and what was typed before; a line that is empty closes with Backspace, too."""
+        if not self.display:
+            self._rest(event)
+        elif event.key == "enter":
+            self._close(self._typed())
+        elif event.key == "escape" or (event.key == "backspace" and self.value in (":", "")):
             self._close("")
-        elif event.key in ("up", "down") and self._said:
+        elif event.key == "tab":
+            self._complete()
+        elif event.key in ("up", "down"):
             self._at = max(0, min(self._at + (-1 if event.key == "up" else 1), len(self._said)))
             self.value = ":" + (self._said[self._at] if self._at < len(self._said) else "")
             self.cursor_position = len(self.value)

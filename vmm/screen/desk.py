@@ -243,7 +243,9 @@ class Desk:
         scene, session = self.scene(), self.session
         cpu, stopped = scene.cpu, self.stopped
         several = f"vCPU {session.vcpu} " if len(scene.cpus) > 1 else ""
-        number = f" {stopped.breakpoint.number}" if stopped.breakpoint is not None else ""
+        struck = stopped.breakpoint
+        why = "until" if struck is not None and struck.temporary else stopped.why
+        number = f" {struck.number}" if struck is not None and not struck.temporary else ""
         names = Names(
             tuple(session.symbols),
             self._files(),
@@ -251,7 +253,7 @@ class Desk:
             tuple(each.number for each in session.stops),
             len(scene.cpus),
         )
-        state = f"{stopped.why}{number}: {several}at {cpu.where or hex(cpu.address)}, {cpu.mode}"
+        state = f"{why}{number}: {several}at {cpu.where or hex(cpu.address)}, {cpu.mode}"
         made = panes(scene, self.arrangement)
         written, first = written_at(scene), made["source"].lines[0].click if made["source"].lines else None
         if written is not None and first is not None and first.what == "line":

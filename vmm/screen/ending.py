@@ -11,7 +11,7 @@ from vmm.report.text import postmortem_lines
 
 OURS = ("Debug", "Interrupted")
 """Exits that are the debugger's and the host's doing."""
-NEXT = "c gives this result to the host half, or ends it; r goes back; q leaves"
+NEXT = "c gives this result to whoever ran it (a host half); r goes back; q leaves"
 
 
 def describe_end(session: Session, stopped: Stopped) -> list[str]:

@@ -2,8 +2,8 @@
 """A line of a pane: text in pieces, each of a kind, and what a click on it means. It knows no colour and no terminal.
 
 Kinds are what a piece says, and not how it looks: "here" (where the vCPU is), "break", "changed", "name", "dim",
-"good", "bad", "warn", "head", and "" for plain text. Whatever a kind says, a mark or a word says too: without colour
-nothing is lost.
+"good", "bad", "warn", "head", "tab", and "" for plain text. Whatever a kind says, a mark or a word says too: without
+colour nothing is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from vmm.errors import VmmError
 from vmm.report.style import printable
 
-KINDS = ("", "here", "break", "changed", "name", "dim", "good", "bad", "warn", "head")
+KINDS = ("", "here", "break", "changed", "name", "dim", "good", "bad", "warn", "head", "tab")
 
 
 class Span(NamedTuple):

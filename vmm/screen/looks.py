@@ -11,15 +11,17 @@ from vmm.screen.lines import KINDS
 
 _TERMINAL = {
     "": "", "here": "bold yellow", "break": "bold red", "changed": "bold magenta", "name": "cyan", "dim": "dim",
-    "good": "green", "bad": "bold red", "warn": "yellow", "head": "bold",
+    "good": "green", "bad": "bold red", "warn": "yellow", "head": "bold", "tab": "bold reverse",
 }  # fmt: skip
 _DARK = {
     "": "#d8d8d8", "here": "bold #ffd866", "break": "bold #ff6188", "changed": "bold #ff9ecb", "name": "#78dce8",
     "dim": "#8a8a8a", "good": "#a9dc76", "bad": "bold #ff6188", "warn": "#fc9867", "head": "bold #ffffff",
+    "tab": "bold reverse #ffffff",
 }  # fmt: skip
 _LIGHT = {
     "": "#202020", "here": "bold #8a5a00", "break": "bold #b00020", "changed": "bold #a0006a", "name": "#005f87",
     "dim": "#6a6a6a", "good": "#1b6e1b", "bad": "bold #b00020", "warn": "#9a4a00", "head": "bold #000000",
+    "tab": "bold reverse #000000",
 }  # fmt: skip
 _GROUNDS = {"terminal": "", "dark": "on #1e1e1e", "light": "on #fafafa"}
 _BARS = {"terminal": "reverse", "dark": "#ffffff on #3a3a5a", "light": "#000000 on #d0d8e8"}

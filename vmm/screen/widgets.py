@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rich.segment import Segment
+from rich.style import Style
 from textual import events
 from textual.message import Message
 from textual.strip import Strip
@@ -19,25 +20,20 @@ WHEEL = 3  # rows of one turn of a mouse wheel
 
 
 class PaneWidget(Widget, can_focus=True):
-    """Lines under a title. What it is told by keys and mouse it says in messages."""
+    """Lines under a title. What it is told by keys and mouse it says to whoever made it."""
 
-    class Chosen(Message):
-        """A line was clicked on, or Enter was pressed at it."""
-
-        def __init__(self, pane: str, click: Click) -> None:
-            super().__init__()
-            self.pane, self.click = pane, click
-
-    class Walked(Message):
-        """A pane that shows a part of something endless is to show the part `rows` farther."""
-
-        def __init__(self, pane: str, rows: int) -> None:
-            super().__init__()
-            self.pane, self.rows = pane, rows
-
-    def __init__(self, name: str, looks: Looks) -> None:
+    def __init__(
+        self,
+        name: str,
+        looks: Looks,
+        chosen: Callable[[str, Click], object] = lambda pane, click: None,
+        walked: Callable[[str, int], object] = lambda pane, rows: None,
+    ) -> None:
+        """`chosen(pane, click)`: a line was clicked on, or Enter pressed at it; `walked(pane, rows)`: of something
+        endless the part `rows` farther is to be shown. Calls and no messages: what comes next comes after them.
+        """
         super().__init__(id=name)
-        self.pane, self.looks = name, looks
+        self.pane, self.looks, self.on_chosen, self.on_walked = name, looks, chosen, walked
         self.lines: tuple[Line, ...] = ()
         self.title_text, self.walks, self.stale = name, False, False
         self.first = 0
@@ -74,9 +70,10 @@ class PaneWidget(Widget, can_focus=True):
             return Strip([Segment(" " * width, style)], width)
         row = self.lines[at]
         chosen = self.has_focus and (at == self.chosen if not self.walks else row.here)
-        segments = [
-            Segment(each.text, self.looks.style(each.kind, dim=self.stale, chosen=chosen)) for each in row.spans
-        ]
+        segments = []
+        for each in row.spans:
+            kind = each.kind if not chosen or each.kind == "break" else ""  # a row of one colour, but for that mark
+            segments.append(Segment(each.text, self.looks.style(kind, dim=self.stale, chosen=chosen)))
         return Strip([Segment(" ", style), *segments]).adjust_cell_length(width, self.looks.style("", chosen=chosen))
 
     def _title(self, width: int) -> Strip:
@@ -94,7 +91,7 @@ class PaneWidget(Widget, can_focus=True):
     def move(self, rows: int) -> None:
         """The cursor, or what is shown, goes down by so many rows."""
         if self.walks:
-            self.post_message(self.Walked(self.pane, rows))
+            self.on_walked(self.pane, rows)
             return
         if any(each.click for each in self.lines):
             before = (
@@ -132,7 +129,7 @@ class PaneWidget(Widget, can_focus=True):
             at = self.chosen if not self.walks else next((n for n, row in enumerate(self.lines) if row.here), None)
             click = self.lines[at].click if at is not None and at < len(self.lines) else None
             if click is not None:
-                self.post_message(self.Chosen(self.pane, click))
+                self.on_chosen(self.pane, click)
         else:
             return False
         return True
@@ -147,7 +144,7 @@ class PaneWidget(Widget, can_focus=True):
 
     def _wheel(self, rows: int) -> None:
         if self.walks:
-            self.post_message(self.Walked(self.pane, rows))
+            self.on_walked(self.pane, rows)
         else:
             self.scroll(rows)
 
@@ -158,7 +155,7 @@ class PaneWidget(Widget, can_focus=True):
         self.chosen = at
         click = self.lines[at].click
         if click is not None:
-            self.post_message(self.Chosen(self.pane, click))
+            self.on_chosen(self.pane, click)
         self.refresh()
 
     def on_focus(self) -> None:
@@ -185,9 +182,10 @@ class Bar(Widget):
             super().__init__()
             self.does = does
 
-    def __init__(self, name: str, looks: Looks) -> None:
+    def __init__(self, name: str, looks: Looks, *, loud: bool = True) -> None:
+        """`loud`: it stands out from the panes."""
         super().__init__(id=name)
-        self.looks = looks
+        self.looks, self.loud = looks, loud
         self.words: tuple[Word, ...] = ()
 
     def show(self, words: Sequence[Word]) -> None:
@@ -198,9 +196,11 @@ class Bar(Widget):
 
     def render_line(self, y: int) -> Strip:
         """The one row."""
-        base = self.looks.bar()
+        base = self.looks.bar() if self.loud else self.looks.base()
         segments = [
-            Segment(each.text, base + self.looks.style(each.kind)) for word in self.words for each in word.spans
+            Segment(each.text, self.looks.style(each.kind) + (base if self.loud else Style.null()))
+            for word in self.words
+            for each in word.spans
         ]
         return Strip(segments).adjust_cell_length(self.size.width, base)
 
