@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -406,3 +408,13 @@ def test_the_machine_runs_on_without_a_debugger_when_nobody_looks() -> None:
         with Session(machine):
             assert machine.holder is not None
         assert machine.holder is None
+
+
+def test_a_plain_run_loads_nothing_of_the_screen() -> None:
+    code = (
+        "import sys\nfrom vmm.cli import main\nassert main(['run', 'hello']) == 0\n"
+        "print(*[each for each in sys.modules if each.split('.')[0] in ('textual', 'rich')"
+        " or each.startswith(('vmm.screen', 'vmm.debug'))], 'end')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert done.stdout.splitlines()[-1] == "end"
