@@ -649,7 +649,8 @@ class Session:
             )
         self._pass_caught()
         run = self._legs.members if others else [cpu]
-        here = self.where(cpu.index).address
+        self._finish_exit(cpu)
+        here = cpu.at
         watched = Watched(self.machine, slow(self.breaks))
         did = self._steps.step(cpu, self.breaks, run, without=here)
         changed = self._changed(cpu, watched)
