@@ -96,6 +96,7 @@ class Person:
     async def click(self, text: str, *, within: str) -> None:
         """On the first row of a pane that has this text."""
         widget = self.app.query_one(f"#{within}", PaneWidget)
+        await self.until(lambda: any(text in each.text for each in widget.lines))
         at = next(n for n, each in enumerate(widget.lines) if text in each.text)
         await self.pilot.click(widget, offset=(4, at - widget.first + 1))
         await self.still()

@@ -162,7 +162,7 @@ def test_breakpoints_by_label_line_click_and_key(write: Callable[[str, str], Pat
         await me.press("c")
         assert "►   8" in me.pane("source")
         await me.press("down", "down", "b")
-        assert "jb    again" in next(each for each in me.pane("source").splitlines() if each.startswith("●   10"))
+        await me.until(lambda: "●   10     jb    again" in me.pane("source"))
         await me.press("u")
         assert "►  10" in me.pane("source")
         await me.press("0")

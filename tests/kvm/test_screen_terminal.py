@@ -102,7 +102,7 @@ def test_a_person_steps_breaks_looks_goes_back_and_leaves(terminal: Terminal) ->
 
 def test_a_click_toggles_a_breakpoint_and_a_word_of_the_footer_acts(terminal: Terminal) -> None:
     terminal.run("hello")
-    rows = terminal.until("►   9").splitlines()
+    rows = terminal.until(lambda shown: "call  print" in shown and "q quit" in shown).splitlines()
     row = next(n for n, each in enumerate(rows) if "call  print" in each)
     terminal.click(20, row + 1)
     terminal.until("●   10")
