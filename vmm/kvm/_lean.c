@@ -183,7 +183,7 @@ static long long port_exit(struct vmm_core *core)
             remember_value(core, seen, load(data, size));
         else
             remember_data(core, seen, data, (size_t)size * count);
-        if (port == finish->sink_port && to_sink(finish, data, size * count))
+        if ((port == finish->sink_port || (port == finish->uart_port && size == 1)) && to_sink(finish, data, size * count))
             return VMM_FINISHED;
         if (slot) {
             write_word(slot, load(data + (size_t)size * (count - 1), size), count);
@@ -192,6 +192,10 @@ static long long port_exit(struct vmm_core *core)
     } else {
         core->counts[VMM_PORT_IN]++;
         remember(core, VMM_PORT_IN, port, size, count);
+        if (port == finish->uart_port + VMM_UART_LSR && size == 1) {
+            memset(data, VMM_UART_READY, count);
+            return VMM_FINISHED;
+        }
         if (slot) {
             for (__u32 i = 0; i < count; i++)
                 memcpy(data + (size_t)size * i, &slot->value, size);
@@ -395,7 +399,7 @@ static long long core_run(struct vmm_core *core)
 void vmm_finish_init(struct vmm_finish *finish)
 {
     memset(finish, 0, offsetof(struct vmm_finish, sink));
-    finish->sink_port = VMM_NO_PORT;
+    finish->sink_port = finish->uart_port = VMM_NO_PORT;
 }
 
 void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish)

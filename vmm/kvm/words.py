@@ -106,6 +106,9 @@ class Acked:
         self.c.address = MASK64
 
 
+UART_LSR: int = lib.VMM_UART_LSR
+
+
 class Finish:
     """What the C core may finish for one machine; shared by its vCPUs."""
 
@@ -123,6 +126,10 @@ class Finish:
     def sink_port(self, port: int | None) -> None:
         """Bytes written to this port are console output; None: no port's are."""
         self.c.sink_port = lib.VMM_NO_PORT if port is None else port
+
+    def uart_port(self, port: int | None) -> None:
+        """A UART at this port sends, and does nothing else: the core serves THR and LSR. None: Python does."""
+        self.c.uart_port = lib.VMM_NO_PORT if port is None else port
 
     def set_room(self, room: int) -> None:
         """How many bytes of output may still be taken."""

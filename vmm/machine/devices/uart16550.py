@@ -51,6 +51,41 @@ class Uart16550A:
         self._thre_event = self._level = False
         self._pins = self._lines = PEER_READY
         self._deltas = 0
+        self._told_quiet = False
+        self.when_quiet: Callable[[bool], object] | None = None
+        """Told whenever `quiet` changes."""
+
+    @property
+    def sink(self) -> Sink:
+        """Where characters go."""
+        return self._sink
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing is seen of it but its output: it has nothing for the guest, THR is THR and goes to the sink, and its
+        interrupt is off, so that only IER says when there was one. LSR reads THRE and TEMT, and a read changes nothing.
+        """
+        return not (
+            self._lcr & r.UART_LCR_DLAB
+            or self._mcr & r.UART_MCR_LOOP
+            or self._ier & r.UART_IER_THRI
+            or len(self._rx)
+            or self._rx.waiting
+            or self._rx.overrun
+        )
+
+    def watch(self, when_quiet: Callable[[bool], object] | None) -> None:
+        """Tell this one from here on, and at once; None: nobody."""
+        with self._lock:
+            if self.when_quiet is not None:
+                self.when_quiet(False)
+            self.when_quiet, self._told_quiet = when_quiet, False
+            self._tell()
+
+    def _tell(self) -> None:
+        if self.when_quiet is not None and self.quiet != self._told_quiet:
+            self._told_quiet = not self._told_quiet
+            self.when_quiet(self._told_quiet)
 
     def get_state(self) -> tuple[Any, ...]:
         """Its registers, its line and what it holds, for `set_state`."""
@@ -66,6 +101,7 @@ class Uart16550A:
             self._rx.set_state(receiver)
             if self._level != level and self._irq is not None:
                 self._irq(self._level)
+            self._tell()
 
     def feed(self, data: bytes, *, wait: bool = True) -> None:
         """Send characters to the guest.
@@ -216,6 +252,8 @@ class Uart16550A:
         self._rx.timed_out = True
         self._sense_modem()
         self._drive()
+        if self.when_quiet is not None:
+            self._tell()
 
     def _drive(self) -> None:
         # Loopback forces the output pins inactive, OUT2 among them, and a PC lets the interrupt out only through OUT2.

@@ -27,7 +27,7 @@ from vmm.kvm.lean import (
     hand_over,
     taken_apart,
 )
-from vmm.kvm.words import Finish, Word
+from vmm.kvm.words import UART_LSR, Finish, Word
 from vmm.machine.bus import answers
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
@@ -49,6 +49,7 @@ class LeanLane:
     """Handlers for one machine. It follows every change of the claims."""
 
     _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
+    _uart: Any = None  # whose THR and LSR the core may serve
 
     def __init__(self, platform: Platform, sink: Sink, finish: Finish | None = None) -> None:
         self.finish = finish or Finish()
@@ -87,6 +88,9 @@ class LeanLane:
         if self._words:
             self._drop_words()
         claim = self._ports.writer_at(DEBUG_CONSOLE)
+        if self._uart is not None:
+            self._uart.watch(None)  # until somebody asks for it again: claims may be others now
+            self._uart = None
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
 
@@ -107,6 +111,22 @@ class LeanLane:
                     device.word.drop()
                     self._words = tuple(other for other in self._words if other is not each)
 
+    def _look_for_uart(self, address: int, size: int) -> None:
+        """A UART that is written to, whole and without hooks: while it only sends, the core serves it."""
+        claim = self._ports.route(address, size, write=True)
+        if claim is None or self._uart is not None or not claim.name.startswith("16550A"):
+            return
+        base = claim.base
+        sends, says = self._ports.route(base, 1, write=True), self._ports.route(base + UART_LSR, 1, write=False)
+        if sends is None or says is None or sends.hook or says.hook:
+            return
+        owner: Any = claim.owner
+        device = getattr(owner, "device", owner)
+        if sends.owner is not owner or says.owner is not owner or device.sink is not self._sink:
+            return
+        self._uart = device
+        device.watch(lambda quiet: self.finish.uart_port(base if quiet else None))
+
     # -- vmm.kvm.lean.Handlers
 
     def find_writer(self, key: int) -> Write | None:
@@ -118,6 +138,8 @@ class LeanLane:
             table, call = self.refusing, self._platform.msr_writes.get(address)
         else:
             call, fixed = self._claimed(self._ports if code == VMM_PORT_OUT else self._mmio, address, size, write=True)
+            if code == VMM_PORT_OUT:
+                self._look_for_uart(address, size)
         return self._keep(table, key, call, fixed, changes)
 
     def find_reader(self, key: int) -> AnyRead | None:
