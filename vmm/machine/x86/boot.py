@@ -34,15 +34,22 @@ def write_tables(
     memory: GuestMemory | PlainVm, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
 ) -> None:
     """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
-    layout.check_boot_tables(memory.size)
-    ports = tuple(allowed_ports)
+    for gpa, data in _tables(memory.size, cpus, user, tuple(allowed_ports)):
+        memory.write(gpa, data)
+
+
+@lru_cache(maxsize=16)
+def _tables(memory: int, cpus: int, user: paging.UserRanges, ports: tuple[int, ...]) -> tuple[tuple[int, bytes], ...]:
+    """(guest-physical address, bytes) of each, one for all VMs of such a shape in a process."""
+    layout.check_boot_tables(memory)
     base = layout.REGIONS
-    memory.write(base["gdt"].base, descriptors.gdt(cpus))
-    memory.write(base["idt"].base, descriptors.idt())
-    memory.write(base["gates"].base, descriptors.gates())
-    memory.write(paging.ROOT, paging.identity_map(memory.size, user, cpus))
-    for index in range(cpus):
-        memory.write(layout.cpu_block(index).tss, _tss(index, ports))
+    return (
+        (base["gdt"].base, descriptors.gdt(cpus)),
+        (base["idt"].base, descriptors.idt()),
+        (base["gates"].base, descriptors.gates()),
+        (paging.ROOT, paging.identity_map(memory, user, cpus)),
+        *((layout.cpu_block(index).tss, _tss(index, ports)) for index in range(cpus)),
+    )
 
 
 @lru_cache(maxsize=16)
