@@ -144,7 +144,7 @@ def test_without_colour_every_mark_is_there(terminal: Terminal) -> None:
 def test_a_signal_ends_it_and_the_terminal_is_well(terminal: Terminal, name: str, status: int) -> None:
     terminal.run("hello")
     terminal.until("►   9")
-    found = subprocess.run(["pgrep", "-f", "-n", "m vmm debug hello"], capture_output=True, text=True, check=True)
+    found = subprocess.run(["pgrep", "-f", "m vmm debug hello"], capture_output=True, text=True, check=True)
     pid = next(each for each in found.stdout.split() if _descends(int(each), terminal))
     os.kill(int(pid), signal.Signals[f"SIG{name}"])
     terminal.ended(status)
