@@ -88,7 +88,7 @@ def test_the_story_of_hello(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "hello", "--trace", "--timeout", "60"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "trace of hello"
-    assert lines[3].split()[2:] == [
+    assert lines[3].replace("guest_payloads/inc/", "").split()[2:] == [
         "0",
         "OUT",
         "console,",
@@ -99,6 +99,10 @@ def test_the_story_of_hello(capsys: pytest.CaptureFixture[str]) -> None:
         "print+0x5",
         "out",
         "0xe9,",
+        "al",
+        "console.inc:12",
+        "out",
+        "DEBUG_CONSOLE,",
         "al",
     ]
     (at,) = [number for number, line in enumerate(lines) if "console | Hello from ring 0" in line]

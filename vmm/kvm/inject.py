@@ -17,7 +17,7 @@ from vmm.kvm.vcpu import Vcpu
 NMI_PENDING = value_of(flags.VCPU_EVENTS, "KVM_VCPUEVENT_VALID_NMI_PENDING")
 PAYLOAD = value_of(flags.VCPU_EVENTS, "KVM_VCPUEVENT_VALID_PAYLOAD")
 TRIPLE_FAULT = value_of(flags.VCPU_EVENTS, "KVM_VCPUEVENT_VALID_TRIPLE_FAULT")
-EXCEPTIONS = 32
+EXCEPTIONS, NMI = 32, 2
 
 
 def exception(vcpu: Vcpu, vector: int, error_code: int | None = None, *, payload: int | None = None) -> None:
@@ -29,7 +29,7 @@ def exception(vcpu: Vcpu, vector: int, error_code: int | None = None, *, payload
     Raises:
         UsageError: no such exception, or an error code where there is none or none where there is one.
     """
-    if not 0 <= vector < EXCEPTIONS or vector == 2:
+    if not 0 <= vector < EXCEPTIONS or vector == NMI:
         raise UsageError(f"vector {vector:#x} is no exception; inject.nmi and inject.interrupt are for the others")
     if (error_code is not None) != (vector in HAS_ERROR_CODE):
         has = "has an" if vector in HAS_ERROR_CODE else "has no"
@@ -43,6 +43,8 @@ def exception(vcpu: Vcpu, vector: int, error_code: int | None = None, *, payload
     if payload is not None:
         events.flags |= PAYLOAD
     vcpu.set_vcpu_events(events)
+    if vcpu.raised is not None:
+        vcpu.raised("exception", vector)
 
 
 def interrupt(vcpu: Vcpu, vector: int) -> None:
@@ -56,6 +58,8 @@ def interrupt(vcpu: Vcpu, vector: int) -> None:
     events = vcpu.get_vcpu_events()
     events.interrupt_injected, events.interrupt_nr, events.interrupt_soft = 1, vector, 0
     vcpu.set_vcpu_events(events)
+    if vcpu.raised is not None:
+        vcpu.raised("interrupt", vector)
 
 
 def nmi(vcpu: Vcpu) -> None:
@@ -64,6 +68,8 @@ def nmi(vcpu: Vcpu) -> None:
     events.nmi_pending = 1
     events.flags |= NMI_PENDING
     vcpu.set_vcpu_events(events)
+    if vcpu.raised is not None:
+        vcpu.raised("nmi", NMI)
 
 
 def triple_fault(vcpu: Vcpu) -> None:

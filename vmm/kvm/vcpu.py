@@ -21,7 +21,7 @@ from vmm.kvm.handle import Handle, new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import ModuleType
     from typing import Any
 
@@ -60,6 +60,9 @@ class GuestDebug(Record):
 
 class Vcpu(Handle):
     """A vCPU descriptor with its kvm_run mapped; made by `Vm.create_vcpu`. `id` is the APIC id."""
+
+    raised: Callable[[str, int], object] | None = None
+    """Told of what the host injects: "interrupt", "nmi" or "exception", and the vector."""
 
     def __init__(self, fd: int, apic_id: int, run_size: int, run: Any = None) -> None:
         """`run`: where its kvm_run is mapped already, by vmm_map_run, this one's to unmap; NULL of a closed one."""
@@ -459,6 +462,8 @@ class Vcpu(Handle):
         """KVM_INTERRUPT: queue an external interrupt; only without an in-kernel LAPIC."""
         raw = new("struct kvm_interrupt *", [vector])
         self.call("KVM_INTERRUPT", raw, f"injecting vector {vector} into {self.what}")
+        if self.raised is not None:
+            self.raised("interrupt", vector)
 
     @property
     def interrupts_enabled(self) -> bool:
@@ -477,6 +482,8 @@ class Vcpu(Handle):
     def nmi(self) -> None:
         """KVM_NMI."""
         self.value("KVM_NMI", doing=f"sending an NMI to {self.what}")
+        if self.raised is not None:
+            self.raised("nmi", 2)
 
     # -- capabilities, time, translation, statistics
 

@@ -18,7 +18,7 @@ from vmm.kvm.vcpu import Vcpu
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from vmm.kvm.stats import Stats
@@ -56,6 +56,8 @@ class Vm(VmEvents):
     """A VM descriptor; made by `Kvm.create_vm`."""
 
     what = "the VM"
+    raised: Callable[[str, int], object] | None = None
+    """Told of what the host raises: "line up" or "line down" and the GSI, "msi" and the vector."""
 
     def __init__(self, fd: int, run_size: int) -> None:
         super().__init__(fd)
@@ -208,6 +210,8 @@ class Vm(VmEvents):
     def irq_line(self, gsi: int, level: bool) -> None:
         """KVM_IRQ_LINE: drive a GSI."""
         self.call("KVM_IRQ_LINE", new("struct kvm_irq_level *", [gsi, int(level)]), f"driving GSI {gsi}")
+        if self.raised is not None:
+            self.raised("line up" if level else "line down", gsi)
 
     def signal_msi(self, address: int, data: int) -> int:
         """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
@@ -218,6 +222,8 @@ class Vm(VmEvents):
             raise UsageError(f"an MSI to address {address!r} with data {data!r}: {error}") from error
         if result < 0:
             raise KvmCallError("KVM_SIGNAL_MSI", -result, f"sending MSI {address:#x}, data {data:#x}")
+        if self.raised is not None:
+            self.raised("msi", data & 0xFF)
         return result
 
     # -- clock

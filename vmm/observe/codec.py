@@ -16,6 +16,7 @@ from types import MemberDescriptorType
 from typing import Any
 
 from vmm.base import light
+from vmm.kvm.exits import Exit
 
 TAG = "is"
 WORDS: Any = (StrEnum, light.StrEnum)
@@ -72,7 +73,7 @@ def _is_record(kind: Any) -> bool:
 @functools.cache
 def _hints(kind: Any) -> dict[str, Any]:
     """The types of its fields, in order."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, localns={"Exit": Exit})  # which vmm.machine.ends names for type checkers alone
     return {name: hints[name] for name in kind.__match_args__}
 
 

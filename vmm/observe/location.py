@@ -8,6 +8,7 @@ an IN or a load only when it has the answer (arch/x86/kvm/x86.c, x86_emulate_ins
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 from vmm.asm.disassembler import MAX_LENGTH, around, disassemble
 from vmm.errors import VmmError
@@ -15,7 +16,8 @@ from vmm.kvm.exits import Debug, Exit, MmioWrite, PortIn, PortOut
 from vmm.kvm.state import Sregs
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
-from vmm.observe.postmortem import code_bits, linear, readable, where
+from vmm.observe.postmortem import code_bits, linear, readable, source, where
+from vmm.observe.standing import Standing
 
 STEPPED = {
     "PortIn": ("in", "ins"),
@@ -27,6 +29,15 @@ STEPPED = {
 }
 
 
+class Site(NamedTuple):
+    """`at` is symbol+offset, `insn` the instruction's text, `source` what was written there (`Sites.source`)."""
+
+    rip: int
+    at: str
+    insn: str
+    source: str
+
+
 class Sites:
     """Finds the sites of one machine's exits. Where RIP and what stands before it are both, say, an OUT, what earlier
     exits were decides: a host does it always the same way.
@@ -35,9 +46,10 @@ class Sites:
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
         self._stepped: dict[str, bool] = {}  # kind of exit -> RIP was past the instruction
+        self._standing = Standing()
 
-    def of(self, cpu: Cpu, exit: Exit) -> tuple[int, str, str]:
-        """(RIP, symbol+offset, text) of the instruction that caused the exit; empty text where it cannot be told."""
+    def of(self, cpu: Cpu, exit: Exit) -> Site:
+        """Of the instruction that caused the exit; empty texts where it cannot be told."""
         machine = self._machine
         try:
             rip = exit.pc if isinstance(exit, Debug) else cpu.vcpu.get_regs().rip
@@ -47,21 +59,26 @@ class Sites:
             before = readable(machine, sregs, start, here - start) if start < here else b""
             after = readable(machine, sregs, here, MAX_LENGTH)
         except VmmError:
-            return 0, "", ""
+            return Site(0, "", "", "")
         bits = code_bits(sregs)
         text = _text(after, here, bits)
         if before and len(before) == here - start:
             past = _text(before, start, bits)
             if self._is_past(exit, text, past):
                 rip, here, text = rip - len(before), start, past
-        return rip, _site(machine, here), self._with_target(text)
+        return Site(rip, where(machine, here), self._with_target(text), self.source(here))
 
-    def at(self, cpu: Cpu, address: int) -> tuple[int, str, str]:
-        """(address, symbol+offset, text) of the instruction at this linear address."""
+    def at(self, cpu: Cpu, address: int) -> Site:
+        """Of the instruction at this linear address."""
         machine = self._machine
         sregs = cpu.vcpu.get_sregs()
         text = _text(readable(machine, sregs, address, MAX_LENGTH), address, code_bits(sregs))
-        return address, _site(machine, address), self._with_target(text)
+        return Site(address, where(machine, address), self._with_target(text), self.source(address))
+
+    def source(self, address: int) -> str:
+        """`add.asm:7  mov al, 42`, or what is odd about executing there; empty where nothing is known."""
+        odd = self._standing.odd(self._machine.program, address)
+        return f"({odd})" if odd else source(self._machine, address)
 
     def _is_past(self, exit: Exit, here: str, past: str) -> bool:
         """Is it the instruction before RIP?"""
@@ -83,13 +100,6 @@ class Sites:
             label = self._machine.program.symbolize(int(target, 16))
             return f"{name} {label}" if label else text
         return text
-
-
-def _site(machine: Machine, address: int) -> str:
-    """`symbol+0x4`, of compiled code with `file.c:12`; the text of assembly is shown itself."""
-    at, program = where(machine, address), machine.program
-    line = program.source(address) if program and program.line_at(address) is None else None
-    return f"{at} {line.file.rpartition('/')[2]}:{line.line}" if line else at
 
 
 def _statement_before(machine: Machine, sregs: Sregs, address: int) -> int:

@@ -24,6 +24,7 @@ from vmm.machine.x86.virtual import read_virtual, translate
 from vmm.observe.causes import cause
 from vmm.observe.exit_text import describe, named
 from vmm.observe.reasons import hint
+from vmm.observe.standing import Standing, place_text
 
 PAGE_FAULT = 14
 
@@ -52,7 +53,8 @@ class FaultInfo:
 @dataclass(frozen=True)
 class VcpuState:
     """One vCPU as it stopped. `where` is where the instruction at RIP lies, the base of CS counted: symbol+offset, or
-    the name of its region. `source` is the line that was written for it, `file:line  text`, where it is known.
+    the name of its region. `source` is the line that was written for it, `file:line  text`, where it is known;
+    `odd` says what is wrong with standing there.
     """
 
     index: int
@@ -68,6 +70,7 @@ class VcpuState:
     walks: tuple[tuple[str, ...], ...]
     last_exits: tuple[str, ...]
     source: str = ""
+    odd: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,6 +175,7 @@ def _state(machine: Machine, cpu: Cpu, regs: Regs, sregs: Sregs, mp_state: int |
         ),
         last_exits=tuple(named(exit, describe(exit)) for exit in result.recent.get(cpu.index, ())),
         source=source(machine, here),
+        odd=Standing().odd(machine.program, here),
     )
 
 
@@ -196,10 +200,7 @@ def source(machine: Machine, address: int) -> str:
     line = machine.program.source(address) if machine.program else None
     if line is None or not line.line:
         return ""
-    file = (
-        line.file.rpartition("/")[2] if line.file.startswith("/") else line.file
-    )  # of what comes with pyvmm, the name
-    return f"{file}:{line.line}  {line.text.strip()}".rstrip()
+    return place_text(line)
 
 
 def mode_name(sregs: Sregs) -> str:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a trace is made of: one record a line, each sealed with a sum over all lines so far. It handles no exit.
 
-    Trace, then for each guest: Made, and for each of its runs: Run, Exited ..., Stopped; Note anywhere; at last End
+    Trace, then for each guest: Made, and for each of its runs: Run, Exited ..., Stopped; at last End
+    Event and Note anywhere between
 
 Times are nanoseconds since the first guest was ready to run. `guest` numbers the machines of one trace (a proof makes
 several), `cpu` is the vCPU's index. A sum finds what was damaged, cut off or edited by hand; it is no signature.
@@ -92,6 +93,8 @@ class Run:
 @dataclass(frozen=True)
 class Exited:
     """One exit and what became of it. `at` is RIP as symbol+offset, `insn` the instruction, `console` what it printed.
+    `source` is `add.asm:7  mov al, 42`, where that is known, or what is odd about the place in parentheses. `changed`
+    are (register, before, now), of a step what its instruction did.
 
     `seq` counts the exits of the trace from 1; a Stop in `step` comes without its exit, which is this one.
     """
@@ -106,6 +109,25 @@ class Exited:
     insn: str
     step: Resume | Stop
     console: bytes
+    source: str = ""
+    changed: tuple[tuple[str, int, int], ...] = ()
+
+
+@dataclass(frozen=True)
+class Event:
+    """An interrupt or exception, as it was seen: `by` "gate" (a step ended in its handler), "kvm" (KVM_GET_VCPU_EVENTS:
+    it waits or is being delivered) or "host" (the host raised it; `cpu` is None for what goes to a controller). `kind`
+    is "exception", "interrupt", "nmi", "line" or "msi". `text` says it to a person.
+    """
+
+    guest: int
+    t: int
+    cpu: int | None
+    by: str
+    kind: str
+    vector: int | None
+    error_code: int | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -152,7 +174,7 @@ class End:
     wall_ms: float
 
 
-Record: TypeAlias = Trace | Made | Run | Exited | Note | Stopped | End
+Record: TypeAlias = Trace | Made | Run | Exited | Event | Note | Stopped | End
 KINDS = {kind.__name__: kind for kind in get_args(Record)}
 
 

@@ -16,9 +16,11 @@ from vmm.machine.ends import Result, Step, Stop
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
 from vmm.machine.run.handle import handle
-from vmm.observe.location import Sites
+from vmm.observe.changes import changes
+from vmm.observe.events import Events
+from vmm.observe.location import Site, Sites
 from vmm.observe.postmortem import readable
-from vmm.observe.trace import Claim, Exited, Made, Note, Record, Run, Stopped
+from vmm.observe.trace import Claim, Event, Exited, Made, Note, Record, Run, Stopped
 
 LOADS_RFLAGS = ("iret", "iretq", "iretd", "popf", "popfq", "sysretq", "sysret")
 MANY_SYMBOLS = 10_000
@@ -39,7 +41,7 @@ class Tracer:
         self._begin = time.monotonic_ns()
         self._lock = threading.RLock()
         self._serving = False
-        self._notes: deque[Note] = deque()
+        self._notes: deque[Note | Event] = deque()
 
     def now(self) -> int:
         """Nanoseconds since the first guest was ready to run."""
@@ -50,8 +52,10 @@ class Tracer:
             self._flush()
             self._emit(record)
 
-    def say(self, note: Note) -> None:
-        """A note, from any thread: after the exit that is being handled. Never waits: who speaks may be waited for."""
+    def say(self, note: Note | Event) -> None:
+        """A note or an event, from any thread: after the exit that is being handled. Never waits: who speaks may be
+        waited for.
+        """
         self._notes.append(note)
         if self._lock.acquire(blocking=False):
             try:
@@ -86,9 +90,13 @@ class Tracer:
             board=machine.board.name,
         )
         self.emit(made)
+        watch = _Watch(self, machine, number, results)
         if self.step:
             machine.debugger.begin_stepping(machine.note)
-        machine.watcher = _Watch(self, machine, number, results)
+            assert machine.debugger.steps is not None
+            machine.debugger.steps.entered = watch.events.entered
+        watch.events.listen()
+        machine.watcher = watch
 
     def serve(self, watch: _Watch, cpu: Cpu, exit: Exit, platform: Platform) -> Step:
         """Handle an exit and tell of it."""
@@ -96,16 +104,24 @@ class Tracer:
         try:
             self._serving = True
             t = self.now()
-            rip, at, insn = watch.sites.of(cpu, exit)
+            site, changed = watch.sites.of(cpu, exit), watch.changed(cpu, exit)
             if self.step:
-                watch.check_stepping(cpu, exit, insn, t)
-                rip, at, insn = watch.stepped(cpu, exit) or (rip, at, insn)
+                if watch.check_stepping(cpu, exit, site.insn, t):
+                    changed = ()  # of more than this instruction
+                site = watch.stepped(cpu, exit) or site
             printed = watch.machine.sink.length
             step = handle(exit, platform)
             told = replace(step, exit=None) if isinstance(step, Stop) else step
             console = watch.machine.sink.since(printed)
             self.exits += 1
-            self._emit(Exited(self.exits, watch.number, t, cpu.index, exit, rip, at, insn, told, console))
+            self._emit(
+                Exited(
+                    self.exits, watch.number, t, cpu.index, exit, site.rip, site.at, site.insn, told, console,
+                    site.source, changed,
+                )
+            )  # fmt: skip
+            if self.step:
+                watch.events.waiting(cpu)
             return step
         finally:
             self._serving = False
@@ -122,6 +138,7 @@ class _Watch:
     ) -> None:
         self._tracer, self.machine, self.number, self._results = tracer, machine, number, results
         self.sites = Sites(machine)
+        self.events = Events(machine, number, tracer.now, tracer.say)
         self._stepped: dict[int, tuple[str, int | None]] = {}  # vCPU -> what loads RFLAGS next, and where it goes
 
     def begin(self, active: Sequence[Cpu]) -> None:
@@ -159,16 +176,26 @@ class _Watch:
             )
         )
 
-    def check_stepping(self, cpu: Cpu, exit: Exit, insn: str, t: int) -> None:
-        """Say where single-step got lost: KVM steps by RFLAGS.TF, which some instructions load anew."""
+    def check_stepping(self, cpu: Cpu, exit: Exit, insn: str, t: int) -> bool:
+        """Say where single-step got lost: KVM steps by RFLAGS.TF, which some instructions load anew. True: here."""
         before, target = self._stepped.pop(cpu.index, ("", None))
-        if before and not (isinstance(exit, Debug) and target in (None, exit.pc)):
+        lost = bool(before) and not (isinstance(exit, Debug) and target in (None, exit.pc))
+        if lost:
             text = f"vCPU {cpu.index}: single-step was lost at `{before}`, which loads RFLAGS"
             self._tracer.emit(Note(self.number, t, f"{text}; what ran from there until here is not traced"))
         if isinstance(exit, Debug) and insn.split(" ")[0] in LOADS_RFLAGS:
             self._stepped[cpu.index] = insn, self._returns_to(cpu, insn)
+        return lost
 
-    def stepped(self, cpu: Cpu, exit: Exit) -> tuple[int, str, str] | None:
+    def changed(self, cpu: Cpu, exit: Exit) -> tuple[tuple[str, int, int], ...]:
+        """What the instruction that was stepped did to the registers; of other exits it is not through yet."""
+        steps = self.machine.debugger.steps if self._tracer.step and isinstance(exit, Debug) else None
+        before = steps.before.get(cpu.index) if steps is not None else None
+        if before is None:
+            return ()
+        return changes(before, (cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()))
+
+    def stepped(self, cpu: Cpu, exit: Exit) -> Site | None:
         """The instruction that a step ran, where it is known; the exit itself tells the next one."""
         steps = self.machine.debugger.steps
         at = steps.at.get(cpu.index) if steps is not None else None

@@ -102,6 +102,8 @@ def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
     lines = [f"{INDENT}{_headline(vcpu, style)}"]
     if vcpu.source:
         lines.append(f"{INDENT}  {printable(vcpu.source)}")
+    if vcpu.odd:
+        lines.append(f"{INDENT}  {style('warn', printable(vcpu.odd))}")
     for row in vcpu.code:
         mark = style("bad", "->") if row.here else "  "
         lines.append(f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {printable(row.text)}")

@@ -6,13 +6,14 @@ from __future__ import annotations
 import codecs
 
 from vmm.abi.ports import EXIT, EXIT_VALUES
+from vmm.abi.x86 import RFLAGS, describe_flags
 from vmm.kvm.exits import Debug, Exit, Halt, Hypercall, MmioRead, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine.ends import Resume, Stop
 from vmm.observe.exit_text import PORTS, describe
-from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace
+from vmm.observe.trace import End, Event, Exited, Made, Note, Record, Run, Stopped, Trace
 from vmm.report.style import Style, printable
 
-WHAT, PLACE = 44, 20  # columns of the exit and of its place
+WHAT, PLACE, INSN, SOURCE = 44, 20, 32, 40  # columns of the exit, its place, its instruction and what was written there
 UNFINISHED = 512  # characters of a console line that are shown before its end comes
 
 
@@ -37,7 +38,7 @@ class TraceText:
                 return [*self._flush(), self._say(record.t, f"guest {record.guest} runs{more}")]
             case Exited():
                 return [self._exited(record), *self._console(record.guest, record.console)]
-            case Note():
+            case Note() | Event():
                 return [*self._flush(), self._say(record.t, record.text)]
             case Stopped():
                 return [*self._flush(), *self._stopped(record)]
@@ -57,7 +58,11 @@ class TraceText:
     def _exited(self, record: Exited) -> str:
         what = printable(event(record.exit, record.step)).ljust(WHAT)
         place = printable(record.at or f"{record.rip:#x}").ljust(PLACE)
-        line = f"{_time(record.t)} {record.cpu:>3}  {what}  {self._style('name', place)}  {printable(record.insn)}"
+        insn = printable(record.insn)
+        if record.source or record.changed:
+            source = self._style("dim", printable(record.source).ljust(SOURCE if record.changed else 0))
+            insn = f"{insn.ljust(INSN)}  {source}  {changed_text(record.changed)}"
+        line = f"{_time(record.t)} {record.cpu:>3}  {what}  {self._style('name', place)}  {insn}"
         return line.rstrip()
 
     def _stopped(self, record: Stopped) -> list[str]:
@@ -85,6 +90,15 @@ class TraceText:
 
     def _printed(self, text: str) -> str:
         return f"{'':16}  {self._style('dim', 'console |')} {self._style('good', printable(text))}"
+
+
+def changed_text(changed: tuple[tuple[str, int, int], ...]) -> str:
+    """`rax 0x0 -> 0x2a, rflags 0x2 -> 0x46 (ZF|PF)`."""
+    return ", ".join(
+        f"{printable(name)} {before:#x} -> {now:#x}"
+        + (f" ({describe_flags(now & ~RFLAGS.FIXED, RFLAGS)})" if name == "rflags" else "")
+        for name, before, now in changed
+    )
 
 
 def event(exit: Exit, step: Resume | Stop) -> str:

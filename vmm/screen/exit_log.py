@@ -17,7 +17,6 @@ from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
 from vmm.observe.exit_text import describe, named
 from vmm.observe.location import Sites
-from vmm.observe.postmortem import source
 from vmm.screen.scene import ExitLook
 
 KEPT = 500
@@ -56,8 +55,8 @@ class ExitLog:
             look_up = self._looked_up <= RATE
         where = written = ""
         if look_up:
-            address, where, text = self._sites.of(cpu, exit)
-            written = source(self._machine, address) or text
+            site = self._sites.of(cpu, exit)
+            where, written = site.at, site.source or site.insn
         row = ExitLook(number, cpu.index, named(exit, describe(exit)), where, written)
         with self._lock:
             self._rows.append(row)

@@ -22,7 +22,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmm.kvm.state import Sregs
+    from vmm.kvm.state import Regs, Sregs
+    from vmm.machine.run.gate_entry import Entry, Gates
     from vmm.machine.whole import Make, Whole
 
 HLT, POPF, IRET = 0xF4, 0x9D, 0xCF
@@ -41,6 +42,11 @@ class Stepping:
         self.at: dict[int, int] = {}
         self.say: Callable[[str], object] | None = None
         """Told where nothing is stepped; without anybody to tell, a run that begins there is refused."""
+        self.entered: Callable[[Cpu, Entry], object] | None = None
+        """Told when a step ended in the handler of an exception or interrupt."""
+        self.before: dict[int, tuple[Regs, Sregs]] = {}
+        """Registers of each vCPU, by index, before the instruction that `at` tells."""
+        self._gates: dict[int, Gates] = {}
         self._said: set[tuple[int, str]] = set()
         self._itself: set[int] = set()  # vCPUs whose guest steps itself
 
@@ -63,6 +69,7 @@ class Stepping:
         """An exit was handled, and the guest goes on: where?"""
         vcpu = cpu.vcpu
         if isinstance(exit, Debug):
+            self._look_for_gate(cpu)
             self._arm(cpu, exit.pc)
             return
         vcpu.complete()
@@ -71,6 +78,34 @@ class Stepping:
         if vcpu.stored is None:
             self._look(cpu)
 
+    def _look_for_gate(self, cpu: Cpu) -> None:
+        """Where a fault took KVM's TF along, or an interrupt did, it is taken out of what the handler's IRET loads."""
+        known, wanted = self.before.get(cpu.index), cpu.vcpu.debug.singlestep
+        if known is None or not wanted:
+            return
+        now, sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
+        if now.rip - known[0].rip == self._size(known[1], known[0].rip) and now.rsp == known[0].rsp:
+            return  # nearly always
+        from vmm.machine.run.gate_entry import Gates, take_tf_out
+
+        memory = self._machine.memory
+        gates = self._gates.setdefault(cpu.index, Gates(memory))
+        found = gates.entry(*known, now, sregs, lambda at: self._size(sregs, at))
+        if found is not None:
+            take_tf_out(memory, sregs, found)
+            if self.entered is not None:
+                self.entered(cpu, found)
+
+    def _size(self, sregs: Sregs, address: int) -> int:
+        """Bytes of the instruction there; 0 where that cannot be read."""
+        from vmm.asm.disassembler import disassemble
+
+        try:
+            code = read_virtual(self._machine.memory, sregs, address, MAX_LENGTH)
+        except VmmError:
+            return 0
+        return len(disassemble(code, address, count=1)[0].bytes)
+
     def _look(self, cpu: Cpu) -> None:
         self._arm(cpu, cpu.at)
 
@@ -78,6 +113,7 @@ class Stepping:
         """Step the instruction at this address, or not."""
         self.at[cpu.index] = address
         known = cpu.vcpu.get_sregs()
+        self.before[cpu.index] = cpu.vcpu.get_regs(), known
         why = ""
         code = self._opcode(known, address)
         if cpu.index in self._itself or (code in (POPF, IRET) and self._sets_tf(cpu, known, code)):

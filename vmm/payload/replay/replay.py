@@ -23,7 +23,7 @@ from vmm.errors import (
 )
 from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.machine.ends import Step, Stop
-from vmm.observe.trace import End, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
+from vmm.observe.trace import End, Event, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.endings import debug_exit_status
 from vmm.payload.half import HostHalf
@@ -97,7 +97,7 @@ class Player:
                 self._seat(record.guest).ended(record)
             case End():
                 self._end(record)
-            case Note():
+            case Note() | Event():
                 pass
 
     def refuse(self, text: str) -> TraceError:
