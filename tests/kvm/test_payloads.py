@@ -196,7 +196,13 @@ def _steps_the_port(self: Bus, address: int, size: int, count: int) -> bytes:
 def _ports(*allowed: int) -> Callable[[pytest.MonkeyPatch], object]:
     """A TSS whose bitmap lets these ports through, whatever the header says."""
     right = descriptors.tss
-    return _patched(descriptors, "tss", lambda block, ports: right(block, allowed))
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(descriptors, "tss", lambda block, ports: right(block, allowed))
+        for made_once in ("_tables", "_tss"):  # what was made before is not what is asked for now
+            monkeypatch.setattr(boot, made_once, getattr(boot, made_once).__wrapped__)
+
+    return patch
 
 
 WITHOUT_WP = boot.LONG_MODE_CR0 & ~CR0.WP

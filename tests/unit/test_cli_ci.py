@@ -18,6 +18,7 @@ from vmm.host import measured as host
 from vmm.host import unusable
 from vmm.host.measured import HostFacts
 from vmm.host.node import Node
+from vmm.kvm.plain import NotPlain, PlainVm
 from vmm.kvm.system import Kvm
 from vmm.payload.proof import probe
 from vmm.payload.proof.prove import Row
@@ -134,7 +135,12 @@ def test_every_command_gives_doctors_advice(
         raise KvmCallError("open", errno.EACCES, "opening /dev/kvm")
 
     node = Node("/dev/kvm", "character device", mode, "root", group, (10, 232), "no")
+
+    def not_in_one_call(*_: object) -> None:
+        raise NotPlain
+
     monkeypatch.setattr(Kvm, "open", classmethod(refuse))
+    monkeypatch.setattr(PlainVm, "__init__", not_in_one_call)  # C would open the device without asking Kvm
     monkeypatch.setattr(unusable, "look_at_node", lambda path: node)
     _, out, _ = pyvmm("doctor", "--json")
     told = json.loads(out)
