@@ -192,9 +192,7 @@ def test_a_client_that_asks_for_the_same_packet_for_ever_is_let_go(held: Held) -
         except OSError:
             break
         got += piece
-    sent = Counter(
-        re.findall(rb"\$([^#]+)#", got)
-    )
+    sent = Counter(re.findall(rb"\$([^#]+)#", got))
     assert 1 < max(sent.values()) <= wire.MOST_REPEATS + 1
     client.close()
 
