@@ -712,7 +712,8 @@ void vmm_net_settle(struct vmm_net *net, __u32 number, struct vmm_queue *ring)
 void vmm_net_started(struct vmm_net *net)
 {
     interrupt_thread(&net->plane);
-    net->wants_input = !net->lost;
+    net->has_more = net->waiting != 0; /* it may have come before the buffers did */
+    net->wants_input = !net->waiting && !net->lost;
     net->polled = net->polled == EPOLLIN ? EPOLLOUT : net->polled; /* an edge that has been is to come again */
     leave(&net->plane);
     wake(net, 0);
