@@ -191,6 +191,8 @@ class GdbServer:
             self._going = self._commands.on
             return
         if stopped.why == INTERRUPTED:
+            if self._wire.inbox.empty() and self._wire.connected:
+                return  # late: what came was served before this run began, and the client has asked for nothing since
             self._drain()
             if not self._wire.connected:
                 return
