@@ -9,6 +9,8 @@ is let go.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import queue
 import select
 import socket
@@ -29,6 +31,12 @@ MOST_REPEATS = 16
 TICK = 0.1
 BACKLOG = 8
 CHUNK = 0x8000
+HINTS = {
+    errno.ENOENT: "make the folder of the socket first",
+    errno.EADDRNOTAVAIL: "an address of this machine, such as 127.0.0.1; `--gdb` alone takes a free port there",
+    errno.EADDRINUSE: "another port or path; `--gdb` alone takes a free port",
+    errno.EACCES: "a port from 1024 on, or a folder that you may write to",
+}
 CAME, GONE, INTERRUPT = "came", "gone", "interrupt"
 
 
@@ -46,8 +54,10 @@ def listen(where: str | None) -> tuple[socket.socket, str]:
         return _listen_unix(path)
     host, _, digits = where.rpartition(":")
     if not (digits.isascii() and digits.isdigit() and int(digits) < 1 << 16):
-        raise UsageError(f"--gdb {where}: give PORT, ADDRESS:PORT, or the path of a Unix socket",
-                         hint="--gdb 127.0.0.1:1234, or --gdb ./guest.sock")  # fmt: skip
+        raise UsageError(
+            f"--gdb {where}: give PORT (0 to 65535), ADDRESS:PORT, or the path of a Unix socket",
+            hint="--gdb 127.0.0.1:1234, or --gdb ./guest.sock",
+        )
     host = host.strip("[]") or LOOPBACK
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
@@ -87,10 +97,10 @@ def _nobody_listens(path: str) -> bool:
 
 
 def _cannot(where: str, error: Exception) -> HostError:
-    what = errno_name(error.errno) if isinstance(error, OSError) and error.errno and error.errno > 0 else str(error)
-    return HostError(
-        f"listening for gdb at {where}: {what}", hint="another port or path; `--gdb` alone takes a free port"
-    )
+    """Errnos above 0 are of bind; a name that is no address has none of the kernel's."""
+    number = error.errno if isinstance(error, OSError) and error.errno and error.errno > 0 else 0
+    what = f"bind: {os.strerror(number)} ({errno_name(number)})" if number else str(error)
+    return HostError(f"listening for gdb at {where}: {what}", HINTS.get(number, HINTS[errno.EADDRINUSE]))
 
 
 class Wire:
