@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import TypeAlias
 
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.bench import guests, sides
@@ -29,6 +30,7 @@ SLICE = 0.15  # seconds of work in one sample
 IDLE_VMS = 500
 IDLE_GROUP = 10  # VMs made between two looks at this process's memory
 IDLE_LIMIT = 300 << 10
+Turn: TypeAlias = Callable[[], list[float]]
 LIFE = 1.12  # of the floor; as a rate 850 a second where the floor has 950
 
 
@@ -116,29 +118,26 @@ def two_vcpus() -> Spec:
     row = Row("two_vcpus", "goals", "ring-3 work by two vCPUs, against one", "process", "1/s", peer="one vCPU",
               goal=Goal(1.9, "at least 1.90 x", better="higher"))  # fmt: skip
 
-    def measure(budget: Budget) -> Row:
-        with pinned(2) as enough:
-            if not enough:
-                return replace(row, why="needs two CPUs, and this process may use one")
-            workers = Workers()
-            try:
-                pair, seconds = Pair(), SLICE / 5 if budget.quick else SLICE
-                workers.rate(2, seconds)
-                for turn in range(3 if budget.quick else 20):
-                    for active, side in ((2, pair.ours), (1, pair.floor)):
-                        side.append([workers.rate(active, seconds)])
-                    if turn > 5 and pair.settled:
-                        break
-            finally:
-                workers.close()
-        return row_of(pair, row)
+    def turns(workers: Workers, stack: ExitStack, seconds: float) -> tuple[Turn, Turn]:
+        workers.rate(2, seconds)
+        return lambda: [workers.rate(2, seconds)], lambda: [workers.rate(1, seconds)]
 
-    return Spec(row, measure)
+    return _by_two(row, turns)
 
 
 def two_vcpus_c() -> Spec:
     row = Row("two_vcpus_c", "goals", "the same, against two vCPUs of the C program", "process", "1/s", peer="C",
               goal=Goal(0.97, "at least 0.97 x", better="higher"))  # fmt: skip
+
+    def turns(workers: Workers, stack: ExitStack, seconds: float) -> tuple[Turn, Turn]:
+        floor = stack.enter_context(Floor("work", guest=workers.image()))
+        return lambda: [workers.rate(2, SLICE)], lambda: floor.measure(1)  # whose slice is this one
+
+    return _by_two(row, turns)
+
+
+def _by_two(row: Row, turns: Callable[[Workers, ExitStack, float], tuple[Turn, Turn]]) -> Spec:
+    """Workers on two CPUs beside something else, in turns; `turns` gives both sides, in stamps a second."""
 
     def measure(budget: Budget) -> Row:
         with pinned(2) as enough:
@@ -146,10 +145,11 @@ def two_vcpus_c() -> Spec:
                 return replace(row, why="needs two CPUs, and this process may use one")
             workers, pair = Workers(), Pair()
             try:
-                with Floor("work", guest=workers.image()) as floor:
+                with ExitStack() as stack:
+                    ours, floor = turns(workers, stack, SLICE / 5 if budget.quick else SLICE)
                     for turn in range(3 if budget.quick else 20):
-                        pair.ours.append([workers.rate(2, SLICE)])
-                        pair.floor.append(floor.measure(1))
+                        pair.ours.append(ours())
+                        pair.floor.append(floor())
                         if turn > 5 and pair.settled:
                             break
             finally:
