@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A run in legs: the vCPUs go until one strikes a breakpoint, has made its step, or the guest's run ends. It knows what
-a leg ends for; what is done between two legs is session.py's.
+a leg ends for; what that means is told by stops.py, and what is done between two legs by going.py and stepping.py.
 """
 
 from __future__ import annotations

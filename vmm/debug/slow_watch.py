@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Watchpoints where no debug register strikes: the bytes are compared after each instruction. It knows memory and page
-tables; who makes the steps is session.py.
+tables; who makes the steps is going.py and stepping.py.
 
 What it sees is a change: a write of the same value is none. It is some thousand times slower than the guest.
 """

@@ -15,6 +15,9 @@ BEGIN = "begin"
 STEP, BREAKPOINT, WATCHPOINT, CATCH = "step", "breakpoint", "watchpoint", "catch"
 INTERRUPTED, ENDED, FAULT = "interrupted", "ended", "fault"
 
+Condition = str | Callable[[Any], object]
+"""Whether a breakpoint that struck stops the guest: an expression (conditions.py), or a callable(session)."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -55,7 +58,7 @@ class Break:
     size: int = 1
     access: str = ""
     hardware: bool = False
-    when: str | Callable[[Any], object] | None = None
+    when: Condition | None = None
     ignore: int = 0
     temporary: bool = False
     enabled: bool = True

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Going on, until something stops it."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from vmm.debug.one_step import HLT
+from vmm.debug.slow_watch import Watched, slow
+from vmm.debug.stops import Stops
+from vmm.debug.values import BREAKPOINT, INTERRUPTED, STEP, WATCHPOINT, Break, Stopped
+from vmm.errors import MissingCapability, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vmm.machine.run.cpu import Cpu
+
+
+class Going(Stops):
+    """From one stop to the next."""
+
+    def go(self, timeout: float | None = None, *, vcpus: Sequence[int] | None = None) -> Stopped:
+        """Run until something stops it. `timeout` in seconds: it stops then, as by `interrupt`. With `vcpus`, the
+        others stand still.
+
+        Raises:
+            UsageError: a breakpoint cannot be set.
+            whatever a callback of the guest's exits, or a condition, raises.
+        """
+        self._begin()
+        return self._go(self.breaks, timeout, vcpus)
+
+    def until(self, where: int | str, timeout: float | None = None) -> Stopped:
+        """Run until `where`, or whatever stops it before."""
+        self._begin()
+        here = self.break_at(where, temporary=True)
+        try:
+            return self._go(self.breaks, timeout)
+        finally:
+            if here in self.breaks:
+                self.breaks.remove(here)
+
+    def _go(self, breaks: list[Break], timeout: float | None, vcpus: Sequence[int] | None = None) -> Stopped:
+        self._forget()
+        timer = None
+        if timeout is not None:
+            timer = threading.Timer(timeout, self._legs.interrupt)
+            timer.daemon = True
+            timer.start()
+        try:
+            while True:
+                stopped = self._one_go(breaks, vcpus)
+                if stopped is not None:
+                    return stopped
+        finally:
+            if timer is not None:
+                timer.cancel()
+            self._forget()
+
+    def _one_go(self, breaks: list[Break], vcpus: Sequence[int] | None) -> Stopped | None:
+        """Off the breakpoint that the stopped vCPU is at, and on to the next. None: a condition was wrong."""
+        if slow(breaks):
+            only = [cpu for cpu in self._legs.members if vcpus is None or cpu.index in vcpus]
+            return self._slow_go(breaks, only, lambda: False)
+        first = self._off_a_breakpoint(breaks)
+        if first is not None:
+            return first
+        self._pass_caught()
+        run = self._legs.members if vcpus is None else [cpu for cpu in self._legs.members if cpu.index in vcpus]
+        if not run:
+            raise UsageError(f"vCPUs {list(vcpus or ())}: none of them runs")
+        end = self._legs.leg(breaks, run)
+        return self._seen(end.stop, end.by, end.cause)
+
+    def _off_a_breakpoint(self, breaks: list[Break]) -> Stopped | None:
+        for index in dict.fromkeys((self._last_vcpu, self.vcpu)):
+            cpu = self.machine.cpus[index]
+            if cpu not in self._legs.members or cpu is self._caught:
+                continue
+            cpu.vcpu.complete()
+            at = cpu.at
+            if self._stood.get(index) != at:
+                continue  # it has not been told to stand here: what is set here strikes
+            if not any(each.enabled and each.kind == BREAKPOINT and each.address == at for each in breaks):
+                continue
+            did = self._steps.step(cpu, breaks, [cpu], without=at)
+            if did.cause is None or did.cause.kind != STEP:
+                return self._seen(did.stop, did.by, did.cause)
+        return None
+
+    def _slow_go(self, breaks: list[Break], cpus: list[Cpu], there: Callable[[], bool]) -> Stopped | None:
+        """Steps of these vCPUs, one after the other, until what is watched changes, something else stops them, or they
+        are `there`. None: a condition was wrong.
+        """
+        watched = Watched(self.machine, slow(breaks))
+        at = {cpu.index: cpu.at for cpu in cpus}
+        while True:
+            for cpu in [cpu for cpu in cpus if cpu in self._legs.members]:
+                self._pass_caught()
+                asleep = self.machine.irqchip != "none" and self.where(cpu.index).bytes == HLT
+                run = self._legs.members if asleep else [cpu]  # who wakes it may be one of the others
+                try:
+                    did = self._steps.step(cpu, breaks, run, without=at.pop(cpu.index, -1))
+                except MissingCapability as error:
+                    return self._stopped(INTERRUPTED, cpu, f"watching by steps ends here: {error.text}")
+                changed = self._changed(cpu, watched)
+                if changed is not None:
+                    return changed
+                if did.cause is None or did.cause.kind != STEP:
+                    return self._seen(did.stop, did.by, did.cause, note=did.note)
+                if there():
+                    return self._stopped(STEP, cpu, "a step")
+
+    def _changed(self, cpu: Cpu, watched: Watched) -> Stopped | None:
+        """The stop that a change of what is watched is, if there was one."""
+        for each, said in watched.changes():
+            self.vcpu = cpu.index
+            if self._counts(each):
+                return self._stopped(WATCHPOINT, cpu, f"{each}: {said}", struck=each)
+        return None
