@@ -87,13 +87,16 @@ def lines(text: str) -> str:
     return re.sub(r"""("[^"]*"|'[^']*')|;""", lambda match: match[1] or "\n", text)
 
 
-def _find(name: str, including: str, folders: Sequence[str]) -> str | None:
+def candidates(name: str, including: str, folders: Sequence[str]) -> Iterator[str]:
+    """Every place where `%include "name"` looks for its file, first choice first."""
     beside = [os.path.dirname(including)] if including and not including.startswith("<") else []
     for folder in (*beside, *folders):
-        for candidate in (os.path.join(folder, name), os.path.join(folder, f"{name}.inc")):
-            if os.path.isfile(candidate):
-                return candidate
-    return None
+        yield os.path.join(folder, name)
+        yield os.path.join(folder, f"{name}.inc")
+
+
+def _find(name: str, including: str, folders: Sequence[str]) -> str | None:
+    return next(filter(os.path.isfile, candidates(name, including, folders)), None)
 
 
 def _looked(including: str, folders: Sequence[str]) -> str:
@@ -129,7 +132,7 @@ def rows(text: str, file: str, folders: Sequence[str], _open: tuple[str, ...] = 
         row = Row(file, number, strip_comment(raw))
         if len(row.text) > MAX_ROW_LENGTH:
             raise Row(file, number, row.text[:60] + "...").error(f"line longer than {MAX_ROW_LENGTH} characters")
-        wanted = _included(row.text) if "%" in row.text else None
+        wanted = included(row.text) if "%" in row.text else None
         if wanted is None:
             yield row
             continue
@@ -146,7 +149,7 @@ def rows(text: str, file: str, folders: Sequence[str], _open: tuple[str, ...] = 
         yield from rows(read_text(found), _shown(found), folders, (*_open, key))
 
 
-def _included(text: str) -> str | None:
+def included(text: str) -> str | None:
     """What stands behind `%include`; None where the row begins with something else."""
     line = text.strip()
     rest = line[len(INCLUDE) :]

@@ -17,6 +17,7 @@ from vmm.payload.replay.replay import Replayed, replay
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", metavar="FILE.jsonl", help="what `pyvmm run NAME --trace FILE.jsonl` wrote")
     parser.add_argument("--quiet", action="store_true", help="only the outcome, and what was handled again")
+    parser.add_argument("-v", "--verbose", action="store_true", help="the whole post-mortem, as `pyvmm run -v`")
     parser.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if found.outcome.outcome == INTERRUPTED:
         print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
     else:
-        for line in outcome_lines(found.outcome, style):
+        for line in outcome_lines(found.outcome, style, short=not args.verbose):
             print(line, file=out)
     for line in summary(found):
         print(line, file=out)

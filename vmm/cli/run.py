@@ -37,6 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_guest_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
     parser.add_argument(
+        "-v", "--verbose", action="store_true", help="the whole post-mortem: all registers, page walks, every vCPU"
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="run it again when its file, an include or its host half is saved; ^C ends it",
+    )
+    parser.add_argument(
         "--stats", action="store_true", help="show by how much KVM's own statistics of the VM and its vCPUs rose"
     )
     parser.add_argument(
@@ -120,7 +128,7 @@ def plain(payload: str) -> Any:
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
         rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, elf_out=None, console=None,
         no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
-        gdb=None, wait=False,
+        gdb=None, wait=False, watch=False, verbose=False,
     )  # fmt: skip
 
 
@@ -250,6 +258,27 @@ def nets_of(words: list[str]) -> tuple[str, ...]:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
+    if not args.watch:
+        return _found(args, out)
+    from vmm.cli import watch
+
+    payload = _watched(args)
+    watch.check(args)
+    return watch.again(args, payload, out, lambda: _found(args, out), style_for(args, out))
+
+
+def _watched(args: argparse.Namespace) -> str:
+    """The payload's file. A header that is wrong is for the first run to tell: a save can mend it."""
+    from vmm.errors import PayloadError
+
+    name = payload_of(args)
+    try:
+        return find(name).file
+    except PayloadError:
+        return name
+
+
+def _found(args: argparse.Namespace, out: TextIO) -> int:
     payload = find(payload_of(args))
     options = options_of(args)
     if args.gdb is not None or args.wait:
@@ -371,7 +400,7 @@ def _run(
     from vmm.report.text import outcome_lines
 
     console.end()
-    for line in outcome_lines(outcome, style_for(args, out)):
+    for line in outcome_lines(outcome, style_for(args, out), short=not args.verbose):
         print(line, file=out)
     return outcome.exit_code
 

@@ -9,7 +9,7 @@ from vmm.report.style import Style, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from vmm.observe.postmortem import FaultInfo, PostMortem, VcpuState
+    from vmm.observe.postmortem import CodeLine, FaultInfo, PostMortem, VcpuState
 
 MARKS = {"pass": "good", "fail": "bad", "skip": "warn", "error": "bad", "timeout": "bad"}
 REGISTER_ROWS = (
@@ -30,8 +30,10 @@ MP_WORDS = {
 MISSED = 5  # places of unclaimed accesses that are shown
 
 
-def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
-    """Results, what went wrong, the post-mortem, and one closing line. The console is not repeated."""
+def outcome_lines(outcome: Outcome, style: Style, *, short: bool = False) -> list[str]:
+    """Results, what went wrong, the post-mortem (`short`: in a few lines), and one closing line. The console is not
+    repeated.
+    """
     lines: list[str] = []
     if outcome.results:
         width = max(map(len, outcome.results))
@@ -41,7 +43,11 @@ def outcome_lines(outcome: Outcome, style: Style) -> list[str]:
     for name, value in outcome.evidence.items():
         lines.append(f"{INDENT}{style('name', printable(name))}  {printable(str(value))}")
     lines += [f"{INDENT}{style('bad', 'failed')}: {printable(failure)}" for failure in outcome.failures]
-    if outcome.postmortem:
+    if outcome.postmortem and short:
+        from vmm.report.short import short_lines
+
+        lines += short_lines(outcome.postmortem, style)
+    elif outcome.postmortem:
         lines += postmortem_lines(outcome.postmortem, style)
     if outcome.stats is not None:
         from vmm.report.statistics import statistics_lines
@@ -78,35 +84,41 @@ def postmortem_lines(pm: PostMortem, style: Style) -> list[str]:
     """The whole post-mortem."""
     lines = [style("head", "post-mortem") + f": {printable(pm.reason)}"]
     if pm.fault:
-        lines.append(f"{INDENT}{style('bad', 'exception')}  {_fault(pm.fault)}")
+        lines.append(f"{INDENT}{style('bad', 'exception')}  {fault_text(pm.fault)}")
     for number, vcpu in enumerate(pm.vcpus):
-        lines += _vcpu(vcpu, style) if number == 0 else [f"{INDENT}{_headline(vcpu, style)}"]
+        lines += _vcpu(vcpu, style) if number == 0 else [f"{INDENT}{headline(vcpu, style)}"]
     if pm.hint:
         lines.append(f"{INDENT}{style('warn', 'why')}  {pm.hint}")
     lines += [f"{INDENT}{style('warn', 'note')}  {printable(note)}" for note in pm.notes]
     return lines
 
 
-def _fault(fault: FaultInfo) -> str:
+def fault_text(fault: FaultInfo) -> str:
+    """`#PF (page fault), error code 0x2: write, not present at 0x0`."""
     code = f", error code {fault.error_code:#x}"
     return f"{fault.name}{code}" + (f": {printable(fault.detail)}" if fault.detail else "")
 
 
-def _headline(vcpu: VcpuState, style: Style) -> str:
+def headline(vcpu: VcpuState, style: Style) -> str:
+    """`vCPU 0 (APIC id 0, 64-bit ring 0) at 0x2000c start+0xc`."""
     state = "" if vcpu.mp_state is None else f", {_mp_words(vcpu.mp_state)}"
     where = f" {style('name', printable(vcpu.where))}" if vcpu.where else ""
     return f"vCPU {vcpu.index} (APIC id {vcpu.apic_id}, {vcpu.mode}{state}) at {vcpu.rip:#x}{where}"
 
 
+def code_line(row: CodeLine, style: Style) -> str:
+    """`->  0x2000c  0f 0b    ud2`."""
+    mark = style("bad", "->") if row.here else "  "
+    return f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {printable(row.text)}"
+
+
 def _vcpu(vcpu: VcpuState, style: Style) -> list[str]:
-    lines = [f"{INDENT}{_headline(vcpu, style)}"]
+    lines = [f"{INDENT}{headline(vcpu, style)}"]
     if vcpu.source:
         lines.append(f"{INDENT}  {printable(vcpu.source)}")
     if vcpu.odd:
         lines.append(f"{INDENT}  {style('warn', printable(vcpu.odd))}")
-    for row in vcpu.code:
-        mark = style("bad", "->") if row.here else "  "
-        lines.append(f"{INDENT}{mark} {row.address:#8x}  {style('dim', row.bytes.ljust(30))}  {printable(row.text)}")
+    lines += [code_line(row, style) for row in vcpu.code]
     for names in REGISTER_ROWS:
         lines.append(INDENT + "  ".join(f"{name:>3} {vcpu.registers[name]:016x}" for name in names))
     control = vcpu.control
