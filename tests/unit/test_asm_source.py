@@ -220,6 +220,7 @@ def test_a_missing_include_says_where_it_was_looked_for(tmp_path: Path, monkeypa
 DOUBLING = ".macro A n\n .if \\n\n A \\n-1\n A \\n-1\n .endif\n.endm\nstart: A 40"
 
 
+@pytest.mark.no_cover  # the same few lines a million times: followed one by one they take thrice as long
 @pytest.mark.parametrize(
     ("text", "says", "line"),
     [

@@ -990,6 +990,7 @@ def fuzzed_image(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.no_cover  # the same few lines a million times: followed one by one they take thrice as long
 @pytest.mark.parametrize("kind", ["rng", "console", "blk"])
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())

@@ -579,6 +579,7 @@ def test_rings_go_round(folder, events, start):
                 side.mmio.write(v.VIRTIO_MMIO_INTERRUPT_ACK, 4, 3)
 
 
+@pytest.mark.no_cover  # the same few lines a million times: followed one by one they take thrice as long
 @settings(max_examples=300, deadline=None)
 @given(
     DESCRIPTORS, DESCRIPTORS, HEADS, AREAS, st.integers(0, ENTRIES) | st.integers(0, 0xFFFF),
