@@ -105,14 +105,40 @@ def test_twice_in_one_process(call: Any) -> None:
 def test_version(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     status, out, err = call("--version")
     assert (status, err) == (0, "")
-    assert re.fullmatch(r"pyvmm (\d+\.\d+.*|\(not installed\))\n", out)
+    assert re.match(r"pyvmm (\d+\.\d+.*|\(not installed\))\n", out)
     from importlib import metadata
 
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
-    assert call("--version")[1] == "pyvmm (not installed)\n"
+    assert call("--version")[1].startswith("pyvmm (not installed)\n")
+    assert re.search(r"^  keystone +not installed$", call("--version")[1], re.M)
+
+
+def test_version_names_what_pyvmm_stands_on(call: Any, follows: Any) -> None:
+    """By whoever else knows it: pip's metadata, the kernel, the header of the machine that built."""
+    from importlib import metadata
+
+    told = follows("version", call("--version", "--json")[1])
+    text = call("--version")[1]
+    for name, package in (("cffi", "cffi"), ("keystone", "keystone-engine"), ("capstone", "capstone")):
+        assert told[name] == metadata.version(package)
+    assert told["kernel"] == os.uname().release
+    assert told["python"].split()[-1] == sys.version.split()[0]
+    header = Path("/usr/include/linux/version.h")
+    code = re.search(r"LINUX_VERSION_CODE (\d+)", header.read_text(encoding="utf-8")) if header.exists() else None
+    if code:
+        assert told["kernel_header"] == ".".join(map(str, int(code[1]).to_bytes(3, "big")))
+    for name, value in told.items():
+        assert name == "schema" or f"{value}" in text, name
+
+
+def test_json_without_a_command_is_refused(call: Any) -> None:
+    """`pyvmm --json list` would print text: the option belongs to the command."""
+    status, out, err = call("--json", "list")
+    assert (status, out) == (2, "")
+    assert "pyvmm COMMAND --json" in err
 
 
 @pytest.mark.parametrize(
@@ -160,7 +186,7 @@ def test_arguments_become_options() -> None:
 
 def test_without_options_there_is_no_parser_and_no_difference() -> None:
     parsed = vars(arguments.parser("run").parse_args(["run", "hello"]))
-    for name in ("command", "version"):  # of the parser above it
+    for name in ("command", "version", "version_json"):  # of the parser above it
         del parsed[name]
     assert vars(plain("hello")) == parsed
 

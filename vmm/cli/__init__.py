@@ -143,15 +143,27 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
         out.flush()
         raise
     if args.version:
-        from vmm.base.version import pyvmm_version
-
-        print(f"pyvmm {pyvmm_version()}", file=out)
-        return 0
+        return _versions(args.version_json, out)
+    if args.version_json:
+        raise UsageError("--json says of which command", hint="`pyvmm --version --json`, or `pyvmm COMMAND --json`")
     if args.command is None:
         parser().print_help(out)
         return EXIT_USAGE
     status: int = module(args.command).run(args, out)
     return status
+
+
+def _versions(as_json: bool, out: TextIO) -> int:
+    from vmm.host.versions import versions
+    from vmm.report.versions import document, text
+
+    if as_json:
+        import json
+
+        print(json.dumps(document(versions()), indent=2), file=out)
+    else:
+        out.write(text(versions()))
+    return 0
 
 
 def _output() -> TextIO:

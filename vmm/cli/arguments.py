@@ -76,7 +76,8 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         epilog=EXIT_STATUS,
         formatter_class=Formatter,
     )
-    top.add_argument("--version", action="store_true", help="print the version and exit")
+    top.add_argument("--version", action="store_true", help="print the version, and those of what pyvmm stands on")
+    top.add_argument("--json", dest="version_json", action="store_true", help="with --version: as one JSON document")
     subs = top.add_subparsers(prog="pyvmm", dest="command", metavar="COMMAND", title="commands")
     for name in COMMANDS if command is None else (command,):
         text = COMMANDS[name]

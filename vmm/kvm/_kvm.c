@@ -10,6 +10,7 @@
 #include <linux/kvm.h>
 #include <linux/kvm_para.h>
 #include <linux/userfaultfd.h>
+#include <linux/version.h>
 #include <asm/kvm_para.h>
 #include <pthread.h>
 #include <signal.h>
@@ -165,15 +166,10 @@ static void after_fork_in_child(void)
     pthread_mutex_unlock(&mapped_runs_lock);
 }
 
-static void watch_forks(void)
-{
-    pthread_atfork(before_fork, after_fork, after_fork_in_child);
-}
-
 /* struct kvm_run and the pages behind it; NULL with *ERROR set. The mapping keeps the vCPU alive, as a descriptor does. */
 void *vmm_map_run(int vcpu_fd, size_t size, int *error)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static int watched; /* pthread_once would do, but its version of glibc 2.34 runs on nothing older */
     struct mapped_run *new = malloc(sizeof *new);
     void *run = new ? mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, vcpu_fd, 0) : MAP_FAILED;
 
@@ -182,9 +178,12 @@ void *vmm_map_run(int vcpu_fd, size_t size, int *error)
         free(new);
         return NULL;
     }
-    pthread_once(&once, watch_forks);
     *new = (struct mapped_run){.run = run, .size = size};
     pthread_mutex_lock(&mapped_runs_lock);
+    if (!watched) {
+        pthread_atfork(before_fork, after_fork, after_fork_in_child);
+        watched = 1;
+    }
     new->next = mapped_runs;
     mapped_runs = new;
     pthread_mutex_unlock(&mapped_runs_lock);
@@ -289,10 +288,11 @@ void vmm_run_bind(void *run)
         return;
     sigemptyset(&set);
     sigaddset(&set, kick_signal());
-    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    sigprocmask(SIG_UNBLOCK, &set, NULL); /* of this thread alone on Linux, as pthread_sigmask, which is glibc 2.32's */
 }
 
-/* A timer whose signal goes to the calling thread, and to no other. */
+/* A timer whose signal goes to the calling thread, and to no other. By the kernel's own calls and number, timer_create(2):
+ * the functions of glibc 2.34 have a version of their own, and a wheel that needs it runs on nothing older. */
 int vmm_timer_start(void **timer, long long first_ns, long long interval_ns)
 {
     struct itimerspec when = {
@@ -300,7 +300,7 @@ int vmm_timer_start(void **timer, long long first_ns, long long interval_ns)
         .it_value = {first_ns / 1000000000, first_ns % 1000000000},
     };
     struct sigevent event;
-    timer_t id;
+    int id;
 
     memset(&event, 0, sizeof event);
     event.sigev_notify = SIGEV_THREAD_ID;
@@ -310,19 +310,19 @@ int vmm_timer_start(void **timer, long long first_ns, long long interval_ns)
 #else
     event._sigev_un._tid = vmm_thread_id();
 #endif
-    if (timer_create(CLOCK_MONOTONIC, &event, &id) < 0)
+    if (syscall(SYS_timer_create, CLOCK_MONOTONIC, &event, &id) < 0)
         return -errno;
-    if (timer_settime(id, 0, &when, NULL) < 0) {
+    if (syscall(SYS_timer_settime, id, 0, &when, NULL) < 0) {
         int error = errno;
 
-        timer_delete(id);
+        syscall(SYS_timer_delete, id);
         return -error;
     }
-    *timer = (void *)id;
+    *timer = (void *)(intptr_t)id;
     return 0;
 }
 
 int vmm_timer_delete(void *timer)
 {
-    return timer_delete((timer_t)timer) < 0 ? -errno : 0;
+    return syscall(SYS_timer_delete, (int)(intptr_t)timer) < 0 ? -errno : 0;
 }

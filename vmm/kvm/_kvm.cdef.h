@@ -14,6 +14,9 @@ typedef int __s32;
 typedef unsigned long long __u64;
 typedef long long __s64;
 
+/* ---- the header that was read: (6 << 16) + (1 << 8) + 176 ---- */
+#define LINUX_VERSION_CODE ...
+
 /* ---- the calls: each returns the ioctl's result, or -errno ---- */
 int vmm_open(const char *path, int flags);
 int vmm_ioctl(int fd, unsigned long request, void *argument);
