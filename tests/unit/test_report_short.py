@@ -64,7 +64,7 @@ def test_it_says_what_where_with_what_and_why() -> None:
 
 def test_the_outcome_has_it_when_asked_and_the_whole_otherwise() -> None:
     outcome = Outcome("x", "fail", "why", postmortem=POST)
-    assert outcome_lines(outcome, PLAIN, short=True)[:-1] == short_lines(POST, PLAIN)
+    assert outcome_lines(outcome, PLAIN, short_lines)[:-1] == short_lines(POST, PLAIN)
     assert outcome_lines(outcome, PLAIN)[:-1] == postmortem_lines(POST, PLAIN)
 
 

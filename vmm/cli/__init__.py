@@ -198,11 +198,6 @@ def _message(error: VmmError) -> str:
     return message(error)
 
 
-def tell(error: VmmError) -> None:
-    """Say an error as `main` would, for a command that goes on after it."""
-    _complain(_message(error), error.exit_code)
-
-
 def _complain(text: str, status: int) -> int:
     """One message on standard error; what was printed so far stays before it."""
     from vmm.report.style import printable

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
+    from vmm.report.short import short_lines
     from vmm.report.text import outcome_lines
     from vmm.report.timeline import Timeline
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if found.outcome.outcome == INTERRUPTED:
         print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
     else:
-        for line in outcome_lines(found.outcome, style, short=not args.verbose):
+        for line in outcome_lines(found.outcome, style, None if args.verbose else short_lines):
             print(line, file=out)
     for line in summary(found):
         print(line, file=out)

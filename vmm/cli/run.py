@@ -399,8 +399,13 @@ def _run(
         return outcome.exit_code
     from vmm.report.text import outcome_lines
 
+    postmortem = None
+    if outcome.postmortem and not args.verbose:
+        from vmm.report.short import short_lines
+
+        postmortem = short_lines
     console.end()
-    for line in outcome_lines(outcome, style_for(args, out), short=not args.verbose):
+    for line in outcome_lines(outcome, style_for(args, out), postmortem):
         print(line, file=out)
     return outcome.exit_code
 

@@ -41,8 +41,6 @@ def again(args: argparse.Namespace, file: str, out: TextIO, once: Callable[[], i
         VmmError: the first run met what no save can mend.
         BrokenPipeError: nobody reads `out` any more.
     """
-    from vmm.cli import tell  # the package itself
-
     sys.dont_write_bytecode = True  # a .pyc is told from its source by a time in seconds, and saves are faster
     aside = sys.stderr if args.json else out
     if aside is None:
@@ -55,7 +53,9 @@ def again(args: argparse.Namespace, file: str, out: TextIO, once: Callable[[], i
         except VmmError as error:
             if number == 1 and not isinstance(error, PayloadError):
                 raise
-            tell(error)
+            out.flush()
+            if sys.stderr is not None:
+                _say(sys.stderr, f"pyvmm: {printable(str(error))}")
         out.flush()
         watch.follow(_names(args, file))
         _say(aside, style("dim", f"waits for a save of {_few(_there(watch.names))}; ^C ends it"))

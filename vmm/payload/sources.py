@@ -49,7 +49,7 @@ def _in_assembly(name: str) -> Iterator[str]:
 
 def _in_c(name: str, folders: Sequence[str]) -> Iterator[str]:
     for match in _C_INCLUDE.finditer(_text(name)):
-        yield from _places([str(Path(folder, match[1])) for folder in (Path(name).parent, *folders)])
+        yield from _places([str(Path(folder, match[1])) for folder in (str(Path(name).parent), *folders)])
 
 
 def _places(wanted: list[str]) -> list[str]:

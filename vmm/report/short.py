@@ -56,14 +56,14 @@ def short_lines(pm: PostMortem, style: Style) -> list[str]:
     lines = [style("head", "post-mortem") + f": {printable(pm.reason)}"]
     if pm.fault:
         lines.append(f"{INDENT}{style('bad', 'exception')}  {fault_text(pm.fault)}")
-    first, *others = pm.vcpus or (None,)
-    if first is not None:
-        lines.append(f"{INDENT}{headline(first, style)}")
-        lines += _where(first, style)
-        lines += _registers(first)
-        lines += [f"{INDENT}{printable(text)}" for text in _walk(first)]
-        lines += _exits(first, faulted=pm.fault is not None)
-    lines += [f"{INDENT}{headline(vcpu, style)}" for vcpu in others[:OTHERS] if vcpu]
+    first, others = pm.vcpus[:1], pm.vcpus[1:]
+    for vcpu in first:
+        lines.append(f"{INDENT}{headline(vcpu, style)}")
+        lines += _where(vcpu, style)
+        lines += _registers(vcpu)
+        lines += [f"{INDENT}{printable(text)}" for text in _walk(vcpu)]
+        lines += _exits(vcpu, faulted=pm.fault is not None)
+    lines += [f"{INDENT}{headline(vcpu, style)}" for vcpu in others[:OTHERS]]
     if len(others) > OTHERS:
         lines.append(f"{INDENT}and {len(others) - OTHERS} vCPUs more")
     if pm.hint:

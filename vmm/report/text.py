@@ -9,6 +9,8 @@ from vmm.report.style import Style, printable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmm.observe.postmortem import CodeLine, FaultInfo, PostMortem, VcpuState
 
 MARKS = {"pass": "good", "fail": "bad", "skip": "warn", "error": "bad", "timeout": "bad"}
@@ -30,9 +32,11 @@ MP_WORDS = {
 MISSED = 5  # places of unclaimed accesses that are shown
 
 
-def outcome_lines(outcome: Outcome, style: Style, *, short: bool = False) -> list[str]:
-    """Results, what went wrong, the post-mortem (`short`: in a few lines), and one closing line. The console is not
-    repeated.
+def outcome_lines(
+    outcome: Outcome, style: Style, postmortem: Callable[[PostMortem, Style], list[str]] | None = None
+) -> list[str]:
+    """Results, what went wrong, the post-mortem (the whole, or as `postmortem` tells it), and one closing line. The
+    console is not repeated.
     """
     lines: list[str] = []
     if outcome.results:
@@ -43,12 +47,8 @@ def outcome_lines(outcome: Outcome, style: Style, *, short: bool = False) -> lis
     for name, value in outcome.evidence.items():
         lines.append(f"{INDENT}{style('name', printable(name))}  {printable(str(value))}")
     lines += [f"{INDENT}{style('bad', 'failed')}: {printable(failure)}" for failure in outcome.failures]
-    if outcome.postmortem and short:
-        from vmm.report.short import short_lines
-
-        lines += short_lines(outcome.postmortem, style)
-    elif outcome.postmortem:
-        lines += postmortem_lines(outcome.postmortem, style)
+    if outcome.postmortem:
+        lines += (postmortem or postmortem_lines)(outcome.postmortem, style)
     if outcome.stats is not None:
         from vmm.report.statistics import statistics_lines
 
