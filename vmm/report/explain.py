@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A paravirtual feature, MSR or hypercall explained, generated from the facts and from the lesson that proves it.
+"""What has a name explained, generated from the facts and, of KVM's own features, from the lesson that proves it.
 
 `document` gathers (schemas/explain.schema.json), `text` writes it out: the two cannot disagree. What a feature means is
 said in vmm.abi alone, how it is proven in its payload alone.
@@ -8,16 +8,18 @@ said in vmm.abi alone, how it is proven in its payload alone.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from vmm.abi import msrs, pv, structs
+from vmm.abi import elsewhere, msrs, pv, structs
 from vmm.abi.cpuid import FEATURES_LEAF
 from vmm.base import names
 from vmm.errors import UsageError
 from vmm.machine.memory import layout
-from vmm.payload.catalog import Payload
+from vmm.payload.catalog import Payload, shipped
 from vmm.payload.guest import constants
+from vmm.report.explain_facts import Fact
 
 SCHEMA = 1
 ARGUMENT_REGISTERS = ("RBX", "RCX", "RDX", "RSI")
@@ -32,11 +34,18 @@ CONSTANTS_OF = {
     "CLOCK_PAIRING": "KVM_CLOCK_PAIRING_",
     "MAP_GPA_RANGE": "KVM_MAP_GPA_RANGE_",
 }
+DOCUMENTS = {
+    "feature": (pv.HEADER, "Documentation/virt/kvm/x86/cpuid.rst"),
+    "msr": (msrs.HEADER, "Documentation/virt/kvm/x86/msr.rst"),
+    "hypercall": (pv.HYPERCALL_HEADER, "Documentation/virt/kvm/x86/hypercalls.rst"),
+}
+MOST = 8  # payloads that are named
 
 
 class Topic(NamedTuple):
-    """What may be explained. `kind`: feature, msr, hypercall, constant (of assembly text), map (the guest's memory), or
-    row: what a payload proves and no bit stands for.
+    """What may be explained. `kind`: feature, msr, hypercall, constant (of assembly text), map (the guest's memory),
+    address (in it), row: what a payload proves and no bit stands for, or one of vmm.report.explain_facts, whose row
+    `fact` is.
     """
 
     kind: str
@@ -45,6 +54,8 @@ class Topic(NamedTuple):
     feature: pv.Feature | None = None
     msrs: tuple[msrs.Msr, ...] = ()
     hypercalls: tuple[pv.Hypercall, ...] = ()
+    fact: Fact | None = None
+    address: int | None = None
 
 
 def topics(proofs: Mapping[str, Payload]) -> list[Topic]:
@@ -130,10 +141,67 @@ def document(topic: Topic, proofs: Mapping[str, Payload]) -> dict[str, Any]:
         "structures": [_structure(each) for each in _structures(topic)],
         "constants": [{"name": each.name, "value": each.value, "meaning": each.meaning} for each in _constants(topic)],
         "proof": _proof(topic, proofs),
-        "value": constants()[topic.name] if topic.kind == "constant" else None,
-        "regions": [_region(each) for each in layout.MAP] if topic.kind == "map" else [],
+        "value": _value(topic),
+        "last": topic.fact.last if topic.fact else None,
+        "where": _where(topic),
+        "also": list(topic.fact.also) if topic.fact else [],
+        "inside": topic.fact.inside if topic.fact else "",
+        "elsewhere": [
+            {"who": each.who, "name": each.name, "spelled": each.spelled, "note": each.note, "source": each.source}
+            for each in elsewhere.of(topic.name)
+        ],
+        "named_in": shown_by(topic, proofs),
+        "regions": [_region(each) for each in _regions(topic)],
         "related": [{"name": name, "why": why} for name, why in _related(topic, proofs).items()],
     }
+
+
+def _value(topic: Topic) -> int | None:
+    if topic.fact:
+        return topic.fact.value
+    if topic.kind == "constant":
+        return constants()[topic.name]
+    return topic.msrs[0].number if topic.kind == "msr" else topic.address
+
+
+def _where(topic: Topic) -> str:
+    """Who says so: header, kernel document, manual."""
+    if topic.fact:
+        return topic.fact.where
+    document = DOCUMENTS.get(topic.kind)
+    return f"<{document[0]}>; {document[1]}" if document else ""
+
+
+def _regions(topic: Topic) -> Iterable[layout.Region]:
+    if topic.kind == "map":
+        return layout.MAP
+    at = (
+        topic.address
+        if topic.kind == "address"
+        else topic.fact.value
+        if topic.fact and topic.kind == "region"
+        else None
+    )
+    region = None if at is None or (topic.fact and topic.fact.inside) else layout.region_at(at)
+    return [region] if region else []
+
+
+def shown_by(topic: Topic, proofs: Mapping[str, Payload]) -> list[str]:
+    """Shipped payloads whose text, or whose host half's, names the topic or needs the capability; at most MOST."""
+    wanted = [topic.name, *(topic.fact.also if topic.fact else ())]
+    wanted = [each for each in wanted if each.isidentifier() and (len(each) > 5 or "_" in each) and not each.islower()]
+    if topic.kind in ("feature", "row", "map", "address") or not wanted:
+        return []
+    word = re.compile(rf"\b(?:{'|'.join(map(re.escape, wanted))})\b")
+    short = topic.name.removeprefix("KVM_CAP_")
+    found = []
+    for name, path in shipped().items():
+        half = path.with_suffix(".py")
+        text = path.read_text(encoding="utf-8") + (half.read_text(encoding="utf-8") if half.exists() else "")
+        needs = topic.kind == "capability" and re.search(rf"^; needs:.*\b{re.escape(short)}\b", text, re.M)
+        if needs or word.search(text):
+            found.append(name)
+    return found[:MOST]
 
 
 def _region(region: layout.Region) -> dict[str, Any]:
@@ -159,6 +227,8 @@ def _keys(topic: Topic) -> list[str]:
 
 
 def _structures(topic: Topic) -> list[structs.Struct]:
+    if topic.fact and topic.fact.struct:
+        return [topic.fact.struct]
     of = structs.OF_MSR | structs.OF_HYPERCALL
     return list(dict.fromkeys(of[key] for key in _keys(topic) if key in of))
 
@@ -194,6 +264,8 @@ def _users(topic: Topic) -> dict[str, str]:
 
 
 def _payload(topic: Topic, proofs: Mapping[str, Payload]) -> Payload | None:
+    if topic.fact:
+        return None
     candidates = [topic.name, *(row.name for row in topic.hypercalls)]
     if topic.kind != "feature":
         candidates += _users(topic)
@@ -227,7 +299,8 @@ def _related(topic: Topic, proofs: Mapping[str, Payload]) -> dict[str, str]:
     return found
 
 
-def list_document(every: Iterable[Topic]) -> dict[str, Any]:
-    """What can be explained, for programs."""
+def list_document(every: Iterable[Topic], word: str = "") -> dict[str, Any]:
+    """What can be explained, for programs; with a word, what that word may mean."""
     keys = ("kind", "name", "meaning")
-    return {"schema": SCHEMA, "topics": [{key: getattr(topic, key) for key in keys} for topic in every]}
+    rows = [{key: getattr(topic, key) for key in keys} | {"value": _value(topic)} for topic in every]
+    return {"schema": SCHEMA, "topics": rows} | ({"word": word} if word else {})
