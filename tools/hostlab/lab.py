@@ -101,7 +101,7 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
             failed.append(f"{line}: see {console}")
 
     with store.scratch("run") as work:
-        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.folders)
+        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.folders, host.tests)
         make = bochs.command if host.emulator == "bochs" else qemu.command
         words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
         say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
@@ -133,6 +133,8 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
 
     if host.only:
         parts.append(f"only {', '.join(host.steps)}")
+    if host.tests:
+        parts.append(f"only tests {host.tests}")
     if "doctor" in host.steps:
         with _missing(lines, "doctor.json"):
             lines += judge.of_doctor(host.kind, _json(room / "doctor.json"))
@@ -145,7 +147,7 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
         with _missing(lines, "junit.xml"):
             tests = junit.read(room / "junit.xml")
             parts.append(tests.line)
-            lines += judge.of_tests(wanted, tests) if wanted else []
+            lines += judge.of_tests(wanted, tests, whole=not host.tests) if wanted else []
     if selftests.STEP in host.steps:
         with _missing(lines, selftests.RESULTS):
             told = _json(room / selftests.RESULTS)

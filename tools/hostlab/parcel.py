@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import shutil
 import sys
 import tarfile
@@ -132,8 +133,12 @@ def _said(step: str, what: str) -> str:
     return told[1] if told else ""
 
 
-def build(work: Path, steps: Sequence[str], module: str, folders: Mapping[str, Path]) -> tuple[Path, int]:
-    """(disk, MiB from its start at which results begin). `module` is KVM's, `folders` go below /lab by their names."""
+def build(
+    work: Path, steps: Sequence[str], module: str, folders: Mapping[str, Path], tests: str = ""
+) -> tuple[Path, int]:
+    """(disk, MiB from its start at which results begin). `module` is KVM's, `folders` go below /lab by their names,
+    `tests` selects of the tests (Host.tests).
+    """
     installed = work / "installed"
     call(_install(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
@@ -141,7 +146,9 @@ def build(work: Path, steps: Sequence[str], module: str, folders: Mapping[str, P
     _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], folders)
     at = disk.stat().st_size // MIB + 2  # what is added says it, and is less than a MiB
     with tarfile.open(disk, "a", format=tarfile.GNU_FORMAT) as tar:
-        _text(tar, "lab/parameters", f'KVM={module}\nSTEPS="{" ".join(steps)}"\nRESULTS_AT={at}\n', 0o644)
+        rows = {"KVM": module, "STEPS": " ".join(steps), "RESULTS_AT": str(at), "TESTS": tests}
+        text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in rows.items())
+        _text(tar, "lab/parameters", text, 0o644)
     with disk.open("r+b") as file:
         file.truncate(at * MIB + ROOM)
     return disk, at

@@ -4,7 +4,7 @@
 # minutes to import the rest. The limit of one test is many times that of a real machine, which is ten to fifty times
 # faster. Status 1 says that some failed: which, and whether that was expected, is in the report.
 files=$(grep -l every_host tests/kvm/test_*.py) || exit 5
-# The words are meant to be split: these names have no spaces.
-pytest $files -m every_host -p no:cacheprovider -o timeout=900 -v --durations=5 --junitxml="$OUT/junit.xml"
+# The words are meant to be split: these names have no spaces. TESTS is of $LAB/parameters: a selection, or nothing.
+pytest $files -m every_host -k "$TESTS" -p no:cacheprovider -o timeout=900 -v --durations=5 --junitxml="$OUT/junit.xml"
 status=$?
 [ $status -eq 1 ] || exit $status
