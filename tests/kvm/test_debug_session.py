@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from vmm.debug import abilities
 from vmm.debug.session import Session
 from vmm.debug.values import Stopped
 from vmm.errors import MissingCapability, UsageError
@@ -21,6 +22,7 @@ from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.run import run_payload
 
+every_host = pytest.mark.every_host
 DATA = 0x10_0000
 LOOP = f"""
 start:
@@ -54,6 +56,7 @@ def line(stopped: Stopped) -> str:
     return stopped.where.text
 
 
+@every_host
 def test_a_breakpoint_stops_before_its_instruction_each_time_and_the_run_ends_as_without(loop: Session) -> None:
     made = loop.break_at("again")
     for count in range(5):
@@ -68,6 +71,7 @@ def test_a_breakpoint_stops_before_its_instruction_each_time_and_the_run_ends_as
     assert made.hits == 5
 
 
+@every_host
 def test_more_breakpoints_than_debug_registers_are_int3_that_nobody_sees(loop: Session) -> None:
     program = loop.program
     assert program is not None
@@ -109,6 +113,7 @@ def test_int3_alone_and_a_guest_that_reads_its_own_text() -> None:
         assert session.registers()["rax"] == sum(program.code[:8])
 
 
+@every_host
 def test_steps_are_one_instruction_each_and_tell_what_changed(loop: Session) -> None:
     texts = [loop.where().text]
     for _ in range(8):
@@ -123,6 +128,7 @@ def test_steps_are_one_instruction_each_and_tell_what_changed(loop: Session) -> 
     ]  # fmt: skip
 
 
+@every_host
 def test_over_a_call_into_it_and_out_again(loop: Session) -> None:
     loop.until("again")
     call = next(row.address for row in loop.program.lines if row.text.startswith("call")) if loop.program else 0
@@ -135,6 +141,7 @@ def test_over_a_call_into_it_and_out_again(loop: Session) -> None:
     assert (out.where.address, loop.registers()["rax"]) == (call + 5, 10)
 
 
+@every_host
 def test_conditions_and_hits_let_pass(loop: Session) -> None:
     loop.break_at("again", when=f"rax == 3 and u32[{DATA:#x}] == 3")
     assert loop.go().why == "breakpoint"
@@ -165,6 +172,7 @@ def test_an_unknown_name_in_a_condition_is_told_where_it_is_needed(loop: Session
         loop.go()
 
 
+@every_host
 def test_an_exit_is_caught_before_it_is_served() -> None:
     seen: list[int] = []
     with Machine() as machine, Session(machine) as session:
@@ -184,6 +192,7 @@ def test_an_exit_is_caught_before_it_is_served() -> None:
         assert seen == [1, 2, 3, 4, 5]
 
 
+@every_host
 def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
     text = """
     start:
@@ -207,6 +216,7 @@ def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
         assert (end.result.stop.why, end.result.stop.code) == (Why.EXIT_PORT, 0x34)
 
 
+@every_host
 def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
     with Machine() as machine, Session(machine) as session:
         machine.load("start: jmp start")
@@ -224,6 +234,7 @@ def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
         assert (end.result.stop.why, end.result.stop.text) == (Why.STOPPED, "ended by the debugger")
 
 
+@every_host
 def test_back_to_an_earlier_stop_and_another_way_from_there(loop: Session) -> None:
     loop.break_at("again")
     first, second = loop.go(), loop.go()
@@ -254,6 +265,7 @@ def test_back_by_steps_from_the_nearest_snapshot(loop: Session) -> None:
     assert loop.where().address == stops[2].where.address
 
 
+@every_host
 def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
     text = f"""
     start:
@@ -281,6 +293,7 @@ def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
         session.kill()
 
 
+@every_host
 def test_both_vcpus_come_to_a_breakpoint_and_none_is_lost() -> None:
     """smp: each comes by `add_one` `rounds` times; whoever comes at the same moment is told next."""
     with Machine(cpus=2) as machine, Session(machine) as session:
@@ -327,6 +340,7 @@ def test_a_payload_whose_host_half_runs_it_is_held() -> None:
     assert {each.where.symbol for each in stops} <= {"wait", "add_one"}
 
 
+@every_host
 def test_a_watchpoint_strikes_by_a_debug_register_or_by_steps(loop: Session) -> None:
     """Which of them is measured; where none strikes, what steps cannot see is refused."""
     made = loop.watch(DATA, 4)
@@ -380,6 +394,48 @@ class TestWatchedBySteps:
         loop.watch(DATA, 4, when="rax == 77")
         loop.machine.load("start: jmp start")
         assert loop.go(timeout=0.2).why == "interrupted"
+
+
+@pytest.mark.usefixtures("nothing_strikes")
+class TestNothingStrikes:
+    """As on a host where neither a debug register nor INT3 does, and single-step is all that there is."""
+
+    @pytest.fixture
+    def nothing_strikes(self, loop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        can = replace(
+            loop.can, hardware=False, breakpoints_ring3=False, int3_ring0=False, int3_ring3=False, watchpoints=False
+        )
+        monkeypatch.setattr(abilities, "_all", [can])
+
+    def test_breakpoints_are_made_by_steps_and_told(self, loop: Session) -> None:
+        made = loop.break_at("again", when="rax != 1", hardware=True)
+        assert (made.how, loop.too_many) == ("step", "")
+        assert "stepped" in loop.doubts(made)[0]
+        stops = [(loop.go().why, loop.registers()["rax"]) for _ in range(4)]
+        assert stops == [("breakpoint", 0), ("breakpoint", 2), ("breakpoint", 3), ("breakpoint", 4)]
+        loop.watch(DATA, 4)
+        assert [loop.step().why for _ in range(2)] == ["step", "watchpoint"]
+        loop.breaks.clear()
+        end = loop.go()
+        assert end.result is not None
+        assert end.result.stop.code == 0x10
+
+    def test_a_call_as_a_whole_and_until(self, loop: Session) -> None:
+        call = next(row.address for row in loop.program.lines if row.text.startswith("call")) if loop.program else 0
+        assert loop.until(call).where.address == call
+        over = loop.step_over()
+        assert (over.why, over.where.address, loop.registers()["rax"]) == ("step", call + 5, 10)
+        assert loop.breaks == []
+
+    def test_the_first_instruction_of_a_run_and_a_step_to_one(self, loop: Session) -> None:
+        for label in ("start", "start+5"):
+            loop.break_at(label)
+        assert [loop.go().why, loop.step().why] == ["breakpoint"] * 2
+
+    def test_without_steps_it_is_refused(self, loop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(abilities, "_all", [replace(loop.can, step_ring0=False)])
+        with pytest.raises(MissingCapability, match="never strikes"):
+            loop.break_at("again")
 
 
 def test_an_interrupt_counts_where_hits_that_do_not_hold_come_all_the_time() -> None:
@@ -446,6 +502,7 @@ def test_places_are_labels_lines_and_addresses(loop: Session) -> None:
     assert loop.place(program.end).note == "past the end of the program"
 
 
+@every_host
 def test_steps_go_into_ring3_through_it_and_back() -> None:
     """On every host, and the payload ends as it does without: SYSCALL, faults, IRETQ and SYSRETQ are steps, too."""
     rings: list[int] = []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmm.abi.ports import EXIT
 from vmm.abi.x86 import PAGE
 from vmm.asm.program import Program
-from vmm.debug.breakpoints import INT3
+from vmm.debug.values import INT3
 from vmm.kvm.exits import Debug, InternalError
 from vmm.kvm.vcpu import Watchpoint
 from vmm.machine.machine import Machine
@@ -27,6 +27,7 @@ STORE = bytes((0x88, 0x04, 0x25)) + DATA.to_bytes(4, "little")  # mov [DATA], al
 CODE = bytes((0x90, 0x90)) + STORE + bytes((0xE6, EXIT, 0xEB, 0xFE))  # nop; nop; ...; out EXIT, al; jmp $
 SECOND, AFTER_STORE = BASE + 1, BASE + 2 + len(STORE)
 _found: dict[str, bool] = {}
+_all: list[Abilities] = []
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ class Abilities:
 
 def measure(machine: Machine) -> Abilities:
     """What this machine's /dev/kvm can do."""
-    kvm = machine.kvm
+    if not _all:
+        _all.append(_measure(machine.kvm))
+    return _all[0]
+
+
+def _measure(kvm: Kvm) -> Abilities:
     watched = {"watchpoints": [Watchpoint(DATA, 1)]}
     return Abilities(
         step_ring0=_strikes("step", kvm, 0, SECOND, singlestep=True),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmm.base.record import replace
+from vmm.debug.abilities import measure
 from vmm.debug.slow_watch import BY_STEPS
-from vmm.debug.values import BREAKPOINT, WATCHPOINT, Break
+from vmm.debug.values import BREAKPOINT, INT3, WATCHPOINT, Break
 from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm.vcpu import HW_BREAKPOINTS, GuestDebug, Watchpoint
 from vmm.machine.x86.virtual import translate
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
 
-INT3 = b"\xcc"
 ENABLED_IN_DR7 = 0xFF
 
 
@@ -91,7 +91,10 @@ class Arms:
             raise UsageError(f"{len(now.watched) + len(first)} hardware breakpoints and watchpoints, and there is room "
                              f"for {room} in the debug registers")  # fmt: skip
         rest = list(dict.fromkeys(each.address for each in points if each.address not in first))
-        free = 0 if self._guest_uses_them and not (first or now.watched) else room - len(first) - len(now.watched)
+        can = measure(self._machine) if rest else None
+        free = room - len(first) - len(now.watched) if can is None or can.hardware else 0
+        if can is not None and can.int3_ring0 and not (first or now.watched) and self._guest_uses_them:
+            free = 0
         now.hardware = (*first, *rest[:free])
         for address in rest[free:]:
             self._plant(address)

@@ -6,11 +6,14 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from vmm.debug.legs import Cause
 from vmm.debug.one_step import HLT
 from vmm.debug.slow_watch import Watched, slow
 from vmm.debug.stops import Stops
 from vmm.debug.values import BREAKPOINT, INTERRUPTED, STEP, WATCHPOINT, Break, Stopped
 from vmm.errors import MissingCapability, UsageError
+from vmm.machine.ends import Stop, Why
+from vmm.observe.postmortem import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,10 +99,15 @@ class Going(Stops):
         """
         watched = Watched(self.machine, slow(breaks))
         at = {cpu.index: cpu.at for cpu in cpus}
+        for cpu in cpus:
+            if self._stood.get(cpu.index) != at[cpu.index]:  # a run's first instruction, or where a client has set RIP
+                came = self._came_by_steps(breaks, cpu)
+                if came is not None:
+                    return came
         while True:
             for cpu in [cpu for cpu in cpus if cpu in self._legs.members]:
                 self._pass_caught()
-                asleep = self.machine.irqchip != "none" and self.where(cpu.index).bytes == HLT
+                asleep = self.machine.irqchip != "none" and self._at_hlt(cpu)
                 run = self._legs.members if asleep else [cpu]  # who wakes it may be one of the others
                 try:
                     did = self._steps.step(cpu, breaks, run, without=at.pop(cpu.index, -1))
@@ -110,8 +118,22 @@ class Going(Stops):
                     return changed
                 if did.cause is None or did.cause.kind != STEP:
                     return self._seen(did.stop, did.by, did.cause, note=did.note)
+                came = self._came_by_steps(breaks, cpu)
+                if came is not None:
+                    return came
                 if there():
                     return self._stopped(STEP, cpu, "a step")
+
+    def _at_hlt(self, cpu: Cpu) -> bool:
+        self._finish_exit(cpu)
+        return readable(self.machine, cpu.vcpu.look("sregs"), cpu.at, 1) == HLT
+
+    def _came_by_steps(self, breaks: list[Break], cpu: Cpu) -> Stopped | None:
+        """The stop at a breakpoint that is made by steps, where this vCPU is at one that counts."""
+        at = cpu.at
+        if not any(each.kind == BREAKPOINT and each.address == at for each in slow(breaks)):
+            return None
+        return self._seen(Stop(Why.DEBUG, f"a breakpoint at {at:#x}"), cpu, Cause(BREAKPOINT, cpu, at))
 
     def _changed(self, cpu: Cpu, watched: Watched) -> Stopped | None:
         """The stop that a change of what is watched is, if there was one."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from vmm.debug.abilities import measure
 from vmm.debug.legs import Cause
-from vmm.debug.ring3_step import Ring3Step, go_to_ring3, returns_to_ring3
+from vmm.debug.ring3_step import CANNOT, Ring3Step, go_to_ring3, returns_to_ring3
 from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
+from vmm.errors import MissingCapability
 from vmm.machine.ends import Stop, Why
 from vmm.observe.postmortem import readable
 
@@ -52,20 +53,22 @@ class Steps:
         """
         machine, vcpu = self._legs.machine, cpu.vcpu
         vcpu.complete()
-        sregs = vcpu.get_sregs()
+        sregs = vcpu.look("sregs")
+        code = readable(machine, sregs, without, 3)
         if not measure(machine).step_ring3:
-            code = readable(machine, sregs, without, 3)
             if sregs.ss.dpl == 3:
                 return self._in_ring3(cpu, breaks)
             if returns_to_ring3(cpu, machine, sregs, code):
                 go_to_ring3(cpu, machine, code)
                 return Did(Stop(Why.DEBUG, "a step"), cpu, Cause(STEP, cpu, cpu.at))
-        if readable(machine, sregs, without, 1) == HLT:
+        if code.startswith(HLT):
             return self._sleep(cpu, breaks, run, without)
         return _did(self._legs.leg(breaks, run, stepping=cpu, without=without))
 
     def _in_ring3(self, cpu: Cpu, breaks: Sequence[Break]) -> Did:
         """By the guest's own trap (ring3_step.py)."""
+        if not measure(self._legs.machine).hardware:
+            raise MissingCapability(CANNOT)
         end = Ring3Step(self._legs, cpu).make()
         note = CATCHES if any(each.kind == CATCH and each.enabled for each in breaks) else ""
         if end.cause and end.cause.kind == BREAKPOINT:
@@ -74,8 +77,11 @@ class Steps:
 
     def _sleep(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], at: int) -> Did:
         """HLT: where it ends the run it does so; else to the instruction behind it."""
+        can = measure(self._legs.machine)
         if self._legs.machine.irqchip == "none":
             return _did(self._legs.leg(breaks, run, without=at))
+        if not (can.hardware or can.int3_ring0):  # KVM steps to behind it, and sleeps in what comes next
+            return _did(self._legs.leg(breaks, run, stepping=cpu, without=at))
         behind = Break(0, BREAKPOINT, "", at + 1)
         end = self._legs.leg([*breaks, behind], run, without=at)
         cause = end.cause

@@ -84,6 +84,11 @@ def instructions(machine: Machine, sregs: Sregs, address: int, count: int) -> li
     return disassemble(code, address, count=count, bits=code_bits(sregs)) if code else []
 
 
+def bare(address: int) -> Place:
+    """A place of which nothing is told."""
+    return Place(address, "", 0, "", 0, "", "", b"", "")
+
+
 def place(machine: Machine, program: Program | None, sregs: Sregs, rip: int) -> Place:
     """What is at this RIP."""
     address = linear(sregs, rip)

@@ -55,15 +55,30 @@ class Points(Looking):
         """Stop before the instruction at `where`: a label, `label+8`, an address, `file.asm:7`. `when` is a condition
         (conditions.py) or a callable(session); the first `hits` hits do not stop. `hardware` insists on a debug
         register; otherwise one is taken while there is room, and INT3 in guest memory, out of sight whenever the
-        machine stands still, where there is none.
+        machine stands still, where there is none. Where neither strikes on this host, the guest goes there by
+        single-step (`how` is "step", and `doubts` says so).
 
         Raises:
+            MissingCapability: no breakpoint strikes on this host, and single-step does not exit.
             UsageError: no such place, or a condition that is none.
         """
         address = places.address_of(self.program, where)
         what = where if isinstance(where, str) and not where.startswith(("0x", "*")) else f"{address:#x}"
         made = Break(0, BREAKPOINT, str(what), address, hardware=hardware, when=when, ignore=hits, temporary=temporary)
+        if not self._strikes(made):
+            if not self.can.step_ring0:
+                raise MissingCapability(f"a breakpoint at {what}: KVM takes it on this host, and it never strikes",
+                                        hint="an OUT in the program, and catch(port=...)")  # fmt: skip
+            made.how = BY_STEPS
         return self._add(made)
+
+    def _strikes(self, made: Break) -> bool:
+        """In ring 0, by a debug register that is free, or by INT3?"""
+        can = self.can
+        if can.int3_ring0 and not (made.hardware and not can.hardware):
+            return True
+        taken = {each.address for each in self.breaks if each.kind in (BREAKPOINT, WATCHPOINT) and each.how != BY_STEPS}
+        return can.hardware and (made.hardware or len(taken | {made.address}) <= HW_BREAKPOINTS)
 
     def watch(
         self,
@@ -145,8 +160,9 @@ class Points(Looking):
     @property
     def too_many(self) -> str:
         """More than the debug registers take, in words; else nothing."""
-        places = {each.address for each in self.breaks if each.enabled and each.hardware and each.kind == BREAKPOINT}
-        watched = {(each.address, each.size) for each in self.breaks if each.kind == WATCHPOINT and each.how != "step"}
+        registers = [each for each in self.breaks if each.how != BY_STEPS]
+        places = {each.address for each in registers if each.enabled and each.hardware and each.kind == BREAKPOINT}
+        watched = {(each.address, each.size) for each in registers if each.kind == WATCHPOINT}
         many = len(places) + len(watched)
         return (
             f"{many} hardware breakpoints and watchpoints, and the CPU has {HW_BREAKPOINTS}"
@@ -156,6 +172,8 @@ class Points(Looking):
 
     def doubts(self, made: Break) -> list[str]:
         """What this host may keep a breakpoint from, as sentences."""
+        if made.how == BY_STEPS and made.kind == BREAKPOINT:
+            return [f"{made}: no breakpoint strikes on this host; the guest is stepped there, which is slow"]
         if made.how == BY_STEPS:
             return [f"{made}: debug registers never strike on this host; it is slow, and sees changes alone"]
         if made.kind != BREAKPOINT or self.can.breakpoints_ring3:

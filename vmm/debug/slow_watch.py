@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmm.debug.values import WATCHPOINT
 from vmm.errors import GuestMemoryError
 from vmm.machine.x86.virtual import read_virtual
 
@@ -22,7 +23,7 @@ BY_STEPS = "step"
 
 
 def slow(breaks: Iterable[Break]) -> list[Break]:
-    """Those that are watched by steps."""
+    """Those that are made by steps: watchpoints, and breakpoints where none strikes."""
     return [each for each in breaks if each.enabled and each.how == BY_STEPS]
 
 
@@ -31,7 +32,7 @@ class Watched:
 
     def __init__(self, machine: Machine, watches: Iterable[Break]) -> None:
         self._machine = machine
-        self._bytes = {each.number: (each, self._read(each)) for each in watches}
+        self._bytes = {each.number: (each, self._read(each)) for each in watches if each.kind == WATCHPOINT}
 
     def _read(self, watch: Break) -> bytes:
         """Nothing, where it is not mapped; of all vCPUs the first that maps it counts."""

@@ -109,7 +109,8 @@ class Stepping(Going):
         changed = self._changed(cpu, watched)
         if changed is not None:
             return changed
-        stopped = self._seen(did.stop, did.by, did.cause, note=did.note)
+        came = self._came_by_steps(self.breaks, cpu) if did.cause and did.cause.kind == STEP else None
+        stopped = came or self._seen(did.stop, did.by, did.cause, note=did.note)
         if stopped is None:  # a breakpoint whose condition was wrong: the step came to its place
             stopped = self._stopped(STEP, cpu, did.note or "a step")
         return stopped
@@ -117,7 +118,7 @@ class Stepping(Going):
     def _to(self, cpu: Cpu, address: int, depth: int | None) -> Stopped:
         """On to `address`, this vCPU alone, where its stack is no deeper than it was: a recursion comes there, too."""
         here = Break(0, BREAKPOINT, f"{address:#x}", address)
-        while slow(self.breaks):
+        while slow(self.breaks) or not self._strikes(here):
             stopped = self._slow_go(
                 self.breaks, [cpu], lambda: cpu.at == address and (depth is None or self._depth(cpu) >= depth)
             )

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BEGIN = "begin"
 STEP, BREAKPOINT, WATCHPOINT, CATCH = "step", "breakpoint", "watchpoint", "catch"
+INT3 = b"\xcc"
 INTERRUPTED, ENDED, FAULT = "interrupted", "ended", "fault"
 
 Condition = str | Callable[[Any], object]

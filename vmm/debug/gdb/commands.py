@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmm.abi.x86 import PAGE
+from vmm.base.bits import MASK64
 from vmm.debug.gdb import registers, target_xml
 from vmm.debug.gdb.monitor import Monitor
 from vmm.debug.gdb.packets import MOST
+from vmm.debug.gdb.pages import Pages
 from vmm.debug.gdb.remote_file import RemoteFile
 from vmm.debug.values import Break, Stopped
 from vmm.errors import GuestMemoryError, UsageError, VmmError
@@ -33,6 +36,8 @@ SOFTWARE, HARDWARE, WRITE, READ, ACCESS = "01234"
 WATCHES = {WRITE: "write", READ: "read", ACCESS: "access"}
 EXPEDITED = ("rbp", "rsp", "rip")
 NO_MEMORY = b"E14"
+LOOKS = (b"m", b"x", b"g", b"p", b"T", b"H", b"qXfer", b"qThreadExtra")
+"""Packets that change nothing of a guest that stands still."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,8 @@ class Commands:
         self._thread = 0  # of `Hg`, an index
         self._continues: int | None = None  # of `Hc`
         self._rows: tuple[registers.Register, ...] = ()
+        self._brought: tuple[tuple[int, registers.Register], ...] = ()  # what a stop reply brings along
+        self._pages = Pages()
         self._file = RemoteFile()
         self._monitor = Monitor()
         self._warned: set[int] = set()
@@ -70,6 +77,8 @@ class Commands:
     def begin(self, session: Session) -> None:
         """Another run, perhaps of another machine: what the client has set holds there, too."""
         self._rows = registers.layout(session.machine.cpus[0])
+        self._brought = tuple((i, row) for i, row in enumerate(self._rows) if row.name in EXPEDITED)
+        self._pages.forget()
         self._monitor.begin(session)
         for key in list(self._places):
             self._places[key] = self._made(session, *key)
@@ -97,6 +106,8 @@ class Commands:
             VmmError: it cannot be done.
             ValueError, IndexError, KeyError, OverflowError: the packet is malformed.
         """
+        if not data.startswith(LOOKS):
+            self._pages.forget()
         if data[:1] in (b"X", b"x"):
             return self._binary(session, data)
         text = data.decode("latin-1")
@@ -146,9 +157,8 @@ class Commands:
     def expedited(self, session: Session) -> str:
         """Registers that a stop reply brings along."""
         self._thread = session.vcpu
-        rows = [(i, row) for i, row in enumerate(self._rows) if row.name in EXPEDITED]
-        values = registers.read(session.machine.cpus[session.vcpu], [row for _, row in rows])
-        return "".join(f"{i:x}:{value.hex()};" for (i, _), value in zip(rows, values, strict=True))
+        values = registers.read(session.machine.cpus[session.vcpu], [row for _, row in self._brought])
+        return "".join(f"{i:x}:{value.hex()};" for (i, _), value in zip(self._brought, values, strict=True))
 
     # -- memory
 
@@ -162,17 +172,12 @@ class Commands:
         size = min(size, MOST_MEMORY)
         if not size:
             return b""
-        try:
-            return session.read(address, size, vcpu=self._thread)
-        except GuestMemoryError:
-            pass
-        data = b""
-        while len(data) < size:
+        cpu, data = self._cpu(session), b""
+        while len(data) < size and address + len(data) <= MASK64:
             at = address + len(data)
-            piece = min(size - len(data), 4096 - at % 4096)
             try:
-                data += session.read(at, piece, vcpu=self._thread)
-            except VmmError:
+                data += self._pages.read(session.machine.memory, cpu, at, min(size - len(data), PAGE - at % PAGE))
+            except GuestMemoryError:
                 break
         return data or None
 
@@ -218,7 +223,7 @@ class Commands:
     def _state(self, session: Session, cpu: Cpu) -> str:
         """What a vCPU does, in words."""
         machine = session.machine
-        mode = mode_name(cpu.vcpu.get_sregs())
+        mode = mode_name(self._pages.sregs(cpu))
         if cpu.index in session.halted:
             return f"halted for good, {mode}"
         if machine.irqchip != "none":

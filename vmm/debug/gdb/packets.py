@@ -12,7 +12,6 @@ from dataclasses import dataclass
 MOST = 0x4000
 """Bytes of one packet's data, PacketSize in our answer to qSupported."""
 ESCAPE, ESCAPED = 0x7D, b"#$}*"
-INTERRUPT = 0x03
 
 
 @dataclass(frozen=True)
@@ -42,26 +41,39 @@ class Decoder:
     def feed(self, data: bytes) -> list[Packet | Sign]:
         """What these bytes complete."""
         found: list[Packet | Sign] = []
-        for byte in data:
+        at = 0
+        while at < len(data):
             if self._sum is not None:
-                self._sum += bytes((byte,))
+                self._sum += data[at : at + 1]
+                at += 1
                 if len(self._sum) == 2:
                     found.append(self._ended(self._sum))
-            elif byte == ord("$"):
-                self._inside, self._long = True, False
-                self._data.clear()
-            elif not self._inside:
-                if byte in b"+-":
-                    found.append(Sign(chr(byte)))
-                elif byte == INTERRUPT:
-                    found.append(Sign("\x03"))
-            elif byte == ord("#"):
-                self._sum = b""
-            elif len(self._data) < MOST:
-                self._data.append(byte)
+            elif self._inside:
+                end = data.find(b"#", at)
+                self._more(data[at:end] if end >= 0 else data[at:])
+                at = end + 1 if end >= 0 else len(data)
+                if end >= 0:
+                    self._sum = b""
             else:
-                self._long = True
+                byte, at = data[at], at + 1
+                if byte == ord("$"):
+                    self._begin()
+                elif byte in b"+-\x03":
+                    found.append(Sign(chr(byte)))
         return found
+
+    def _begin(self) -> None:
+        self._inside, self._long = True, False
+        self._data.clear()
+
+    def _more(self, piece: bytes) -> None:
+        """Of a packet's data; a `$` in it begins another packet."""
+        if b"$" in piece:
+            self._begin()
+            piece = piece.rpartition(b"$")[2]
+        room = MOST - len(self._data)
+        self._long = self._long or len(piece) > room
+        self._data += piece[:room]
 
     def _ended(self, digits: bytes) -> Packet | Sign:
         self._inside, self._sum = False, None
@@ -92,7 +104,7 @@ def unescape(data: bytes) -> bytes:
 
 def escape(data: bytes) -> bytes:
     """What may stand in a packet, of any bytes."""
-    if not any(byte in ESCAPED for byte in data):
+    if len(data.translate(None, ESCAPED)) == len(data):
         return data
     out = bytearray()
     for byte in data:

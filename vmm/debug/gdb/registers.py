@@ -8,9 +8,11 @@ standard format (Intel SDM vol. 1, 13.4): x87 at 32, XMM at 160, the upper halve
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmm.errors import UsageError
+from vmm.kvm.field_places import place_of
 from vmm.kvm.state import CONTROLS
 
 if TYPE_CHECKING:
@@ -72,8 +74,37 @@ def _has_avx(cpu: Cpu) -> bool:
 
 def read(cpu: Cpu, rows: Sequence[Register]) -> list[bytes]:
     """The value of each, little-endian."""
-    state = _State(cpu)
-    return [state.read(row) for row in rows]
+    cpu.vcpu.complete()
+    raw = {source: cpu.vcpu.get_raw(source) for source in {_source(row.name)[0] for row in rows}}
+    return [_value(raw, row) for row in rows]
+
+
+def _value(raw: dict[str, bytes], row: Register) -> bytes:
+    source, at, size = _source(row.name)
+    if row.name == "ftag":
+        return _full_tags(raw[source]).to_bytes(row.size, "little")
+    value = raw[source][at : at + size]
+    return value if size == row.size else value.ljust(row.size, b"\0")
+
+
+@cache
+def _source(name: str) -> tuple[str, int, int]:
+    """Which of KVM's structures a register is in, at which offset, of how many bytes: no more than gdb has of it."""
+    piece = (0, 0) if name == "ftag" else _piece(name)
+    if piece is not None:
+        return "xsave", *piece
+    if name == "eflags":
+        return "regs", place_of("struct kvm_regs", "rflags")[0], 4
+    if name == "xcr0":  # the only one that there is
+        return "xcrs", *place_of("struct kvm_xcrs", "xcrs", 0, "value")
+    if name in ("dr6", "dr7"):
+        return "debugregs", *place_of("struct kvm_debugregs", name)
+    if name in DEBUGS:
+        return "debugregs", *place_of("struct kvm_debugregs", "db", int(name[2]))
+    owner, field = _place(name)
+    if owner == "regs":
+        return "regs", *place_of("struct kvm_regs", field)
+    return "sregs", *place_of("struct kvm_sregs", *([owner, field] if owner else [field]))
 
 
 def write(cpu: Cpu, rows: Sequence[Register], values: Sequence[bytes]) -> None:
@@ -84,14 +115,14 @@ def write(cpu: Cpu, rows: Sequence[Register], values: Sequence[bytes]) -> None:
         KvmCallError: KVM refuses a value.
     """
     state = _State(cpu)
-    for row, value in zip(rows, values, strict=True):
-        if state.read(row) != value:
+    for row, before, value in zip(rows, read(cpu, rows), values, strict=True):
+        if before != value:
             state.write(row, value)
     state.put()
 
 
 class _State:
-    """What KVM says of one vCPU, asked for when it is needed, and given back if changed."""
+    """What KVM says of one vCPU, given back where it was changed."""
 
     def __init__(self, cpu: Cpu) -> None:
         cpu.vcpu.complete()
@@ -113,31 +144,6 @@ class _State:
             self._vcpu.set_regs(self._regs)
         if "xsave" in self._changed:
             self._vcpu.set_xsave(bytes(self._xsave))
-
-    def read(self, row: Register) -> bytes:
-        name = row.name
-        piece = _piece(name)
-        if piece is not None:
-            at, size = piece
-            value = bytes(self._xsave[at : at + size])
-            return value.ljust(row.size, b"\0")
-        return (self._number(name) & (1 << row.bits) - 1).to_bytes(row.size, "little")
-
-    def _number(self, name: str) -> int:
-        sregs = self._sregs
-        if name == "eflags":
-            return int(self._regs.rflags)
-        if name == "ftag":
-            return _full_tags(self._xsave)
-        if name == "xcr0":
-            return self._vcpu.get_xcrs().get(0, 0)
-        if name in DEBUGS:
-            debug = self._vcpu.get_debugregs()
-            return int(getattr(debug, name)) if name in ("dr6", "dr7") else debug.db[int(name[2])]
-        owner, field = _place(name)
-        if owner == "regs":
-            return int(getattr(self._regs, field))
-        return int(getattr(getattr(sregs, owner) if owner else sregs, field))
 
     def write(self, row: Register, value: bytes) -> None:
         name, number = row.name, int.from_bytes(value, "little")
@@ -194,7 +200,7 @@ def _piece(name: str) -> tuple[int, int] | None:
     return None
 
 
-def _full_tags(area: bytearray) -> int:
+def _full_tags(area: bytes) -> int:
     """x87's tag word, of which XSAVE keeps whether a register is empty; valid, zero and special are told apart by what
     is in it (Intel SDM vol. 1, 8.1.7 and 10.5.1.1)."""
     top = area[3] >> 3 & 7

@@ -2,12 +2,11 @@
 """A gdb server: the front end of a Session for each machine that runs, with one client at a time.
 
 It serves packets on the thread of Machine.run while the machine stands still; while it runs, whatever comes from the
-client interrupts it. It decides who goes on and when; a packet's meaning is commands.py's.
+client interrupts it (wire.py). It decides who goes on and when; a packet's meaning is commands.py's.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -58,7 +57,7 @@ class GdbServer:
         """Hold every run of this machine from now on. `image` is the ELF file that the client gets as exec-file, where
         the program tells of none."""
         session = Session(machine, program, front=self.front, limit=self._limit, history=0)
-        session.keep_interrupts = True
+        session.keep_interrupts = session.brief = True
         if image is not None:
             self._commands.image = image
         return session
@@ -99,8 +98,8 @@ class GdbServer:
         """One thing at a time: a packet, or a stretch of the run. False: the run is over, and looked at."""
         if not self._wire.connected:
             self._alone(session)
-            if not self._wire.inbox.empty():
-                self._take(WAIT)
+            if self._take(0.0):
+                pass
             elif session.ended:
                 return False
             else:
@@ -121,7 +120,8 @@ class GdbServer:
             session.limit_from_now(self._limit if self._limit is not None else session.machine.timeout)
         self._free = True
 
-    def _take(self, timeout: float) -> None:
+    def _take(self, timeout: float) -> bool:
+        """One of what the client sends, or that it comes or goes; False where nothing came."""
         found = self._wire.take(timeout)
         if found == CAME:
             self._going, self._free = None, False
@@ -131,6 +131,7 @@ class GdbServer:
             self._commands.came()
         if isinstance(found, Packet):
             self._answer(found)
+        return found is not None
 
     def _answer(self, packet: Packet) -> None:
         session = self.session
@@ -173,9 +174,10 @@ class GdbServer:
         """Let the guest run, as the client asked (None: there is none), and tell it why it stopped."""
         self._running = True
         try:
-            if not self._wire.inbox.empty():
+            if self._wire.waiting:
                 session.interrupt()
-            stopped = going.run(session) if going else session.go()
+            with self._wire.watched():
+                stopped = going.run(session) if going else session.go()
         except VmmError as error:
             if going is None:
                 raise
@@ -191,7 +193,7 @@ class GdbServer:
             self._going = self._commands.on
             return
         if stopped.why == INTERRUPTED:
-            if self._wire.inbox.empty() and self._wire.connected:
+            if self._wire.peek() is None and self._wire.connected:
                 return  # late: what came was served before this run began, and the client has asked for nothing since
             self._drain()
             if not self._wire.connected:
@@ -200,11 +202,9 @@ class GdbServer:
 
     def _drain(self) -> None:
         """What interrupted: a ^C is done with now; anything else is served as it comes."""
-        inbox = self._wire.inbox
-        with contextlib.suppress(IndexError):
-            while inbox.queue[0] in (INTERRUPT, GONE):
-                if self._wire.take() == GONE:
-                    break
+        while self._wire.peek() in (INTERRUPT, GONE):
+            if self._wire.take() == GONE:
+                break
 
     def _report(self, session: Session, stopped: Stopped | None) -> None:
         self._going = None
@@ -245,7 +245,7 @@ class GdbServer:
             self._wire.send(b"O" + f"pyvmm: {text}".encode().hex().encode())
 
     def _attention(self) -> None:
-        """On the reading thread: something came."""
+        """On the thread of the wire: something came."""
         session = self.session
         if self._running and session is not None:
             session.interrupt()

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The socket of a gdb server: it listens, has one client at a time, and puts what comes into a bounded queue.
+"""The socket of a gdb server: it listens, has one client at a time, and gives what comes one by one.
 
-One thread reads; it knows framing and acknowledgements, and no packet's meaning. A client that floods is not read any
-further until there is room; one that takes nothing for SEND_LIMIT seconds, or asks for the same packet again and again,
-is let go.
+It knows framing and acknowledgements, and no packet's meaning. Whoever serves packets reads the socket itself, as no
+other thread is on the way of a packet then; while the guest runs nobody reads, and a thread waits for something to
+read. So a client that floods is read no faster than it is served. One that takes nothing for SEND_LIMIT seconds, or
+asks for the same packet again and again, is let go.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import queue
 import select
 import socket
 import threading
+from collections import deque
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +24,11 @@ from vmm.debug.gdb.packets import Decoder, Packet, Sign, encode
 from vmm.errors import HostError, UsageError, errno_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 LOOPBACK = "127.0.0.1"
-ROOM = 64  # packets that wait
 SEND_LIMIT = 10.0
 MOST_REPEATS = 16
-TICK = 0.1
 BACKLOG = 8
 CHUNK = 0x8000
 HINTS = {
@@ -104,22 +104,27 @@ def _cannot(where: str, error: Exception) -> HostError:
 
 
 class Wire:
-    """`inbox` holds packets, and CAME, GONE, INTERRUPT; `attention` is called, on the reading thread, after each."""
+    """Used by one thread at a time. `attention` is called on another one when something comes in `watched`."""
 
     def __init__(self, where: str | None, attention: Callable[[], object]) -> None:
         self._listener, self.where = listen(where)
-        self.inbox: queue.Queue[Packet | str] = queue.Queue(ROOM)
+        self._listener.setblocking(False)
         self.connected = False
-        """As the queue's reader has seen it: set by `take`."""
+        """As whoever takes has seen it: set by `take`."""
         self.acknowledges = True
         self._attention = attention
         self._client: socket.socket | None = None
+        self._decoder = Decoder()
+        self._inbox: deque[Packet | str] = deque()
         self._last = b""
         self._repeats = 0
-        self._lock = threading.Lock()
         self._closed = False
+        self._lock = threading.Lock()  # of what `_watch` does with the listener
+        self._armed: list[int] = []
+        self._epoll = select.epoll()
         self._wake, self._waker = socket.socketpair()
-        self._thread = threading.Thread(target=self._read, name="gdb", daemon=True)
+        self._epoll.register(self._wake.fileno(), select.EPOLLIN)
+        self._thread = threading.Thread(target=self._watch, name="gdb", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -130,111 +135,117 @@ class Wire:
         with contextlib.suppress(OSError):
             self._waker.send(b"x")
         self._thread.join(SEND_LIMIT)
-        self._drop(self._client)
-        self._listener.close()
-        self._wake.close()
-        self._waker.close()
+        self._drop()
+        for each in (self._listener, self._wake, self._waker, self._epoll):
+            each.close()
         if "/" in self.where and ":" not in self.where.rpartition("/")[2]:
             with contextlib.suppress(OSError):
                 Path(self.where).unlink()
 
-    # -- the thread that serves packets
-
-    def take(self, timeout: float | None = None) -> Packet | str | None:
-        """The next of what came; None where nothing does in time."""
-        try:
-            found = self.inbox.get(timeout=timeout) if timeout else self.inbox.get_nowait()
-        except queue.Empty:
+    def take(self, timeout: float = 0.0) -> Packet | str | None:
+        """The next of what came: a packet, CAME, GONE or INTERRUPT; None where nothing does in time."""
+        if not self._inbox:
+            self._look(timeout)
+        if not self._inbox:
             return None
+        found = self._inbox.popleft()
         if isinstance(found, str) and found in (CAME, GONE):
             self.connected = found == CAME
         return found
 
+    def peek(self) -> Packet | str | None:
+        """What `take` would give now."""
+        if not self._inbox:
+            self._look(0.0)
+        return self._inbox[0] if self._inbox else None
+
+    @property
+    def waiting(self) -> bool:
+        """Has something been read that nobody has taken?"""
+        return bool(self._inbox)
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """While the guest runs: who comes, and what the client sends, calls `attention`, once."""
+        files = [self._listener] if self._client is None else [self._listener, self._client]
+        with self._lock:
+            self._armed = [each.fileno() for each in files]
+            for number in self._armed:
+                self._epoll.register(number, select.EPOLLIN | select.EPOLLONESHOT)
+        try:
+            yield
+        finally:
+            with self._lock:
+                for number in self._armed:
+                    self._epoll.unregister(number)
+                self._armed = []
+
     def send(self, data: bytes) -> None:
         """A packet to the client; it may be gone."""
-        self._put(encode(data), keep=True)
+        self._last, self._repeats = encode(data), 0
+        self._put(self._last)
 
     def hang_up(self) -> None:
-        """Let the client go; GONE comes by the queue."""
-        with self._lock:
-            client = self._client
-        if client is not None:
+        """Let the client go; GONE comes by `take`, and nothing of what it has sent."""
+        self._inbox.clear()
+        if self._client is not None:
             with contextlib.suppress(OSError):
-                client.shutdown(socket.SHUT_RDWR)
+                self._client.shutdown(socket.SHUT_RDWR)
 
-    def _put(self, data: bytes, *, keep: bool = False) -> None:
-        with self._lock:
-            client = self._client
-            if keep:
-                self._last, self._repeats = data, 0
-            if client is None:
-                return
-            try:
-                client.sendall(data)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    client.shutdown(socket.SHUT_RDWR)
+    def _put(self, data: bytes) -> None:
+        if self._client is None:
+            return
+        try:
+            self._client.sendall(data)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._client.shutdown(socket.SHUT_RDWR)
 
-    # -- the reading thread
+    def _look(self, timeout: float) -> None:
+        """Read once, of whoever has something."""
+        client = self._client
+        waits = [self._listener] if client is None else [self._listener, client]
+        ready, _, _ = select.select(waits, [], [], timeout)
+        if self._listener in ready:
+            self._accept()
+        if client is not None and client in ready:
+            self._receive(client)
 
-    def _read(self) -> None:
-        decoder = Decoder()
-        while not self._closed:
-            client, waits = self._client, [self._listener, self._wake]
-            full = self.inbox.qsize() >= ROOM - 2
-            if client is not None and not full:
-                waits.append(client)
-            try:
-                ready, _, _ = select.select(waits, [], [], TICK if full else None)
-            except (OSError, ValueError):
-                return
-            if self._wake in ready:
-                return
-            if self._listener in ready and self._accept():
-                decoder = Decoder()
-            if client is not None and client in ready:
-                self._receive(client, decoder)
-
-    def _accept(self) -> bool:
+    def _accept(self) -> None:
         try:
             fresh, _ = self._listener.accept()
         except OSError:
-            return False
+            return
         if self._client is not None:
             fresh.close()  # one at a time
-            return False
+            return
         fresh.settimeout(SEND_LIMIT)
         if fresh.family != socket.AF_UNIX:
             fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.acknowledges = True
-        with self._lock:
-            self._client = fresh
-        self._hand_on(CAME)
-        return True
+        self.acknowledges, self._decoder, self._client = True, Decoder(), fresh
+        self._inbox.append(CAME)
 
-    def _receive(self, client: socket.socket, decoder: Decoder) -> None:
+    def _receive(self, client: socket.socket) -> None:
         try:
             data = client.recv(CHUNK)
-        except TimeoutError:
-            return
         except OSError:
             data = b""
         if not data:
-            self._drop(client)
-            self._hand_on(GONE)
+            self._drop()
+            self._inbox.append(GONE)
             return
-        for found in decoder.feed(data):
+        for found in self._decoder.feed(data):
             if isinstance(found, Packet):
                 if self.acknowledges:
                     self._put(b"+")
-                self._hand_on(found)
+                self._inbox.append(found)
             else:
                 self._sign(found)
 
     def _sign(self, sign: Sign) -> None:
         match sign.what:
             case "\x03":
-                self._hand_on(INTERRUPT)
+                self._inbox.append(INTERRUPT)
             case "bad" if self.acknowledges:
                 self._put(b"-")
             case "long":
@@ -246,17 +257,27 @@ class Wire:
                 else:
                     self._put(self._last)
 
-    def _hand_on(self, what: Packet | str) -> None:
-        while not self._closed:
-            try:
-                self.inbox.put(what, timeout=TICK)
-                break
-            except queue.Full:
-                self._attention()
-        self._attention()
-
-    def _drop(self, client: socket.socket | None) -> None:
-        with self._lock:
-            self._client = None
+    def _drop(self) -> None:
+        client, self._client = self._client, None
         if client is not None:
             client.close()
+
+    # -- the thread that waits
+
+    def _watch(self) -> None:
+        while not self._closed:
+            for number, _ in self._epoll.poll():
+                if number == self._wake.fileno():
+                    return
+                if not self._refused(number):
+                    self._attention()
+
+    def _refused(self, number: int) -> bool:
+        """A second client is sent away, and is nothing that the guest should stand still for."""
+        with self._lock:
+            if len(self._armed) < 2 or number != self._listener.fileno():
+                return False
+            with contextlib.suppress(OSError):
+                self._listener.accept()[0].close()
+            self._epoll.modify(number, select.EPOLLIN | select.EPOLLONESHOT)
+        return True

@@ -339,7 +339,7 @@ class GuestMemory:
         return self.unpack("I", gpa)[0]
 
     def read_u64(self, gpa: int) -> int:
-        return self.unpack("Q", gpa)[0]
+        return int.from_bytes(self.read(gpa, 8), "little")  # page walks live on it
 
     def write_u8(self, gpa: int, value: int) -> None:
         self._store("B", 1, gpa, value)

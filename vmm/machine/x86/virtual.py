@@ -22,9 +22,9 @@ def _pieces(memory: GuestMemory, sregs: Sregs, va: int, size: int, doing: str) -
     """(GPA, bytes) of each page of [va, va + size)."""
     pieces = []
     while size > 0:
-        translation = translate(memory, sregs, va)
+        translation = walk(memory.read_u64, sregs.cr3, sregs.cr4, sregs.efer, sregs.cr0, va, keep=False)
         if translation.gpa is None:
-            raise GuestMemoryError(f"{doing} guest-virtual {va:#x}: {translation.failure}")
+            raise GuestMemoryError(f"{doing} guest-virtual {va:#x}: {translate(memory, sregs, va).failure}")
         count = min(size, PAGE - va % PAGE)
         pieces.append((translation.gpa, count))
         va, size = va + count, size - count

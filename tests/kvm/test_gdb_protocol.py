@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The gdb server by packets, without a gdb: what a client sees on every host, an emulated one too."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kvm.gdb_client import PATIENCE, Client
+from vmm.machine.ends import Result, Why
+from vmm.machine.machine import Machine
+
+every_host = pytest.mark.every_host
+DATA = 0x10_0000
+GUEST = f"""
+start:
+    mov   ecx, 3
+    mov   edi, {DATA:#x}
+again:
+    inc   eax
+    mov   dword ptr [rdi], eax
+    out   0x80, al
+    dec   ecx
+    jnz   again
+spin:
+    cmp   dword ptr [rdi + 8], 0x600d
+    jne   spin
+    mov   al, 0x10
+    out   0xf4, al
+    hlt
+other:
+    inc   r8
+    jmp   other
+"""
+RAX, RCX, RIP = 0, 2, 16  # as gdb numbers them
+
+
+class Served:
+    """A machine of two vCPUs on a thread, with its server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.machine = Machine(cpus=2)
+        program = self.machine.load(GUEST)
+        self.machine.start(1, "other")
+        self.at = program.symbols
+        server = self.machine.serve_gdb(str(folder / "s"))
+        self.results: list[Result] = []
+        self.thread = threading.Thread(target=lambda: self.results.append(self.machine.run()), daemon=True)
+        self.thread.start()
+        self.where = server.where
+
+    def client(self) -> Client:
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        made.settimeout(PATIENCE)
+        made.connect(self.where)
+        return Client(made)
+
+    def ended(self) -> Result:
+        self.thread.join(PATIENCE)
+        assert self.results, "the run has not ended"
+        return self.results[0]
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    made = Served(tmp_path)
+    yield made
+    if made.thread.is_alive():
+        with made.client() as client:
+            client.send(b"k")
+            made.thread.join(PATIENCE)
+    made.machine.close()
+    assert made.results
+
+
+@every_host
+def test_break_step_watch_write_interrupt_detach_and_kill(served: Served) -> None:
+    """One after the other, as a person would: an emulated host starts one machine for it."""
+    with served.client() as client:
+        assert client.ask(b"?").startswith(b"T05thread:1;")
+        again = served.at["again"]
+        assert client.ask(b"Z0,%x,1" % again) == b"OK"
+        assert client.stop(b"vCont;c").startswith(b"T05thread:1;swbreak:;")
+        assert client.register(RIP) == again
+        assert client.stop(b"vCont;s:1").startswith(b"T05thread:1;")
+        assert (client.register(RAX), client.register(RCX)) == (1, 3)
+        assert client.ask(b"m%x,4" % DATA) == b"00000000"
+        assert client.stop(b"vCont;s:1").startswith(b"T05thread:1;")
+        assert client.ask(b"m%x,4" % DATA) == b"01000000"
+        assert client.ask(b"z0,%x,1" % again) == b"OK"
+
+        assert client.ask(b"Z2,%x,4" % DATA) == b"OK"
+        assert client.stop(b"vCont;c:1").startswith(b"T05thread:1;watch:%x;" % DATA)
+        assert client.ask(b"m%x,4" % DATA) == b"02000000"
+        assert client.ask(b"z2,%x,4" % DATA) == b"OK"
+
+        assert client.ask(b"P%x=%s" % (RAX, (41).to_bytes(8, "little").hex().encode())) == b"OK"
+        client.go(b"vCont;c")
+        time.sleep(0.3)
+        assert client.interrupted().startswith(b"T02thread:")
+        assert client.ask(b"m%x,4" % DATA) == b"2a000000"
+        assert served.at["spin"] <= client.register(RIP, 1) < served.at["other"] <= client.register(RIP, 2)
+        before = client.register(RIP, 1)
+        client.stop(b"vCont;s:2")
+        client.stop(b"vCont;s:2")
+        assert client.register(RIP, 1) == before
+
+        assert client.ask(b"M%x,4:0d600000" % (DATA + 16)) == b"OK"  # not yet where it looks
+        assert client.ask(b"D") == b"OK"
+    time.sleep(0.2)
+    with served.client() as client:
+        assert b"thread:" in client.ask(b"?")
+        assert served.at["spin"] <= client.register(RIP, 1) < served.at["other"]
+        assert client.ask(b"M%x,4:0d600000" % (DATA + 8)) == b"OK"
+        client.go(b"vCont;c:1")
+        result = served.ended()
+    assert (result.stop.why, result.stop.code) == (Why.EXIT_PORT, 0x10)
