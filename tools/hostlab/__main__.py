@@ -70,7 +70,8 @@ def main(words: list[str] | None = None) -> int:
         named = [
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
-                extra=(*args.steps, *([selftests.STEP] if args.selftests else [])), only=tuple(args.only), tests=args.tests,
+                extra=(*args.steps, *([selftests.STEP] if args.selftests else [])), only=tuple(args.only),
+                tests=args.tests,
             )
             for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip
