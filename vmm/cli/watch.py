@@ -59,7 +59,7 @@ def again(args: argparse.Namespace, file: str, out: TextIO, once: Callable[[], i
         out.flush()
         watch.follow(_names(args, file))
         _say(aside, style("dim", f"waits for a save of {_few(_there(watch.names))}; ^C ends it"))
-        saved = _wait(watch, out)
+        saved = wait(watch, out)
         number += 1
         _forget(saved)
         gone = [each for each in saved if not Path(each).exists()]
@@ -79,7 +79,8 @@ def _names(args: argparse.Namespace, file: str) -> list[str]:
     return list(dict.fromkeys([*sources(file, cflags), *kernel]))
 
 
-def _wait(watch: Watch, out: TextIO) -> tuple[str, ...]:
+def wait(watch: Watch, out: TextIO) -> tuple[str, ...]:
+    """The names that were saved. BrokenPipeError: nobody reads `out` any more."""
     while True:
         saved = watch.wait(LOOK)
         if saved:

@@ -117,13 +117,22 @@ def _exists(file: str) -> bool:
 
 
 def _source(name: str, file: str, group: str, mark: str = ASM) -> Payload:
+    text = read_source(file)
+    return Payload(name, file, group, _checked(parse(text, file, mark), file, group), text=text)
+
+
+def read_source(file: str, otherwise: str = "a raw binary needs the suffix .bin") -> str:
+    """The text of a payload's source; `otherwise` is what to do where it is no text.
+
+    Raises:
+        UsageError: it cannot be read, is no regular file, too large, or no UTF-8.
+    """
     data = _read(file, MAX_SOURCE, "a payload's source")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 text at byte {error.start}; a raw binary needs the suffix .bin") from error
-    text = text.removeprefix("\ufeff")  # an editor's byte order mark is no instruction
-    return Payload(name, file, group, _checked(parse(text, file, mark), file, group), text=text)
+        raise UsageError(f"{file}: not UTF-8 text at byte {error.start}; {otherwise}") from error
+    return text.removeprefix("\ufeff")  # an editor's byte order mark is no instruction
 
 
 def _checked(header: Header, file: str, group: str) -> Header:
