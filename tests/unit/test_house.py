@@ -36,9 +36,10 @@ FLOORS = {
     "payload": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe"},
     "bench": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe", "payload"},
     "report": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe", "payload", "bench"},
+    "learn": {*_SHOWING},
     "pytest_plugin": {*_SHOWING},
     "screen": {*_SHOWING},
-    "cli": {*_SHOWING, "screen", "bench"},
+    "cli": {*_SHOWING, "screen", "bench", "learn"},
 }
 FACES = {
     "__init__",

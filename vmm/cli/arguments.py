@@ -12,7 +12,7 @@ import contextlib
 import importlib
 import os
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vmm.errors import UsageError
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "run a payload (or your own .asm, .c or .bin) on /dev/kvm and report what happened",
     "debug": "run one on a terminal screen that shows the machine: step, break, look, go back",
     "new": "write a small guest of your own to begin with, in assembly or in C",
+    "learn": "a course: twelve small guests to complete, each checked by what it does on this host's KVM",
     "replay": "show a recorded trace, and handle its exits again without a device",
     "list": "the payloads that come with pyvmm",
     "disasm": "show a payload's listing: addresses, bytes, source",
@@ -62,7 +63,21 @@ def columns() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage."""
+    """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage.
+
+    `mixed`: its options may stand between the words of one list, as in `check --watch FILE`.
+    """
+
+    mixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self.mixed:
+            return super().parse_known_args(args, namespace)
+        self.mixed = False  # the other way comes here again
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.mixed = True
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"`{self.prog} --help`")

@@ -117,3 +117,11 @@ class Live:
         styles = (name_style, "", "", verdict_style, "")
         grid.add_row(*(Text(text, style) for text, style in zip(texts, styles, strict=True)))
         self.console.print(grid)
+
+
+def markdown(out: TextIO, text: str, width: int) -> None:
+    """A page of Markdown, with its headings, lists and code."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console(file=out, highlight=False, width=width).print(Markdown(text))

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lesson 5: two #UD were taken, and the guest went on behind each, its stack as it was."""
+
+from __future__ import annotations
+
+from vmm.abi.x86 import VECTOR_OF
+from vmm.learn.checks import Checks, Wrong
+from vmm.learn.seen import Seen
+from vmm.machine.ends import Why
+
+WANTED = 2
+
+
+def check(seen: Seen) -> str:
+    taken, stack = seen.guest["taken"], seen.guest["stack"]
+    if taken != WANTED:
+        raise Wrong(f"your handler ran {taken} time{'s' * (taken != 1)}, and there are {WANTED} UD2 to be stepped over")
+    if stack:
+        raise Wrong(
+            f"RSP is {stack:#x} lower at the end than at the start: the handler left on the stack what the CPU "
+            "had pushed. "
+            "RET takes RIP alone; IRETQ takes RIP, CS, RFLAGS, RSP and SS"
+        )
+    return (
+        f"{taken} exceptions #UD came to your handler, and the guest went on behind each; no exit was needed for that"
+    )
+
+
+def why(seen: Seen) -> str:
+    fault = seen.postmortem.fault
+    if seen.stop.why is Why.TIME_LIMIT and seen.reg("rbp") > WANTED:
+        return (
+            f"Your handler has run {seen.reg('rbp')} times: the RIP on the stack is that of the UD2 itself, "
+            "so IRETQ goes back to it, and it faults again"
+        )
+    if fault and fault.vector == VECTOR_OF["GP"] and "iretq" in seen.here:
+        return (
+            "IRETQ took a CS from the stack that is none: RSP has to point at the RIP that the CPU pushed. "
+            "#UD has no error code, so there is nothing to be dropped before"
+        )
+    return ""
+
+
+CHECKS = Checks(check, why)

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lesson 3: the sum is right, for more than one `last`."""
+
+from __future__ import annotations
+
+from vmm.learn.checks import Checks, Wrong
+from vmm.learn.seen import Seen
+from vmm.machine.ends import Why
+
+REGISTERS = ("rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+
+
+def check(seen: Seen) -> str:
+    last = seen.params["last"]
+    right = last * (last + 1) // 2
+    got = seen.guest["sum"]
+    if got == right:
+        return f"with last = {last} the sum is {got}; the loop itself caused no exit"
+    said = f"with last = {last} your guest stored sum = {got}, and 1 + 2 + ... + {last} is {right}"
+    elsewhere = next((name for name in REGISTERS if seen.reg(name) == right), None)
+    if elsewhere:
+        raise Wrong(f"{said}. That is in {elsewhere.upper()}; RESULT stores RAX")
+    if got == right - last:
+        raise Wrong(f"{said}. What is missing is {last}, the first number: it was counted down before it was added")
+    if got == last:
+        raise Wrong(f"{said}. Only the first number is in it: the loop ended after one turn")
+    raise Wrong(said)
+
+
+def why(seen: Seen) -> str:
+    if seen.stop.why is not Why.TIME_LIMIT:
+        return ""
+    rcx, last = seen.reg("rcx"), seen.params["last"]
+    return (
+        f"RCX is still {rcx}: nothing counts it down" if rcx == last else f"RCX is {rcx:#x}, and has left 1 to {last}"
+    )
+
+
+CHECKS = Checks(check, why, runs=({"last": 10}, {"last": 1}, {"last": 300}))

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Lesson 6: the timer interrupted three times, each was ended at the LAPIC, and the program noticed nothing."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from vmm.abi.msrs import msr
+from vmm.asm.program import Program
+from vmm.errors import VmmError
+from vmm.learn.checks import Checks, Wrong
+from vmm.learn.course import find
+from vmm.learn.seen import Seen
+from vmm.machine.ends import Why
+from vmm.payload.catalog import Payload
+from vmm.payload.guest import Guest
+from vmm.payload.header import parse
+from vmm.payload.options import Options
+
+WANTED, HANDLER = 3, "tick"
+KEPT = {"kept_rax": 0x1111, "kept_rcx": 0x2222, "kept_rdx": 0x3333}
+_EOI = msr("X2APIC_EOI").number
+EOI = ("x2apic_eoi", hex(_EOI), str(_EOI))
+WITHOUT = "no_eoi.asm"
+HELD = "The LAPIC holds the first interrupt in service until then, and lets no other of its class through"
+NOT_HELD = (
+    "This host's LAPIC holds no interrupt in service, so the timer went on all the same; on others nothing would come "
+    "after the first"
+)
+
+
+def check(seen: Seen) -> str:
+    if not _ends_it(seen.program):
+        raise Wrong(f"{_unended(seen)}. {NOT_HELD}")
+    if stack := seen.guest["stack"]:
+        raise Wrong(
+            f"RSP is {stack:#x} lower at the end: the handler left on the stack what the CPU had pushed. RET takes RIP "
+            "alone; IRETQ takes all five words, and with RFLAGS it switches interrupts on again"
+        )
+    for name, value in KEPT.items():
+        if seen.guest[name] != value:
+            register = name.removeprefix("kept_").upper()
+            raise Wrong(
+                f"your handler changed {register}: it was {value:#x} before the interrupts, and is "
+                f"{seen.guest[name]:#x} "
+                "after them. The interrupted program cannot know; PUSH what you use, and POP it, in the reverse order"
+            )
+    return f"{seen.guest['ticks']} interrupts came at vector 0x40, each ended at the LAPIC; every HLT waited inside KVM"
+
+
+def why(seen: Seen) -> str:
+    if seen.stop.why is Why.TIME_LIMIT and not _ends_it(seen.program):
+        return f"So {_unended(seen)}. {HELD}"
+    fault = seen.postmortem.fault
+    if fault and "wrmsr" in seen.here:
+        return (
+            f"ECX is {seen.reg('rcx'):#x}; as an MSR the register is {EOI[1]}, X2APIC_EOI (0xb0 is its place in memory)"
+        )
+    return ""
+
+
+def _ends_it(program: Program) -> bool:
+    """Does any line of the handler name the MSR? Where no LAPIC waits for it, this is all that tells."""
+    begin = program.symbols.get(HANDLER, program.base)
+    return any(
+        any(word in line.text.lower().replace(",", " ").split() for word in EOI)
+        for line in program.lines
+        if line.address >= begin
+    )
+
+
+def _unended(seen: Seen) -> str:
+    ticks = seen.u64(seen.guest.constant("TICKS"))
+    return (
+        f"no line of your handler writes to X2APIC_EOI: after {ticks} interrupt{'s' * (ticks != 1)} it has ended none"
+    )
+
+
+@cache
+def differs() -> str:
+    lesson = find("timer")
+    header = parse(lesson.starter, lesson.file)
+    text = (lesson.folder / "mistakes" / WITHOUT).read_text(encoding="utf-8")
+    try:
+        with Guest(Payload(WITHOUT, WITHOUT, "", header, text=text), Options(timeout=0.3)) as guest:
+            ended = guest.run().stop.why
+    except VmmError:
+        return ""
+    if ended is not Why.EXIT_PORT:
+        return ""
+    return f"{NOT_HELD} (measured: a guest that ends none got {WANTED}). The check looks at your handler's text for it."
+
+
+CHECKS = Checks(check, why, differs=differs)
