@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from vmm.abi.x86 import PAGE
 from vmm.debug import abilities
 from vmm.debug.session import Session
 from vmm.debug.values import Stopped
@@ -525,3 +526,75 @@ def test_steps_go_into_ring3_through_it_and_back() -> None:
     assert texts[back + 4] == "inc qword ptr [FAULTS]"
     assert rings[back + 4] == 0
     assert sum(a != b for a, b in itertools.pairwise(rings)) >= 8
+
+
+@every_host
+def test_breakpoints_strike_in_ring3_and_the_guest_notices_nothing() -> None:
+    """Where KVM has none there, by the guest's handlers, which its own faults come to as well; each is taken off."""
+    seen: list[tuple[str, str, int]] = []
+
+    def front(session: Session) -> None:
+        assert session.program is not None
+        last = next(row.address for row in session.program.lines if row.text.split() == ["mov", "edi,", "0x600d"])
+        for where in ("back", "finish", last):
+            assert session.doubts(session.break_at(where, when="rcx != 0")) == []
+        while not session.ended:
+            stopped = session.go()
+            ring = session.machine.cpus[0].vcpu.get_sregs().ss.dpl
+            seen.append((stopped.why, " ".join(stopped.where.text.split()), ring))
+        session.detach()
+
+    outcome = run_payload(find("ring3"), Options(watch=lambda guest: Session(guest.machine, front=front, history=0)))
+    assert outcome.outcome == "pass", (outcome.reason, outcome.results, seen)
+    assert outcome.results["gp_count"] == 3
+    assert seen[:2] == [("breakpoint", "mov al, 0x33", 3), ("breakpoint", "mov edi, 0x600d", 3)]
+    assert [each[0] for each in seen[2:]] == ["breakpoint", "ended"]
+
+
+OWN_INT3 = f"""
+program:
+    mov   ebx, 1
+    int3
+second:
+    mov   ebx, 2
+    int3
+spin:
+    jmp   spin
+own:
+    inc   qword ptr [{DATA:#x}]
+    iretq
+"""
+
+
+@pytest.fixture
+def with_int3() -> Iterator[Session]:
+    """A guest in ring 3 that takes its own #BP, by a gate that is open to ring 3."""
+    with Machine() as machine, Session(machine) as session:
+        program = machine.load(OWN_INT3)
+        machine.load(program, ring=3, user=[(program.base, program.base + PAGE)])
+        own, gate = program.symbols["own"], machine.cpus[0].vcpu.get_sregs().idt.base + 3 * 16
+        machine.memory.write_u16(gate, own & 0xFFFF)
+        machine.memory.write_u16(gate + 6, own >> 16)
+        machine.memory.write_u32(gate + 8, 0)
+        machine.memory.write_u8(gate + 5, machine.memory.read_u8(gate + 5) | 0x60)
+        yield session
+
+
+def test_an_int3_of_ring3s_own_goes_to_the_guest_and_one_of_ours_does_not(with_int3: Session) -> None:
+    for where in ("second", "spin"):
+        with_int3.break_at(where)
+    counted = []
+    for _ in range(3):
+        with_int3.go()
+        counted.append((with_int3.where().symbol, with_int3.registers()["rbx"], with_int3.read(DATA, 8)[0]))
+    assert counted == [("second", 1, 1), ("spin", 2, 2), ("spin", 2, 2)]
+
+
+def test_without_handlers_a_breakpoint_in_ring3_is_doubted(with_int3: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    vcpu = with_int3.machine.cpus[0].vcpu
+    sregs = vcpu.get_sregs()
+    sregs.idt.limit = 0
+    vcpu.set_sregs(sregs)
+    monkeypatch.setattr(abilities, "_all", [replace(with_int3.can, breakpoints_ring3=False, int3_ring3=False)])
+    assert "handlers of #BP and #GP" in with_int3.doubts(with_int3.break_at("spin"))[0]
+    assert with_int3.doubts(with_int3.break_at(DATA)) == []

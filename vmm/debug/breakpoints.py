@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from vmm.base.record import replace
 from vmm.debug.abilities import measure
+from vmm.debug.ring3_breaks import traps
 from vmm.debug.slow_watch import BY_STEPS
 from vmm.debug.values import BREAKPOINT, INT3, WATCHPOINT, Break
 from vmm.errors import GuestMemoryError, UsageError
@@ -36,6 +37,7 @@ class Armed:
     watched: tuple[Watchpoint, ...] = ()
     planted: dict[int, int] = field(default_factory=dict)  # linear address -> GPA
     hidden: dict[int, bytes] = field(default_factory=dict)  # GPA -> the guest's own byte
+    traps: dict[int, int] = field(default_factory=dict)  # handler -> vector, of INT3 in ring 3 (ring3_breaks.py)
     told: dict[int, GuestDebug] = field(default_factory=dict)  # of each vCPU, what it had been told before
 
 
@@ -86,23 +88,39 @@ class Arms:
             Watchpoint(each.address, each.size, each.access != "write") for each in live if each.kind == WATCHPOINT
         ))  # fmt: skip
         points = [each for each in live if each.kind == BREAKPOINT]
-        first = list(dict.fromkeys(each.address for each in points if each.hardware))
+        users = self._in_ring3(points)
+        first = list(dict.fromkeys(each.address for each in points if each.hardware and each.address not in users))
         if len(now.watched) + len(first) > room:
             raise UsageError(f"{len(now.watched) + len(first)} hardware breakpoints and watchpoints, and there is room "
                              f"for {room} in the debug registers")  # fmt: skip
-        rest = list(dict.fromkeys(each.address for each in points if each.address not in first))
+        rest = [*now.traps, *(each.address for each in points if each.address not in users)]
+        rest = [each for each in dict.fromkeys(rest) if each not in first]
         can = measure(self._machine) if rest else None
         free = room - len(first) - len(now.watched) if can is None or can.hardware else 0
         if can is not None and can.int3_ring0 and not (first or now.watched) and self._guest_uses_them:
             free = 0
         now.hardware = (*first, *rest[:free])
-        for address in rest[free:]:
+        for address in (*rest[free:], *users):
             self._plant(address)
         for each in points:
             each.how = "hardware" if each.address in now.hardware else "INT3"
         for each in live:
             if each.kind == WATCHPOINT:
                 each.how = "hardware"
+
+    def _in_ring3(self, points: list[Break]) -> set[int]:
+        """Places that ring 3 can use, where nothing of KVM's strikes there and INT3 leads to a handler of the guest."""
+        machine = self._machine
+        can = measure(machine) if points else None
+        if can is None or can.breakpoints_ring3 or not can.int3_ring0:
+            return set()
+        regs = machine.cpus[0].vcpu.get_sregs()
+        wanted = [each.address for each in points if each.number or not each.hardware]  # those of a step are ring 0's
+        users = {address for address in wanted if translate(machine.memory, regs, address).user}
+        if users and not can.int3_ring3:
+            for cpu in machine.cpus:
+                self.now.traps.update(traps(machine, cpu))
+        return users if can.int3_ring3 or self.now.traps else set()
 
     @property
     def _guest_uses_them(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmm.debug.breakpoints import Arms
+from vmm.debug.ring3_breaks import back_to_ring3
 from vmm.debug.values import BREAKPOINT, CATCH, INTERRUPTED, STEP, WATCHPOINT, Break
 from vmm.kvm.exits import (
     Debug,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 UD = 6
 BP = 3
+PASSED = "passed"  # a leg goes on
 OF_AN_INSTRUCTION = (PortIn, PortOut, MmioRead, MmioWrite, ReadMsr, WriteMsr, Hypercall)
 
 
@@ -144,10 +146,15 @@ class Legs:
             left = None if self.limit is None else max(0.0, self.limit - self.wall)
             exits = None if self.exit_limit is None else max(0, self.exit_limit - self._served)
             others = [cpu for cpu in run if cpu is not first]
-            stop, by, wall = cpus.run(others, left, exits, boot=first in run, goes_on=self.begun)
-            self.begun = True
-            self.wall += wall
-            self._served += cpus.taken
+            while True:
+                stop, by, wall = cpus.run(others, left, exits, boot=first in run, goes_on=self.begun)
+                self.begun = True
+                self.wall += wall
+                self._served += cpus.taken
+                cause = self._ring3(self._causes.get(id(stop), (stop, None))[1], breaks)
+                if cause is None or cause.kind != PASSED:
+                    break
+                left = None if self.limit is None else max(0.0, self.limit - self.wall)
         finally:
             with self._lock:
                 self.running = False
@@ -157,8 +164,19 @@ class Legs:
             self.arms.disarm()
             for cpu in self.machine.cpus:
                 cpu.vcpu.trapped_at = None
-        cause = self._causes.get(id(stop), (stop, None))[1]
         return LegEnd(stop, by, cause)
+
+    def _ring3(self, cause: Cause | None, breaks: Sequence[Break]) -> Cause | None:
+        """A breakpoint on the way of an INT3 of ring 3: one of that, or PASSED where the guest's handler has other work
+        and nobody wants to stop there."""
+        traps = self.arms.now.traps
+        if cause is None or cause.cpu is None or cause.kind != BREAKPOINT or cause.address not in traps:
+            return cause
+        at = back_to_ring3(self.machine, cause.cpu, traps[cause.address], self.arms.now.planted)
+        if at is not None:
+            return Cause(BREAKPOINT, cause.cpu, at, cause.exit)
+        wanted = any(each.kind == BREAKPOINT and each.enabled and each.address == cause.address for each in breaks)
+        return cause if wanted else Cause(PASSED, cause.cpu)
 
     def _end(self, cause: Cause, text: str) -> Stop:
         """The stop that ends this leg for us."""

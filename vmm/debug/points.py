@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from vmm.debug import conditions, places
 from vmm.debug.abilities import Abilities, measure
 from vmm.debug.looking import Looking
+from vmm.debug.ring3_breaks import MISSING, traps
 from vmm.debug.slow_watch import BY_STEPS
 from vmm.debug.values import BREAKPOINT, CATCH, WATCHPOINT, Break
 from vmm.debug.wanted import catcher
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.vcpu import HW_BREAKPOINTS, Watchpoint
-from vmm.machine.run.ring3_traps import NO_BREAKPOINTS
 
 if TYPE_CHECKING:
     import ast
@@ -178,9 +178,9 @@ class Points(Looking):
             return [f"{made}: debug registers never strike on this host; it is slow, and sees changes alone"]
         if made.kind != BREAKPOINT or self.can.breakpoints_ring3:
             return []
-        if not self.walk(made.address).user:
+        if not self.walk(made.address).user or any(traps(self.machine, cpu) for cpu in self.machine.cpus):
             return []
-        return [f"{made.address:#x} is open to ring 3, where {NO_BREAKPOINTS}; in ring 0 they do"]
+        return [f"{made.address:#x} is open to ring 3, {MISSING}"]
 
     def _struck(self, cause: Cause) -> list[Break]:
         if cause.catch is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
 
-DE, DB, UD, GP, PF = 0, 1, 6, 13, 14
+DB, BP, GP, PF = 1, 3, 13, 14
 WITH_ERROR_CODE = (GP, PF)
 MSR_STAR, MSR_LSTAR = 0xC0000081, 0xC0000082
 SYSRET_FLAGS = 0x3C7FD7
@@ -48,13 +48,25 @@ class Gate:
     ist: int
 
 
+def gate(machine: Machine, sregs: Sregs, vector: int) -> Gate | None:
+    """Of the IDT of 64-bit mode; None where there is none."""
+    try:
+        low = u64(machine, sregs, sregs.idt.base + GATE * vector)
+        high = u64(machine, sregs, sregs.idt.base + GATE * vector + 8)
+    except VmmError:
+        return None
+    if not low >> 47 & 1 or GATE * vector + GATE - 1 > sregs.idt.limit:
+        return None
+    return Gate(vector, low & 0xFFFF | low >> 32 & 0xFFFF0000 | (high & 0xFFFFFFFF) << 32, low >> 32 & 7)
+
+
 def returns_to_ring3(cpu: Cpu, machine: Machine, sregs: Sregs, code: bytes) -> bool:
     """Is this instruction of ring 0 an IRETQ or SYSRETQ to ring 3?"""
     if code.startswith(SYSRETQ):
         return bool(sregs.cs.l)
     if not code.startswith(IRETQ) or not sregs.cs.l:
         return False
-    return _u64(machine, sregs, cpu.vcpu.get_regs().rsp + 8) & 3 == 3
+    return u64(machine, sregs, cpu.vcpu.get_regs().rsp + 8) & 3 == 3
 
 
 def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
@@ -66,7 +78,7 @@ def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
         selectors = base + 16 | 3, base + 8 | 3
         regs.rip, regs.rflags = regs.rcx, regs.r11 & SYSRET_FLAGS | RFLAGS.FIXED
     else:
-        rip, cs, flags, rsp, ss = (_u64(machine, sregs, regs.rsp + 8 * i) for i in range(5))
+        rip, cs, flags, rsp, ss = (u64(machine, sregs, regs.rsp + 8 * i) for i in range(5))
         selectors = cs & 0xFFFF, ss & 0xFFFF
         regs.rip, regs.rflags, regs.rsp = rip, flags | RFLAGS.FIXED, rsp
         for name in ("ds", "es", "fs", "gs"):
@@ -77,16 +89,16 @@ def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
         if events.nmi_masked:
             events.nmi_masked = 0
             vcpu.set_vcpu_events(events)
-    sregs.cs, sregs.ss = (_descriptor(machine, sregs, each) for each in selectors)
+    sregs.cs, sregs.ss = (descriptor(machine, sregs, each) for each in selectors)
     vcpu.set_sregs(sregs)
     vcpu.set_regs(regs)
 
 
-def _descriptor(machine: Machine, sregs: Sregs, selector: int) -> Segment:
+def descriptor(machine: Machine, sregs: Sregs, selector: int) -> Segment:
     """What a CPU loads for a selector of the GDT (SDM vol. 3A, 3.4.5). MissingCapability: it is of an LDT."""
     if selector & 4:
         raise MissingCapability(f"stepping to ring 3: selector {selector:#x} is of an LDT")
-    raw = _u64(machine, sregs, sregs.gdt.base + (selector & ~7))
+    raw = u64(machine, sregs, sregs.gdt.base + (selector & ~7))
     limit = raw & 0xFFFF | raw >> 32 & 0xF0000
     g = raw >> 55 & 1
     return Segment(
@@ -106,21 +118,13 @@ class Ring3Step:
         self._regs, self._sregs = cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()
         if not self._sregs.efer & EFER.LMA:
             raise MissingCapability(CANNOT, hint="a breakpoint in ring 0, where it comes back to")
-        self._gates = {gate.handler: gate for gate in map(self._gate, (DB, GP, PF)) if gate}
-        self._debug = next((gate for gate in self._gates.values() if gate.vector == DB), None)
+        self._gates = {
+            each.handler: each for each in (gate(self._machine, self._sregs, v) for v in (DB, GP, PF)) if each
+        }
+        self._debug = next((each for each in self._gates.values() if each.vector == DB), None)
         if self._debug is None:
             raise MissingCapability(f"{CANNOT}, and it has no handler of #DB", hint="a breakpoint in ring 0")
         self._system_call = self._lstar()
-
-    def _gate(self, vector: int) -> Gate | None:
-        try:
-            low = _u64(self._machine, self._sregs, self._sregs.idt.base + GATE * vector)
-            high = _u64(self._machine, self._sregs, self._sregs.idt.base + GATE * vector + 8)
-        except VmmError:
-            return None
-        if not low >> 47 & 1 or GATE * vector + GATE - 1 > self._sregs.idt.limit:
-            return None
-        return Gate(vector, low & 0xFFFF | low >> 32 & 0xFFFF0000 | (high & 0xFFFFFFFF) << 32, low >> 32 & 7)
 
     def _lstar(self) -> int:
         return self._cpu.vcpu.get_msrs([MSR_LSTAR]).get(MSR_LSTAR, 0) if self._sregs.efer & EFER.SCE else 0
@@ -138,12 +142,12 @@ class Ring3Step:
         end = self._legs.leg(traps, [self._cpu], served=self._cpu)
         self._cpu.vcpu.complete()
         cause = end.cause
-        gate = self._gates.get(cause.address) if cause and cause.kind == BREAKPOINT else None
-        if gate is self._debug and gate is not None:
+        taken = self._gates.get(cause.address) if cause and cause.kind == BREAKPOINT else None
+        if taken is self._debug and taken is not None:
             self._unwind(kept)
             vcpu.set_debugregs(debug)
         else:
-            self._forget_flag(gate)
+            self._forget_flag(taken)
         return end
 
     def _below_the_stack(self) -> tuple[int, bytes] | None:
@@ -151,7 +155,7 @@ class Ring3Step:
         assert self._debug is not None
         at = self._sregs.tr.base + (IST1 + 8 * (self._debug.ist - 1) if self._debug.ist else RSP0)
         try:
-            top = _u64(self._machine, self._sregs, at) & ~0xF
+            top = u64(self._machine, self._sregs, at) & ~0xF
             return top - FRAME, read_virtual(self._machine.memory, self._sregs, top - FRAME, FRAME)
         except VmmError:
             return None
@@ -160,7 +164,7 @@ class Ring3Step:
         """Back to ring 3, as if #DB had never been."""
         vcpu = self._cpu.vcpu
         regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
-        rip, cs, flags, rsp, ss = (_u64(self._machine, sregs, regs.rsp + 8 * i) for i in range(5))
+        rip, cs, flags, rsp, ss = (u64(self._machine, sregs, regs.rsp + 8 * i) for i in range(5))
         if kept is not None and kept[0] == regs.rsp:
             write_virtual(self._machine.memory, sregs, *kept)
         own = self._regs.rflags & RFLAGS.TF
@@ -168,11 +172,11 @@ class Ring3Step:
         for name, selector in (("cs", cs), ("ss", ss)):
             old = getattr(self._sregs, name)
             same = old.selector == selector & 0xFFFF
-            setattr(sregs, name, old if same else _descriptor(self._machine, sregs, selector & 0xFFFF))
+            setattr(sregs, name, old if same else descriptor(self._machine, sregs, selector & 0xFFFF))
         vcpu.set_sregs(sregs)
         vcpu.set_regs(regs)
 
-    def _forget_flag(self, gate: Gate | None) -> None:
+    def _forget_flag(self, taken: Gate | None) -> None:
         """TF was ours: it is neither in the flags now nor in what the CPU has saved."""
         if self._regs.rflags & RFLAGS.TF:
             return
@@ -189,11 +193,12 @@ class Ring3Step:
         if events.exception_nr == DB and (events.exception_injected or events.exception_pending):
             events.exception_injected = events.exception_pending = 0
             vcpu.set_vcpu_events(events)
-        if gate is not None:
-            at = regs.rsp + 16 + (8 if gate.vector in WITH_ERROR_CODE else 0)
-            flags = _u64(self._machine, sregs, at)
+        if taken is not None:
+            at = regs.rsp + 16 + (8 if taken.vector in WITH_ERROR_CODE else 0)
+            flags = u64(self._machine, sregs, at)
             write_virtual(self._machine.memory, sregs, at, (flags & ~RFLAGS.TF).to_bytes(8, "little"))
 
 
-def _u64(machine: Machine, sregs: Sregs, address: int) -> int:
+def u64(machine: Machine, sregs: Sregs, address: int) -> int:
+    """A number of guest memory. GuestMemoryError: nothing is mapped there."""
     return int.from_bytes(read_virtual(machine.memory, sregs, address, 8), "little")
