@@ -201,6 +201,18 @@ def test_without_a_client_the_time_limit_counts_and_with_one_it_does_not(
 
 
 @needs_gdb
+def test_a_condition_is_looked_at_by_the_server(served: Callable[..., Served], endless: str) -> None:
+    """No stop is told but the one that counts; of what gdb cannot compile, it looks itself."""
+    run = served(endless)
+    said = run.gdb(
+        "break round if $rbx == 300", "set debug remote 1", "continue", "set debug remote 0", "p $rbx",
+        "condition 1 *(int *)0xa0000 == 305 && $eax != 1", "continue", "p $rbx", "kill",
+    )  # fmt: skip
+    assert re.findall(r"^\$\d = (\d+)$", said, re.M) == ["300", "305"]
+    assert len(re.findall(r"Packet received: T05", said)) <= 2
+
+
+@needs_gdb
 def test_kill_ends_the_run_and_says_so(served: Callable[..., Served], endless: str) -> None:
     run = served(endless)
     run.gdb("stepi", "kill")

@@ -35,10 +35,10 @@ def steps(n):
 def condition(n):
     at = int(gdb.parse_and_eval("$pc")) if not hasattr(condition, "at") else condition.at
     condition.at = at
-    wanted = (int(gdb.parse_and_eval("$eax")) + n) & 0x7fffffff
+    wanted = (int(gdb.parse_and_eval("$rax")) + n) & 0x7fffffff
     b = gdb.Breakpoint("*%d" % at, type=gdb.BP_HARDWARE_BREAKPOINT, internal=True)
     b.silent = True
-    b.condition = "$eax == %d" % wanted
+    b.condition = "$rax == %d" % wanted
     t = time.monotonic_ns()
     gdb.execute("continue", False, True)
     t = time.monotonic_ns() - t

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vmm.abi.x86 import PAGE
 from vmm.base.bits import MASK64
-from vmm.debug.gdb import registers, target_xml
+from vmm.debug.gdb import agent, registers, target_xml
 from vmm.debug.gdb.monitor import Monitor
 from vmm.debug.gdb.packets import MOST
 from vmm.debug.gdb.pages import Pages
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FEATURES = (
     f"PacketSize={MOST:x};QStartNoAckMode+;vContSupported+;qXfer:features:read+;qXfer:threads:read+;"
-    "qXfer:exec-file:read+;qXfer:memory-map:read+;swbreak+;hwbreak+;binary-upload+;error-message+"
+    "qXfer:exec-file:read+;qXfer:memory-map:read+;ConditionalBreakpoints+;swbreak+;hwbreak+;binary-upload+;error-message+"
 )
 MOST_MEMORY = MOST // 2 - 16
 SOFTWARE, HARDWARE, WRITE, READ, ACCESS = "01234"
@@ -58,6 +58,7 @@ class Commands:
         self._note = note
         self.image: bytes | None = None
         self._places: dict[tuple[str, int, int], Break | None] = {}
+        self._when: dict[tuple[str, int, int], list[bytes]] = {}
         self._thread = 0  # of `Hg`, an index
         self._continues: int | None = None  # of `Hc`
         self._rows: tuple[registers.Register, ...] = ()
@@ -82,6 +83,7 @@ class Commands:
         self._monitor.begin(session)
         for key in list(self._places):
             self._places[key] = self._made(session, *key)
+            self._condition(key)
 
     def came(self) -> None:
         """A client: it knows nothing yet."""
@@ -93,6 +95,7 @@ class Commands:
             if made in session.breaks:
                 session.remove(made)
         self._places.clear()
+        self._when.clear()
         self._monitor.gone(session)
 
     def console(self) -> list[str]:
@@ -242,7 +245,26 @@ class Commands:
             if made is None:
                 return b"E01"
             self._places[key] = made
+        self._when[key] = agent.conditions(rest.partition(";")[2])
+        self._condition(key)
         return b"OK"
+
+    def _condition(self, key: tuple[str, int, int]) -> None:
+        """A breakpoint stops where one of its conditions is right, or none can be looked at; a packet renews them."""
+        made, codes = self._places[key], self._when.get(key, [])
+        if made is not None:
+            made.when = (lambda session: any(self._right(session, each) for each in codes)) if codes else None
+
+    def _right(self, session: Session, code: bytes) -> bool:
+        cpu = session.machine.cpus[session.vcpu]
+
+        def register(number: int) -> int:
+            return int.from_bytes(registers.read(cpu, [self._rows[number]])[0], "little")
+
+        try:
+            return agent.evaluate(code, register, lambda at, size: session.read(at, size, vcpu=cpu.index)) != 0
+        except (VmmError, IndexError):
+            return True
 
     def _made(self, session: Session, kind: str, address: int, size: int) -> Break | None:
         try:
@@ -267,6 +289,7 @@ class Commands:
         key = _place(rest)
         if key[0] not in (SOFTWARE, HARDWARE, *WATCHES):
             return b""
+        self._when.pop(key, None)
         made = self._places.pop(key, None)
         if made in session.breaks:
             session.remove(made)
@@ -397,6 +420,6 @@ def _pair(text: str) -> tuple[int, int]:
 
 
 def _place(rest: str) -> tuple[str, int, int]:
-    """`0,ADDRESS,KIND`, of which conditions that may follow are not taken, nor announced."""
+    """`0,ADDRESS,KIND`; conditions may follow."""
     kind, address, size = rest.split(";")[0].split(",")[:3]
     return kind, _number(address), _number(size)

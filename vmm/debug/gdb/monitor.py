@@ -228,7 +228,8 @@ def _catch(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
 
 def _breaks(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
     for made in session.breaks:
-        yield f"{made.number:3} {made.kind} {made.what}{f' if {made.when}' if made.when else ''}, {made.hits} hits"
+        when = f" if {made.when}" if isinstance(made.when, str) else ""
+        yield f"{made.number:3} {made.kind} {made.what}{when}, {made.hits} hits"
     if not session.breaks:
         yield "none"
 
