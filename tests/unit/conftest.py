@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 import vmm.report
+from tests.chromium import Chromium, program
 from vmm.host.hypercall_insn import Attempt, Hypercall
 from vmm.host.measured import HostFacts, PvOffer
 from vmm.host.ring0 import judge
@@ -44,6 +45,16 @@ def follows() -> Callable[[str, Any], Any]:
         return read
 
     return check
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser for the tests of one file, which skip where there is none."""
+    if program() is None:
+        pytest.skip("needs chromium")
+    browser = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield browser
+    browser.close()
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vmm.errors import MissingCapability
 from vmm.host.schedstat import of_thread
+from vmm.host.sysfs import HostFiles
 
 SPOILED = 0.05  # of a row's time
 FEW_IDLE = 0.05
@@ -110,6 +111,17 @@ def mhz(may: set[int]) -> float:
             elif name.strip() == "cpu MHz" and number in may:
                 found.append(float(value))
     return max(found)
+
+
+def machine_facts() -> dict[str, str]:
+    """What tells this machine from others, by name: `cpu`, `cpus` that this process may use, `kvm`, whose module does
+    its work.
+    """
+    model = next(
+        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), ""
+    )
+    cpus = str(len(os.sched_getaffinity(0)))
+    return {**({"cpu": model} if model else {}), "cpus": cpus, "kvm": HostFiles().backend().text}
 
 
 def _lines(path: str) -> list[str]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from typing import TextIO
 
+from vmm.cli import pages
 from vmm.cli.colour import style_for
 from vmm.cli.files import check_outputs, write_file
 from vmm.cli.tracing import printer
@@ -19,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="only the outcome, and what was handled again")
     parser.add_argument("-v", "--verbose", action="store_true", help="the whole post-mortem, as `pyvmm run -v`")
     parser.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+    pages.add_option(parser, "what `pyvmm run --html` shows of a run")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
@@ -27,8 +29,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.report.text import outcome_lines
     from vmm.report.timeline import Timeline
 
-    if args.timeline:
-        check_outputs({"--timeline": args.timeline}, [args.file])
+    check_outputs({"--timeline": args.timeline, "--html": args.html}, [args.file])
     found = replay(args.file)  # the whole of it before the first line is shown
     style = style_for(args, out)
     if not args.quiet:
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         for _, record in read(args.file):
             timeline.add(record)
         write_file(args.timeline, timeline.svg())
+    if args.html:
+        write_file(args.html, _page(args.file, found))
     if found.outcome.outcome == INTERRUPTED:
         print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
     else:
@@ -48,6 +51,16 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     for line in summary(found):
         print(line, file=out)
     return found.exit_code
+
+
+def _page(file: str, found: Replayed) -> str:
+    from vmm.report.pages.run import run_page
+    from vmm.report.pages.story import Story
+
+    story = Story()
+    for _, record in read(file):
+        story.add(record)
+    return run_page(story, found.outcome, pages.command(), exit_code=found.exit_code, told=tuple(summary(found)))
 
 
 def summary(found: Replayed) -> list[str]:

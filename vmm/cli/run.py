@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmm.cli.files import OutputFile
     from vmm.payload.catalog import Payload
     from vmm.payload.outcome import Outcome
+    from vmm.payload.statistics import Statistics
 
 
 TRACE_LIMIT = "64M"
@@ -126,13 +127,15 @@ def plain(payload: str) -> Any:
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
-        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, elf_out=None, console=None,
+        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None, elf_out=None, console=None,
         no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
         gdb=None, wait=False, watch=False, verbose=False,
     )  # fmt: skip
 
 
 def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
+    from vmm.cli import pages
+
     group = parser.add_argument_group("seeing every exit")
     group.add_argument(
         "--trace",
@@ -155,6 +158,7 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
         help="trace every guest instruction, by KVM's single-step; slow: 30 times the time limit, if none is given",
     )
     group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
+    pages.add_option(group, "which instruction exited most, timeline, console, memory, page walks (docs/pages.md)")
     group.add_argument(
         "--elf-out", metavar="FILE", help="before the run, write it as an ELF file with symbols and lines, for gdb"
     )
@@ -206,7 +210,7 @@ def payload_of(args: argparse.Namespace) -> str:
 
 def traced(args: argparse.Namespace) -> bool:
     """Is any exit to be seen?"""
-    return bool(args.trace or args.step or args.timeline)
+    return bool(args.trace or args.step or args.timeline or args.html)
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -338,7 +342,8 @@ def _check_files(args: argparse.Namespace, source: str) -> None:
 
     traces = [name for name in args.trace if name != "-"]
     trace = traces[0] if len(traces) == 1 else None
-    outputs = {"--trace": trace, "--timeline": args.timeline, "--console": args.console, "--elf-out": args.elf_out}
+    outputs = {"--trace": trace, "--timeline": args.timeline, "--html": args.html, "--console": args.console}
+    outputs["--elf-out"] = args.elf_out
     check_outputs(outputs, [source])
     if args.timeline is not None:
         other = next((each for each in PICTURES if args.timeline.lower().endswith(each)), "")
@@ -389,9 +394,9 @@ def _run(
         from contextlib import redirect_stdout
 
         with redirect_stdout(sys.stderr):  # what a host half prints is no part of the document
-            outcome = _outcome(args, payload, options, out, live)
+            outcome = _outcome(args, payload, options, out, live, statistics)
     else:
-        outcome = _outcome(args, payload, options, out, live)
+        outcome = _outcome(args, payload, options, out, live, statistics)
     if statistics is not None:
         outcome = replace(outcome, stats=statistics.rows)
     if args.json:
@@ -416,12 +421,13 @@ def _outcome(
     options: Options,
     out: TextIO,
     live: Callable[[bytes], object] | None,
+    statistics: Statistics | None,
 ) -> Outcome:
     if args.gdb is not None:
         from vmm.cli.gdb import served
 
-        return served(args, payload, options, lambda held: _plainly(args, payload, held, out, live))
-    return _plainly(args, payload, options, out, live)
+        return served(args, payload, options, lambda held: _plainly(args, payload, held, out, live, statistics))
+    return _plainly(args, payload, options, out, live, statistics)
 
 
 def _plainly(
@@ -430,12 +436,13 @@ def _plainly(
     options: Options,
     out: TextIO,
     live: Callable[[bytes], object] | None,
+    statistics: Statistics | None,
 ) -> Outcome:
     if not traced(args):
         return run_payload(payload, options, live=live)
     from vmm.cli.tracing import run_traced
 
-    return run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None)
+    return run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None, statistics)
 
 
 def document(outcome: Outcome) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`pyvmm run` with a trace: where the records go (the terminal, a file, a drawing), and that none of it is lost."""
+"""`pyvmm run` with a trace: where the records go (terminal, file, drawing, page), and that none of it is lost."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TextIO
 
 from vmm.base.record import replace
 from vmm.base.version import pyvmm_version
+from vmm.cli import pages
 from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
 from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
@@ -21,8 +22,10 @@ from vmm.observe.trace import Record, Writer
 from vmm.payload.catalog import Payload
 from vmm.payload.options import Options, both
 from vmm.payload.outcome import Outcome
-from vmm.payload.replay.recorder import Recording
+from vmm.payload.replay.recorder import INTERRUPTED, Recording
 from vmm.payload.run import run_payload
+from vmm.payload.statistics import Statistics
+from vmm.report.pages.story import Story
 from vmm.report.timeline import Timeline
 from vmm.report.trace import TraceText
 
@@ -36,9 +39,10 @@ def run_traced(
     out: TextIO,
     live: Callable[[bytes], object] | None,
     keep: Callable[[bytes], object] | None = None,
+    statistics: Statistics | None = None,
 ) -> Outcome:
     """Run the payload; `live` shows its console, where the trace is not printed and so shows it itself, and `keep` gets
-    it then.
+    it then. `statistics` are for the page.
 
     Raises:
         UsageError: an output file cannot be written; nothing was run.
@@ -56,12 +60,16 @@ def run_traced(
         sinks: list[Callable[[Record], object]] = []
         written = _reserve(files[0], stack) if files else None
         drawn = _reserve(args.timeline, stack) if args.timeline else None
+        paged = _reserve(args.html, stack) if args.html else None
         writer = Writer(written.file, limit) if written else None
+        story = Story() if paged else None
         timeline = Timeline(f"exits of {payload.name}") if drawn else None
         if writer:
             sinks.append(writer.write)
         if timeline:
             sinks.append(timeline.add)
+        if story:
+            sinks.append(story.add)
         if printing:
             sinks.append(printer(args, sys.stderr if args.json else out))
         recording = Recording(
@@ -69,6 +77,7 @@ def run_traced(
             lambda record: [sink(record) for sink in sinks],
             pyvmm=pyvmm_version(),
             step=args.step,
+            left=bool(files or paged),
         )
         ended, status = None, EXIT_INTERRUPTED
         try:
@@ -91,9 +100,21 @@ def run_traced(
                 if drawn and timeline:
                     drawn.file.write(timeline.svg().encode())
                     drawn.keep()
+                if paged and story:
+                    _write_page(
+                        paged, story, Outcome(payload.name, INTERRUPTED) if ended is None else ended, status, statistics
+                    )
         if writer and writer.error is not None:
             raise HostError(f"writing {files[0]!r}: {writer.error.strerror}; the guest ended with: {outcome.outcome}")
         return outcome
+
+
+def _write_page(paged: OutputFile, story: Story, outcome: Outcome, status: int, statistics: Statistics | None) -> None:
+    from vmm.report.pages.run import run_page
+
+    if statistics is not None:
+        outcome = replace(outcome, stats=statistics.rows)
+    pages.keep(paged, lambda: run_page(story, outcome, pages.command(), exit_code=status))
 
 
 def _reserve(name: str, stack: ExitStack) -> OutputFile:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a trace is made of: one record a line, each sealed with a sum over all lines so far. It handles no exit.
 
-    Trace, then for each guest: Made, and for each of its runs: Run, Exited ..., Stopped; at last End
+    Trace, then for each guest: Made, and for each of its runs: Run, Exited ..., Stopped; then Left; at last End
     Event and Note anywhere between
 
 Times are nanoseconds since the first guest was ready to run. `guest` numbers the machines of one trace (a proof makes
@@ -25,6 +25,8 @@ from vmm.errors import UsageError
 from vmm.kvm.exits import Exit
 from vmm.machine.ends import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
+from vmm.observe.left import Left
+from vmm.observe.postmortem import PostMortem
 
 SCHEMA = 1
 DIGEST = 8  # bytes of a line's sum
@@ -155,7 +157,7 @@ class Stopped:
 
 @dataclass(frozen=True)
 class End:
-    """The last line: the outcome as in `pyvmm run --json`, but console and post-mortem. `outcome` may be "interrupted".
+    """The last line: the outcome as in `pyvmm run --json`, but the console. `outcome` may be "interrupted".
 
     `recorded` exits are in the trace, `dropped` ones came after the file's size limit.
     """
@@ -172,9 +174,10 @@ class End:
     exits: dict[str, int]
     unclaimed: int
     wall_ms: float
+    postmortem: PostMortem | None = None
 
 
-Record: TypeAlias = Trace | Made | Run | Exited | Event | Note | Stopped | End
+Record: TypeAlias = Trace | Made | Run | Exited | Event | Note | Stopped | Left | End
 KINDS = {kind.__name__: kind for kind in get_args(Record)}
 
 

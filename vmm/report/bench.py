@@ -7,7 +7,7 @@ Text is made from the document's rows alone, so that a document of another day i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vmm.bench.compare import Row
@@ -68,8 +68,20 @@ def row_document(row: Row) -> Document:
     }
 
 
-def document(rows: Sequence[Row], host: str, noise: str | None, elapsed: float, *, quick: bool) -> Document:
-    """Everything of one bench. `host` is a line that tells it from others, `noise` what was said of its noise."""
+def document(
+    rows: Sequence[Row],
+    host: str,
+    noise: str | None,
+    elapsed: float,
+    *,
+    quick: bool,
+    when: str = "",
+    pyvmm: str = "",
+    machine: Mapping[str, str] | None = None,
+) -> Document:
+    """Everything of one bench. `host` is a line that tells it from others, `noise` what was said of its noise, `when`
+    the time in UTC (ISO 8601), `pyvmm` its version, `machine` facts by name.
+    """
     found = [row_document(row) for row in rows]
     return {
         "schema": SCHEMA,
@@ -77,6 +89,9 @@ def document(rows: Sequence[Row], host: str, noise: str | None, elapsed: float, 
         "quick": quick,
         "elapsed_s": round(elapsed, 3),
         "noise": noise,
+        "when": when,
+        "pyvmm": pyvmm,
+        "machine": dict(machine or {}),
         "met": sum(row["met"] is True for row in found),
         "missed": [row["name"] for row in found if row["met"] is False and not row["close"]],
         "close": [row["name"] for row in found if row["close"]],

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from vmm.kvm.exits import Exit
 from vmm.observe.trace import Exited, Made, Record, Stopped
+from vmm.report.bins import Bins
 
 BINS = 400
-FIRST_SPAN = 10_000  # nanoseconds of a bar at first
 WIDTH, LANE, GAP = 1000, 56, 10
 EDGE = 0.97
 LEFT, TOP, BELOW = 70, 64, 40
@@ -27,7 +28,12 @@ KINDS = {
     "step": ("#999999", ("Debug",)),
     "other": ("#e69f00", ()),
 }  # the colours of Okabe and Ito, which colour-blind readers tell apart
-_KIND_OF = {name: kind for kind, (_, names) in KINDS.items() for name in names}
+KIND_OF = {name: kind for kind, (_, names) in KINDS.items() for name in names}
+
+
+def kind_of(exit: Exit) -> str:
+    """The key of KINDS under which an exit is drawn."""
+    return KIND_OF.get(type(exit).__name__, "other")
 
 
 class Timeline:
@@ -35,8 +41,7 @@ class Timeline:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._span = FIRST_SPAN
-        self._bars: Counter[tuple[int, str, int]] = Counter()  # (vCPU, kind, bin)
+        self._bins = Bins(BINS)
         self._totals: Counter[int] = Counter()
         self._marks: list[tuple[int, str]] = []
         self._cpus = 1
@@ -50,26 +55,15 @@ class Timeline:
             if len(self._marks) < MARKS:
                 self._marks.append((record.t, f"guest {record.guest}: {record.payload}"))
         elif isinstance(record, Exited):
-            while record.t // self._span >= BINS:
-                self._double()
-            kind = _KIND_OF.get(type(record.exit).__name__, "other")
-            self._bars[record.cpu, kind, record.t // self._span] += 1
+            self._bins.add(record.cpu, kind_of(record.exit), record.t)
             self._totals[record.cpu] += 1
         elif isinstance(record, Stopped):
-            while record.t // self._span >= BINS:
-                self._double()
-
-    def _double(self) -> None:
-        self._span *= 2
-        merged: Counter[tuple[int, str, int]] = Counter()
-        for (cpu, kind, at), count in self._bars.items():
-            merged[cpu, kind, at // 2] += count
-        self._bars = merged
+            self._bins.reach(record.t)
 
     def svg(self) -> str:
         """The drawing, as one self-contained file."""
         lane = LANE if self._cpus <= MANY else SHORT_LANE
-        bins = max(self._last // self._span + 1, 1)
+        bins = max(self._last // self._bins.span + 1, 1)
         bar = WIDTH / bins
         height = TOP + self._cpus * (lane + GAP) + BELOW
         top = self._highest()
@@ -82,7 +76,7 @@ class Timeline:
             *self._legend(),
         ]
         for t, text in self._marks:
-            x = LEFT + min(t / self._span * bar, WIDTH)
+            x = LEFT + min(t / self._bins.span * bar, WIDTH)
             parts.append(
                 f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{height - BELOW}" stroke="#bbbbbb" '
                 f'stroke-dasharray="2 3"><title>{_escape(text)}</title></line>'
@@ -94,12 +88,12 @@ class Timeline:
 
     def _highest(self) -> int:
         sums: Counter[tuple[int, int]] = Counter()
-        for (cpu, _, at), count in self._bars.items():
+        for (cpu, _, at), count in self._bins.counts.items():
             sums[cpu, at] += count
         return max(sums.values(), default=1)
 
     def _legend(self) -> list[str]:
-        used = [kind for kind in KINDS if any(key[1] == kind for key in self._bars)]
+        used = [kind for kind in KINDS if any(key[1] == kind for key in self._bins.counts)]
         parts, x = [], LEFT
         for kind in used:
             parts.append(f'<rect x="{x}" y="32" width="12" height="12" fill="{KINDS[kind][0]}"/>')
@@ -119,7 +113,7 @@ class Timeline:
         for kind, (colour, _) in KINDS.items():
             path = []
             for at in range(bins):
-                if count := self._bars.get((cpu, kind, at)):
+                if count := self._bins.counts.get((cpu, kind, at)):
                     tall = max(count / top * (height - 2), 1.0)
                     path.append(
                         f"M{LEFT + at * bar:.1f} {base - filled[at]:.1f}h{max(bar * 0.9, 0.5):.1f}v{-tall:.1f}"
@@ -132,7 +126,7 @@ class Timeline:
 
     def _axis(self, y: int, bins: int, bar: float) -> list[str]:
         """Round times along the bottom, about five."""
-        whole = bins * self._span
+        whole = bins * self._bins.span
         unit, name = next(
             (unit, name) for unit, name in ((1e9, "s"), (1e6, "ms"), (1e3, "us")) if whole >= unit or name == "us"
         )
@@ -143,7 +137,7 @@ class Timeline:
             for at in ticks(whole)
         ] + [
             f'<text x="{LEFT}" y="{y + 26}" font-size="10" fill="#666666">each bar: exits in '
-            f"{self._span / unit:.3g} {name}; the highest has {self._highest()}</text>"
+            f"{self._bins.span / unit:.3g} {name}; the highest has {self._highest()}</text>"
         ]
 
 

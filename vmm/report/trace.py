@@ -10,6 +10,7 @@ from vmm.abi.x86 import RFLAGS, describe_flags
 from vmm.kvm.exits import Debug, Exit, Halt, Hypercall, MmioRead, PortIn, PortOut, ReadMsr, WriteMsr
 from vmm.machine.ends import Resume, Stop
 from vmm.observe.exit_text import PORTS, describe
+from vmm.observe.left import Left
 from vmm.observe.trace import End, Event, Exited, Made, Note, Record, Run, Stopped, Trace
 from vmm.report.style import Style, printable
 
@@ -42,6 +43,8 @@ class TraceText:
                 return [*self._flush(), self._say(record.t, record.text)]
             case Stopped():
                 return [*self._flush(), *self._stopped(record)]
+            case Left():
+                return []  # for a page
             case End():
                 dropped = f"; {record.dropped} more exits came after its size limit" if record.dropped else ""
                 return [*self._flush(), self._say(record.t, f"end of the trace: {record.recorded} exits{dropped}")]

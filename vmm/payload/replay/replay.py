@@ -23,6 +23,7 @@ from vmm.errors import (
 )
 from vmm.kvm.exits import Exit, MmioRead, MmioWrite, PortIn, PortOut
 from vmm.machine.ends import Step, Stop
+from vmm.observe.left import Left
 from vmm.observe.trace import End, Event, Exited, Made, Note, Record, Run, Stopped, Trace, TraceError, read
 from vmm.payload.catalog import Payload, find, shipped
 from vmm.payload.endings import debug_exit_status
@@ -97,7 +98,7 @@ class Player:
                 self._seat(record.guest).ended(record)
             case End():
                 self._end(record)
-            case Note() | Event():
+            case Note() | Event() | Left():
                 pass
 
     def refuse(self, text: str) -> TraceError:
@@ -197,6 +198,7 @@ class Player:
             exits=end.exits,
             unclaimed=end.unclaimed,
             wall_ms=end.wall_ms,
+            postmortem=end.postmortem,
         )
         self.replayed = Replayed(
             self._trace, outcome, end.exit_code, self._seq, self._taken, judged, tuple(self._notes)

@@ -54,7 +54,7 @@ def hosts_page(
         "A row opens: why, by which numbers, and what was refused.",
         command=command,
         told=told,
-        tables=[each for each in tables if each.rows],
+        tables=[each for each in (*tables, _missing(rows, snapshots)) if each.rows],
         hosts=[_host(name, doc, snapshot) for (name, doc), snapshot in zip(every, snapshots, strict=True)],
         sections=sections,
         states=[each for each in (*LADDER, "deviates") if each.replace(" ", "-") in used],
@@ -73,6 +73,22 @@ def _host(name: str, doc: Document, snapshot: Snapshot) -> dict[str, Any]:
         "deviations": sum(len(entry.deviations) for entry in snapshot.entries.values()),
         "notes": list(snapshot.notes),
     }
+
+
+def _missing(rows: Mapping[str, Mapping[tuple[bool, str], Document]], snapshots: Sequence[Snapshot]) -> Table:
+    """What a guest cannot use on a host, and why, broken things first."""
+    several = len(snapshots) > 1
+    found = []
+    for (host, of), snapshot in zip(rows.items(), snapshots, strict=True):
+        for (topic, name), row in of.items():
+            entry = snapshot.entries.get(f"api {name}" if topic else name)
+            if entry is not None and not entry.usable:
+                what = f"{name} (topic of the API)" if topic else name
+                cells = (what, host, entry.state, row["reason"]) if several else (what, entry.state, row["reason"])
+                found.append((-LADDER.index(entry.state), pv.order(name), cells))
+    head = ("what", "host", "verdict", "why") if several else ("what", "verdict", "why")
+    ordered = [cells for *_, cells in sorted(found, key=lambda each: each[:2])]
+    return Table("Not usable, and why", head, ordered)
 
 
 def _rows(doc: Document) -> dict[tuple[bool, str], Document]:

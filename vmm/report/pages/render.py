@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from vmm.base.version import pyvmm_version
 from vmm.errors import UsageError
 from vmm.report import columns
+from vmm.report.style import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -33,6 +34,11 @@ def page(template: str, **values: object) -> str:
     return _UNSEEN.sub(lambda found: f"\\x{ord(found[0]):02x}", made)
 
 
+def _shown(value: object) -> object:
+    """Text of guests, hosts and documents without what could hide or turn round other text."""
+    return printable(value) if type(value) is str else value
+
+
 @functools.cache
 def _environment() -> Environment:
     try:
@@ -44,6 +50,7 @@ def _environment() -> Environment:
     made = Environment(
         loader=DictLoader({each.name: each.read_text(encoding="utf-8") for each in folder.iterdir() if each.is_file()}),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
