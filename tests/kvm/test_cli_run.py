@@ -750,7 +750,7 @@ def test_equipment_that_cannot_be(line: str, said: str, source: Any, run: Any) -
     assert said in err
 
 
-@pytest.mark.parametrize("option", ["--trace", "--timeline", "--console"])
+@pytest.mark.parametrize("option", ["--trace", "--timeline", "--html", "--console"])
 def test_no_output_overwrites_a_source(option: str, source: Any, run: Any, tmp_path: Path) -> None:
     path = Path(source("start: hlt\n"))
     code = tmp_path / "code.bin"

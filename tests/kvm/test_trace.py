@@ -313,7 +313,7 @@ def test_a_callback_that_waits_for_another_vcpu_is_not_waited_for() -> None:
 # -- files that cannot be
 
 
-@pytest.mark.parametrize("option", ["--trace", "--timeline"])
+@pytest.mark.parametrize("option", ["--trace", "--timeline", "--html"])
 @pytest.mark.parametrize("name", ["missing/x.jsonl", ".", "a" * 300 + ".jsonl"])
 def test_an_unwritable_file_is_one_line_before_anything_runs(
     option: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -87,3 +87,5 @@ def test_a_run_without_a_trace_loads_nothing_of_it() -> None:
     loaded = set(done.stdout.split())
     assert not loaded & {"vmm.observe.trace", "vmm.observe.tracer", "vmm.observe.codec", "vmm.cli.tracing"}
     assert not loaded & {"vmm.machine.context", "vmm.machine.run.handed_over", "vmm.report.timeline", "capstone"}
+    assert not loaded & {"vmm.observe.left", "vmm.machine.memory.watched", "vmm.cli.pages", "jinja2", "shlex"}
+    assert not any(name.startswith("vmm.report.pages") for name in loaded)

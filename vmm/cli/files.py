@@ -24,6 +24,7 @@ SOURCES = frozenset(
 USUAL = {
     "--trace": ".jsonl",
     "--timeline": ".svg",
+    "--html": ".html",
     "--save": ".json",
     "--junit": ".xml",
     "--console": ".txt",

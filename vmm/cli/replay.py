@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from typing import TextIO
 
 from vmm.cli import pages
 from vmm.cli.colour import style_for
-from vmm.cli.files import check_outputs, write_file
+from vmm.cli.files import OutputFile, check_outputs, write_file
 from vmm.cli.tracing import printer
 from vmm.observe.trace import read
 from vmm.payload.replay.recorder import INTERRUPTED
@@ -25,11 +26,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
+    check_outputs({"--timeline": args.timeline, "--html": args.html}, [args.file])
+    with ExitStack() as stack:
+        page = OutputFile(args.html) if args.html else None
+        if page is not None:
+            stack.callback(page.discard)
+        found = _replayed(args, out)
+        if page is not None:
+            pages.keep(page, lambda: _page(args.file, found))
+        return found.exit_code
+
+
+def _replayed(args: argparse.Namespace, out: TextIO) -> Replayed:
+    """Handle it all again, and tell of it."""
     from vmm.report.short import short_lines
     from vmm.report.text import outcome_lines
     from vmm.report.timeline import Timeline
 
-    check_outputs({"--timeline": args.timeline, "--html": args.html}, [args.file])
     found = replay(args.file)  # the whole of it before the first line is shown
     style = style_for(args, out)
     if not args.quiet:
@@ -41,8 +54,6 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         for _, record in read(args.file):
             timeline.add(record)
         write_file(args.timeline, timeline.svg())
-    if args.html:
-        write_file(args.html, _page(args.file, found))
     if found.outcome.outcome == INTERRUPTED:
         print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
     else:
@@ -50,7 +61,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
             print(line, file=out)
     for line in summary(found):
         print(line, file=out)
-    return found.exit_code
+    return found
 
 
 def _page(file: str, found: Replayed) -> str:

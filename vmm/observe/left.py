@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from vmm.abi.x86 import PAGE
 from vmm.errors import VmmError
 from vmm.machine.memory import layout
-from vmm.machine.x86.page_leaves import Leaf, leaves
+from vmm.machine.x86.page_leaves import MAX_TABLES, Leaf, leaves
 from vmm.machine.x86.page_walk import Translation
 from vmm.machine.x86.virtual import translate
 from vmm.observe.postmortem import linear, place
@@ -124,8 +124,11 @@ def _leaves(machine: Machine, states: list[tuple[int, Regs, Sregs]], notes: list
         notes.append("paging is off at the end: what the guest has used is not noted anywhere")
     if len({cr3 for cr3, *_ in loaded}) > 1:
         notes.append("the vCPUs have page tables of their own; they are shown together")
+    budget = [MAX_TABLES]
     for cr3, cr4, efer, cr0 in sorted(loaded):
-        yield from leaves(machine.memory.read, cr3, cr4, efer, cr0)
+        yield from leaves(machine.memory.read, cr3, cr4, efer, cr0, budget)
+    if not budget[0]:
+        notes.append(f"there are more than {MAX_TABLES} page tables, of which only those were looked at")
 
 
 def _guest_stretches(machine: Machine, found: Iterable[Leaf]) -> Iterator[Used]:

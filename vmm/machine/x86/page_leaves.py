@@ -18,7 +18,7 @@ from vmm.machine.x86.page_entries import NX, PRESENT, PSE, RW, USER
 from vmm.machine.x86.page_walk import paging_mode
 
 Read: TypeAlias = Callable[[int, int], bytes]
-MAX_TABLES = 4096  # tables that are read: 16 MiB of them map 8 GiB by small pages
+MAX_TABLES = 512  # that are read: they map 1 GiB by small pages, and all that there is by large ones
 SHIFTS = {"4-level": (39, 30, 21, 12), "5-level": (48, 39, 30, 21, 12), "PAE": (30, 21, 12), "32-bit": (22, 12)}
 LARGE = (30, 22, 21)  # bit 7 of an entry at these ends the walk
 
@@ -38,16 +38,16 @@ class Leaf(NamedTuple):
     executable: bool
 
 
-def leaves(read: Read, cr3: int, cr4: int, efer: int, cr0: int) -> Iterator[Leaf]:
+def leaves(read: Read, cr3: int, cr4: int, efer: int, cr0: int, budget: list[int] | None = None) -> Iterator[Leaf]:
     """The leaves of the tables that these registers load, by linear address; none without paging.
 
     `read(gpa, size)` raises GuestMemoryError outside RAM: such a table maps nothing. At most MAX_TABLES are read, so
-    tables that point at themselves end too.
+    tables that point at themselves end too; `budget` holds how many may still be, for a caller who wants to know.
     """
     mode = paging_mode(cr0, cr4, efer)
     if mode not in SHIFTS:
         return
-    left = [MAX_TABLES]
+    left = [MAX_TABLES] if budget is None else budget
     root = cr3 & (0xFFFF_FFE0 if mode == "PAE" else PTE_ADDRESS_MASK)
     yield from _table(read, root, mode, SHIFTS[mode], 0, PRESENT | RW | USER, left)
 
