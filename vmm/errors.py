@@ -114,7 +114,7 @@ USED_UP = frozenset({_errno.EMFILE, _errno.ENFILE, _errno.ENOMEM, _errno.EAGAIN}
 
 
 def errno_name(err: int) -> str:
-    """`EFAULT` for 14; the number itself where the platform has no name."""
+    """`EFAULT` for `err` 14; the number itself where the platform has no name."""
     return _errno.errorcode.get(err, str(err))
 
 
@@ -144,7 +144,7 @@ VM_DIED = (
 
 
 def resource_hint(err: int, call: str = "") -> str:
-    """Which resource an errno says is used up, its limit as it is now, and what to do; empty for another errno."""
+    """Which resource `err`, an errno, says is used up, its limit now, and what to do; empty for another one."""
     import resource
 
     def limit(which: int, unit: int = 1, name: str = "") -> str:
@@ -180,7 +180,7 @@ def resource_hint(err: int, call: str = "") -> str:
 
 
 def exhausted(doing: str, call: str, err: int) -> HostError:
-    """The error for a call outside of KVM that failed, with what to do where a resource is used up."""
+    """The error for a call outside of KVM that failed with errno `err`, with what to do where a resource is used up."""
     return HostError(f"{doing}: {call}: {os.strerror(err)} ({errno_name(err)})", resource_hint(err, call))
 
 

@@ -27,7 +27,9 @@ class MsiRoute(Record):
 
 
 class IrqchipRoute(Record):
-    """A GSI that drives a pin of an in-kernel controller (KVM_IRQCHIP_PIC_MASTER 0, _PIC_SLAVE 1, _IOAPIC 2)."""
+    """A GSI that drives a `pin` of an in-kernel controller, `irqchip` (KVM_IRQCHIP_PIC_MASTER 0, _PIC_SLAVE 1, _IOAPIC
+    2).
+    """
 
     gsi: int
     irqchip: int

@@ -50,7 +50,9 @@ class Halt(Record):
 
 
 class Hypercall(Record):
-    """A hypercall that KVM passes on (KVM_CAP_EXIT_HYPERCALL); the answer goes to RAX."""
+    """A hypercall that KVM passes on (KVM_CAP_EXIT_HYPERCALL): its number `nr` and the registers `args` (RBX, RCX, RDX,
+    RSI, and RDI of 64-bit code); the answer goes to RAX.
+    """
 
     nr: int
     args: tuple[int, ...]
@@ -73,7 +75,9 @@ class WriteMsr(Record):
 
 
 class Debug(Record):
-    """A debug event of KVM_SET_GUEST_DEBUG: vector 1 or 3 at `pc`, with DR6 and DR7."""
+    """A debug event of KVM_SET_GUEST_DEBUG: `exception` is its vector, 1 or 3, at the linear address `pc`, with the
+    bits of `dr6` and `dr7`.
+    """
 
     exception: int
     pc: int
@@ -90,20 +94,22 @@ class Shutdown(Record):
 
 
 class FailEntry(Record):
-    """The hardware refused to enter the guest; the reason is the vendor's code."""
+    """The hardware refused to enter the guest; `reason` is the vendor's code, `cpu` the host CPU that refused."""
 
     reason: int
     cpu: int
 
 
 class Interrupted(Record):
-    """KVM_RUN ended early: EINTR (a signal or immediate_exit) or EAGAIN (an AP was woken by INIT/SIPI)."""
+    """KVM_RUN ended early: EINTR (a signal or immediate_exit) or EAGAIN (an AP was woken by INIT/SIPI) is `errno`."""
 
     errno: int
 
 
 class InternalError(Record):
-    """KVM gave up. Suberror 1 is a failed emulation; `instruction` are its bytes where KVM tells them."""
+    """KVM gave up: `suberror` is a KVM_INTERNAL_ERROR_*, 1 for a failed emulation; `instruction` are its bytes where
+    KVM tells them, and `data` the 64-bit words that it left.
+    """
 
     suberror: int
     data: tuple[int, ...]
@@ -111,14 +117,18 @@ class InternalError(Record):
 
 
 class SystemEvent(Record):
-    """The guest asked for a shutdown, reset, crash report, ... (KVM_SYSTEM_EVENT_*)."""
+    """The guest asked for a shutdown, reset, crash report, ...: `type` is a KVM_SYSTEM_EVENT_*, `data` its 64-bit
+    words.
+    """
 
     type: int
     data: tuple[int, ...]
 
 
 class MemoryFault(Record):
-    """A guest access that KVM could not resolve (Linux 6.8; KVM_RUN itself fails with `errno`)."""
+    """A guest access that KVM could not resolve (Linux 6.8; KVM_RUN itself fails with `errno`): `size` bytes at `gpa`,
+    `flags` are KVM_MEMORY_EXIT_FLAG_*.
+    """
 
     flags: int
     gpa: int
@@ -133,39 +143,39 @@ class IoapicEoi(Record):
 
 
 class TprAccess(Record):
-    """The guest touched the task priority register (KVM_TPR_ACCESS_REPORTING)."""
+    """The guest touched the task priority register (KVM_TPR_ACCESS_REPORTING), by the instruction at `rip`."""
 
     rip: int
     write: bool
 
 
 class Notify(Record):
-    """The guest did not open an event window for too long (KVM_CAP_X86_NOTIFY_VMEXIT)."""
+    """The guest did not open an event window for too long (KVM_CAP_X86_NOTIFY_VMEXIT); `flags` are KVM_NOTIFY_*."""
 
     flags: int
 
 
 class ExceptionExit(Record):
-    """Old kernels: an exception nobody handled."""
+    """Old kernels: an exception nobody handled, by its `vector` and the `error_code` that the CPU pushed."""
 
     vector: int
     error_code: int
 
 
 class HardwareUnknown(Record):
-    """KVM_EXIT_UNKNOWN: the hardware's own exit reason, which KVM does not know."""
+    """KVM_EXIT_UNKNOWN: `hardware_exit_reason` is VMX's or SVM's own, which KVM does not know."""
 
     hardware_exit_reason: int
 
 
 class Hyperv(Record):
-    """A Hyper-V enlightenment that needs the VMM (SynIC, hypercall, debugger)."""
+    """A Hyper-V enlightenment that needs the VMM (SynIC, hypercall, debugger: `type`, a KVM_EXIT_HYPERV_*)."""
 
     type: int
 
 
 class Xen(Record):
-    """A Xen hypercall, with KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL."""
+    """A Xen hypercall, with KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL; `type` is a KVM_EXIT_XEN_*."""
 
     type: int
 

@@ -71,7 +71,11 @@ class Closes:
 
 
 class Handle(Closes):
-    """An open descriptor of /dev/kvm or below. Closing is idempotent; a context manager closes at its end."""
+    """An open descriptor of /dev/kvm or below. Closing is idempotent; a context manager closes at its end.
+
+    Every method that calls the kernel raises KvmCallError where that refuses, with the call and the errno, and
+    HostError where the descriptor has been closed.
+    """
 
     what = "a KVM descriptor"
 
@@ -80,7 +84,7 @@ class Handle(Closes):
         self._pid = os.getpid()
 
     def opened_by(self, pid: int, *, closed: bool) -> None:
-        """It was made around a descriptor that this process has opened, and may have closed since."""
+        """It was made around a descriptor that process `pid` has opened, and may have closed since."""
         self._pid = pid
         if closed:
             self._fd = None
@@ -95,7 +99,9 @@ class Handle(Closes):
         return os.getpid() != self._pid
 
     def refused(self, call: str, err: int, doing: str) -> HostError:
-        """The error for a call that the kernel refused: KVM serves a VM in the process that made it alone."""
+        """The error for a call that the kernel refused with errno `err` (positive); not raised here. KVM serves a VM in
+        the process that made it alone.
+        """
         if self.inherited:
             return HostError(
                 f"{doing}: {self.what} belongs to process {self._pid}, and this is {os.getpid()}, its child by fork: "
@@ -117,6 +123,7 @@ class Handle(Closes):
 
     @property
     def closed(self) -> bool:
+        """It has been closed, here or by whoever owns it."""
         return self._fd is None
 
     def call(self, name: str, argument: Any, doing: str = "") -> int:
@@ -131,7 +138,7 @@ class Handle(Closes):
         return result
 
     def value(self, name: str, argument: int = 0, doing: str = "") -> int:
-        """ioctl NAME with a plain number instead of a pointer; otherwise as `call`.
+        """ioctl NAME with a plain number, `argument`, instead of a pointer; otherwise as `call`.
 
         Raises:
             UsageError: the number does not fit in 64 bits.

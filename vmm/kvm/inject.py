@@ -21,7 +21,7 @@ EXCEPTIONS, NMI = 32, 2
 
 
 def exception(vcpu: Vcpu, vector: int, error_code: int | None = None, *, payload: int | None = None) -> None:
-    """Inject an exception. It has an error code exactly if the CPU pushes one for this vector.
+    """Inject an exception. It has an `error_code` of 32 bits exactly if the CPU pushes one for this vector.
 
     `payload` (KVM_CAP_EXCEPTION_PAYLOAD, to be enabled before) is what delivery does besides: the address in CR2 for
     #PF, bits for DR6 for #DB. The exception is pending then, not injected; without a payload those registers stay.

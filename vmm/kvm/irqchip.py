@@ -44,7 +44,7 @@ def get_pic(vm: Vm, *, slave: bool = False) -> Pic:
 
 
 def get_ioapic(vm: Vm) -> tuple[int, ...]:
-    """KVM_GET_IRQCHIP of the IOAPIC: its 24 redirection entries."""
+    """KVM_GET_IRQCHIP of the IOAPIC: the 64-bit values of its 24 redirection entries, by pin."""
     state = _chip(vm, irq.KVM_IRQCHIP_IOAPIC)
     table = state[IOAPIC_REDIRTBL_OFFSET : IOAPIC_REDIRTBL_OFFSET + 8 * irq.IOAPIC_PINS]
     return tuple(int.from_bytes(table[at : at + 8], "little") for at in range(0, len(table), 8))
@@ -54,12 +54,12 @@ CHIPS = (irq.KVM_IRQCHIP_PIC_MASTER, irq.KVM_IRQCHIP_PIC_SLAVE, irq.KVM_IRQCHIP_
 
 
 def get_chips(vm: Vm) -> tuple[bytes, ...]:
-    """KVM_GET_IRQCHIP of both PICs and the IOAPIC: struct kvm_irqchip each, for `set_chips`."""
+    """KVM_GET_IRQCHIP of both PICs and the IOAPIC: the bytes of a struct kvm_irqchip each, for `set_chips`."""
     return tuple(bytes(CHIP_OFFSET) + _chip(vm, chip) for chip in CHIPS)
 
 
 def set_chips(vm: Vm, chips: tuple[bytes, ...]) -> None:
-    """KVM_SET_IRQCHIP of what `get_chips` gave."""
+    """KVM_SET_IRQCHIP of `chips`, what `get_chips` gave."""
     for chip, state in zip(CHIPS, chips, strict=True):
         raw = from_bytes("struct kvm_irqchip", state)
         raw.chip_id = chip
@@ -67,31 +67,32 @@ def set_chips(vm: Vm, chips: tuple[bytes, ...]) -> None:
 
 
 def get_pit(vm: Vm) -> bytes:
-    """KVM_GET_PIT2: struct kvm_pit_state2."""
+    """KVM_GET_PIT2: the bytes of a struct kvm_pit_state2."""
     raw = ffi.new("struct kvm_pit_state2 *")
     vm.call("KVM_GET_PIT2", raw, "reading the PIT")
     return to_bytes(raw)
 
 
 def set_pit(vm: Vm, state: bytes) -> None:
-    """KVM_SET_PIT2 of what `get_pit` gave; its channels count from their beginning."""
+    """KVM_SET_PIT2 of `state`, what `get_pit` gave; its channels count from their beginning."""
     vm.call("KVM_SET_PIT2", from_bytes("struct kvm_pit_state2", state), "setting the PIT")
 
 
 def get_pit_counts(vm: Vm) -> tuple[int, int, int]:
-    """KVM_GET_PIT2: what the three channels were loaded with."""
+    """KVM_GET_PIT2: the values that the three channels were loaded with, in ticks of 1.193182 MHz."""
     raw = ffi.new("struct kvm_pit_state2 *")
     vm.call("KVM_GET_PIT2", raw, "reading the PIT")
     return raw.channels[0].count, raw.channels[1].count, raw.channels[2].count
 
 
 def setup_mce(vcpu: Vcpu, capability: int) -> None:
-    """KVM_X86_SETUP_MCE: MCG_CAP of this vCPU, that is the number of banks and MCG_*_P bits; before it runs."""
+    """KVM_X86_SETUP_MCE: `capability` is MCG_CAP of this vCPU, the number of banks and MCG_*_P bits; before it runs."""
     vcpu.call("KVM_X86_SETUP_MCE", new("__u64 *", capability), f"giving {vcpu.what} machine-check banks")
 
 
 def set_mce(vcpu: Vcpu, bank: int, status: int, *, address: int = 0, misc: int = 0, mcg_status: int = 0) -> None:
-    """KVM_X86_SET_MCE: report an error in a bank. MCI_STATUS_UC in `status` raises #MC; without it nothing is raised.
+    """KVM_X86_SET_MCE: report an error in a `bank`, with 64 bits each for its MCi_STATUS, MCi_ADDR and MCi_MISC and for
+    `mcg_status`, MCG_STATUS; `misc` is MCi_MISC. MCI_STATUS_UC in `status` raises #MC; without it nothing is raised.
 
     An uncorrected one while MCG_STATUS_MCIP is set, or with CR4.MCE clear, is a triple fault (Intel SDM 3B, 16.3.1.2).
     """

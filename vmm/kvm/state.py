@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The state of a vCPU as Python values: registers, segments, events. It knows layouts; it calls no ioctl.
 
-Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the field's width.
+Field names are those of <asm/kvm.h>; numbers are plain unsigned integers of the field's width. `from_c` and `to_c`
+copy from and to the C structure of that header.
 """
 
 from __future__ import annotations
@@ -40,9 +41,11 @@ class Regs(Record, frozen=False):
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
+        """Of a struct kvm_regs."""
         return cls(*(getattr(raw, name) for name in cls.__match_args__))
 
     def to_c(self) -> Any:
+        """As a new struct kvm_regs. UsageError: a value does not fit in 64 bits."""
         return whole("struct kvm_regs *", self._fields(), lambda raw: fill(raw, self, "regs"))
 
     def _fields(self) -> list[Any]:
@@ -50,7 +53,9 @@ class Regs(Record, frozen=False):
 
 
 class Segment(Record, frozen=False):
-    """One segment register with its hidden part; `limit` in bytes, as the CPU holds it after scaling."""
+    """One segment register with its hidden part: `base` a linear address, `limit` in bytes, as the CPU holds it after
+    scaling. The others are bits and fields of its descriptor (Intel SDM vol. 3A, 3.4.5); `unusable` is VMX's.
+    """
 
     base: int = 0
     limit: int = 0
@@ -67,6 +72,7 @@ class Segment(Record, frozen=False):
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
+        """Of a struct kvm_segment."""
         # Spelled out: eight of them are read whenever a vCPU is set up, and a loop over names takes four times as long.
         return cls(
             raw.base, raw.limit, raw.selector, raw.type, raw.present, raw.dpl, raw.db, raw.s, raw.l, raw.g, raw.avl,
@@ -81,7 +87,7 @@ class Segment(Record, frozen=False):
 
 
 class Table(Record, frozen=False):
-    """GDTR or IDTR."""
+    """GDTR or IDTR: `base` a linear address, `limit` the table's size in bytes less one."""
 
     base: int = 0
     limit: int = 0
@@ -92,7 +98,9 @@ CONTROLS = ("cr0", "cr2", "cr3", "cr4", "cr8", "efer", "apic_base")
 
 
 class Sregs(Record, frozen=False):
-    """KVM_GET_SREGS: segments, descriptor tables, control registers, and the one interrupt injected but not taken."""
+    """KVM_GET_SREGS: segments, descriptor tables, control registers, and the one interrupt injected but not taken: the
+    bit of its vector in `interrupt_bitmap`, four words of 64 bits.
+    """
 
     cs: Segment = field(default_factory=Segment)
     ds: Segment = field(default_factory=Segment)
@@ -115,6 +123,7 @@ class Sregs(Record, frozen=False):
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
+        """Of a struct kvm_sregs."""
         segment, gdt, idt = Segment.from_c, raw.gdt, raw.idt
         return cls(
             segment(raw.cs), segment(raw.ds), segment(raw.es), segment(raw.fs), segment(raw.gs), segment(raw.ss),
@@ -123,6 +132,7 @@ class Sregs(Record, frozen=False):
         )  # fmt: skip
 
     def to_c(self) -> Any:
+        """As a new struct kvm_sregs. UsageError: a value does not fit in its field."""
         return whole("struct kvm_sregs *", self._fields(), self._fill)
 
     def _fields(self) -> list[Any]:
@@ -131,7 +141,7 @@ class Sregs(Record, frozen=False):
         return [*parts, *(getattr(self, name) for name in CONTROLS), list(self.interrupt_bitmap)]
 
     def to_bytes(self) -> bytes:
-        """struct kvm_sregs, for `Vcpu.start_sregs`."""
+        """The bytes of a struct kvm_sregs, for `Vcpu.start_sregs`. UsageError: a value does not fit in its field."""
         return to_bytes(self.to_c())
 
     def _fill(self, raw: Any) -> None:
@@ -143,7 +153,9 @@ class Sregs(Record, frozen=False):
 
 
 class DebugRegs(Record, frozen=False):
-    """KVM_GET_DEBUGREGS: DR0 to DR3 in `db`, DR6, DR7."""
+    """KVM_GET_DEBUGREGS: the linear addresses DR0 to DR3 in `db`, the bits of `dr6` and `dr7` (Intel SDM vol. 3B,
+    17.2).
+    """
 
     db: tuple[int, int, int, int] = (0, 0, 0, 0)
     dr6: int = 0
@@ -151,7 +163,10 @@ class DebugRegs(Record, frozen=False):
 
 
 class VcpuEvents(Record, frozen=False):
-    """KVM_GET_VCPU_EVENTS, flattened: `exception_nr` is `exception.nr`, and so on. `flags` says which parts count."""
+    """KVM_GET_VCPU_EVENTS, flattened: `exception_nr` is `exception.nr`, and so on. `flags` says which parts count.
+    Vectors are `exception_nr`, `interrupt_nr` and `sipi_vector`; the rest are bits, error codes and payloads as in
+    api.rst.
+    """
 
     exception_injected: int = 0
     exception_nr: int = 0
@@ -186,6 +201,7 @@ class VcpuEvents(Record, frozen=False):
 
     @classmethod
     def from_c(cls, raw: Any) -> Self:
+        """Of a struct kvm_vcpu_events."""
         values = {}
         for name in cls.__match_args__:
             owner, member = cls._place(raw, name)
@@ -193,6 +209,7 @@ class VcpuEvents(Record, frozen=False):
         return cls(**values)
 
     def to_c(self) -> Any:
+        """As a new struct kvm_vcpu_events. UsageError: a value does not fit in its field."""
         raw = ffi.new("struct kvm_vcpu_events *")
         for name in self.__match_args__:
             owner, member = self._place(raw, name)

@@ -22,8 +22,10 @@ class SyncRegs:
     by the next KVM_RUN, over what such an ioctl has set, before that completes the exit (an IN or an MMIO read then
     puts its answer into the register that it names).
 
+    Every method of a part that this object does not keep raises UsageError.
+
     Raises:
-        UsageError: a part that is not offered, or that this object does not keep.
+        UsageError: a part that is not offered.
     """
 
     def __init__(self, vcpu: Vcpu, offered: int, *parts: str) -> None:

@@ -62,7 +62,7 @@ class Kvm(Handle):
         return kvm
 
     def get_api_version(self) -> int:
-        """KVM_GET_API_VERSION."""
+        """KVM_GET_API_VERSION: the number 12."""
         return self.value("KVM_GET_API_VERSION", doing="asking for the API version")
 
     def get_vcpu_mmap_size(self) -> int:
@@ -82,7 +82,7 @@ class Kvm(Handle):
         return require(self, capability, needed_by)
 
     def create_vm(self, vm_type: int = 0) -> Vm:
-        """KVM_CREATE_VM."""
+        """KVM_CREATE_VM; `vm_type` is a KVM_X86_*_VM, 0 for the default one."""
         run_size = self.get_vcpu_mmap_size()
         for attempts_left in range(15, -1, -1):
             try:
@@ -108,15 +108,19 @@ class Kvm(Handle):
         raise HostError(f"{call} wants more than {MAX_LIST} entries")
 
     def offered_cpuid(self) -> Any:
-        """KVM_GET_SUPPORTED_CPUID as KVM filled it, a struct kvm_cpuid2 of the caller's own."""
+        """KVM_GET_SUPPORTED_CPUID as KVM filled it, a struct kvm_cpuid2 of the caller's own.
+
+        Raises:
+            HostError: KVM has more than 4096 entries.
+        """
         return self._cpuid("KVM_GET_SUPPORTED_CPUID")
 
     def get_supported_cpuid(self) -> list[CpuidEntry]:
-        """KVM_GET_SUPPORTED_CPUID: what KVM can offer, PV leaves included."""
+        """KVM_GET_SUPPORTED_CPUID: what KVM can offer, PV leaves included. Errors as `offered_cpuid`."""
         return cpuid_list(self.offered_cpuid())
 
     def get_emulated_cpuid(self) -> list[CpuidEntry]:
-        """KVM_GET_EMULATED_CPUID: features that KVM emulates although the CPU lacks them."""
+        """KVM_GET_EMULATED_CPUID: features that KVM emulates although the CPU lacks them. Errors as `offered_cpuid`."""
         return cpuid_list(self._cpuid("KVM_GET_EMULATED_CPUID"))
 
     def _msr_list(self, call: str) -> list[int]:
@@ -134,11 +138,17 @@ class Kvm(Handle):
         raise HostError(f"{call} wants more than {MAX_LIST} entries")
 
     def get_msr_index_list(self) -> list[int]:
-        """KVM_GET_MSR_INDEX_LIST: the MSRs that belong to a vCPU's state."""
+        """KVM_GET_MSR_INDEX_LIST: the numbers of the MSRs that belong to a vCPU's state.
+
+        Raises:
+            HostError: KVM has more than 4096 of them.
+        """
         return self._msr_list("KVM_GET_MSR_INDEX_LIST")
 
     def get_msr_feature_index_list(self) -> list[int]:
-        """KVM_GET_MSR_FEATURE_INDEX_LIST: the MSRs that describe CPU features."""
+        """KVM_GET_MSR_FEATURE_INDEX_LIST: the numbers of the MSRs that describe CPU features. Errors as
+        `get_msr_index_list`.
+        """
         return self._msr_list("KVM_GET_MSR_FEATURE_INDEX_LIST")
 
     def get_mce_cap_supported(self) -> int:
@@ -148,7 +158,9 @@ class Kvm(Handle):
         return int(raw[0])
 
     def get_feature_msrs(self, indices: list[int]) -> dict[int, int]:
-        """KVM_GET_MSRS on the system descriptor: values of feature MSRs; ends at the first that KVM refuses."""
+        """KVM_GET_MSRS on the system descriptor: number -> value of the feature MSRs `indices`; ends at the first that
+        KVM refuses.
+        """
         raw = msr_buffer(dict.fromkeys(indices, 0))
         count = self.call("KVM_GET_MSRS", raw, "reading feature MSRs")
         return {raw.entries[i].index: raw.entries[i].data for i in range(count)}

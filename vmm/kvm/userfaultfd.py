@@ -64,7 +64,7 @@ def by_device(path: str) -> int:
 
 
 def by_call(flags: int = 0) -> int:
-    """A descriptor made by the system call. OSError if it is refused."""
+    """A descriptor made by the system call, with `flags` (UFFD_USER_MODE_ONLY). OSError if it is refused."""
     fd: int = lib.vmm_userfaultfd(FLAGS | flags)
     if fd < 0:
         raise OSError(-fd, os.strerror(-fd))

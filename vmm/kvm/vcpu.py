@@ -120,7 +120,7 @@ class Vcpu(Handle):
         return exit
 
     def decode_now(self, error: int) -> Exit:
-        """The exit that the C core left in kvm_run for us; `error` is KVM_RUN's errno.
+        """The exit that the C core left in kvm_run for us; `error` is KVM_RUN's errno, positive, or 0.
 
         Raises:
             KvmCallError: the ioctl failed and no exit explains it.
@@ -160,7 +160,9 @@ class Vcpu(Handle):
             self._core.attention = 1
 
     def reply(self, exit: Exit, value: bytes | int | None) -> None:
-        """Answer a read, an MSR access or a hypercall (see decode.answer); the next run hands it to the guest."""
+        """Answer a read, an MSR access or a hypercall; the next run hands `value` to the guest: bytes of the size that
+        was asked for, or a number for an MSR or RAX; None refuses an MSR access. Errors as vmm.kvm.decode.answer.
+        """
         _decode().answer(self._live(), self._area, exit, value)
 
     @property
@@ -243,7 +245,7 @@ class Vcpu(Handle):
         self.call("KVM_SET_REGS", regs.to_c(), f"setting the registers of {self.what}")
 
     def start_regs(self, regs: dict[str, int]) -> None:
-        """KVM_SET_REGS of these by name, all others zero: how a vCPU is made to start.
+        """KVM_SET_REGS of `regs`, name -> 64-bit value, all others zero: how a vCPU is made to start.
 
         Raises:
             UsageError: a value does not fit in 64 bits.
@@ -276,7 +278,8 @@ class Vcpu(Handle):
         return Sregs.from_c(raw)
 
     def start_sregs(self, sregs: bytes) -> None:
-        """KVM_SET_SREGS of a struct kvm_sregs, but CR8, the APIC base and an injected interrupt stay as they are.
+        """KVM_SET_SREGS of `sregs`, the bytes of a struct kvm_sregs, but CR8, the APIC base and an injected interrupt
+        stay as they are.
 
         That is how a vCPU is made to start, and it is done for every VM: nothing is taken apart in Python for it.
         """
@@ -314,7 +317,7 @@ class Vcpu(Handle):
         return self._get_bytes("struct kvm_fpu", "KVM_GET_FPU")
 
     def set_fpu(self, data: bytes) -> None:
-        """KVM_SET_FPU."""
+        """KVM_SET_FPU of a struct kvm_fpu, 416 bytes."""
         self.call("KVM_SET_FPU", from_bytes("struct kvm_fpu", data), f"setting the FPU of {self.what}")
 
     def get_xsave(self) -> bytes:
@@ -338,13 +341,17 @@ class Vcpu(Handle):
         self.call("KVM_SET_XSAVE", ffi.new("char[]", data), f"setting the XSAVE area of {self.what}")
 
     def get_xcrs(self) -> dict[int, int]:
-        """KVM_GET_XCRS: number -> value."""
+        """KVM_GET_XCRS: number -> 64-bit value."""
         raw = ffi.new("struct kvm_xcrs *")
         self.call("KVM_GET_XCRS", raw, f"reading the XCRs of {self.what}")
         return {raw.xcrs[i].xcr: raw.xcrs[i].value for i in range(raw.nr_xcrs)}
 
     def set_xcrs(self, xcrs: dict[int, int]) -> None:
-        """KVM_SET_XCRS."""
+        """KVM_SET_XCRS of `xcrs`, number -> 64-bit value.
+
+        Raises:
+            UsageError: more than the 16 that the kernel takes.
+        """
         raw = ffi.new("struct kvm_xcrs *")
         if len(xcrs) > len(raw.xcrs):
             raise UsageError(f"{len(xcrs)} XCRs, and the kernel takes {len(raw.xcrs)}")
@@ -431,13 +438,17 @@ class Vcpu(Handle):
         self.call("KVM_SET_CPUID2", raw, f"setting CPUID of {self.what}")
 
     def get_msrs(self, indices: list[int]) -> dict[int, int]:
-        """KVM_GET_MSRS: the values, up to the first MSR that KVM refuses (the result is then shorter)."""
+        """KVM_GET_MSRS of the numbers `indices`: number -> 64-bit value, up to the first MSR that KVM refuses (the
+        result is then shorter).
+        """
         raw = msr_buffer(dict.fromkeys(indices, 0))
         count = self.call("KVM_GET_MSRS", raw, f"reading MSRs of {self.what}")
         return {raw.entries[i].index: raw.entries[i].data for i in range(count)}
 
     def set_msrs(self, values: dict[int, int]) -> int:
-        """KVM_SET_MSRS: how many were set; fewer than given means that KVM refused the next one."""
+        """KVM_SET_MSRS of `values`, number -> 64-bit value: how many were set; fewer than given means that KVM refused
+        the next one.
+        """
         return self.call("KVM_SET_MSRS", msr_buffer(values), f"setting MSRs of {self.what}")
 
     # -- interrupts and events
@@ -447,7 +458,7 @@ class Vcpu(Handle):
         return self._get_bytes("struct kvm_lapic_state", "KVM_GET_LAPIC")
 
     def set_lapic(self, data: bytes) -> None:
-        """KVM_SET_LAPIC."""
+        """KVM_SET_LAPIC of 1024 bytes, as `get_lapic` gives them."""
         self.call("KVM_SET_LAPIC", from_bytes("struct kvm_lapic_state", data), f"setting the LAPIC of {self.what}")
 
     def get_mp_state(self) -> int:
@@ -457,7 +468,7 @@ class Vcpu(Handle):
         return int(raw.mp_state)
 
     def set_mp_state(self, state: int) -> None:
-        """KVM_SET_MP_STATE."""
+        """KVM_SET_MP_STATE to `state`, a KVM_MP_STATE_* value (vmm.abi.exits.MP_STATES)."""
         self.call("KVM_SET_MP_STATE", new("struct kvm_mp_state *", [state]), f"setting the run state of {self.what}")
 
     def get_vcpu_events(self) -> VcpuEvents:
@@ -502,15 +513,15 @@ class Vcpu(Handle):
     # -- capabilities, time, translation, statistics
 
     def enable_cap(self, capability: str, *args: int) -> None:
-        """KVM_ENABLE_CAP on the vCPU, by name."""
+        """KVM_ENABLE_CAP on the vCPU, by name, with up to four 64-bit `args`."""
         enable_cap(self, capability, args)
 
     def get_tsc_khz(self) -> int:
-        """KVM_GET_TSC_KHZ: the guest's TSC frequency."""
+        """KVM_GET_TSC_KHZ: the guest's TSC frequency in kHz."""
         return self.value("KVM_GET_TSC_KHZ", doing=f"reading the TSC frequency of {self.what}")
 
     def set_tsc_khz(self, khz: int) -> None:
-        """KVM_SET_TSC_KHZ."""
+        """KVM_SET_TSC_KHZ: the guest's TSC frequency, `khz` in kHz."""
         self.value("KVM_SET_TSC_KHZ", khz, f"setting the TSC frequency of {self.what}")
 
     def kvmclock_ctrl(self) -> None:
@@ -518,20 +529,22 @@ class Vcpu(Handle):
         self.value("KVM_KVMCLOCK_CTRL", doing=f"marking {self.what} as paused")
 
     def translate(self, gva: int) -> int | None:
-        """KVM_TRANSLATE: the guest-physical address behind a guest-virtual one, or None."""
+        """KVM_TRANSLATE: the guest-physical address behind the guest-virtual one `gva`, or None."""
         raw = new("struct kvm_translation *", {"linear_address": gva})
         self.call("KVM_TRANSLATE", raw, f"translating {gva:#x} on {self.what}")
         return int(raw.physical_address) if raw.valid else None
 
     def get_device_attr(self, group: int, attr: int) -> int:
-        """KVM_GET_DEVICE_ATTR on the vCPU, for a 64-bit attribute (KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET: 0, 0)."""
+        """KVM_GET_DEVICE_ATTR on the vCPU: the 64-bit value of attribute `attr` of `group` (KVM_VCPU_TSC_CTRL,
+        KVM_VCPU_TSC_OFFSET: 0, 0).
+        """
         value = ffi.new("__u64 *")
         raw = new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", value))])
         self.call("KVM_GET_DEVICE_ATTR", raw, f"reading attribute {group}/{attr} of {self.what}")
         return int(value[0])
 
     def set_device_attr(self, group: int, attr: int, value: int) -> None:
-        """KVM_SET_DEVICE_ATTR on the vCPU, for a 64-bit attribute."""
+        """KVM_SET_DEVICE_ATTR on the vCPU: a 64-bit `value` for attribute `attr` of `group`."""
         slot = new("__u64 *", value)
         raw = new("struct kvm_device_attr *", [0, group, attr, int(ffi.cast("uintptr_t", slot))])
         self.call("KVM_SET_DEVICE_ATTR", raw, f"setting attribute {group}/{attr} of {self.what}")

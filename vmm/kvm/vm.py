@@ -94,11 +94,11 @@ class Vm(VmEvents):
         return check_extension(self, capability)
 
     def require(self, capability: str, needed_by: str) -> int:
-        """As `Kvm.require`, asked of this VM."""
+        """The capability's value, asked of this VM; errors as `Kvm.require`."""
         return require(self, capability, needed_by)
 
     def enable_cap(self, capability: str, *args: int) -> None:
-        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit arguments. `enabled` keeps what was accepted.
+        """KVM_ENABLE_CAP on the VM, by name, with up to four 64-bit `args`. `enabled` keeps what was accepted.
 
         Bits that `enable_bits` has given stay.
         """
@@ -141,7 +141,11 @@ class Vm(VmEvents):
     ) -> None:
         """KVM_SET_USER_MEMORY_REGION: slot -> [gpa, gpa + size) over mapping[offset:]; `mapping` None deletes the slot.
 
-        `size` 0 means to the end of the mapping. The VM closes the mapping when it closes.
+        `offset` and `size` in bytes; `size` 0 means to the end of the mapping. The VM closes the mapping when it
+        closes.
+
+        Raises:
+            UsageError: the mapping does not have these bytes.
         """
         size = self._span(mapping, offset, size)
         flags = readonly * lib.KVM_MEM_READONLY | log_dirty * lib.KVM_MEM_LOG_DIRTY_PAGES
@@ -162,7 +166,13 @@ class Vm(VmEvents):
         guest_memfd: int = -1,
         guest_memfd_offset: int = 0,
     ) -> None:
-        """KVM_SET_USER_MEMORY_REGION2 (Linux 6.8): as above, with raw flags and a guest_memfd behind private pages."""
+        """KVM_SET_USER_MEMORY_REGION2 (Linux 6.8): as `set_user_memory_region`, with raw `flags` (KVM_MEM_*) and the
+        descriptor of a guest_memfd behind private pages, from its byte `guest_memfd_offset`; -1 for none. `offset` and
+        `size` in bytes.
+
+        Raises:
+            UsageError: the mapping does not have these bytes.
+        """
         size = self._span(mapping, offset, size)
         hva = mapping.hva + offset if mapping else 0
         raw = new("struct kvm_userspace_memory_region2 *", [slot, flags, gpa, size, hva])
@@ -202,7 +212,7 @@ class Vm(VmEvents):
         self.routes = default_routes()
 
     def create_pit2(self, *, flags: int = 0) -> None:
-        """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`."""
+        """KVM_CREATE_PIT2: the i8254 in the kernel; after `create_irqchip`. `flags` are KVM_PIT_*."""
         raw = new("struct kvm_pit_config *", {"flags": flags})
         self.call("KVM_CREATE_PIT2", raw, "creating the in-kernel PIT")
         self.has_pit = True
@@ -214,7 +224,13 @@ class Vm(VmEvents):
             self.raised("line up" if level else "line down", gsi)
 
     def signal_msi(self, address: int, data: int) -> int:
-        """KVM_SIGNAL_MSI with a 64-bit message address: above 0 delivered, 0 blocked by the guest or nobody there."""
+        """KVM_SIGNAL_MSI with a message `address` of 64 bits and `data` of 32: above 0 delivered, 0 blocked by the
+        guest or nobody there (Intel SDM vol. 3A, 11.11).
+
+        Raises:
+            UsageError: they are no such numbers.
+            KvmCallError: KVM refuses it, as where no LAPIC is in the kernel.
+        """
         try:
             result: int = _signal_msi(self._fd, address, data)
         except (OverflowError, TypeError) as error:
@@ -254,7 +270,8 @@ class Vm(VmEvents):
             self._set_filter((tuple(ranges), default_deny), self._denied)
 
     def deny_msrs(self, reads: Iterable[int] = (), writes: Iterable[int] = ()) -> None:
-        """KVM_X86_SET_MSR_FILTER for one of several users: these MSRs are denied for good, others are as before.
+        """KVM_X86_SET_MSR_FILTER for one of several users: MSRs by number whose `reads` and `writes` are denied for
+        good; others are as before.
 
         Raises:
             UsageError: too many ranges; nothing was changed.
@@ -305,11 +322,11 @@ class Vm(VmEvents):
         return Stats(self.value("KVM_GET_STATS_FD", doing="opening the VM's statistics"))
 
     def set_boot_cpu_id(self, apic_id: int) -> None:
-        """KVM_SET_BOOT_CPU_ID: which vCPU starts running; before any vCPU exists."""
+        """KVM_SET_BOOT_CPU_ID: which vCPU starts running, by its `apic_id`; before any vCPU exists."""
         self.value("KVM_SET_BOOT_CPU_ID", apic_id, f"making APIC id {apic_id} the boot CPU")
 
     def create_vcpu(self, apic_id: int) -> Vcpu:
-        """KVM_CREATE_VCPU; the id is the APIC id, and ids need not be contiguous."""
+        """KVM_CREATE_VCPU; the id is the APIC id, `apic_id`, and ids need not be contiguous."""
         fd = self.value("KVM_CREATE_VCPU", apic_id, f"creating the vCPU with APIC id {apic_id}")
         vcpu = Vcpu(fd, apic_id, self._run_size)  # which closes it, if it cannot be had
         self._vcpus.append(vcpu)
