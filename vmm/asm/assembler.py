@@ -63,7 +63,11 @@ def assemble(
     `constants` are names the text may use, and `facts` more (default, without either: those of vmm.abi). The text's own
     definitions and labels win.
     `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`.
-    Raises PayloadError with file, line and column; HostError when keystone is missing and the cache does not help.
+
+    Raises:
+        PayloadError: the text is wrong; with file, line and column.
+        UsageError: `base` is no such address.
+        HostError: keystone is missing and the cache does not help.
     """
     if not 0 <= base < 1 << 31:
         raise UsageError(f"base {base:#x}: a payload is assembled for an address from 0 to 0x7fffffff")

@@ -28,9 +28,9 @@ class Line(Record):
 
 
 class Program(Record, cached=True):
-    """An assembled payload. `symbols` are label addresses in address order. `constants` are what its text and what it
-    includes define by `NAME = value`, and what was given for it alone, as a payload's parameters are, but not the facts
-    that every text may use.
+    """An assembled payload: the bytes `code` for guest-physical address `base`. `symbols` are label addresses in
+    address order. `constants` are what its text and what it includes define by `NAME = value`, and what was given for
+    it alone, as a payload's parameters are, but not the facts that every text may use.
     """
 
     name: str

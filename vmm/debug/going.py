@@ -36,7 +36,11 @@ class Going(Stops):
         return self._go(self.breaks, timeout, vcpus)
 
     def until(self, where: int | str, timeout: float | None = None) -> Stopped:
-        """Run until `where`, or whatever stops it before."""
+        """Run until `where`, a symbol or linear address, or whatever stops it before; `timeout` in seconds.
+
+        Raises:
+            UsageError: there is no such place, or nothing that could run.
+        """
         self._begin()
         here = self.break_at(where, temporary=True)
         try:

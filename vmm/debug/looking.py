@@ -49,7 +49,7 @@ class Looking:
         return places.address_of(self.program, where)
 
     def registers(self, vcpu: int | None = None) -> dict[str, int]:
-        """rax to r15, rip, rflags."""
+        """The 64-bit values of rax to r15, rip and rflags, by name."""
         cpu = self._cpu(vcpu)
         self._finish_exit(cpu)
         regs = cpu.vcpu.get_regs()
@@ -65,7 +65,7 @@ class Looking:
 
     @property
     def symbols(self) -> Mapping[str, int]:
-        """The labels of the program."""
+        """The labels of the program: name -> linear address."""
         return self.program.symbols if self.program else {}
 
     def read(self, va: int | str, size: int, *, vcpu: int | None = None) -> bytes:

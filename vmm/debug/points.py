@@ -90,7 +90,8 @@ class Points(Looking):
         hits: int = 0,
     ) -> Break:
         """Stop after an instruction that writes ("write"), or reads or writes ("access") one of `size` bytes there. x86
-        has no watchpoint for reads alone: "read" stops where an access left the bytes as they were.
+        has no watchpoint for reads alone: "read" stops where an access left the bytes as they were. The first `hits`
+        hits do not stop.
 
         Raises:
             MissingCapability: watchpoints do not strike on this host, which is measured: what is left there is
@@ -129,8 +130,9 @@ class Points(Looking):
         when: Condition | None = None,
         hits: int = 0,
     ) -> Break:
-        """Stop at an exit before it is served: of a kind (a class of vmm.kvm.exits or its name), at a port or an MMIO
-        address (or a range: first and last), of an MSR. What KVM serves itself causes no exit, and is not caught.
+        """Stop at an exit before it is served: of a kind (a class of vmm.kvm.exits or its name), at a `port` or an
+        `mmio` address (or a range: first and last), of the MSR with the number `msr`. The first `hits` hits do not
+        stop. What KVM serves itself causes no exit, and is not caught.
 
         Raises:
             UsageError: not exactly one of them, or no such kind.

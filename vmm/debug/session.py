@@ -134,7 +134,12 @@ class Session(Stepping):
     def hold(
         self, active: Sequence[Cpu], limit: float | None, exit_limit: int | None
     ) -> tuple[Stop, Cpu | None, float]:
-        """Machine.run asks: `front` is called until the run has ended, or it lets go."""
+        """Machine.run asks: `front` is called until the run has ended, or it lets go. `limit` in seconds, `exit_limit`
+        in exits, None for none; the stop, who made it, and how many seconds it took.
+
+        Raises:
+            UsageError: the front end gave the run up before its end.
+        """
         self._open(active, limit if limit is not None else self.limit, exit_limit)
         self._held = True
         try:

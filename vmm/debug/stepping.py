@@ -51,7 +51,7 @@ class Stepping(Going):
         return stopped
 
     def step_over(self, *, vcpu: int | None = None) -> Stopped:
-        """One instruction; a CALL, and a string instruction with REP, as a whole."""
+        """One instruction; a CALL, and a string instruction with REP, as a whole. Errors as `step`."""
         self._begin()
         cpu = self._cpu(vcpu)
         here = self.where(cpu.index)
@@ -61,7 +61,9 @@ class Stepping(Going):
         return self._step(cpu, False)
 
     def step_line(self, *, vcpu: int | None = None, into: bool = False, most: int = 100_000) -> Stopped:
-        """Instructions up to another source line; calls as a whole, unless `into`. Where there are no lines: one."""
+        """Instructions up to another source line; calls as a whole, unless `into`. Where there are no lines: one.
+        `most` bounds the number of instructions. Errors as `step`.
+        """
         self._begin()
         cpu = self._cpu(vcpu)
         begin = self.where(cpu.index)
@@ -76,7 +78,9 @@ class Stepping(Going):
         return stopped
 
     def finish(self, *, vcpu: int | None = None, most: int = 1_000_000) -> Stopped:
-        """Until the function that this vCPU is in has returned: steps, calls as a whole, to its RET and over it."""
+        """Until the function that this vCPU is in has returned: steps, calls as a whole, to its RET and over it. `most`
+        bounds the number of instructions. Errors as `step`.
+        """
         self._begin()
         cpu = self._cpu(vcpu)
         with self._several():

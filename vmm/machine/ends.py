@@ -71,10 +71,12 @@ class Stop(Record):
 
     @property
     def crashed(self) -> bool:
+        """Did the guest do something that no guest should: a fault, a triple fault, an access that nobody claims?"""
         return self.why in CRASHES
 
     @property
     def limited(self) -> bool:
+        """Was it a limit: of time, of exits, of the console?"""
         return self.why in LIMITS
 
 
@@ -83,7 +85,8 @@ GO_ON = Resume()
 
 
 class Result(Record):
-    """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did.
+    """How a run ended. `vcpu` is the index of the vCPU that ended it, None if the host did. `console` are the bytes
+    that the guest wrote there, since the machine was made.
 
     `counts` are the exits by kind over all vCPUs, `recent` are the last ten of each vCPU, `wall` is in seconds.
     `unclaimed` is how often the machine's guest touched what no device claims, `missed` where, and with what value.

@@ -62,14 +62,17 @@ CLOSED = "this machine has been closed; make another one to run"
 class Machine(Hooks, VirtioSlots, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
-    board: "own" (debug console, exit port, COM1: what pyvmm's payloads use), "pc" (what operating systems expect:
-    docs/boards.md).
-    irqchip: "none" (with the own board HLT ends the run, and it is its default), "kernel" (PIC, IOAPIC, LAPIC; the pc
-    board's default), "split" (LAPICs only; the own board's IOAPIC is vmm.machine.extra.split_irqchip.add_ioapic's,
-    without which its COM1 raises no interrupt).
-    cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
-    (NotTaken), and in `cpuid_not_taken`. strict: an access that nobody claims ends the run.
-    fast: let the C core finish what needs no Python; False takes the plain way for every exit, with equal results.
+    - board: "own" (debug console, exit port, COM1: what pyvmm's payloads use), "pc" (what operating systems expect:
+      docs/boards.md).
+    - irqchip: "none" (with the own board HLT ends the run, and it is its default), "kernel" (PIC, IOAPIC, LAPIC; the pc
+      board's default), "split" (LAPICs only; the own board's IOAPIC is vmm.machine.extra.split_irqchip.add_ioapic's,
+      without which its COM1 raises no interrupt).
+    - strict: an access that nobody claims ends the run.
+    - console_limit: bytes of the console, after which the run ends; live: called with each piece of it.
+    - cpuid: called with the CpuidModel before the vCPUs get it; what KVM does not take of its edits is a warning
+      (NotTaken), and in `cpuid_not_taken`. before_vcpus: called with the machine before it has any.
+    - kvm: an open `Kvm`, which stays open.
+    - fast: let the C core finish what needs no Python; False takes the plain way for every exit, with equal results.
 
     Raises:
         HostError: /dev/kvm cannot be used, or refuses something.
@@ -318,8 +321,9 @@ class Machine(Hooks, VirtioSlots, Closes):
         mode: Mode | None = None,
         protocol: str | None = None,
     ) -> Image:
-        """Put an image that others wrote into guest memory, and make vCPU 0 start it by its own boot protocol. See
-        vmm.machine.images.load.load_image.
+        """Put an image that others wrote into guest memory, and make vCPU 0 start it by its own boot protocol:
+        `args` is the command line, `initrd` and `modules` are bytes or paths, `base` and `entry` are guest-physical
+        addresses for flat code. Errors as vmm.machine.images.load.load_image.
         """
         from vmm.machine.images.load import load_image
 
@@ -331,7 +335,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         return image
 
     def start(self, index: int, entry: int | str, *, ring: int = 0) -> None:
-        """Make a vCPU start at `entry` in long mode with the next run, without INIT and SIPI.
+        """Make vCPU `index` start at `entry`, a symbol or linear address, in long mode and `ring` 0 or 3 with the next
+        run, without INIT and SIPI.
 
         Raises:
             UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
@@ -356,10 +361,10 @@ class Machine(Hooks, VirtioSlots, Closes):
             )
 
     def address(self, where: int | str) -> int:
-        """The address of a symbol of the loaded program, or the number itself.
+        """`where` as an address of 64 bits: of a symbol of the loaded program, or the number itself.
 
         Raises:
-            UsageError: no such symbol.
+            UsageError: no such symbol, or no such number.
         """
         if not isinstance(where, str):
             number = integer(where)
@@ -372,13 +377,18 @@ class Machine(Hooks, VirtioSlots, Closes):
         return symbols[where]
 
     def read_virtual(self, va: int, size: int, *, vcpu: int = 0) -> bytes:
-        """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running."""
+        """`size` bytes by guest-virtual address, through the page tables of that vCPU; it must not be running.
+
+        Raises:
+            GuestMemoryError: a page is not mapped, or lies in no memslot.
+            UsageError: there is no such vCPU.
+        """
         from vmm.machine.x86.virtual import read_virtual
 
         return read_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, size)
 
     def write_virtual(self, va: int, data: bytes, *, vcpu: int = 0) -> None:
-        """Write by guest-virtual address; otherwise as `read_virtual`."""
+        """Write by guest-virtual address, all of `data` or nothing. Errors as `read_virtual`."""
         from vmm.machine.x86.virtual import write_virtual
 
         write_virtual(self.memory, self._cpu(vcpu).vcpu.get_sregs(), va, data)
@@ -389,8 +399,11 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self.cpus[0].regs
 
     def save(self) -> Context:
-        """The state of all vCPUs, memory and devices, between two runs; pickle takes it. Errors and limits as
-        vmm.machine.context.save.
+        """The state of all vCPUs, memory and devices, between two runs; pickle takes it.
+
+        Raises:
+            HostError: the machine has been closed.
+            UsageError: it is running, or a vCPU is inside an instruction that would end the run.
         """
         self._between_runs("saving its state")
         from vmm.machine import context  # only who saves a state pays for it
@@ -398,7 +411,12 @@ class Machine(Hooks, VirtioSlots, Closes):
         return context.save(self, self._started)
 
     def restore(self, saved: Context) -> None:
-        """Go back to a state that `save` gave, as often as one likes. Errors as vmm.machine.context.restore."""
+        """Go back to a state that `save` gave, as often as one likes.
+
+        Raises:
+            HostError: the machine has been closed.
+            UsageError: it is running, or the state is of a machine of another shape; nothing was changed.
+        """
         self._between_runs("restoring a state")
         from vmm.machine import context
 
@@ -541,7 +559,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         return [r for r in self.cpus[1:] if r.index in self._started or self.irqchip != "none"]
 
     def conclude(self, stop: Stop, by: Cpu | None, wall: float) -> Result:
-        """The Result of a run that ended so, and whoever watches is told."""
+        """The Result of a run that ended so after `wall` seconds, and whoever watches is told."""
         counts = self.cpus[0].counts
         for cpu in self.cpus[1:]:
             counts.update(cpu.counts)
@@ -569,7 +587,9 @@ class Machine(Hooks, VirtioSlots, Closes):
         return (regs.rip, sregs.cs.selector) == (0xFFF0, 0xF000) and self.memory.slot_at(vector) is None
 
     def call(self, function: str | int, *args: int, timeout: float | None = None) -> int:
-        """Call a function of the loaded program on vCPU 0; RAX as it returned. See vmm.machine.run.call."""
+        """Call a function of the loaded program on vCPU 0, with up to six `args` of 64 bits in RDI, RSI, RDX, RCX, R8,
+        R9 (System V ABI); RAX as it returned, unsigned. Errors as vmm.machine.run.call.call.
+        """
         from vmm.machine.run.call import call
 
         return call(self, function, *args, timeout=timeout)

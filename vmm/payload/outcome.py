@@ -56,7 +56,9 @@ def _base64(data: bytes) -> str | None:
 
 
 class Outcome(Record):
-    """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone.
+    """`outcome` is a key of EXIT_CODES; `reason` one line, empty for a plain pass; `wall_ms` the run alone, in
+    milliseconds. `console` are the bytes that the guest wrote there, `results` the numbers that it stored by name
+    (None: it did not), `exits` how many there were of each kind.
 
     What was asked for and did not take effect: `missed` has where the `unclaimed` accesses went, `not_taken` what KVM
     did not take of an edited CPUID, `notes` what else is to be said (a header line that is a comment). `status` is an
@@ -87,6 +89,7 @@ class Outcome(Record):
 
     @property
     def exit_code(self) -> int:
+        """The exit status of `pyvmm run`."""
         return EXIT_CODES[self.outcome] if self.status is None else self.status
 
     def as_json(self) -> dict[str, Any]:

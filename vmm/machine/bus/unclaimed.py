@@ -42,6 +42,7 @@ class Missed(Record):
     count: int
 
     def as_json(self) -> dict[str, str | int | None]:
+        """A row of `missed` in `pyvmm run --json`: its fields by name."""
         return {name: getattr(self, name) for name in ("space", "address", "direction", "size", "value", "count")}
 
     def __str__(self) -> str:

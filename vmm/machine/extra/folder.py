@@ -38,7 +38,8 @@ def _refuse(number: int) -> Refused:
 class Folder(Closes):
     """Files of one folder by small numbers. Every method raises OSError, whose errno a guest may be given.
 
-    `writable` False refuses to open for writing and to create (EROFS).
+    `writable` False refuses to open for writing and to create (EROFS). `number` is a file's, as `open` gave it (EBADF
+    for another).
     """
 
     def __init__(self, path: str | Path, *, writable: bool = False) -> None:
@@ -106,7 +107,9 @@ class Folder(Closes):
         return os.write(fd, data)
 
     def lseek(self, number: int, offset: int, whence: int) -> int:
-        """The new position, from 0 to MAX_FILE (EINVAL beyond)."""
+        """Move by `offset` bytes from `whence` (os.SEEK_SET, SEEK_CUR, SEEK_END); the new position in bytes, from 0 to
+        MAX_FILE (EINVAL beyond).
+        """
         fd = self._fd(number)
         if whence not in (os.SEEK_SET, os.SEEK_CUR, os.SEEK_END):
             raise _refuse(errno.EINVAL)

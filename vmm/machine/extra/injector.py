@@ -44,7 +44,7 @@ class Injector:
 
     @property
     def pending(self) -> tuple[int, ...]:
-        """Vectors that were raised and not handed over yet, the next one first."""
+        """The vectors, by number, that were raised and not handed over yet, the next one first."""
         with self._lock:
             return tuple(self._queue)
 

@@ -46,7 +46,7 @@ class WriteEvent(Closes):
         self._vm.ioeventfd(self.fd, self.address, self.size, datamatch=self.datamatch, pio=self.pio, deassign=deassign)
 
     def count(self) -> int:
-        """Writes since the last call; never waits."""
+        """The number of writes since the last call; never waits."""
         try:
             return os.eventfd_read(self.fd)
         except BlockingIOError:

@@ -76,7 +76,9 @@ def plan(
     modules: tuple[Module, ...] = (),
 ) -> Plan:
     """Where everything goes. `tables` are the board's own (ACPI), which lie in `reserved` places; an image may lie in
-    those too, where there is RAM and no table: a linker's `-Ttext=0x100000` puts the file header right below.
+    those too, where there is RAM and no table: a linker's `-Ttext=0x100000` puts the file header right below. `ram` and
+    `reserved` are (guest-physical address, bytes), `rsdp` the guest-physical address of ACPI's first table or 0, `cpus`
+    the number of vCPUs, `command_line` and `initrd` the bytes that the image's protocol hands over.
 
     Raises:
         ImageError: something does not fit, or overlaps something else.

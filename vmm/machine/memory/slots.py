@@ -52,6 +52,7 @@ class Memslot(Record):
 
     @property
     def end(self) -> int:
+        """The guest-physical address behind its last byte."""
         return self.gpa + self.size
 
     @property
@@ -61,7 +62,12 @@ class Memslot(Record):
 
 
 class GuestMemory:
-    """The memslots of one VM. Accesses may span adjacent slots; a byte that no slot holds is a GuestMemoryError."""
+    """The memslots of one VM, by guest-physical address. Accesses may span adjacent slots.
+
+    Every access raises GuestMemoryError where no slot holds some byte, UsageError where an address, a size or a value
+    is none, and HostError where the machine has been closed. Numbers of 8, 16, 32 and 64 bits are unsigned,
+    little-endian, at any address.
+    """
 
     def __init__(self, vm: Vm, spaces: int | None = None) -> None:
         self.vm = vm
@@ -75,11 +81,12 @@ class GuestMemory:
 
     @property
     def slots(self) -> tuple[Memslot, ...]:
+        """Every memslot, by guest-physical address."""
         return tuple(self._slots)
 
     @property
     def size(self) -> int:
-        """Bytes in all slots."""
+        """The size of all slots together, in bytes."""
         return sum(slot.size for slot in self._slots)
 
     def add(self, gpa: int, size: int, *, mapping: Mapping | None = None, offset: int = 0,
@@ -301,7 +308,7 @@ class GuestMemory:
         return form.unpack(self.read(gpa, form.size))
 
     def pack(self, layout: str, gpa: int, *values: int) -> None:
-        """The reverse of `unpack`.
+        """The reverse of `unpack`: `values` are numbers, one for each sign of `layout`.
 
         Raises:
             UsageError: a value does not fit.
@@ -330,27 +337,35 @@ class GuestMemory:
         self.pack(layout, gpa, value)
 
     def read_u8(self, gpa: int) -> int:
+        """The byte at `gpa`, unsigned."""
         return self.unpack("B", gpa)[0]
 
     def read_u16(self, gpa: int) -> int:
+        """The 2 bytes at `gpa`, unsigned, little-endian."""
         return self.unpack("H", gpa)[0]
 
     def read_u32(self, gpa: int) -> int:
+        """The 4 bytes at `gpa`, unsigned, little-endian."""
         return self.unpack("I", gpa)[0]
 
     def read_u64(self, gpa: int) -> int:
+        """The 8 bytes at `gpa`, unsigned, little-endian."""
         return int.from_bytes(self.read(gpa, 8), "little")  # page walks live on it
 
     def write_u8(self, gpa: int, value: int) -> None:
+        """Set the byte at `gpa` to an unsigned `value`."""
         self._store("B", 1, gpa, value)
 
     def write_u16(self, gpa: int, value: int) -> None:
+        """Set the 2 bytes at `gpa` to an unsigned `value`, little-endian."""
         self._store("H", 2, gpa, value)
 
     def write_u32(self, gpa: int, value: int) -> None:
+        """Set the 4 bytes at `gpa` to an unsigned `value`, little-endian."""
         self._store("I", 4, gpa, value)
 
     def write_u64(self, gpa: int, value: int) -> None:
+        """Set the 8 bytes at `gpa` to an unsigned `value`, little-endian."""
         self._store("Q", 8, gpa, value)
 
 

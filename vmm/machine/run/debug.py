@@ -71,7 +71,11 @@ class Debugger:
         return self.steps.served
 
     def check(self, place: int) -> None:
-        """MissingCapability: vCPU 0 is in ring 3, where breakpoints do not strike on this host."""
+        """Can vCPU 0 be stopped before the instruction at the linear address `place`?
+
+        Raises:
+            MissingCapability: it is in ring 3, where breakpoints do not strike on this host.
+        """
         cpu = self._machine.cpus[0]
         if cpu.thread_id is None and cpu.vcpu.get_sregs().ss.dpl:
             from vmm.machine.run.ring3_traps import require_breakpoints

@@ -43,7 +43,7 @@ class Hooks:
         self.platform.ports.on_write(port, f, size)
 
     def on_port_read(self, port: int, f: Callable[[], int], size: int = 1) -> None:
-        """Answer port reads with f(). Errors as above."""
+        """Answer port reads with f(), a number of the access' size. Errors as `on_port_write`."""
         _check_size(size)
         self.platform.ports.on_read(port, f, size)
 
@@ -57,7 +57,7 @@ class Hooks:
         self.platform.mmio.on_write(address, f, size)
 
     def on_mmio_read(self, address: int, f: Callable[[], int], size: int = 8) -> None:
-        """Answer MMIO reads with f(). Errors as above."""
+        """Answer MMIO reads with f(), a number of the access' size. Errors as `on_mmio_write`."""
         _check_size(size)
         self.platform.mmio.on_read(address, f, size)
 
@@ -73,7 +73,9 @@ class Hooks:
         self.platform.msr_reads[index] = f
 
     def on_msr_write(self, index: int, f: MsrWrite) -> None:
-        """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as above."""
+        """Call f(value) at WRMSR of this MSR; False refuses it (#GP). KVM does not see the write. Errors as
+        `on_msr_read`.
+        """
         _check_msr(index, f)
         self._pass_msr(index, read=False)
         self.platform.msr_writes[index] = f
@@ -85,6 +87,7 @@ class Hooks:
 
         Raises:
             MissingCapability: this KVM does not pass this call on.
+            UsageError: `nr` is no number, or f cannot be called.
         """
         if integer(nr) is None or not callable(f):
             raise UsageError(f"answering hypercall {nr!r} with {f!r}: give a number and something that can be called")
@@ -93,12 +96,15 @@ class Hooks:
 
     def port_word(self, port: int, *, timed: bool = False) -> Word:
         """Make a port a plain word: reads give it, writes set it, both are counted, and Python is not asked. `timed`:
-        it also keeps when it was written last (`written_at`), by a clock that is read right at the exit.
+        it also keeps when it was written last (`written_at`), by a clock that is read right at the exit. Errors as
+        `on_port_write`.
         """
         return self.lane.port_word(port, timed=timed)
 
     def mmio_word(self, address: int) -> Word:
-        """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`."""
+        """Make the 8 bytes at an MMIO address a plain word; otherwise as `port_word`. Errors as
+        `on_mmio_write`.
+        """
         return self.lane.mmio_word(address)
 
     def msr_word(self, index: int) -> Word:

@@ -91,6 +91,7 @@ class VirtioSlots:
 
         Raises:
             UsageError: no place is left.
+            HostError: the host gives no eventfd or thread for it, or the machine has been closed.
         """
         from vmm.machine.virtio.rng import VirtioRng
 
@@ -106,7 +107,7 @@ class VirtioSlots:
         events: bool | None = None,
     ) -> Attached[VirtioConsole]:
         """A console: `output` gets what the guest writes (default: the machine's console), `device.send(data)` is its
-        input. Otherwise as `add_virtio_rng`.
+        input; `cols` and `rows` are its size in characters. Otherwise as `add_virtio_rng`.
         """
         from vmm.machine.virtio.console import VirtioConsole
 

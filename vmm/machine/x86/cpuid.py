@@ -35,7 +35,11 @@ _INDEXED_LEAVES = frozenset(
 
 
 class CpuidModel:
-    """Editable CPUID of one vCPU. Entries keep KVM's order; two models are equal if their entries are."""
+    """Editable CPUID of one vCPU (KVM_SET_CPUID2). Entries keep KVM's order; two models are equal if their entries are.
+
+    `function` is a leaf's number, EAX of CPUID, and `index` that of a subleaf, ECX; registers are "eax" to "edx", of 32
+    bits, and `apic_id` has 32 bits too.
+    """
 
     def __init__(self, entries: Iterable[CpuidEntry] = ()) -> None:
         self._entries: list[CpuidEntry] = [_fitting(entry) for entry in entries]
@@ -96,7 +100,7 @@ class CpuidModel:
         self._entries = [old for old in self if old.function != function or index not in (None, old.index)]
 
     def register(self, function: int, index: int, register: str) -> int:
-        """One register's value; 0 where the list has no entry."""
+        """One register's value; 0 where the list has no entry. UsageError for a register that CPUID does not have."""
         entry = self.get(function, index)
         value: int = getattr(entry, _checked(register)) if entry else 0
         return value
@@ -148,7 +152,9 @@ class CpuidModel:
     # KVM's own leaves
 
     def kvm_base(self) -> int | None:
-        """The leaf that holds KVM's signature, found as a guest does it: the first of 0x40000000, 0x40000100, ..."""
+        """The number of the leaf that holds KVM's signature, found as a guest does it: the first of 0x40000000,
+        0x40000100, ...; None without one.
+        """
         for base in SIGNATURE_BASES:
             entry = self.get(base)
             if entry and (entry.ebx, entry.ecx, entry.edx) == SIGNATURE:
@@ -156,7 +162,7 @@ class CpuidModel:
         return None
 
     def kvm_features_leaf(self) -> int | None:
-        """The leaf of KVM's feature bits, or None without a signature."""
+        """The number of the leaf of KVM's feature bits, or None without a signature."""
         base = self.kvm_base()
         return None if base is None else base + 1
 
@@ -184,6 +190,9 @@ class CpuidModel:
     def set_apic_id(self, apic_id: int) -> None:
         """Write a vCPU's APIC id where CPUID tells it: 1.EBX[31:24] (low 8 bits), EDX of leaves 0xb, 0x1f and
         0x80000026 (AMD's own topology), EAX of 0x8000001e (AMD's extended APIC id).
+
+        Raises:
+            UsageError: it does not fit in 32 bits.
         """
         if not 0 <= apic_id <= 0xFFFFFFFF:
             raise UsageError(f"APIC id {apic_id} does not fit in 32 bits")
@@ -193,7 +202,9 @@ class CpuidModel:
         ]
 
     def of_vcpu(self, apic_id: int) -> tuple[CpuidEntry, ...]:
-        """The entries of the vCPU with this APIC id, for KVM_SET_CPUID2; the model stays as it is."""
+        """The entries of the vCPU with this APIC id, for KVM_SET_CPUID2; the model stays as it is. Errors as
+        `set_apic_id`.
+        """
         own = self.copy()
         own.set_apic_id(apic_id)
         return tuple(own._entries)

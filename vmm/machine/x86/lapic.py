@@ -51,17 +51,17 @@ class Lapic:
 
     @property
     def irr(self) -> tuple[int, ...]:
-        """Vectors that wait, lowest first."""
+        """The vectors that wait, by number from 0 to 255, lowest first."""
         return vectors(self.state, "IRR")
 
     @property
     def isr(self) -> tuple[int, ...]:
-        """Vectors that are being served, lowest first."""
+        """The vectors that are being served, by number from 0 to 255, lowest first."""
         return vectors(self.state, "ISR")
 
     @property
     def tmr(self) -> tuple[int, ...]:
-        """Vectors that are level-triggered, lowest first."""
+        """The vectors that are level-triggered, by number from 0 to 255, lowest first."""
         return vectors(self.state, "TMR")
 
     def __eq__(self, other: Any) -> bool:

@@ -32,6 +32,7 @@ class Mode:
 
     @property
     def paging(self) -> bool:
+        """Does the CPU translate addresses in it: CR0.PG (Intel SDM vol. 3A, 2.5)?"""
         return bool(self.cr0 & CR0.PG)
 
 
