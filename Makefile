@@ -4,7 +4,7 @@
 # All paths are relative, so a clone may live under any name. PYTHON picks the interpreter, CC the compiler.
 
 PYTHON ?= python3
-EXTRAS ?= test,dev,plot
+EXTRAS ?= test,dev,plot,docs
 PAYLOADS ?= hello
 PYTEST_ARGS ?=
 JOBS ?= auto
@@ -32,8 +32,12 @@ PIP := $(PY) -m pip -qq --disable-pip-version-check --no-input
 # What the extension is made of: the binding, and the facts that cffi_build.py turns into C declarations.
 EXTENSION_SOURCES := cffi_build.py $(wildcard vmm/kvm/*.c vmm/kvm/*.h vmm/base/*.py vmm/abi/*.py)
 
+# What the site is made of: docs/, and the rows, parsers, payloads, docstrings and hosts that its pages are generated from.
+SITE_SOURCES := $(shell find docs tools/site vmm guest_payloads tests/listings CHANGELOG.md CONTRIBUTING.md -type f \
+    ! -name '*.pyc' ! -name '*.so' 2>/dev/null)
+
 .DEFAULT_GOAL := help
-.PHONY: help run test check build listings bench hosts wheel clean
+.PHONY: help run test check build listings docs bench hosts wheel clean
 
 help: ## this list
 	@echo 'pyvmm: guests on /dev/kvm, in Python'
@@ -91,6 +95,11 @@ endif
 listings: build ## write tests/listings/ anew: the bytes of every payload, for review
 	@$(PY) tools/listings.py
 
+docs: build/site/pages.json ## build/site/: the documentation for a browser, every link checked
+
+build/site/pages.json: $(VENV)/built.stamp $(SITE_SOURCES)
+	@$(PY) -m tools.site
+
 bench: build bench/floor ## what pyvmm costs beside a C program and QEMU, and the goals
 	@$(PYVMM) bench $(BENCH_ARGS)
 
@@ -104,7 +113,7 @@ hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdict
 	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
 	    $(if $(HOSTS_HTML),--html '$(HOSTS_HTML)') $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
-wheel: build ## dist/: one wheel for every Python from 3.11 on
+wheel: build docs ## dist/: one wheel for every Python from 3.11 on
 	@rm -rf dist build/lib build/lib.* build/temp.* build/bdist.* *.egg-info
 	@$(PIP) wheel --no-deps --wheel-dir dist .
 	@ls dist

@@ -35,6 +35,7 @@ COMMANDS = {
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "initrd": "make an initial file system for a Linux guest: busybox, the drivers of its devices, a shell",
     "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
+    "docs": "the pages of the documentation on this machine: where one is, or open it in a browser",
 }
 
 EXIT_STATUS = """\

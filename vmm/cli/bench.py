@@ -24,7 +24,8 @@ from vmm.report.columns import one_line
 EPILOG = """\
 cost: how far an operation goes. kernel: KVM alone; C core: to pyvmm's C and back; Python: to a Python handler and back;
 process: a whole program or machine. The floor is bench/floor.c with the same guest, unless the group names another.
-noisy: the times scatter too much to be quoted. Each row, and the way they are measured, is described in docs/bench.md.
+noisy: the times scatter too much to be quoted. Each row, and the way they are measured, is described by `pyvmm docs
+bench`.
 
 exit status: 0 measured, 1 worse than --against by more than 10 %, 2 usage, 99 no usable KVM, 130 interrupted (^C)"""
 

@@ -74,8 +74,8 @@ def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--board",
         metavar="NAME",
-        help="the hardware around its CPUs: own (the default), pc (docs/boards.md), or testdev (docs/kut.md); on the "
-        "latter two standard input is at COM1, and on a terminal C-a x quits, C-a h helps",
+        help="the hardware around its CPUs: own (the default), pc (`pyvmm docs boards`), or testdev "
+        "(`pyvmm docs kut`); on the latter two standard input is at COM1, and on a terminal C-a x quits, C-a h helps",
     )
 
 
@@ -165,7 +165,7 @@ def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_debug_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a debugger (docs/debug.md)")
+    group = parser.add_argument_group("a debugger (`pyvmm docs debug`)")
     group.add_argument(
         "--gdb",
         nargs="?",
@@ -177,7 +177,7 @@ def add_debug_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("images: ELF, multiboot, PVH, Linux, code without a header (docs/images.md)")
+    group = parser.add_argument_group("images: ELF, multiboot, PVH, Linux, code without a header (`pyvmm docs images`)")
     group.add_argument("--kernel-args", default="", metavar="S", help="the command line of a kernel")
     group.add_argument("--initrd", metavar="FILE", help="the initial RAM disk of a kernel")
     group.add_argument(

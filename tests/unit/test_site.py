@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The site: it builds without a warning, every link of it is met, and what messages and guides name is there."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tools.site import build, check, commands, course, stage, tables
+from vmm.abi import pv
+from vmm.base import docs_place
+from vmm.cli import main
+from vmm.cli.arguments import COMMANDS
+from vmm.payload.catalog import shipped
+
+ROOT = Path(__file__).resolve().parents[2]
+# What Xen, QEMU and kvm-unit-tests call docs/ has other endings or a folder below.
+MENTION = re.compile(r"\bdocs/(?P<file>\w+)\.md(?:#(?P<a>[\w-]+))?|`pyvmm docs (?P<page>[\w/-]+)(?:#(?P<b>[\w-]+))?")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The whole site, built as `make docs` builds it."""
+    out = tmp_path_factory.mktemp("site") / "site"
+    assert build.build(out) == []
+    return out
+
+
+def test_every_link_is_met_and_nothing_is_loaded_from_elsewhere(site: Path) -> None:
+    assert check.problems(site) == []
+    for name in ("index", "debug", "features/STEAL_TIME", "commands/run", "reference/machine", "tables/exits"):
+        assert (site / f"{name}.html").is_file(), name
+    for path in [*site.rglob("*.css"), *site.rglob("*.js")]:
+        assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", path.read_text(encoding="utf-8")), path
+
+
+def test_it_is_searched_without_a_server(site: Path) -> None:
+    assert (site / "searchindex.js").read_text(encoding="utf-8").startswith("Search.setIndex(")
+    assert '<script src="searchindex.js"' in (site / "search.html").read_text(encoding="utf-8")
+
+
+def test_a_feature_has_its_abi_its_hosts_and_its_guest(site: Path) -> None:
+    text = (site / "features/STEAL_TIME.html").read_text(encoding="utf-8")
+    for each in ("0x4b564d03", "MSR_KVM_STEAL_TIME", "preempted", "svm-6.1", "software-backed", "steal_time.lst.txt"):
+        assert each in text, each
+    assert (site / "guests/steal_time.lst.txt").read_text() == (ROOT / "tests/listings/steal_time.lst").read_text()
+    assert {path.name.removesuffix(".lst.txt") for path in (site / "guests").glob("*.lst.txt")} == set(shipped())
+    assert all((site / f"features/{row.name}.html").is_file() for row in pv.FEATURES)
+
+
+def test_the_reference_has_the_docstrings(site: Path) -> None:
+    text = (site / "reference/machine.html").read_text(encoding="utf-8")
+    assert 'id="vmm.Machine.run"' in text
+    assert "Raises" in text
+    assert 'id="vmm.Machine.on_port_write"' in text  # it inherits this one
+    assert 'id="vmm.pytest_plugin.run_payload"' in (site / "reference/plugin.html").read_text(encoding="utf-8")
+
+
+def test_the_index_of_pages_names_files_that_are_there(site: Path) -> None:
+    every = docs_place.pages((site,))
+    assert len(every) > 100
+    assert all(place.file.is_file() for place in every.values())
+    assert every["debug"].title.startswith("A debugger")
+
+
+def test_a_bad_link_a_bad_anchor_and_a_forgotten_page_are_warnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def small(into: Path) -> None:
+        into.mkdir(parents=True)
+        (into / "index.md").write_text("# A\n\n[b](b.md#nowhere), [c](c.md)\n\n```{toctree}\nb\n```\n")
+        (into / "b.md").write_text("# B\n")
+        (into / "lost.md").write_text("# Lost\n")
+
+    monkeypatch.setattr(stage, "stage", small)
+    wrong = build.build(tmp_path / "out")
+    for each in ("nowhere", "c.md", "lost.md"):
+        assert any(each in line for line in wrong), (each, wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_check_of_links_can_fail(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html">x</a><a href="b.html#no">x</a><a href="#here">x</a><a href="gone.html">x</a>'
+        '<script src="https://cdn.example/x.js"></script><a href="https://example.org/">x</a>'
+    )
+    (tmp_path / "b.html").write_text('<h1 id="yes">b</h1>')
+    wrong = check.problems(tmp_path)
+    assert len(wrong) == 4
+    for each in ("b.html#no", "#here", "gone.html", "cdn.example"):
+        assert any(each in line for line in wrong), each
+
+
+def mentions() -> Iterator[tuple[str, str, str]]:
+    """(file, page, anchor) of each page that a source, a message or a guest names."""
+    for path in [*ROOT.glob("vmm/**/*.py"), *ROOT.glob("guest_payloads/**/*.*")]:
+        if path.suffix in (".py", ".asm", ".inc", ".c", ".h", ".md"):
+            for found in MENTION.finditer(path.read_text(encoding="utf-8")):
+                yield str(path.relative_to(ROOT)), found["file"] or found["page"], found["a"] or found["b"] or ""
+
+
+def test_every_page_that_a_message_names_is_there(site: Path) -> None:
+    every = docs_place.pages((site,))
+    named = list(mentions())
+    assert len([page for _, page, _ in named if page == "debug"]) >= 1
+    for file, page, anchor in named:
+        places = docs_place.find(page, every)
+        assert len(places) == 1, f"{file} names the page {page}"
+        assert not anchor or f'id="{anchor}"' in places[0].file.read_text(encoding="utf-8"), f"{file}: {page}#{anchor}"
+
+
+def test_every_guide_is_in_one_group_and_has_its_question() -> None:
+    names = [name for group in stage.GUIDES.values() for name in group]
+    assert len(names) == len(set(names))
+    assert stage.OTHERS not in stage.grouped(), f"a group of tools/site/stage.py has none of {stage.grouped()['More']}"
+    assert set(stage.questions()) == {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"}
+
+
+def test_the_menu_has_every_page_of_its_own() -> None:
+    shown = {page for _, entries in stage.menu() for page, _ in entries}
+    assert {path.stem for path in (ROOT / "docs").glob("*.md")} - {"README"} <= shown
+
+
+def test_every_command_and_option_has_its_place() -> None:
+    made = dict(commands.pages())
+    assert {f"commands/{name}.md" for name in COMMANDS} < set(made)
+    assert "`--timeout" in made["commands/run.md"]
+    assert "--gdb" in made["commands/run.md"]
+
+
+def test_tables_have_every_row() -> None:
+    rows = {each.name: each.rows for each in tables.every()}
+    assert len(rows["exits"]) == 44
+    assert any("MSR\\_KVM\\_STEAL\\_TIME" in row[1] or "MSR_KVM_STEAL_TIME" in row[1] for row in rows["msrs"])
+
+
+def test_lessons_are_pages_as_soon_as_there_are_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(course, "LESSONS", tmp_path)
+    assert list(course.pages()) == []
+    folder = tmp_path / "01-halt"
+    folder.mkdir()
+    (folder / "lesson.md").write_text("# HLT\n\nIt waits.\n")
+    (folder / "starter.asm").write_text("start: hlt\n")
+    made = dict(course.pages())
+    assert set(made) == {"learn/index.md", "learn/01-halt.md"}
+    assert "start: hlt" in made["learn/01-halt.md"]
+
+
+# --- pyvmm docs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Any:
+    """`pyvmm` with these words: status, output, errors."""
+
+    def called(*words: str) -> tuple[int, str, str]:
+        status = main(words)
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return called
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small site where the wheel would have one."""
+    folder = tmp_path / "site"
+    (folder / "features").mkdir(parents=True)
+    titles = {"index": "pyvmm", "debug": "Debugging", "features/index": "F", "features/STEAL_TIME": "STEAL_TIME"}
+    (folder / "pages.json").write_text(json.dumps(titles))
+    for name in titles:
+        (folder / f"{name}.html").write_text('<h1 id="top">x</h1>')
+    monkeypatch.setattr(docs_place, "PACKAGE", tmp_path)
+    return folder
+
+
+def test_docs_lists_pages_and_says_where_one_is(installed: Path, call: Any) -> None:
+    status, out, err = call("docs")
+    assert (status, err) == (0, "")
+    assert "debug" in out
+    assert "features/STEAL_TIME" in out
+    assert call("docs", "debug")[1] == f"Debugging: {(installed / 'debug.html').as_uri()}\n"
+    assert call("docs", "docs/debug.md", "--path")[1] == f"{installed / 'debug.html'}\n"
+    assert call("docs", "steal_time#top")[1].endswith("STEAL_TIME.html#top\n")
+    assert call("docs", "--path")[1] == f"{installed / 'index.html'}\n"
+
+
+def test_docs_as_a_document(installed: Path, call: Any, follows: Any) -> None:
+    doc = follows("docs", call("docs", "debug", "--json")[1])
+    assert doc["pages"] == [
+        {
+            "name": "debug",
+            "title": "Debugging",
+            "file": f"{installed}/debug.html",
+            "url": f"file://{installed}/debug.html",
+        }
+    ]
+
+
+def test_what_is_not_there_is_said(installed: Path, call: Any) -> None:
+    status, out, err = call("docs", "debgu")
+    assert (status, out) == (2, "")
+    assert "did you mean debug?" in err
+    assert "no part #nowhere" in call("docs", "debug#nowhere")[2]
+    (installed / "debug.html").unlink()
+    assert "not there any more" in call("docs", "debug")[2]
+    (installed / "commands").mkdir()
+    (installed / "pages.json").write_text('{"a/run": "1", "b/run": "2"}')
+    assert "several pages" in call("docs", "run")[2]
+
+
+def test_docs_opens_a_browser_or_says_that_there_is_none(
+    installed: Path, call: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import webbrowser
+
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", lambda url: not opened.append(url))
+    assert call("docs", "debug", "--open")[0] == 0
+    assert opened == [(installed / "debug.html").as_uri()]
+    monkeypatch.setattr(webbrowser, "open", lambda url: False)
+    status, _, err = call("docs", "--open")
+    assert status == 2
+    assert "no browser" in err
+
+
+def test_a_checkout_without_a_site_has_the_text(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(docs_place, "PACKAGE", tmp_path)
+    monkeypatch.setattr(docs_place, "CHECKOUT", tmp_path / "checkout")
+    assert "no documentation is installed" in call("docs")[2]
+    shutil.copytree(ROOT / "docs", tmp_path / "checkout/docs", ignore=shutil.ignore_patterns("hosts"))
+    status, out, _ = call("docs", "debug")
+    assert status == 0
+    assert out.endswith("checkout/docs/debug.md\n")
+    assert call("docs", "--path")[1].endswith("docs/README.md\n")
