@@ -239,3 +239,25 @@ def test_a_checkout_without_a_site_has_the_text(call: Any, monkeypatch: pytest.M
     assert status == 0
     assert out.endswith("checkout/docs/debug.md\n")
     assert call("docs", "--path")[1].endswith("docs/README.md\n")
+
+
+def test_a_wheel_that_is_built_after_the_site_carries_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import runpy
+
+    import setuptools
+    from setuptools.command.build_py import build_py
+
+    said: dict[str, Any] = {}
+    monkeypatch.setattr(setuptools, "setup", lambda **options: said.update(options))
+    monkeypatch.setattr(build_py, "run", lambda self: None)
+    runpy.run_path(str(ROOT / "setup.py"))
+    command = said["cmdclass"]["build_py"](setuptools.Distribution())
+    command.build_lib, command.SITE = str(tmp_path / "lib"), tmp_path / "made"
+    command.run()
+    assert not (tmp_path / "lib").exists()  # nobody has built it: a wheel without the site is one, too
+    (tmp_path / "made/features").mkdir(parents=True)
+    for name in ("pages.json", "features/X.html"):
+        (tmp_path / "made" / name).write_text("{}")
+    command.run()
+    assert (tmp_path / "lib/vmm/site/features/X.html").is_file()
+    assert docs_place.site((tmp_path / "lib/vmm/site",)) is not None

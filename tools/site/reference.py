@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator
 from enum import Enum
 
+from .complete import VOCABULARY
 from .docstrings import readable
 from .public import PAGES, Name, fixtures, things
 from .text import page
@@ -16,7 +17,7 @@ PLUGIN = "vmm.pytest_plugin"
 
 def pages() -> Iterator[tuple[str, str]]:
     """Each page of `PAGES`, and the list of them."""
-    yield "reference/index.md", page("references", pages=PAGES)
+    yield "reference/index.md", page("references", pages=PAGES, vocabulary=VOCABULARY)
     for each in PAGES:
         directives = [_directive(thing) for entry in each.names for thing in things(entry)]
         if PLUGIN in each.names:

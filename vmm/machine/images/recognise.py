@@ -135,13 +135,16 @@ def _says_itself(name: str, shown: str, base: int | None, mode: Mode | None, ent
         if value is not None:
             raise ImageError(
                 f"{name}: {shown}: the image itself says where it lies and how it starts, not {option}",
-                hint="--protocol flat, to take its bytes as plain code",
+                hint="--protocol flat, to take its bytes as plain code; `pyvmm docs images#options`",
             )
 
 
 def _among(name: str, protocol: str | None, has: tuple[str, ...], shown: str) -> str | None:
     if protocol is not None and protocol not in has:
-        raise ImageError(f"{name}: {shown}: it cannot be started by protocol {protocol}; it has {', '.join(has)}")
+        raise ImageError(
+            f"{name}: {shown}: it cannot be started by protocol {protocol}; it has {', '.join(has)}",
+            hint="without --protocol it is started by the first of them: `pyvmm docs images#formats`",
+        )
     return protocol
 
 

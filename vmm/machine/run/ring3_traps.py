@@ -35,7 +35,7 @@ def breakpoint_strikes(kvm: Kvm, make: Make) -> bool:
 def require_breakpoints(kvm: Kvm, make: Make, doing: str) -> None:
     """Raises: MissingCapability, where they do not strike."""
     if not breakpoint_strikes(kvm, make):
-        hint = "an OUT in the program, and a callback that calls stop()"
+        hint = "an OUT in the program, and a callback that calls stop(); `pyvmm docs debug#what-hosts-can-do`"
         raise MissingCapability(f"{doing}, and there {NO_BREAKPOINTS}", hint=hint)
 
 
