@@ -62,13 +62,14 @@ def _title(path: Path) -> str:
 
 
 def find(word: str, every: dict[str, Place]) -> list[Place]:
-    """The pages that a person can mean by the word: the one of that name; else those whose path ends so, in any case,
-    written with or without docs/ and .md. Empty where there is none.
+    """The pages that a person can mean by the word: the one of that name, or the first of that folder; else those whose
+    path ends so, in any case, written with or without docs/ and .md. Empty where there is none.
     """
     name, _, anchor = word.partition("#")
     plain = name.removeprefix("docs/").removesuffix(".md").removesuffix(".html").strip("/")
-    if plain in every:
-        return [every[plain]._replace(anchor=anchor)]
+    for whole in (plain, f"{plain}/index"):
+        if whole in every:
+            return [every[whole]._replace(anchor=anchor)]
     low = plain.lower()
     same = [place for key, place in every.items() if key.lower() == low]
     ends = [place for key, place in every.items() if key.lower().endswith(f"/{low}")]
