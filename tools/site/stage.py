@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
 # Guides by what somebody wants; each page of docs/ is in one of them.
 GUIDES = {
-    "Write a guest": ("payloads", "c", "images", "linux", "boards"),
+    "Write a guest": ("learn", "payloads", "c", "images", "linux", "boards"),
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
     "Use it in Python and tests": ("library", "testing", "ci"),
     "The machine": ("cpu", "memory", "interrupts", "virtio"),
@@ -44,17 +44,15 @@ def stage(into: Path) -> None:
 def pages() -> Iterator[tuple[str, str]]:
     """(path in the site's sources, text) of every page."""
     groups = grouped()
-    lessons = list(course.pages())
-    yield "index.md", page("home", groups=groups, course=bool(lessons))
+    yield "index.md", page("home", groups=groups)
     yield "guides.md", page("guides", groups=groups, asks=questions())
     for path in sorted(DOCS.glob("*.md")):
         if path.name != "README.md":
             yield path.name, _relinked(path.read_text(encoding="utf-8"))
     for source, name in WHOLE.items():
         yield name, linked((PROJECT / source).read_text(encoding="utf-8"))
-    for module in (features, tables, commands, hosts, reference):
+    for module in (features, tables, commands, hosts, reference, course):
         yield from module.pages()
-    yield from lessons
 
 
 def grouped() -> dict[str, list[str]]:
@@ -93,7 +91,5 @@ def menu() -> list[tuple[str, list[tuple[str, str]]]]:
         ("reference/index", "Reference of the library"),
         ("changelog", "What changed"), ("contributing", "Working on it"),
     ]  # fmt: skip
-    if not course.there():
-        looked_up = looked_up[1:]
     guides = [(group, [(name, _title(name)) for name in names]) for group, names in grouped().items()]
     return [("Begin", [("index", "What this is"), ("guides", "All guides")]), *guides, ("Look up", looked_up)]
