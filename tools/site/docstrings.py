@@ -4,14 +4,24 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from pygments.lexers.asm import NasmLexer
 from pygments.lexers.special import TextLexer
+from pygments.token import Error, Text
 
 _CODE = re.compile(r"(``.+?``|`[^`]+`)")
 _SIGNS = re.compile(r"([*|\\]|\w_(?!\w))")
 FIRST = 400  # before napoleon, which reads `Raises:`
+
+
+class Assembly(NasmLexer):
+    """Text of payloads: NASM's in most, and what it does not know (`NAME = value`, macros) stays without a colour."""
+
+    def get_tokens_unprocessed(self, *args: Any, **options: Any) -> Iterator[tuple[int, Any, str]]:
+        for at, kind, text in super().get_tokens_unprocessed(*args, **options):
+            yield at, Text if kind is Error else kind, text
 
 
 def readable(lines: list[str]) -> list[str]:
@@ -49,6 +59,6 @@ def _process(app: object, what: str, name: str, obj: object, options: object, li
 
 def setup(app: Any) -> None:
     """Hook into Sphinx."""
-    app.add_lexer("asm", NasmLexer)
+    app.add_lexer("asm", Assembly)
     app.add_lexer("keys", TextLexer)
     app.connect("autodoc-process-docstring", _process, priority=FIRST)
