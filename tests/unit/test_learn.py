@@ -20,7 +20,7 @@ from vmm.learn.attempt import CANNOT, RIGHT, WRONG, Verdict
 from vmm.learn.course import HOLE, LESSONS, ORDER, Lesson, find, lessons, of_text
 from vmm.learn.junit import render
 from vmm.learn.progress import Progress
-from vmm.learn.text import here, next_lesson, wrapped
+from vmm.learn.text import after, here, next_lesson, wrapped
 
 ROOT = Path(__file__).resolve().parents[2]
 ALL = [pytest.param(each, id=each.name) for each in lessons()]
@@ -257,8 +257,21 @@ def test_texts_need_no_device(learn: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_short_words(learn: Any) -> None:
-    assert learn("3")[1] == learn("show", "loop")[1]
-    assert "hint" in learn("--help-me")[2] or learn("--help-me")[0] == 2
+    wanted = learn("show", "loop")[1]
+    assert learn("3")[1] == learn("03-loop")[1] == learn("show", "03-loop")[1] == wanted
+    assert learn("x.asm")[2].startswith("pyvmm: reading x.asm: No such file")
+    assert learn("--watch", "x.asm")[2].startswith("pyvmm: reading x.asm: No such file")
+
+
+def test_what_comes_after_a_lesson() -> None:
+    progress = Progress()
+    assert after(progress, find("console")) == find("loop")
+    for name in ORDER[2:]:
+        progress.checked(name, "x", right=True)
+    assert after(progress, find("console")) == find("hlt")
+    for name in ORDER:
+        progress.checked(name, "x", right=True)
+    assert after(progress, find("hlt")) is None
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -15,9 +16,9 @@ from vmm.cli.colour import can_colour, style_for
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_PASS, UsageError
 from vmm.learn import folders
 from vmm.learn.attempt import CANNOT, MISSING, RIGHT, Verdict, attempt, read
-from vmm.learn.course import Lesson, find, lessons, of_text
+from vmm.learn.course import Lesson, find, is_lesson, lessons, of_text
 from vmm.learn.progress import Progress, now
-from vmm.learn.text import here, list_lines, next_lesson, state, verdict_lines
+from vmm.learn.text import after, here, list_lines, next_lesson, state, verdict_lines
 from vmm.report.style import printable
 
 ACTIONS = {
@@ -71,7 +72,7 @@ def _understand(args: argparse.Namespace) -> None:
     """
     if args.action not in ACTIONS:
         word = args.action
-        if _is_path(word) or word.isdecimal() or word in {each.name for each in lessons()}:
+        if _is_path(word) or is_lesson(word):
             args.what, args.action = [word, *args.what], "check" if _is_path(word) else "show"
         else:
             from vmm.base.names import unknown
@@ -92,7 +93,7 @@ def _understand(args: argparse.Namespace) -> None:
 
 
 def _is_path(word: str) -> bool:
-    return "/" in word or "." in word or (not word.isdecimal() and Path(word).is_file())
+    return "/" in word or "." in word or (not word.isdecimal() and Path(word).exists())
 
 
 def _lesson(args: argparse.Namespace, progress: Progress) -> Lesson:
@@ -115,7 +116,7 @@ def _show(args: argparse.Namespace, progress: Progress, out: TextIO) -> int:
     lesson = _lesson(args, progress)
     text = folders.page(lesson)
     if differs := here(lesson):
-        text += f"\n## On this host\n\n{differs}\n"
+        text += f"\n## On this host\n\n{textwrap.fill(differs, 120)}\n"
     _markdown(args, text, out)
     if state(progress, lesson) == "open":
         print(f"\npyvmm learn start {lesson.number}  writes {lesson.file}, with a place for your code", file=out)
@@ -281,7 +282,7 @@ def _report(args: argparse.Namespace, progress: Progress, checked: Sequence[tupl
 
 
 def _tell(args: argparse.Namespace, verdict: Verdict, progress: Progress, out: TextIO) -> None:
-    for line in verdict_lines(verdict, style_for(args, out), columns(), next_lesson(progress)):
+    for line in verdict_lines(verdict, style_for(args, out), columns(), after(progress, verdict.lesson)):
         print(line, file=out)
 
 

@@ -23,6 +23,8 @@ LESSONS = Path(__file__).parent / "lessons"
 HOLE = ">>>"
 MARK = re.compile(r"^;\s*lesson:\s*(\w+)", re.M)
 """In a student's file: whose it is."""
+NAMED = r"(?:\d+-)?(\w+)"
+"""`loop`, or `03-loop` as its file is called."""
 
 
 class Lesson(NamedTuple):
@@ -70,9 +72,16 @@ def find(word: str) -> Lesson:
         if 1 <= int(word) <= len(ORDER):
             return lessons()[int(word) - 1]
         raise UsageError(f"there is no lesson {word}: they are 1 to {len(ORDER)}", hint="`pyvmm learn`")
-    if word in ORDER:
-        return lessons()[ORDER.index(word)]
+    named = re.fullmatch(NAMED, word)
+    if named and named[1] in ORDER:
+        return lessons()[ORDER.index(named[1])]
     raise UsageError(unknown("lesson", word, ORDER), hint="`pyvmm learn`, or the path of your .asm file")
+
+
+def is_lesson(word: str) -> bool:
+    """Is it meant as a lesson? A number is, whether there is one or not."""
+    named = re.fullmatch(NAMED, word)
+    return word.isdecimal() or bool(named and named[1] in ORDER)
 
 
 def of_text(text: str, file: str) -> Lesson | None:
@@ -84,7 +93,7 @@ def of_text(text: str, file: str) -> Lesson | None:
     marked = MARK.search(text)
     if marked:
         return find(marked[1])
-    named = re.fullmatch(r"(?:\d+-)?(\w+)", Path(file).stem)
+    named = re.fullmatch(NAMED, Path(file).stem)
     return find(named[1]) if named and named[1] in ORDER else None
 
 

@@ -92,8 +92,8 @@ def _prints(seen: Seen, where: str) -> str:
 
 def _never(seen: Seen) -> str:
     """Of a guest that did not end in its time: it spins, and where, or it sleeps, and why nothing wakes it."""
-    if len(seen.result.console) > SHOWN and seen.last is not None:
-        return _prints(seen, seen.place(seen.last.at))  # a slow host: its time was over before its output was
+    if len(seen.result.console) > SHOWN and seen.exits:
+        return _prints(seen, seen.place(seen.exits[-1].at))  # a slow host: its time was over before its output was
     texts = [_vcpu(seen, each) for each in sorted(seen.postmortem.vcpus, key=lambda each: each.index)]
     return "your guest came to no end: " + "; ".join(text for text in texts if text)
 

@@ -40,6 +40,12 @@ def next_lesson(progress: Progress) -> Lesson | None:
     return left[0] if left else None
 
 
+def after(progress: Progress, lesson: Lesson) -> Lesson | None:
+    """The next one that is not right yet, from this one on; None when all are."""
+    ring = (*lessons()[lesson.number :], *lessons()[: lesson.number])
+    return next((each for each in ring if not progress.is_right(each.name)), None)
+
+
 def list_lines(progress: Progress, style: Style) -> Iterator[str]:
     """All lessons, and what comes next."""
     width = max(len(each.name) for each in lessons())
