@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,20 @@ def test_a_lesson_is_whole(lesson: Lesson) -> None:
     for text in (lesson.starter, lesson.solution):
         assert of_text(text, "x.asm") == lesson
     assert of_text("hlt", lesson.file) == lesson
+
+
+def test_the_lessons_are_packaged() -> None:
+    """Each file of each is of a name that the wheel takes, and the sdist."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wheel = project["tool"]["setuptools"]["package-data"]["*"]
+    manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
+    sdist = next(line.split()[2:] for line in manifest if line.startswith("recursive-include vmm/learn/lessons "))
+    files = [each for each in LESSONS.rglob("*") if each.is_file() and "__pycache__" not in each.parts]
+    assert len(files) > 6 * len(ORDER)
+    for path in files:
+        if path.suffix != ".py":  # a folder of them is a package
+            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in wheel), path
+            assert any(fnmatch.fnmatch(path.name, pattern) for pattern in sdist), path
 
 
 @pytest.mark.parametrize("word", ["0", "13", "99999999999", "hllt", ""])

@@ -31,9 +31,9 @@ def why(seen: Seen) -> str:
     if seen.stop.why is not Why.TIME_LIMIT:
         return ""
     rcx, last = seen.reg("rcx"), seen.params["last"]
-    return (
-        f"RCX is still {rcx}: nothing counts it down" if rcx == last else f"RCX is {rcx:#x}, and has left 1 to {last}"
-    )
+    if rcx == last:
+        return f"RCX is still {rcx}: nothing counts it down"
+    return f"RCX is {rcx:#x}, and has left 1 to {last}" if rcx > last else ""
 
 
 CHECKS = Checks(check, why, runs=({"last": 10}, {"last": 1}, {"last": 300}))
