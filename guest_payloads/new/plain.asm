@@ -4,26 +4,28 @@
 ;
 ; pyvmm run NAME.asm
 ; pyvmm run NAME.asm --param last=10 --trace
+; pyvmm run NAME.asm --watch
 ;
-; A file NAME.py beside this one with `def check(guest)` compares results on the host.
+; The lines above are the header: pyvmm reads what the guest stores and which parameters it has. A file NAME.py beside
+; this one with `def check(guest)` compares results on the host.
 
-%include "results.inc"
+%include "results.inc"              ; RESULT, PASS, FAIL
 
-start:
+start:                              ; the CPU begins here: 64-bit mode, ring 0, a stack, paging on
     lea   rsi, [rip + greeting]
-    call  print
+    call  print                     ; of console.inc: text to the debug console, port 0xe9
 
-    mov   ecx, PARAM_last
+    mov   ecx, PARAM_last           ; the header's parameter, as a constant
     xor   eax, eax
 add_next:
     add   rax, rcx
     dec   rcx
     jnz   add_next
-    RESULT sum
+    RESULT sum                      ; stores RAX where the host finds it
 
-    PASS
+    PASS                            ; an OUT to the exit port: the run ends
 
 greeting:
     .asciz "hello from NAME\n"
 
-%include "console.inc"
+%include "console.inc"              ; code: behind your own, so that nobody runs into it

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from vmm.report.bytemap import CELL, draw
 from vmm.report.explain_facts import KINDS
 from vmm.report.style import Style
 
+ROOT = Path(__file__).resolve().parents[2]
 TOPICS = explain.topics(proofs({}))
 
 
@@ -226,11 +229,11 @@ def test_all_of_a_kind_is_listed_and_each_is_found(capsys: pytest.CaptureFixture
     assert {row["kind"] for row in rows} == {"feature", "msr", "hypercall", "row", *KINDS}
     assert len({(row["kind"], row["name"]) for row in rows}) == len(rows)
     assert not [row for row in rows if not row["meaning"].strip() or not row["name"].isprintable()]
-    lost = []
+    lost, proven = [], proofs({})
     for row in rows:
-        found = explain_find.candidates(row["name"], proofs({}))
+        found = explain_find.candidates(row["name"], proven)
         if (row["kind"], row["name"]) not in [each[:2] for each in found]:
-            found = explain_find.candidates(f"{row['kind']} {row['name']}", proofs({})) if row["kind"] != "row" else []
+            found = explain_find.candidates(f"{row['kind']} {row['name']}", proven) if row["kind"] != "row" else []
             if (row["kind"], row["name"]) not in [each[:2] for each in found]:
                 lost.append((row["kind"], row["name"]))
     assert not lost
@@ -331,3 +334,12 @@ def test_commands(capsys: pytest.CaptureFixture[str], follows: Callable[[str, An
         assert capsys.readouterr().out.startswith(begin)
         assert cli.main(["explain", "--json", *arguments]) == 0
         follows("explain", capsys.readouterr().out)
+
+
+def test_the_page_of_beginners_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "begin.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\$ pyvmm (explain .*)\n(.*)$", page, re.M)
+    assert len(shown) >= 5
+    for words, first in shown:
+        assert cli.main(shlex.split(words)) == 0
+        assert capsys.readouterr().out.splitlines()[0] == first

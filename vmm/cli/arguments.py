@@ -20,8 +20,8 @@ from vmm.errors import UsageError
 COMMANDS = {
     "run": "run a payload (or your own .asm, .c or .bin) on /dev/kvm and report what happened",
     "debug": "run one on a terminal screen that shows the machine: step, break, look, go back",
-    "new": "write a small guest of your own to begin with, in assembly or in C",
     "learn": "a course: twelve small guests to complete, each checked by what it does on this host's KVM",
+    "new": "write a guest of your own to begin with: plain, interrupt, ring 3, two vCPUs, C, with Python, with tests",
     "replay": "show a recorded trace, and handle its exits again without a device",
     "list": "the payloads that come with pyvmm",
     "disasm": "show a payload's listing: addresses, bytes, source",
@@ -34,8 +34,10 @@ COMMANDS = {
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "initrd": "make an initial file system for a Linux guest: busybox, the drivers of its devices, a shell",
-    "explain": "what a paravirtual feature, MSR or hypercall is, and how pyvmm proves it",
+    "explain": "what a feature, MSR, exit, port, structure, address, constant is, and how pyvmm proves it",
+    "map": "what lies where in a guest's memory, of a payload, an image or a board",
     "docs": "the pages of the documentation on this machine: where one is, or open it in a browser",
+    "help": "the help of a command, of a payload, or of a topic as explain has it",
 }
 
 EXIT_STATUS = """\

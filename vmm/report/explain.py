@@ -80,25 +80,26 @@ def find(word: str, proofs: Mapping[str, Payload]) -> Topic:
     Raises:
         UsageError: there is none; the nearest names are offered.
     """
+    if found := look_up(word, proofs):
+        return found
+    known = [topic.name for topic in topics(proofs)]
+    raise UsageError(
+        names.unknown("paravirtual feature, MSR of KVM, hypercall or constant", word, [*known, *constants()]),
+        hint="`pyvmm explain` lists them",
+    )
+
+
+def look_up(word: str, proofs: Mapping[str, Payload]) -> Topic | None:
+    """As `find`, or None."""
     if word.strip().lower() == "map":
         return Topic("map", "map", "the guest's memory before its first instruction, by guest-physical address")
-    every = topics(proofs)
-    by_name = {topic.name.upper(): topic for topic in every}
+    by_name = {topic.name.upper(): topic for topic in topics(proofs)}
     feature = pv.find(word)
     plain = names.strip_prefix(word)
     candidates = [feature.name if feature else plain, plain, f"MSR_{plain}", f"MSR_KVM_{plain}", f"KVM_HC_{plain}"]
     if plain.startswith("0X") and (register := _by_number(plain)):
         candidates.append(register.name)
-    for candidate in candidates:
-        if candidate in by_name:
-            return by_name[candidate]
-    if constant := _constant(word):
-        return constant
-    known = [topic.name for topic in every]
-    raise UsageError(
-        names.unknown("paravirtual feature, MSR of KVM, hypercall or constant", word, [*known, *constants()]),
-        hint="`pyvmm explain` lists them",
-    )
+    return next((by_name[each] for each in candidates if each in by_name), None) or _constant(word)
 
 
 def _constant(word: str) -> Topic | None:

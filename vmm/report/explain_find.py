@@ -46,10 +46,14 @@ def candidates(word: str, proofs: Mapping[str, Payload]) -> list[Topic]:
         raise UsageError(f"a word of {len(word)} characters names nothing", hint="`pyvmm explain --list`")
     if fold(word) == "map":
         return [explain.find("map", proofs)]
+    if " " in word and word in _index()["exact"]:  # `exit port` is a name
+        return _without_doubles(_index()["exact"][word])
     if "<" in word:
         return _several(_in_xml(word), word, proofs)
     if "," in word or re.fullmatch(r"[+-][a-zA-Z][\w.-]*|[\w.-]+=\w+", word):
         return _several([re.sub(r"=.*", "", each).strip().lstrip("+-") for each in word.split(",")], word, proofs)
+    if row := next((each for each in explain.topics(proofs) if each.kind == "row" and each.name == word), None):
+        return [row]
     kind, rest = _qualified(word)
     number = _number(rest)
     found = _by_number(number, proofs) if number is not None else _by_name(rest, proofs)
@@ -191,11 +195,8 @@ def _short_in(kind: str, word: str) -> list[Topic]:
 
 
 def _of_kvm(word: str, proofs: Mapping[str, Payload]) -> Topic | None:
-    try:
-        topic = explain.find(word, proofs)
-    except UsageError:
-        return None
-    return None if topic.kind == "constant" else topic
+    topic = explain.look_up(word, proofs)
+    return None if topic is None or topic.kind == "constant" else topic
 
 
 def _without_doubles(found: list[Fact]) -> list[Topic]:

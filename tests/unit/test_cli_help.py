@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""`pyvmm help X`: a command's help, a payload's header as a person reads it, a topic, or what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from vmm import cli
+from vmm.cli.arguments import COMMANDS
+from vmm.payload.catalog import find, shipped
+
+
+def said(*words: str, capsys: pytest.CaptureFixture[str]) -> str:
+    assert cli.main(["help", *words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_of_a_command_it_is_its_own_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(command, capsys=capsys)
+    with pytest.raises(SystemExit):
+        cli.main([command, "--help"])
+    assert text.startswith(capsys.readouterr().out)
+
+
+def test_alone_it_is_the_help_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(capsys=capsys)
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    assert text == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["1", "40", "300"])
+def test_of_every_payload_it_has_the_header(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for name in shipped() if columns == "300" else ("steal_time", "hello"):
+        if name in COMMANDS:
+            continue
+        text, header = said(name, capsys=capsys), find(name).header
+        assert text.startswith(f"{name} ({find(name).group}): {header.summary}")
+        for each in (*header.params, *header.results, *header.proves, *header.features):
+            assert each in text
+        assert f"pyvmm run {name}" in text
+
+
+def test_of_anything_else_it_explains(capsys: pytest.CaptureFixture[str]) -> None:
+    assert said("KVM_EXIT_IO", capsys=capsys).startswith("KVM_EXIT_IO: exit 2")
+    assert said("port", "0x60", capsys=capsys).startswith("8042 data: port 0x60")
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["rnu"], "did you mean run"),
+        (["helo"], "did you mean hello"),
+        (["KVM_EXIT_MIMO"], "did you mean KVM_EXIT_MMIO"),
+        (["\x1b[2J"], "no command, payload or topic is called"),
+        (["x" * 9999], "9999 characters"),
+        (["é"], "no command, payload or topic is called 'é'"),
+    ],
+)
+def test_a_mistake_has_what_may_be_meant(words: list[str], meant: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert meant in err
+    assert "\x1b" not in err
