@@ -91,6 +91,7 @@ def test_nothing_that_is_there_is_written_over(tmp_path: Path, capsys: pytest.Ca
         (["a\0b"], "cannot name a guest"),
         (["x" * 101], "cannot name a guest"),
         (["a\nb"], "cannot name a guest"),
+        (["--", "-x"], "cannot name a guest"),
         (["no/such/place"], "No such file or directory"),
         (["a", "--kind", "interupt"], "did you mean interrupt"),
         (["a", "--kind", ""], "no kind of guest is called ''"),

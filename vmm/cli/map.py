@@ -9,6 +9,8 @@ from typing import TextIO
 
 from vmm.errors import UsageError
 
+MAX_MEMORY = 1 << 51
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
@@ -55,10 +57,12 @@ def document(args: argparse.Namespace) -> dict[str, object]:
     count = args.cpus if args.cpus is not None else payload.header.cpus if payload else 1
     cpus = layout.check_cpus(count)
     memory = layout.parse_size(args.memory) if args.memory is not None else None
+    if payload is None and (args.base is not None or args.mode is not None):
+        raise UsageError("--base and --mode are of code without a header, and none is named")
     if payload is not None and payload.text is not None and (args.base is not None or args.mode is not None):
         raise UsageError(f"--base and --mode are of code without a header, and {payload.name} is assembly or C")
     if payload is None or (payload.text is None and not payload.image and args.base is None and args.mode is None):
-        memory = layout.check_memory(memory if memory is not None else layout.default_memory(cpus), cpus, 1 << 62)
+        memory = checked(memory if memory is not None else layout.default_memory(cpus), cpus)
         code = layout.REGIONS["code"].base
         parts = [Area(code, len(payload.code or b""), payload.name, "image", "rwx", "raw code")] if payload else []
         areas = guest_map.own_areas(memory, cpus, parts, board=board)
@@ -69,7 +73,7 @@ def document(args: argparse.Namespace) -> dict[str, object]:
         brought = BroughtImage(payload, Options(boot=BootOptions(base=args.base, mode=args.mode)))
         asked, board = brought.machine(memory, cpus, args.board)
         guest_map.check_board(board)
-        memory = layout.check_memory(layout.parse_size(asked), cpus, 1 << 62)
+        memory = checked(layout.parse_size(asked), cpus)
         areas = guest_map.image_areas(brought.image, memory, cpus, board)
     else:
         from vmm.payload.guest import assemble
@@ -78,9 +82,18 @@ def document(args: argparse.Namespace) -> dict[str, object]:
         given = payload.header.memory
         least = layout.default_memory(cpus)
         wanted = memory if memory is not None else layout.parse_size(given) if given else least
-        memory = layout.check_memory(wanted, cpus, 1 << 62)
+        memory = checked(wanted, cpus)
         size = max(len(program.code), 1)
         parts = [Area(program.base, size, payload.name, "image", "rwx", payload.header.summary or payload.file)]
         areas = guest_map.own_areas(memory, cpus, parts, board=board)
     subject = payload.name if payload else ""
     return guest_map.document(areas, subject=subject, board=board, memory=memory, cpus=cpus)
+
+
+def checked(memory: int, cpus: int) -> int:
+    """Bytes of RAM that a machine can have, also such as this host has not. UsageError: none can."""
+    from vmm.machine.memory import layout
+
+    if memory > MAX_MEMORY:
+        raise UsageError(f"memory of {layout.format_size(memory)}: guest-physical addresses have 52 bits")
+    return layout.check_memory(memory, cpus, MAX_MEMORY)

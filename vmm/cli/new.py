@@ -112,4 +112,9 @@ def _write(wanted: dict[Path, str], folder: Path | None) -> None:
 
 
 def _is_name(stem: str) -> bool:
-    return stem.isascii() and stem.replace("_", "a").replace("-", "a").isalnum() and len(stem) <= MAX_NAME
+    return (
+        stem.isascii()
+        and stem[:1] != "-"
+        and stem.replace("_", "a").replace("-", "a").isalnum()
+        and len(stem) <= MAX_NAME
+    )
