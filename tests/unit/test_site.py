@@ -110,7 +110,7 @@ def test_the_check_of_links_can_fail(tmp_path: Path) -> None:
 
 def mentions() -> Iterator[tuple[str, str, str]]:
     """(file, page, anchor) of each page that a source, a message or a guest names."""
-    for path in [*ROOT.glob("vmm/**/*.py"), *ROOT.glob("guest_payloads/**/*.*")]:
+    for path in [*ROOT.glob("vmm/**/*.*"), *ROOT.glob("guest_payloads/**/*.*")]:
         if path.suffix in (".py", ".asm", ".inc", ".c", ".h", ".md"):
             for found in MENTION.finditer(path.read_text(encoding="utf-8")):
                 yield str(path.relative_to(ROOT)), found["file"] or found["page"], found["a"] or found["b"] or ""

@@ -20,6 +20,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 default_role = "py:obj"  # `Machine.run` in a docstring is a link where there is such a name, and code elsewhere
 highlight_language = "none"
+smartquotes = False  # what a text shows can be typed
 html_theme = "theme"
 html_theme_path = ["."]
 html_context = {"nav": stage.menu()}
