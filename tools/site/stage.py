@@ -87,8 +87,8 @@ def menu() -> list[tuple[str, list[tuple[str, str]]]]:
     """(heading, [(page, name)]): what stands beside every page."""
     looked_up = [
         ("learn/index", "Lessons of the course"), ("compared", "Hosts side by side"),
-        ("features/index", "Paravirtual features"), ("topics/index", "Topics of the KVM API"), ("tables/index", "Tables"),
-        ("commands/index", "The command"), ("reference/index", "Reference of the library"),
+        ("features/index", "Paravirtual features"), ("topics/index", "Topics of the KVM API"),
+        ("tables/index", "Tables"), ("commands/index", "The command"), ("reference/index", "Reference of the library"),
         ("changelog", "What changed"), ("contributing", "Working on it"),
     ]  # fmt: skip
     guides = [(group, [(name, _title(name)) for name in names]) for group, names in grouped().items()]
