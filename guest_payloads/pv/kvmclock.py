@@ -29,7 +29,10 @@ from vmm.payload.proof.verdict import Finding, GuestBroke, Refusal, Verdict
 PAIRS = {"CLOCKSOURCE2": ("WALL_CLOCK_NEW", "SYSTEM_TIME_NEW"), "CLOCKSOURCE": ("WALL_CLOCK", "SYSTEM_TIME")}
 
 SET_TO = 180 * 10**9  # what KVM_SET_CLOCK sets: far from the few milliseconds of a new VM
-SLACK = 1_000_000  # ns: without a stable clock, KVM's readings and the guest's need not agree better
+# ns. Without a stable clock KVM pairs a TSC with a time of its own anew for each vCPU now and then, by two readings. As
+# far as its CPU was stopped between them (by an emulator, a hypervisor below it, an SMI), so far apart are the clocks
+# of two vCPUs, and KVM's own reading. 3 ms were seen in an emulated host that got a third of a CPU.
+SLACK = 100_000_000
 ROUNDING = 1_000  # ns: two rates, of the time of day and of system time, over the width of a bracket
 STABLE, STOPPED = pv.PVCLOCK_TSC_STABLE_BIT, pv.PVCLOCK_GUEST_STOPPED
 
@@ -106,9 +109,12 @@ def judge(evidence: Evidence) -> Finding:
     if wrong is not None:
         return Finding(Verdict.BROKEN, wrong, evidence.numbers())
     guest = evidence.guest
+    back = guest["cross_backward"]
+    steps = f"{back} steps back, which only a stable clock rules out," if back else "no step back"
+    near = "" if evidence.stable else f"within {SLACK // 10**6} ms "
     summary = (
-        f"{evidence.khz} kHz, between two KVM_GET_CLOCK {'' if evidence.stable else 'within 1 ms '}and the host's time "
-        f"of day; no step back in {guest['cross_samples']} readings on two vCPUs; set, stopped and cleared as told"
+        f"{evidence.khz} kHz, between two KVM_GET_CLOCK {near}and the host's time of day; {steps} in "
+        f"{guest['cross_samples']} readings on two vCPUs; set, stopped and cleared as told"
     )
     return Finding(Verdict.WORKS, "", evidence.numbers(), summary)
 
@@ -150,11 +156,13 @@ def _page(e: Evidence) -> Iterator[str]:
 
 
 def _monotone(e: Evidence) -> Iterator[str]:
-    """With a stable clock nothing goes back; without, each rewriting of a page may correct the clock a little."""
+    """With a stable clock nothing goes back. Without, each rewriting of a page may correct the clock a little, and of
+    two vCPUs nothing is promised: PVCLOCK_TSC_STABLE_BIT is the promise (msr.rst, MSR_KVM_SYSTEM_TIME_NEW).
+    """
     guest, allowed = e.guest, 0 if e.stable else SLACK
     if guest["worst"] > allowed:
         yield f"the clock stepped back {guest['backward']} times on vCPU 0, by up to {guest['worst']} ns"
-    if guest["cross_worst"] > allowed:
+    if e.stable and guest["cross_worst"]:
         yield f"the clock stepped back {guest['cross_backward']} times across vCPUs, by up to {guest['cross_worst']} ns"
     if guest["cross_switches"] < e.few_switches:
         yield f"the vCPUs took turns {guest['cross_switches']} times, which compares nothing"

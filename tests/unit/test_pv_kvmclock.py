@@ -78,10 +78,12 @@ def test_a_right_clock_works():
     assert finding.evidence["wall_clock_lowest"] <= EPOCH <= finding.evidence["wall_clock_highest"]
 
 
-def test_a_clock_without_a_master_works_within_a_millisecond():
-    finding = judge(with_guest(good(flags=0), backward=3, worst=900, cross_backward=5, cross_worst=MS))
+def test_a_clock_without_a_master_is_no_better_than_its_readings():
+    finding = judge(with_guest(good(flags=0), backward=3, worst=900, cross_backward=5, cross_worst=3 * MS))
     assert finding.verdict is Verdict.WORKS
-    assert "within 1 ms" in finding.summary
+    assert "within 100 ms" in finding.summary
+    assert "5 steps back, which only a stable clock rules out, in 500 readings on two vCPUs" in finding.summary
+    assert "no step back in 500 readings" in judge(good(flags=0)).summary
 
 
 @pytest.mark.parametrize(
@@ -116,9 +118,10 @@ def test_what_the_guest_saw_contradicts_the_abi(changes, reason):
     assert reason in finding.reason
 
 
-@pytest.mark.parametrize("changes", [{"worst": MS + 1}, {"cross_worst": MS + 1}, {"first_ns": 29 * MS - 1},
-                                     {"set_ns": SET_TO + 2 * MS + 1}])  # fmt: skip
-def test_without_a_master_a_millisecond_is_all_that_is_forgiven(changes):
+@pytest.mark.parametrize(
+    "changes", [{"worst": 100 * MS + 1}, {"set_ns": SET_TO - 100 * MS - 1}, {"set_ns": SET_TO + 101 * MS + 1}]
+)
+def test_without_a_master_not_everything_is_forgiven(changes):
     assert judge(with_guest(good(flags=0), **changes)).verdict is Verdict.BROKEN
 
 
