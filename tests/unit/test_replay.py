@@ -42,6 +42,18 @@ def test_a_recorded_run_is_handled_again_with_the_same_outcome(path: Path) -> No
     assert (found.outcome.outcome, found.exit_code, found.outcome.reason) == (end.outcome, end.exit_code, end.reason)
 
 
+def test_the_document_says_what_was_handled_and_how_it_ended(
+    capsys: pytest.CaptureFixture[str], follows: Callable[[str, Any], Any]
+) -> None:
+    assert main(["replay", "--json", str(TRACES / "hello.jsonl")]) == 0
+    doc = follows("replay", capsys.readouterr().out)
+    follows("run", doc["outcome"])
+    found = replay(str(TRACES / "hello.jsonl"))
+    assert (doc["payload"], doc["handled"], doc["taken"]) == ("hello", found.handled, found.taken)
+    assert doc["outcome"]["outcome"] == "pass"
+    assert found.handled
+
+
 def test_what_a_replay_did_itself_and_what_it_took_from_the_record() -> None:
     hello = replay(str(TRACES / "hello.jsonl"))
     assert hello.judged

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
 # Guides by what somebody wants; each page of docs/ is in one of them.
 GUIDES = {
-    "Write a guest": ("learn", "payloads", "c", "images", "linux", "boards"),
+    "Write a guest": ("learn", "begin", "payloads", "c", "images", "linux", "boards"),
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
     "Use it in Python and tests": ("library", "testing", "ci"),
     "The machine": ("cpu", "memory", "interrupts", "virtio"),

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 from contextlib import ExitStack
-from typing import TextIO
+from typing import Any, TextIO
 
 from vmm.cli import pages
 from vmm.cli.colour import style_for
@@ -22,6 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="the whole post-mortem, as `pyvmm run -v`")
     parser.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
     pages.add_option(parser, "what `pyvmm run --html` shows of a run")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON document (schema 1): the outcome, what was handled"
+    )
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
@@ -45,7 +49,7 @@ def _replayed(args: argparse.Namespace, out: TextIO) -> Replayed:
 
     found = replay(args.file)  # the whole of it before the first line is shown
     style = style_for(args, out)
-    if not args.quiet:
+    if not args.quiet and not args.json:
         show = printer(args, out)
         for _, record in read(args.file):
             show(record)
@@ -54,6 +58,9 @@ def _replayed(args: argparse.Namespace, out: TextIO) -> Replayed:
         for _, record in read(args.file):
             timeline.add(record)
         write_file(args.timeline, timeline.svg())
+    if args.json:
+        print(json.dumps(document(found), indent=2), file=out)
+        return found
     if found.outcome.outcome == INTERRUPTED:
         print(f"{style('warn', INTERRUPTED)}  {style('head', found.trace.payload)}", file=out)
     else:
@@ -62,6 +69,21 @@ def _replayed(args: argparse.Namespace, out: TextIO) -> Replayed:
     for line in summary(found):
         print(line, file=out)
     return found
+
+
+def document(found: Replayed) -> dict[str, Any]:
+    """schemas/replay.schema.json; `outcome` is run.schema.json's, or null where the run was interrupted."""
+    outcome = None if found.outcome.outcome == INTERRUPTED else found.outcome.as_json()
+    return {
+        "schema": 1,
+        "payload": found.trace.payload,
+        "exit_code": found.exit_code,
+        "handled": found.handled,
+        "taken": found.taken,
+        "judged": found.judged,
+        "notes": list(found.notes),
+        "outcome": outcome,
+    }
 
 
 def _page(file: str, found: Replayed) -> str:
