@@ -78,6 +78,22 @@ def test_one_host_with_its_evidence() -> None:
     assert "pyvmm probe --html F" in text
 
 
+def test_what_is_missing_comes_first_with_its_reason() -> None:
+    doc = host("software-backed")
+    text = hosts_page([("here", doc)], "pyvmm")
+    lacking = [row for row in (*doc["features"], *doc["topics"]) if row["verdict"] in ("inert", "absent", "unproven")]
+    table = text[text.index("Not usable, and why") : text.index('id="the-hosts"')]
+    assert f"Not usable, and why: {len(lacking)}" in table
+    for row in lacking:
+        assert str(escape(row["reason"])) in table
+    assert "<details>" not in table
+    assert table.index(">absent<") < table.index(">inert<")
+    several = hosts_page([("here", doc), ("there", host("svm-7.2"))], "pyvmm")
+    table = several[several.index("Not usable, and why") : several.index('id="the-hosts"')]
+    assert '<th scope="col">host</th>' in table
+    assert "<details>" in table
+
+
 def test_hosts_side_by_side() -> None:
     names = ["svm-6.1", "svm-7.2", "vmx-6.1"]
     text = hosts_page([(name, host(name)) for name in names], "pyvmm matrix")

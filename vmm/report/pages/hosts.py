@@ -26,11 +26,12 @@ MEANINGS = (
 
 
 class Table(NamedTuple):
-    """One more table above the hosts; without rows it is not shown."""
+    """One more table above the hosts; without rows it is not shown, and `folded` it is closed at first."""
 
     heading: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
+    folded: bool = False
 
 
 def hosts_page(
@@ -88,7 +89,7 @@ def _missing(rows: Mapping[str, Mapping[tuple[bool, str], Document]], snapshots:
                 found.append((-LADDER.index(entry.state), pv.order(name), cells))
     head = ("what", "host", "verdict", "why") if several else ("what", "verdict", "why")
     ordered = [cells for *_, cells in sorted(found, key=lambda each: each[:2])]
-    return Table("Not usable, and why", head, ordered)
+    return Table("Not usable, and why", head, ordered, folded=several)
 
 
 def _rows(doc: Document) -> dict[tuple[bool, str], Document]:
