@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 import vmm.report
-from tests.chromium import Chromium, program
+from tools.chromium import Chromium, program
 from vmm.host.hypercall_insn import Attempt, Hypercall
 from vmm.host.measured import HostFacts, PvOffer
 from vmm.host.ring0 import judge

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from markupsafe import escape
 
-from tests.chromium import Chromium
+from tools.chromium import Chromium
 from vmm.cli import main
 from vmm.errors import UsageError
 from vmm.report.pages.hosts import anchor, hosts_page

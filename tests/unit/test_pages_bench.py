@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.chromium import Chromium
 from tests.unit.test_bench_report import ROWS
 from tests.unit.test_pages import Page, whole
 from tests.unit.test_pages_run import EVIL, HEADINGS, UNNAMED, UNSCOPED, text_of
+from tools.chromium import Chromium
 from vmm.bench.compare import Goal, Row
 from vmm.cli import main
 from vmm.report import bench

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chromium import Chromium
 from tests.unit.test_pages import Page, whole
+from tools.chromium import Chromium
 from vmm.cli import main
 from vmm.kvm.exits import Halt, MmioWrite, PortOut
 from vmm.machine.ends import Resume, Why

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A headless Chromium for tests of pages: one process for as many pages as a file has. A pair of pipes drives it, by
+"""A headless Chromium for tests and pictures of pages: one process for many pages. A pair of pipes drives it, by
 the DevTools protocol (https://chromedevtools.github.io/devtools-protocol/), so nothing listens anywhere.
 """
 
