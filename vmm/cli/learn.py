@@ -175,7 +175,7 @@ def _check(args: argparse.Namespace, progress: Progress, out: TextIO) -> int:
     if args.all:
         if args.watch or args.what or args.dir:
             raise UsageError("--all DIR checks what is in DIR, once: without --watch, --dir and names")
-        return _report(args, progress, list(_of_a_class(args.all)), out)
+        return _report(args, progress, _class(args, out), out)
     chosen = _chosen(args, progress)
     if args.watch:
         if len(chosen) != 1 or args.json or args.junit:
@@ -229,16 +229,31 @@ def _file_of(lesson: Lesson, args: argparse.Namespace, progress: Progress) -> st
     )
 
 
-def _of_a_class(folder: str) -> Iterator[tuple[str, Verdict]]:
-    """Every lesson of every student. What cannot be read is theirs to mend, and ends nothing."""
-    for student, files in folders.students(folder):
+def _class(args: argparse.Namespace, out: TextIO) -> list[tuple[str, Verdict]]:
+    """Every lesson of every student; on a terminal with a bar of how far it is."""
+    students = list(folders.students(args.all))
+    if args.json or not can_colour(args, out):
+        return list(_of_a_class(students))
+    from vmm.cli.live import Bar
+
+    checked = []
+    with Bar(out, len(students) * len(lessons())) as bar:
+        for student, verdict in _of_a_class(students):
+            checked.append((student, verdict))
+            bar.at(len(checked), f"{student}: {verdict.lesson}")
+    return checked
+
+
+def _of_a_class(students: Sequence[tuple[str, dict[str, Path]]]) -> Iterator[tuple[str, Verdict]]:
+    """What cannot be read is theirs to mend, and ends nothing."""
+    for student, files in students:
         for lesson in lessons():
             path = files.get(lesson.name)
             if path is None:
                 yield student, Verdict(lesson, MISSING, f"there is no {lesson.file}")
                 continue
             try:
-                yield student, attempt(lesson, str(path), read(str(path)))
+                yield student, attempt(lesson, str(path), read(str(path)), empty=False)
             except UsageError as error:
                 yield student, Verdict(lesson, "wrong", error.one_line, str(path))
 

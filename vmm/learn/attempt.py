@@ -60,13 +60,16 @@ class Verdict:
         }
 
 
-def attempt(lesson: Lesson, file: str, text: str, limit: float = LIMIT) -> Verdict:
-    """Run what a student wrote. `limit` is in seconds, for each run.
+def attempt(lesson: Lesson, file: str, text: str, limit: float = LIMIT, *, empty: bool = True) -> Verdict:
+    """Run what a student wrote. `limit` is in seconds, for each run; `empty`: run a starter as it is, too.
 
     Raises:
         HostError: no usable KVM.
     """
     begin = time.monotonic()
+    unfilled = _same(text, lesson.starter)
+    if unfilled and not empty:
+        return Verdict(lesson, EMPTY, f"line {lesson.hole} still waits for your code", file)
     lesson_checks = checks.of(lesson.name)
     outcome, said = WRONG, ""
     exits: Mapping[str, int] = {}
@@ -85,7 +88,7 @@ def attempt(lesson: Lesson, file: str, text: str, limit: float = LIMIT) -> Verdi
         outcome, said = CANNOT, error.one_line
     except _Not as error:
         said, exits = error.text, error.exits
-    if outcome == WRONG and _same(text, lesson.starter):
+    if outcome == WRONG and unfilled:
         outcome = EMPTY
         said = f"line {lesson.hole} still waits for your code. As it is: {said}"
     notes = ("the header lines at the top were changed: the machine is still the lesson's",)
