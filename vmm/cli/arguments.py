@@ -38,6 +38,7 @@ COMMANDS = {
     "map": "what lies where in a guest's memory, of a payload, an image or a board",
     "docs": "the pages of the documentation on this machine: where one is, or open it in a browser",
     "help": "the help of a command, of a payload, or of a topic as explain has it",
+    "completion": "what makes bash, zsh or fish complete pyvmm's arguments",
 }
 
 EXIT_STATUS = """\
@@ -108,6 +109,16 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
         )
         if name == command:
             module(name).add_arguments(sub)
+    return top
+
+
+def whole() -> argparse.ArgumentParser:
+    """The parser with every command's arguments, for who writes them down: completions, the manual page."""
+    top = parser()
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, sub in action.choices.items():
+                module(name).add_arguments(sub)
     return top
 
 

@@ -60,8 +60,7 @@ def _package(name: str) -> str | None:
 def _header() -> str | None:
     """Of the binding; None where that has not been built, or cannot be loaded."""
     try:
-        from vmm.kvm._kvm import lib
+        from vmm.kvm.header import header_version
     except ImportError:
         return None
-    code = lib.LINUX_VERSION_CODE
-    return f"{code >> 16}.{code >> 8 & 0xFF}.{code & 0xFF}"
+    return header_version()
