@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
 from vmm.debug.gdb.packets import Decoder, Packet, encode
@@ -40,7 +41,8 @@ class Client:
                     return b""
                 for each in self._decoder.feed(data):
                     if isinstance(each, Packet):
-                        self._wire.sendall(b"+")
+                        with contextlib.suppress(OSError):  # of one who hangs up with his last answer
+                            self._wire.sendall(b"+")
                         self._waiting.append(each.data)
             found = self._waiting.pop(0)
             if found[:1] != b"O" or found == b"OK":

@@ -72,7 +72,6 @@ def test_a_breakpoint_stops_before_its_instruction_each_time_and_the_run_ends_as
     assert made.hits == 5
 
 
-@every_host
 def test_more_breakpoints_than_debug_registers_are_int3_that_nobody_sees(loop: Session) -> None:
     program = loop.program
     assert program is not None
@@ -85,7 +84,7 @@ def test_more_breakpoints_than_debug_registers_are_int3_that_nobody_sees(loop: S
         places.append(stopped.where.address)
         assert loop.read(program.base, len(program.code)) == before == program.code
     assert places == [lines[0], lines[1], *lines[2:7] * 5, lines[7], lines[11], lines[12], *lines[8:10]]
-    assert {each.how for each in loop.breaks} == {"hardware", "INT3"}
+    assert {each.how for each in loop.breaks} == ({"hardware", "INT3"} if loop.can.hardware else {"step"})
     assert loop.read(DATA, 4) == b"\5\0\0\0"
 
 
@@ -129,7 +128,6 @@ def test_steps_are_one_instruction_each_and_tell_what_changed(loop: Session) -> 
     ]  # fmt: skip
 
 
-@every_host
 def test_over_a_call_into_it_and_out_again(loop: Session) -> None:
     loop.until("again")
     call = next(row.address for row in loop.program.lines if row.text.startswith("call")) if loop.program else 0
@@ -142,7 +140,6 @@ def test_over_a_call_into_it_and_out_again(loop: Session) -> None:
     assert (out.where.address, loop.registers()["rax"]) == (call + 5, 10)
 
 
-@every_host
 def test_conditions_and_hits_let_pass(loop: Session) -> None:
     loop.break_at("again", when=f"rax == 3 and u32[{DATA:#x}] == 3")
     assert loop.go().why == "breakpoint"
@@ -173,7 +170,6 @@ def test_an_unknown_name_in_a_condition_is_told_where_it_is_needed(loop: Session
         loop.go()
 
 
-@every_host
 def test_an_exit_is_caught_before_it_is_served() -> None:
     seen: list[int] = []
     with Machine() as machine, Session(machine) as session:
@@ -193,7 +189,6 @@ def test_an_exit_is_caught_before_it_is_served() -> None:
         assert seen == [1, 2, 3, 4, 5]
 
 
-@every_host
 def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
     text = """
     start:
@@ -217,7 +212,6 @@ def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
         assert (end.result.stop.why, end.result.stop.code) == (Why.EXIT_PORT, 0x34)
 
 
-@every_host
 def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
     with Machine() as machine, Session(machine) as session:
         machine.load("start: jmp start")
@@ -235,7 +229,6 @@ def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
         assert (end.result.stop.why, end.result.stop.text) == (Why.STOPPED, "ended by the debugger")
 
 
-@every_host
 def test_back_to_an_earlier_stop_and_another_way_from_there(loop: Session) -> None:
     loop.break_at("again")
     first, second = loop.go(), loop.go()
@@ -266,7 +259,6 @@ def test_back_by_steps_from_the_nearest_snapshot(loop: Session) -> None:
     assert loop.where().address == stops[2].where.address
 
 
-@every_host
 def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
     text = f"""
     start:
@@ -294,7 +286,6 @@ def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
         session.kill()
 
 
-@every_host
 def test_both_vcpus_come_to_a_breakpoint_and_none_is_lost() -> None:
     """smp: each comes by `add_one` `rounds` times; whoever comes at the same moment is told next."""
     with Machine(cpus=2) as machine, Session(machine) as session:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.abi.x86 import EFER, RFLAGS
-from vmm.debug.ring3_step import BP, GP, descriptor, gate, u64
+from vmm.debug.gates import BP, GP, descriptor, gate, u64
 from vmm.errors import VmmError
 
 if TYPE_CHECKING:

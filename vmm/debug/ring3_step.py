@@ -13,10 +13,10 @@ Source: Intel SDM vol. 3A, 6.14 (interrupt and exception handling in 64-bit mode
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmm.abi.x86 import EFER, RFLAGS
+from vmm.debug.gates import DB, GP, PF, Gate, descriptor, gate, u64
 from vmm.debug.values import BREAKPOINT, Break
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.state import Segment
@@ -28,36 +28,13 @@ if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
 
-DB, BP, GP, PF = 1, 3, 13, 14
 WITH_ERROR_CODE = (GP, PF)
 MSR_STAR, MSR_LSTAR = 0xC0000081, 0xC0000082
 SYSRET_FLAGS = 0x3C7FD7
 IRETQ, SYSRETQ, SYSCALL = b"\x48\xcf", b"\x48\x0f\x07", b"\x0f\x05"
-GATE = 16
 RSP0, IST1 = 4, 0x24  # in the 64-bit TSS (SDM vol. 3A, 7.7)
 FRAME = 40
 CANNOT = "single-step: this vCPU is in ring 3, where on this host the guest would take the trap of each step itself"
-
-
-@dataclass(frozen=True)
-class Gate:
-    """Where a vector leads, and the stack that it takes (0: RSP0, else an IST)."""
-
-    vector: int
-    handler: int
-    ist: int
-
-
-def gate(machine: Machine, sregs: Sregs, vector: int) -> Gate | None:
-    """Of the IDT of 64-bit mode; None where there is none."""
-    try:
-        low = u64(machine, sregs, sregs.idt.base + GATE * vector)
-        high = u64(machine, sregs, sregs.idt.base + GATE * vector + 8)
-    except VmmError:
-        return None
-    if not low >> 47 & 1 or GATE * vector + GATE - 1 > sregs.idt.limit:
-        return None
-    return Gate(vector, low & 0xFFFF | low >> 32 & 0xFFFF0000 | (high & 0xFFFFFFFF) << 32, low >> 32 & 7)
 
 
 def returns_to_ring3(cpu: Cpu, machine: Machine, sregs: Sregs, code: bytes) -> bool:
@@ -92,21 +69,6 @@ def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
     sregs.cs, sregs.ss = (descriptor(machine, sregs, each) for each in selectors)
     vcpu.set_sregs(sregs)
     vcpu.set_regs(regs)
-
-
-def descriptor(machine: Machine, sregs: Sregs, selector: int) -> Segment:
-    """What a CPU loads for a selector of the GDT (SDM vol. 3A, 3.4.5). MissingCapability: it is of an LDT."""
-    if selector & 4:
-        raise MissingCapability(f"stepping to ring 3: selector {selector:#x} is of an LDT")
-    raw = u64(machine, sregs, sregs.gdt.base + (selector & ~7))
-    limit = raw & 0xFFFF | raw >> 32 & 0xF0000
-    g = raw >> 55 & 1
-    return Segment(
-        base=raw >> 16 & 0xFFFFFF | raw >> 32 & 0xFF000000, limit=limit << 12 | 0xFFF if g else limit,
-        selector=selector,
-        type=raw >> 40 & 15 | 1, present=raw >> 47 & 1, dpl=raw >> 45 & 3, db=raw >> 54 & 1, s=raw >> 44 & 1,
-        l=raw >> 53 & 1, g=g, avl=raw >> 52 & 1,
-    )  # fmt: skip
 
 
 class Ring3Step:
@@ -197,8 +159,3 @@ class Ring3Step:
             at = regs.rsp + 16 + (8 if taken.vector in WITH_ERROR_CODE else 0)
             flags = u64(self._machine, sregs, at)
             write_virtual(self._machine.memory, sregs, at, (flags & ~RFLAGS.TF).to_bytes(8, "little"))
-
-
-def u64(machine: Machine, sregs: Sregs, address: int) -> int:
-    """A number of guest memory. GuestMemoryError: nothing is mapped there."""
-    return int.from_bytes(read_virtual(machine.memory, sregs, address, 8), "little")

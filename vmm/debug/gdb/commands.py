@@ -18,6 +18,7 @@ from vmm.debug.gdb import agent, registers, target_xml
 from vmm.debug.gdb.monitor import Monitor
 from vmm.debug.gdb.packets import MOST
 from vmm.debug.gdb.pages import Pages
+from vmm.debug.gdb.regions import region
 from vmm.debug.gdb.remote_file import RemoteFile
 from vmm.debug.values import Break, Stopped
 from vmm.errors import GuestMemoryError, UsageError, VmmError
@@ -36,6 +37,7 @@ SOFTWARE, HARDWARE, WRITE, READ, ACCESS = "01234"
 WATCHES = {WRITE: "write", READ: "read", ACCESS: "access"}
 EXPEDITED = ("rbp", "rsp", "rip")
 NO_MEMORY = b"E14"
+TRIPLE = b"x86_64-unknown-none"
 LOOKS = (b"m", b"x", b"g", b"p", b"T", b"H", b"qXfer", b"qThreadExtra")
 """Packets that change nothing of a guest that stands still."""
 
@@ -350,6 +352,14 @@ class Commands:
             case "qThreadExtraInfo":
                 cpu = machine.cpus[_number(rest) - 1] if _number(rest) else machine.cpus[0]
                 return f"vCPU {cpu.index}: {self._state(session, cpu)}".encode().hex().encode()
+            case "qHostInfo" | "qProcessInfo":
+                process = "pid:1;" if name == "qProcessInfo" else ""
+                return f"{process}triple:{TRIPLE.hex()};ptrsize:8;endian:little;".encode()
+            case "qMemoryRegionInfo":
+                start, size, rights = region(machine.memory, self._pages.sregs(self._cpu(session)), _number(rest))
+                return f"start:{start:x};size:{size:x};{f'permissions:{rights};' if rights else ''}".encode()
+            case "qWatchpointSupportInfo":
+                return b"num:4;"
             case "qAttached":
                 return b"1"
             case "qSymbol":
