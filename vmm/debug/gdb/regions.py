@@ -49,8 +49,10 @@ def _piece(memory: GuestMemory, walk: Translation) -> tuple[int, int, str]:
         return begin, begin + (1 << shift), ""
     begin, end = va - va % walk.page_size, va - va % walk.page_size + walk.page_size
     slot = memory.slot_at(walk.gpa)
-    if slot is None:
-        return va - va % 4096, va - va % 4096 + 4096, ""
+    if slot is None:  # mapped, and nothing there: up to the next slot
+        before = max((each.end for each in memory.slots if each.end <= walk.gpa), default=0)
+        behind = min((each.gpa for each in memory.slots if each.gpa > walk.gpa), default=MASK64 + 1)
+        return max(begin, va - (walk.gpa - before)), min(end, va + behind - walk.gpa), ""
     first = va - (walk.gpa - slot.gpa)  # where the slot would begin and end, if all of it was mapped like this
     begin, end = max(begin, first), min(end, first + slot.size)
     writable = walk.writable and not slot.readonly
