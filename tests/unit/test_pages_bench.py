@@ -78,6 +78,8 @@ def test_a_row_stands_beside_its_floor_and_its_goal() -> None:
     assert 'aria-label="1.055 times its floor, give or take 0.001, the goal is 1.07"' in text
     assert 'aria-label="6.67 % of its goal"' in text
     assert "1.500 ± 0.150" in text
+    assert "6.0 times its noise outside" in text
+    assert "14.2 times its noise inside" in text
     assert "a CPU" in text_of(text)
     for row in document()["rows"]:
         assert f'id="row-{row["name"]}"' in text

@@ -73,7 +73,7 @@ def _row(row: Document, scale: Scale, documents: Sequence[tuple[str, Document]])
         "mad": number(row["mad"], row["unit"]),
         "floor": number(row["floor"], row["unit"]),
         "ratio": _ratio(row),
-        "margin": "" if row["margin"] is None else f"{row['margin']:+.1f}",
+        "margin": _margin(row["margin"]),
         "remarks": [each for each in ("noisy" if row["noisy"] else "", row["disturbed"], row["why"]) if each],
         "places": None if found is None else scale.places(found),
         "label": _label(row),
@@ -93,6 +93,12 @@ def _ratio(row: Document) -> str:
         return "-"
     noise = f" \u00b1 {row['ratio'] * row['error']:.3f}" if row["error"] is not None else ""
     return f"{row['ratio']:.3f}{noise}"
+
+
+def _margin(margin: float | None) -> str:
+    if margin is None:
+        return ""
+    return f"{abs(margin):.1f} times its noise {'inside' if margin >= 0 else 'outside'}"
 
 
 def _label(row: Document) -> str:
