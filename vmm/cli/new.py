@@ -35,7 +35,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     start = _start(args)
     given = Path(args.name)
     stem = given.name.removesuffix(start.suffix) if not start.folder else given.name
-    if not _is_name(stem) or given.name in ("", ".", ".."):
+    if not _is_name(stem) or (args.name.endswith("/") and not start.folder):
         raise UsageError(
             f"{args.name[:80]!r} cannot name a guest",
             hint="letters, digits, `_` and `-`, at most 100, for example `pyvmm new first`",
