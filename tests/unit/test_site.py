@@ -243,7 +243,15 @@ def test_docs_opens_a_browser_or_says_that_there_is_none(
 def test_a_checkout_without_a_site_has_the_text(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(docs_place, "PACKAGE", tmp_path)
     monkeypatch.setattr(docs_place, "CHECKOUT", tmp_path / "checkout")
+    import importlib.metadata
+    from email.message import Message
+
     assert "no documentation is installed" in call("docs")[2]
+    known = Message()
+    known["Project-URL"] = "Documentation, https://example.org/pyvmm"
+    with monkeypatch.context() as patched:
+        patched.setattr(importlib.metadata, "metadata", lambda name: known)
+        assert "try: https://example.org/pyvmm" in call("docs")[2]
     shutil.copytree(ROOT / "docs", tmp_path / "checkout/docs", ignore=shutil.ignore_patterns("hosts"))
     status, out, _ = call("docs", "debug")
     assert status == 0

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where a page of the documentation is: of the site that came with the wheel, else of one that `make docs` built in a
-checkout, else the text in docs/ of it. It reads names of files, and no page; messages name pages as `pyvmm docs PAGE`.
+checkout, else the text in docs/ of it; `project_page` is for where none is. It reads names of files, and no page;
+messages name pages as `pyvmm docs PAGE`.
 
 A page is named by its path in the site without ending, `debug` or `features/STEAL_TIME`, with `#anchor` behind it where
 a part is meant; the last part of the path is enough where only one page has it.
@@ -54,6 +55,18 @@ def pages(roots: tuple[Path, ...] | None = None, docs: Path | None = None) -> di
     docs = CHECKOUT / "docs" if docs is None else docs
     found = {"guides" if path.stem == "README" else path.stem: path for path in sorted(docs.glob("*.md"))}
     return {name: Place(name, _title(path), path) for name, path in found.items()}
+
+
+def project_page() -> str:
+    """The address that the installed package's metadata has for its documentation; empty where it has none."""
+    from importlib.metadata import PackageNotFoundError, metadata
+
+    try:
+        listed = metadata("pyvmm").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    pairs = [each.partition(", ") for each in listed]
+    return next((url for label, _, url in pairs if label.lower() == "documentation"), "")
 
 
 def _title(path: Path) -> str:

@@ -32,7 +32,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
 
     every = docs_place.pages()
     if not every:
-        raise UsageError(NONE, hint=NONE_HINT)
+        page = docs_place.project_page()
+        raise UsageError(NONE, hint=f"{page}; {NONE_HINT}" if page else NONE_HINT)
     word = args.page or (docs_place.FIRST if args.open or args.path else None)
     found = list(every.values()) if word is None else [one(word, every)]
     if args.json:
