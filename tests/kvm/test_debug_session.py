@@ -19,6 +19,8 @@ from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.exits import PortOut
 from vmm.machine.ends import Why
 from vmm.machine.machine import Machine
+from vmm.machine.memory.layout import REGIONS
+from vmm.observe.postmortem import examine
 from vmm.payload.catalog import find
 from vmm.payload.options import Options
 from vmm.payload.run import run_payload
@@ -212,11 +214,34 @@ def test_an_msr_is_caught_and_then_is_kvms_own() -> None:
         assert (end.result.stop.why, end.result.stop.code) == (Why.EXIT_PORT, 0x34)
 
 
+def interrupt_once_it_runs(session: Session) -> None:
+    """What is interrupted before it runs is not: a thread that sleeps a while may wake too early."""
+
+    def wait() -> None:
+        while not session.running:
+            time.sleep(0.001)
+        session.interrupt()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def test_no_interrupt_is_lost_on_the_way_from_go_to_the_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Machine() as machine, Session(machine) as session:
+        machine.load("start: jmp start")
+        begin = session._legs.begin
+
+        def begun(*given: object) -> None:
+            begin(*given)
+            session.interrupt()
+
+        monkeypatch.setattr(session._legs, "begin", begun)
+        assert session.go().why == "interrupted"
+
+
 def test_an_endless_loop_is_interrupted_from_another_thread() -> None:
     with Machine() as machine, Session(machine) as session:
         machine.load("start: jmp start")
-        timer = threading.Timer(0.2, session.interrupt)
-        timer.start()
+        interrupt_once_it_runs(session)
         stopped = session.go()
         assert (stopped.why, stopped.where.symbol) == ("interrupted", "start")
         assert session.step().why == "step"
@@ -441,8 +466,7 @@ def test_an_interrupt_counts_where_hits_that_do_not_hold_come_all_the_time() -> 
 def test_an_interrupt_counts_between_two_steps_of_a_line() -> None:
     with Machine() as machine, Session(machine) as session:
         machine.load("start: jmp start")
-        timer = threading.Timer(0.3, session.interrupt)
-        timer.start()
+        interrupt_once_it_runs(session)
         assert session.step(1_000_000).why == "interrupted"
 
 
@@ -589,3 +613,44 @@ def test_without_handlers_a_breakpoint_in_ring3_is_doubted(with_int3: Session, m
     monkeypatch.setattr(abilities, "_all", [replace(with_int3.can, breakpoints_ring3=False, int3_ring3=False)])
     assert "handlers of #BP and #GP" in with_int3.doubts(with_int3.break_at("spin"))[0]
     assert with_int3.doubts(with_int3.break_at(DATA)) == []
+
+
+def test_a_crash_is_shown_at_its_instruction_and_goes_on_from_there_when_it_is_mended() -> None:
+    with Machine() as machine:
+        machine.load("start: mov ebx, 7; bad: ud2; inc ebx; hlt")
+        with Session(machine) as session:
+            ended = session.go()
+            assert (ended.why, ended.where.symbol) == ("fault", "bad")
+            before = session.registers()
+            found = session.postmortem()
+            assert found.fault is not None
+            assert (found.fault.vector, found.vcpus[0].rip) == (6, machine.address("bad"))
+            assert session.registers() == before
+            assert session.go().why == "fault", "it is tried again"
+            session.write("bad", b"\x90\x90")
+            assert session.go().text == "the guest halted"
+            assert session.registers()["rbx"] == 8
+
+
+def test_without_its_debugger_a_crash_is_left_as_the_run_left_it_and_another_can_look_at_it() -> None:
+    with Machine() as machine:
+        machine.load("start: ud2")
+        with Session(machine) as session:
+            result = session.go().result
+        assert result is not None
+        found = examine(machine, result)
+        assert found.fault is not None
+        assert found.fault.vector == 6
+        with Session(machine) as session:
+            stopped = session.stand_at_end(result)
+            assert (stopped.why, stopped.where.symbol) == ("fault", "start")
+            assert "own gate of #UD" in session.step().where.note
+
+
+def test_a_crash_of_ring3_is_shown_in_ring3() -> None:
+    with Machine() as machine:
+        base = REGIONS["code"].base
+        machine.load("start: nop; bad: cli; nop", ring=3, user=[(base, base + 4096)])
+        with Session(machine) as session:
+            ended = session.go()
+            assert (ended.why, ended.where.symbol, ended.where.mode) == ("fault", "bad", "64-bit ring 3")

@@ -26,6 +26,12 @@ class Line(Record):
     text: str
     origin: str = ""
 
+    @property
+    def shown(self) -> str:
+        """`add.asm:7  mov al, 42`; of what comes with pyvmm, the file's name alone."""
+        file = self.file.rpartition("/")[2] if self.file.startswith("/") else self.file
+        return f"{file}:{self.line}  {self.text.strip()}".rstrip()
+
 
 class Program(Record, cached=True):
     """An assembled payload: the bytes `code` for guest-physical address `base`. `symbols` are label addresses in
@@ -79,6 +85,21 @@ class Program(Record, cached=True):
     @cached_property
     def _line_addresses(self) -> list[int]:
         return [line.address for line in self.lines]
+
+    @property
+    def written(self) -> tuple[Line, ...]:
+        """Every line that somebody wrote, by address: statements of assembly, or stretches of compiled code."""
+        return self.lines or self.stretches
+
+    @cached_property
+    def line_places(self) -> dict[tuple[str, int], int]:
+        """Where the code of each (file, line) begins."""
+        found: dict[tuple[str, int], int] = {}
+        for each in self.written:
+            key = each.file, each.line
+            if each.size and each.line:
+                found[key] = min(each.address, found.get(key, each.address))
+        return found
 
     def symbolize(self, address: int) -> str | None:
         """`name`, or `name+0x10`; None outside the program or before its first label."""

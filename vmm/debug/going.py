@@ -50,7 +50,6 @@ class Going(Stops):
                 self.breaks.remove(here)
 
     def _go(self, breaks: list[Break], timeout: float | None, vcpus: Sequence[int] | None = None) -> Stopped:
-        self._forget()
         timer = None
         if timeout is not None:
             timer = threading.Timer(timeout, self._legs.interrupt)

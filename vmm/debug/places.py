@@ -7,10 +7,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from vmm.abi.x86 import vector_name
 from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.base.names import unknown
 from vmm.debug.values import Place
 from vmm.errors import UsageError
+from vmm.machine.memory.layout import REGIONS
+from vmm.machine.x86.descriptors import STUB_SIZE
 from vmm.observe.postmortem import code_bits, linear, mode_name, readable
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 LINE = re.compile(r"(?:(?P<file>.*):)?(?P<line>\d+)$")
 OFFSET = re.compile(r"(?P<symbol>[A-Za-z_.$][\w.$@]*)\s*(?:\+\s*(?P<offset>0[xX][\da-fA-F]+|\d+))?$")
+GATES = REGIONS["gates"]
 PAST = "past the end of the program"
 
 
@@ -55,7 +59,7 @@ def address_of(program: Program | None, where: int | str) -> int:
 
 
 def _rows(program: Program | None) -> tuple[Line, ...]:
-    return (program.lines or program.stretches) if program else ()
+    return program.written if program else ()
 
 
 def _of_line(program: Program | None, file: str, line: int) -> int:
@@ -102,4 +106,8 @@ def place(machine: Machine, program: Program | None, sregs: Sregs, rip: int) -> 
         note = PAST
     elif not data:
         note = "nothing is mapped here"
+    elif sregs.idt.base == REGIONS["idt"].base and GATES.base <= address < GATES.end:
+        note = (
+            f"pyvmm's own gate of {vector_name((address - GATES.base) // STUB_SIZE)}: no handler of the guest's took it"
+        )
     return Place(address, name, int(offset or "0", 0), file, line, text, mode_name(sregs), data, instruction, note)

@@ -20,6 +20,7 @@ from vmm.debug.stepping import Stepping
 from vmm.debug.values import BEGIN, Stopped
 from vmm.errors import UsageError
 from vmm.machine.ends import Result, Stop, Why
+from vmm.observe.postmortem import examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vmm.machine.context import Context
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
+    from vmm.observe.postmortem import PostMortem
 
 KILLED = "ended by the debugger"
 
@@ -60,6 +62,7 @@ class Session(Stepping):
     def close(self) -> None:
         """Let the machine go; its next run is as any other."""
         if self.machine.holder is self:
+            self._stands_as_left()
             self.machine.holder = None
         self._legs.close()
 
@@ -68,6 +71,10 @@ class Session(Stepping):
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def begin(self) -> None:
+        """Whoever called this has loaded or started something: the next `go` or step begins a run."""
+        self._open(self.machine.members(), self.limit, None)
 
     def kill(self) -> Stopped:
         """End the run here, as if the host had stopped it."""
@@ -78,7 +85,7 @@ class Session(Stepping):
         """The machine as it was when this state was saved; the run goes on from there."""
         self.machine.restore(saved)
         self.machine.all_cpus.halted.clear()
-        self._ended = self._caught = None
+        self._ended = self._caught = self._crash = None
         self._stood = {}
         self.vcpu = 0
 
@@ -108,7 +115,7 @@ class Session(Stepping):
 
     def _returned(self, stopped: Stopped) -> None:
         """The machine is what it was at this stop (history.py)."""
-        self._ended = self._caught = None
+        self._ended = self._caught = self._crash = None
         self.result = None
         self.vcpu = stopped.vcpu
         while self.stops and self.stops[-1] is not stopped:
@@ -126,6 +133,28 @@ class Session(Stepping):
             raise UsageError("the run has not ended")
         stop, by = self._ended
         return self.machine.conclude(stop, by, self._legs.wall)
+
+    def postmortem(self) -> PostMortem:
+        """What the run that has ended has left behind. UsageError: it has not ended."""
+        result = self.ending()
+        if self._crash is not None:
+            self._crash.undo()
+        try:
+            return examine(self.machine, result)
+        finally:
+            if self._crash is not None:
+                self._crash.show()
+
+    def stand_at_end(self, result: Result) -> Stopped:
+        """The machine's last run was not ours, and has ended so: that is our first stop, and may be looked at; the next
+        `go` or step begins a run from there.
+
+        Raises:
+            UsageError: nothing was ever loaded.
+        """
+        self._open(self.machine.members(), self.limit, None)
+        by = None if result.vcpu is None else self.machine.cpus[result.vcpu]
+        return self._ends(result.stop, by, result)
 
     def ours(self, cpu: Cpu, exit: Exit) -> bool:
         """Is this exit the debugger's own doing, and not the guest's?"""
@@ -153,10 +182,17 @@ class Session(Stepping):
             stop, by = self._ended
             return stop, by, self._legs.wall
         finally:
+            self._stands_as_left()
             self._held = False
             self._ended = None
             self._detached = False
             self._legs.limit = None
+
+    def _stands_as_left(self) -> None:
+        """A crash is shown to who debugs; others find the machine as the run has left it."""
+        if self._crash is not None and not self.machine.vm.closed:
+            self._crash.undo()
+        self._crash = None
 
     def _free(self) -> None:
         """No debugger any more: the machine's own limit counts from here."""

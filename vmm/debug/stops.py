@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.debug import places
+from vmm.debug.crash import Crash, crash_of
 from vmm.debug.history import History
 from vmm.debug.legs import Cause, Legs
 from vmm.debug.one_step import Steps
@@ -46,6 +47,7 @@ class Stops(Points):
         self._held = False
         self._inside = False  # one of several steps: an interrupt that came between two of them counts
         self._ended: tuple[Stop, Cpu | None] | None = None
+        self._crash: Crash | None = None
         self._caught: Cpu | None = None
         self._before: dict[int, dict[str, int]] = {}
         self._stood: dict[int, int] = {}  # where each vCPU was at its last stop
@@ -66,15 +68,16 @@ class Stops(Points):
         return frozenset(self.machine.all_cpus.halted) if self._legs.begun else frozenset()
 
     def interrupt(self) -> None:
-        """Stop what runs; from any thread. Nothing runs: nothing happens."""
+        """Stop what runs; from any thread. Nothing runs: nothing happens. Once `go` has begun, none is lost."""
         self._legs.interrupt()
 
     def _open(self, active: Sequence[Cpu], limit: float | None, exit_limit: int | None) -> None:
         self._legs.begin(active, limit, exit_limit)
-        self._ended = self._caught = None
+        self._ended = self._caught = self._crash = None
         self.stops.clear()
         self._history.clear()
-        self._before, self._stood = {}, {}
+        self._before = {cpu.index: self.registers(cpu.index) for cpu in self._legs.members}
+        self._stood = {}
         self.result = None
 
     def _begin(self) -> None:
@@ -128,12 +131,12 @@ class Stops(Points):
             self._stood[cpu.index] = cause.address  # it goes on from here, and off it
         return None
 
-    def _ends(self, stop: Stop, by: Cpu | None) -> Stopped:
+    def _ends(self, stop: Stop, by: Cpu | None, result: Result | None = None) -> Stopped:
         cpu = by or self.machine.cpus[self.vcpu]
         self._ended = stop, by
-        result = None
         if not self._held:
-            result = self.result = self.machine.conclude(stop, by, self._legs.wall)
+            result = self.result = result or self.machine.conclude(stop, by, self._legs.wall)
+        self._crash = crash_of(self.machine, stop, by)
         return self._stopped(FAULT if stop.crashed else ENDED, cpu, stop.text, exit=stop.exit, result=result)
 
     def _stopped(

@@ -19,12 +19,12 @@ from vmm.machine.machine import Machine
 from vmm.machine.memory import layout
 from vmm.machine.run.cpu import Cpu
 from vmm.machine.x86 import page_walk as walk
-from vmm.machine.x86.descriptors import FAULT_FRAME_SIZE, FaultFrame
+from vmm.machine.x86.faulted import unwind
 from vmm.machine.x86.virtual import read_virtual, translate
 from vmm.observe.causes import cause
 from vmm.observe.exit_text import describe, named
 from vmm.observe.reasons import hint
-from vmm.observe.standing import Standing, place_text
+from vmm.observe.standing import Standing
 
 PAGE_FAULT = 14
 
@@ -121,7 +121,7 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
     if not sregs.cr0 & CR0.PE:
         return _real_mode_call(machine, regs, sregs, notes)
     try:
-        frame = FaultFrame.parse(read_virtual(machine.memory, sregs, regs.rsp, FAULT_FRAME_SIZE))
+        frame = unwind(machine.memory, regs, sregs)
     except GuestMemoryError as error:
         notes.append(f"the fault frame could not be read: {error}")
         return None, regs
@@ -129,9 +129,6 @@ def _fault(machine: Machine, regs: Regs, sregs: Sregs, notes: list[str]) -> tupl
     if frame.vector == PAGE_FAULT:
         cr2 = sregs.cr2
         detail = f"{page_fault_words(frame.error_code)} at {cr2:#x}"
-    regs.rip, regs.rsp, regs.rflags = frame.rip, frame.rsp, frame.rflags
-    for segment, selector in ((sregs.cs, frame.cs), (sregs.ss, frame.ss)):
-        segment.selector, segment.dpl = selector & 0xFFFF, selector & 3  # KVM has those of the gate's handler
     return FaultInfo(frame.vector, vector_name(frame.vector), frame.error_code, detail, cr2), regs
 
 
@@ -200,7 +197,7 @@ def source(machine: Machine, address: int) -> str:
     line = machine.program.source(address) if machine.program else None
     if line is None or not line.line:
         return ""
-    return place_text(line)
+    return line.shown
 
 
 def mode_name(sregs: Sregs) -> str:

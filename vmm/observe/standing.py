@@ -42,17 +42,15 @@ class Standing:
         if region is None or program.place_at(0) is not None or not program.end <= address < region.end:
             return ""
         last = (program.lines or program.stretches)[-1]
-        return f"{PAST}, which ends with {place_text(last)}"
+        return f"{PAST}, which ends with {last.shown}"
 
     def _in_data(self, program: Program, address: int) -> str:
         for each in labels(program, self._parts):
             if each.kind == DATA and each.address <= address < each.address + each.size:
                 offset = f"+{address - each.address:#x}" if address > each.address else ""
-                return f"in data, not in code: {each.name}{offset}" + (
-                    f", {place_text(each.line)}" if each.line else ""
-                )
+                return f"in data, not in code: {each.name}{offset}" + (f", {each.line.shown}" if each.line else "")
         line = program.source(address)
-        return "in data, not in code" + (f": {place_text(line)}" if line else "")
+        return "in data, not in code" + (f": {line.shown}" if line else "")
 
 
 def _inside(program: Program, line: Line, address: int) -> str:
@@ -62,11 +60,5 @@ def _inside(program: Program, line: Line, address: int) -> str:
     code = program.code[line.address - program.base : line.address + line.size - program.base]
     for row in disassemble(code, line.address):
         if row.address < address < row.address + len(row.bytes):
-            return f"{address - row.address} bytes into an instruction of {place_text(line)}"
+            return f"{address - row.address} bytes into an instruction of {line.shown}"
     return ""
-
-
-def place_text(line: Line) -> str:
-    """`add.asm:7  mov al, 42`; of what comes with pyvmm, the file's name alone."""
-    file = line.file.rpartition("/")[2] if line.file.startswith("/") else line.file
-    return f"{file}:{line.line}  {line.text.strip()}".rstrip()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from vmm.debug.session import Session
 from vmm.debug.values import Stopped
-from vmm.observe.postmortem import examine
 from vmm.report.style import Style
 from vmm.report.text import postmortem_lines
 
@@ -22,5 +21,5 @@ def describe_end(session: Session, stopped: Stopped) -> list[str]:
     if counts:
         lines.append(f"exits: {counts}")
     if result.stop.crashed or result.stop.limited:
-        lines += postmortem_lines(examine(session.machine, result), Style())
+        lines += postmortem_lines(session.postmortem(), Style())
     return [*lines, NEXT]
