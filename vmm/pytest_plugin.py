@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,12 +30,58 @@ MARKER = (
     "kvm(features=[...], caps=[...], cpus=1): needs a usable /dev/kvm that offers these CPUID or paravirtual features "
     f"and capabilities, and so many host CPUs; a skip with the reason, or an error where {REQUIRE}=1"
 )
+DEBUG = "--pyvmm-debug"
+DEBUG_HELP = "where a test with guests fails, leave its machines open at a prompt: step, registers, memory, ..."
+IN_WORKERS = f"{DEBUG} needs a terminal, and the workers of pytest-xdist have none; run it with -n 0"
 PACKAGE = Path(__file__).resolve().parent
 GUESTS = pytest.StashKey[list[Any]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("pyvmm").addoption(DEBUG, action="store_true", help=DEBUG_HELP)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", MARKER)
+    if config.getoption(DEBUG) and (getattr(config.option, "tx", None) or hasattr(config, "workerinput")):
+        raise pytest.UsageError(IN_WORKERS)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_exception_interact(
+    node: pytest.Item | pytest.Collector,
+    call: pytest.CallInfo[Any],
+    report: pytest.CollectReport | pytest.TestReport,
+) -> None:
+    """With --pyvmm-debug, a prompt. After all others: pytest-timeout and faulthandler stop their clocks here."""
+    if not node.config.getoption(DEBUG) or not isinstance(report, pytest.TestReport):
+        return
+    from vmm.report.failure import left_open
+
+    assert call.excinfo is not None
+    frames = [each.frame.f_locals for each in call.excinfo.traceback]
+    opened, closed = left_open(node.stash.get(GUESTS, []), [getattr(node, "funcargs", {}), *frames])
+    if not opened and not closed:
+        return  # a test without guests
+    capture = node.config.pluginmanager.getplugin("capturemanager")
+    if capture is not None:
+        capture.suspend_global_capture(in_=True)
+    try:
+        lines = [f"\n\n{node.nodeid}: {call.excinfo.exconly()}", *closed]
+        lines += [
+            f"captured {title}:\n{text}"
+            for title, text in ((each, getattr(report, f"cap{each}")) for each in ("stdout", "stderr"))
+            if text
+        ]
+        sys.stdout.write("\n".join(lines) + "\n")
+        if opened:
+            from vmm.debug.prompt import Open, prompt
+
+            if prompt([Open(*each) for each in opened], dict(frames[-1])):
+                pytest.exit(f"ended at the prompt of {DEBUG}")
+    finally:
+        if capture is not None:
+            capture.resume_global_capture()
 
 
 @pytest.hookimpl(tryfirst=True)

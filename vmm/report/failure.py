@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from vmm.errors import GuestError
 from vmm.machine.ends import Result
@@ -55,6 +56,29 @@ def sections(guests: list[WatchedMachine | Outcome]) -> Iterator[tuple[str, str]
             yield f"guest{which}: console", _text(console)
         if lines:
             yield f"guest{which}: {title}", "\n".join(lines)
+
+
+def left_open(
+    guests: list[WatchedMachine | Outcome], namespaces: list[dict[str, Any]]
+) -> tuple[list[tuple[Machine, Result | None, str]], list[str]]:
+    """(the machines that a failed test has left open, each with the result of its last run where that is known, and how
+    it ended; a sentence of each that can not be looked at any more). Those in the test's variables count, too.
+    """
+    opened: list[tuple[Machine, Result | None, str]] = []
+    gone = []
+    found = [each for names in namespaces for each in names.values() if isinstance(each, Machine)]
+    for guest in {id(each): each for each in (*guests, *found)}.values():
+        if isinstance(guest, Outcome):
+            name = printable(guest.payload)
+            gone.append(f"the machine of payload {name} went with its run: `pyvmm debug {name}` opens another")
+        elif guest.vm.closed:
+            gone.append("a machine was closed before the test failed: one of the fixture `machine_factory` stays open")
+        else:
+            last = guest.last if isinstance(guest, WatchedMachine) else None
+            console = [f"console: {_text(guest.sink.data)}"] if guest.sink.data else []
+            ending = _ending(guest)[1] if isinstance(guest, WatchedMachine) else []
+            opened.append((guest, last, "\n".join([*console, *ending])))
+    return opened, gone
 
 
 def _ending(machine: WatchedMachine) -> tuple[str, list[str]]:

@@ -53,6 +53,11 @@ class Monitor:
             "reset": ("the machine as it was when this run began", self._reset),
         }
 
+    @property
+    def commands(self) -> dict[str, str]:
+        """What each takes and does, by name."""
+        return {name: what for name, (what, _) in self._commands.items()}
+
     def begin(self, session: Session) -> None:
         """A run begins."""
         self._whose = session

@@ -220,6 +220,12 @@ class Elf:
         except ImageError:
             return ""
 
+    @property
+    def debug_bytes(self) -> int:
+        """How large its line programs are."""
+        section = self._file.get_section_by_name(".debug_line")
+        return 0 if section is None else int(section.header["sh_size"])
+
     def rows(self) -> Iterator[tuple[int, int, str, int]]:
         """(address, bytes, file, line) of every stretch of code that its debug information tells of, by address. Where
         several lines begin at one, as with inlined calls, all but one have no bytes.

@@ -6,7 +6,7 @@ A loader makes an Image of bytes; place.py puts it into a machine. Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias
@@ -204,6 +204,13 @@ class Names(Protocol):
 
     def source(self, address: int) -> str:
         """`file.c:12`, or empty."""
+
+    @property
+    def debug_bytes(self) -> int:
+        """How large its line programs are."""
+
+    def rows(self) -> Iterable[tuple[int, int, str, int]]:
+        """(address, bytes, file, line) of every stretch of code that they tell of, by address."""
 
 
 @dataclass(frozen=True)

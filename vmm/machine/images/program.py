@@ -11,6 +11,8 @@ from vmm.asm.program import Line, Program
 from vmm.machine.images.image import Image
 
 MAX_SOURCE = 4 << 20  # bytes of a source file of which a line is shown
+MAX_DEBUG = 8 << 20
+"""Bytes of line programs of which all are read: a kernel's take minutes, and a line of one address takes no time."""
 FAR = 1 << 20
 """Bytes behind a symbol beyond which nobody would say that an address belongs to it."""
 
@@ -71,6 +73,13 @@ class ImageProgram(Program):
             if each.gpa <= address < each.end:
                 return f"{each.what}+{address - each.gpa:#x}"
         return ""
+
+    @cached_property
+    def written(self) -> tuple[Line, ...]:
+        """The lines of all of its code; none where its debug information is more than anybody would wait for."""
+        names = self.image.names
+        rows = names.rows() if names is not None and names.debug_bytes <= MAX_DEBUG else ()
+        return tuple(Line(address, size, file, line, "") for address, size, file, line in rows if size)
 
     def source(self, address: int) -> Line | None:
         """The line that a compiler made this code of; its text, where the file is there to be read."""

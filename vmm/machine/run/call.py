@@ -15,6 +15,8 @@ from vmm.machine.memory.layout import REGIONS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmm.machine.whole import Whole
 
 ARGUMENTS = ("rdi", "rsi", "rdx", "rcx", "r8", "r9")
@@ -30,7 +32,26 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
 
     Raises:
         UsageError: nothing is loaded, no such symbol, more than six arguments, or one that needs more than 64 bits.
-        GuestError: it did not return; says how the guest ended.
+        GuestError: it did not return; says how the guest ended and where: label, source line.
+    """
+    prepare(machine, function, args)
+    vcpu = machine.cpus[0].vcpu
+    stop = machine.run(timeout).stop
+    vcpu.complete()
+    regs = vcpu.get_regs()
+    if stop.why is not Why.EXIT_PORT or regs.rip != LANDING_AT + 2:
+        from vmm.machine.run.where_ended import where_ended
+
+        where = where_ended(machine, stop, machine.cpus[0])
+        raise GuestError(f"{function} did not return: {stop.text}" + (f"; {where}" if where else ""))
+    return regs.rax
+
+
+def prepare(machine: Whole, function: str | int, args: Sequence[int]) -> None:
+    """All of a call but the run: vCPU 0 stands at the function's first instruction. A debugger goes on from there.
+
+    Raises:
+        UsageError: as `call`.
     """
     program = machine.program
     if program is None:
@@ -51,9 +72,3 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
     regs.rsp -= 8
     machine.memory.write(regs.rsp, LANDING_AT.to_bytes(8, "little"))
     vcpu.set_regs(regs)
-    stop = machine.run(timeout).stop
-    vcpu.complete()
-    regs = vcpu.get_regs()
-    if stop.why is not Why.EXIT_PORT or regs.rip != LANDING_AT + 2:
-        raise GuestError(f"{function} did not return: {stop.text}")
-    return regs.rax
