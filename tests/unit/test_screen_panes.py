@@ -155,7 +155,7 @@ class TestMemory:
     def test_16_bit_code_has_a_stack_of_words(self) -> None:
         sregs = Sregs(ss=Segment(base=0x20000))
         lines = stack(scene(cpu={"bits": 16, "sregs": sregs, "regs": Regs(rsp=0x100)}), 46, 1)
-        assert lines[0].text.startswith("rsp>00020100  0000")
+        assert lines[0].text.startswith(" sp>00020100  0000")
 
     def test_a_walk_names_its_entries_and_its_end(self) -> None:
         tables = {0x1000: 0x2003, 0x2000: 0x3003, 0x3000: 0x4003, 0x4000: 0}

@@ -12,6 +12,7 @@ from vmm.machine.x86.registers import names as register_names
 from vmm.screen.commands import ACCESS, CATCHES, KINDS, Asked
 from vmm.screen.desk import Desk
 from vmm.screen.lines import Click
+from vmm.screen.scene import REGISTER_KINDS
 
 Go = Callable[[Callable[[], Stopped]], Stopped]
 """Runs the guest, and tells the screen meanwhile that it runs."""
@@ -57,6 +58,8 @@ def act(desk: Desk, asked: Asked, go: Go) -> str:
             desk.view.walk_of = f"{desk.place(asked.rest):#x}" if ":" in asked.rest else asked.rest
             desk.value(desk.view.walk_of)
             return ""
+        case "registers":
+            return _registers(desk, asked.rest)
         case "goto":
             if words:
                 desk.look_at(desk.place(asked.rest))
@@ -275,6 +278,15 @@ def _find(desk: Desk, text: str) -> str:
         kept = data[-len(wanted) + 1 :] if len(wanted) > 1 else b""
         at += CHUNK
     raise GuestMemoryError(f"no {text} in {SEARCHED >> 20} MiB from {begin:#x} on")
+
+
+def _registers(desk: Desk, kind: str) -> str:
+    """Another kind of registers in their pane."""
+    kinds = REGISTER_KINDS
+    if kind and kind not in kinds:
+        raise UsageError(f"no registers {kind!r}", hint=f"one of {', '.join(kinds)}")
+    desk.view.registers = kind or kinds[(kinds.index(desk.view.registers) + 1) % len(kinds)]
+    return f"registers: {desk.view.registers}"
 
 
 def _vcpu(desk: Desk, word: str) -> str:

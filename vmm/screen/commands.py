@@ -13,6 +13,7 @@ from vmm.errors import UsageError
 from vmm.kvm import exits
 from vmm.machine.x86.registers import names as register_names
 from vmm.screen.arrange import PANES
+from vmm.screen.scene import REGISTER_KINDS
 
 ACCESS = ("write", "read", "access")
 
@@ -70,6 +71,15 @@ COMMANDS = (
     Command("phys", "phys ADDRESS", "show guest-physical memory", ("value",), 1),
     Command("stack", "stack [EXPRESSION]", "show the stack from there; without, from RSP", ("value",)),
     Command("walk", "walk EXPRESSION", "the page walk of an address", ("value",), 1),
+    Command(
+        "registers",
+        "registers [general|vector|x87|debug|msrs]",
+        "which registers are in their pane; without, the next kind",
+        ("registers",),
+        0,
+        "",
+        "e",
+    ),
     Command("goto", "goto WHERE", "look at the code there; without, where the vCPU is", ("place",), 0, "g", "g"),
     Command("find", "find TEXT | find 0xBYTES", "search from where the memory pane is on", ("text",), 1, "/"),
     Command("print", "print EXPRESSION", "a value: registers, labels, [memory]", ("value",), 1, "p"),
@@ -175,6 +185,7 @@ def _choices(command: Command, words: list[str], names: Names) -> list[str]:
         "catch": CATCHES,
         "pane": PANES,
         "theme": THEMES,
+        "registers": REGISTER_KINDS,
         "break": (*map(str, names.breaks), "all"),
         "stop": map(str, names.stops),
         "command": (each.name for each in COMMANDS),

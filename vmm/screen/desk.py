@@ -7,8 +7,7 @@ All of it is for the thread that runs the machine; what of it another thread may
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 from vmm.asm.disassembler import around
 from vmm.base.bits import MASK64
@@ -21,8 +20,9 @@ from vmm.screen.arrange import Arrangement, arrange
 from vmm.screen.commands import Names
 from vmm.screen.exit_log import ExitLog
 from vmm.screen.frame import Frame, panes
+from vmm.screen.other_registers import others
 from vmm.screen.panes.source import address_of, written_at
-from vmm.screen.scene import BreakLook, Scene, StopLook
+from vmm.screen.scene import GENERAL_ONES, BreakLook, OtherLook, Scene, StopLook
 
 CONSOLE = 1 << 16  # bytes of the guest's console that are shown
 SHOWN_STOPS = 1000
@@ -42,6 +42,7 @@ class View:
     stack_moved: int = 0
     walk_of: str = "rip"
     disassembly: bool = False
+    registers: str = GENERAL_ONES
 
 
 @dataclass
@@ -68,6 +69,8 @@ class Desk:
         self.log = ExitLog(self.session.machine, self.session.ours)
         self._before: look.Before = {}
         self._now: look.Before = {}
+        self._others: dict[tuple[int, str], dict[str, str]] = {}
+        self._others_before: dict[tuple[int, str], dict[str, str]] = {}
         self._then: dict[int, Then] = {}
         self._console = b""
         self._printed = self.session.machine.sink.length
@@ -94,6 +97,8 @@ class Desk:
         machine = self.session.machine
         self._before = self._now
         self._now = {cpu.index: (cpu.vcpu.get_regs(), cpu.vcpu.get_sregs()) for cpu in machine.cpus}
+        self._others_before = self._others
+        self._others = {}
         self.at = stopped.number
         self._then[self.at] = Then(self.log.count, self.console)
         self._ended = self.describe_end(self.session, stopped) if stopped.ended else []
@@ -219,8 +224,21 @@ class Desk:
             walk_at=self._followed(view.walk_of) if view.walk_of else None,
             walk_of=view.walk_of,
             disassembly=view.disassembly,
+            registers=view.registers,
+            others=self._other_registers(),
             files=look.file_lines,
         )
+
+    def _other_registers(self) -> tuple[OtherLook, ...]:
+        """What is looked at beside the general ones; marked where it was looked at at the stop before, too."""
+        session, kind = self.session, self.view.registers
+        if kind == GENERAL_ONES:
+            return ()
+        found = others(session.machine, session.machine.cpus[session.vcpu], kind)
+        key = session.vcpu, kind
+        self._others[key] = {each.name: each.value for each in found}
+        old = self._others_before.get(key, {})
+        return tuple(replace(each, changed=old.get(each.name, each.value) != each.value) for each in found)
 
     def _stack_at(self) -> int | None:
         view = self.view
@@ -266,7 +284,7 @@ class Desk:
         return self.session.stops[-1]
 
     def _files(self) -> tuple[str, ...]:
-        rows: Any = (self.session.program.lines or self.session.program.stretches) if self.session.program else ()
+        rows = self.session.program.written if self.session.program else ()
         return tuple(dict.fromkeys(f"{each.file.rpartition('/')[2]}:" for each in rows if each.line))
 
 

@@ -13,7 +13,7 @@ from vmm.screen.panes.memory import memory, stack, walk
 from vmm.screen.panes.registers import registers
 from vmm.screen.panes.source import source
 from vmm.screen.panes.source import title as source_title
-from vmm.screen.scene import Scene
+from vmm.screen.scene import GENERAL_ONES, Scene
 
 HIDDEN = (80, 20)
 """Columns and rows for which a pane that is not seen is made: its tab may be asked for while the guest runs."""
@@ -59,7 +59,9 @@ def _pane(scene: Scene, name: str, width: int, height: int) -> Pane:
             return Pane(source_title(scene), tuple(source(scene, width, height)), walks=True)
         case "registers":
             several = f" of vCPU {scene.vcpu}" if len(scene.cpus) > 1 else ""
-            return Pane(f"registers{several}, * changed", tuple(registers(scene, width)))
+            kind = "" if scene.registers == GENERAL_ONES else f", {scene.registers}"
+            mode = f", {scene.cpu.mode}" if scene.cpu.bits != 64 else ""
+            return Pane(f"registers{several}{kind}{mode}, * changed", tuple(registers(scene, width)))
         case "stack":
             return Pane("stack", tuple(stack(scene, width, height)), walks=True)
         case "memory":

@@ -27,6 +27,7 @@ KEYS = (
     Key("r", "back", "back", 5),
     Key("t", "asm", "code", 9),
     Key("v", "vCPU", "[vcpu]", 10),
+    Key("e", "regs", "registers", 12),
     Key("tab", "pane", "[pane]", 11),
     Key(":", "cmd", "[command]", 1),
     Key("?", "help", "help", 2),

@@ -65,6 +65,21 @@ class ExitLook:
     source: str = ""
 
 
+GENERAL_ONES = "general"
+REGISTER_KINDS = (GENERAL_ONES, "vector", "x87", "debug", "msrs")
+"""Of which one is in the pane of registers."""
+
+
+@dataclass(frozen=True)
+class OtherLook:
+    """A register that is no general one: its value as text, and what that says."""
+
+    name: str
+    value: str
+    words: str = ""
+    changed: bool = False
+
+
 @dataclass(frozen=True)
 class DeviceLook:
     """A device: where it answers, and its registers as (name, value as text)."""
@@ -118,6 +133,9 @@ class Scene:
     walk_at: int | None = None
     walk_of: str = ""
     disassembly: bool = False
+    registers: str = GENERAL_ONES
+    others: tuple[OtherLook, ...] = ()
+    """The registers of that kind, where it is not the general one."""
     files: Callable[[str], tuple[str, ...]] = field(default=lambda _name: ())
     """The lines of a source file; none where it cannot be read."""
 

@@ -54,11 +54,12 @@ def stack(scene: Scene, width: int, height: int) -> list[Line]:
     top = base + (cpu.regs.rsp & ((1 << cpu.bits) - 1))
     frame = base + (cpu.regs.rbp & ((1 << cpu.bits) - 1))
     at = top if scene.stack_at is None else scene.stack_at
+    mine = {64: ("rsp", "rbp"), 32: ("esp", "ebp"), 16: ("sp", "bp")}[cpu.bits]
     lines = []
     for row in range(height):
         address = at + row * size & MASK64
         data = scene.read(address, size)
-        mark = "rsp>" if address == top else "rbp>" if address == frame else "    "
+        mark = f"{mine[0]:>3}>" if address == top else f"{mine[1]:>3}>" if address == frame else "    "
         if len(data) < size:
             lines.append(
                 line(("here", mark), ("dim", f"{_digits(address)}  "), ("warn", "not mapped" if row == 0 else "--"))

@@ -96,8 +96,7 @@ def _lines_of(scene: Scene, file: str, addresses: Iterable[int]) -> set[int]:
 def address_of(scene: Scene, file: str, number: int) -> int | None:
     """Where the code of a line begins; None where it has none, or the program does not tell."""
     program = scene.program
-    rows = (program.lines or program.stretches) if program else ()
-    return min((each.address for each in rows if each.line == number and each.file == file and each.size), default=None)
+    return program.line_places.get((file, number)) if program else None
 
 
 def disassembly(scene: Scene, width: int, height: int) -> list[Line]:
