@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -654,3 +655,39 @@ def test_a_crash_of_ring3_is_shown_in_ring3() -> None:
         with Session(machine) as session:
             ended = session.go()
             assert (ended.why, ended.where.symbol, ended.where.mode) == ("fault", "bad", "64-bit ring 3")
+
+
+EXITS = 100
+
+
+def calls_of_a_run(machine: Machine) -> int:
+    """How often Python calls something, from the begin of a run to its end."""
+    machine.load(f"start: mov ecx, {EXITS}; again: out 0x80, al; dec ecx; jnz again; hlt")
+    calls = itertools.count()
+
+    def seen(_frame: object, event: str, _of: object) -> None:
+        if event == "call":
+            next(calls)
+
+    sys.setprofile(seen)
+    try:
+        machine.run()
+    finally:
+        sys.setprofile(None)
+    return next(calls)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_way_of_an_exit_is_as_if_there_had_never_been_a_debugger(fast: bool) -> None:
+    with Machine(fast=fast) as machine:
+        assert len(machine.cpus) == 1, "it is a whole machine from here on"
+        before = min(calls_of_a_run(machine) for _ in range(3))
+        machine.start(0, "start")
+        with Session(machine) as session:
+            session.break_at("again", hits=3)
+            session.catch(port=0x80)
+            assert session.go().why == "catch"
+            assert session.step().why == "step"
+            session.kill()
+        after = min(calls_of_a_run(machine) for _ in range(3))
+        assert after - before < EXITS // 2, "a call more for each exit would be twice that"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Coroutine
@@ -360,6 +361,82 @@ def test_a_c_guest_has_its_lines(write: Callable[[str, str], Path]) -> None:
         assert "= 0x1 =" in me.message or "= 0x2 =" in me.message
 
     at(write("guest.c", text), story)
+
+
+MAIN = """extern int twice(int);
+int counter[4];
+void _start(void)
+{
+    for (int i = 0; i < 3; i++)
+        counter[0] += twice(i);
+    __asm__ volatile("movups counter, %%xmm3; outb %b0, $0xf4; hlt" :: "a"(counter[0]));
+}
+"""
+UTIL = """int twice(int n)
+{
+    int m = n;
+    m += n;
+    return m;
+}
+"""
+FLAGS = ("-g", "-O0", "-fno-pic", "-no-pie", "-static", "-nostdlib", "-fno-stack-protector", "-fcf-protection=none")
+
+
+def test_an_elf_image_of_several_files_and_its_other_registers(write: Callable[[str, str], Path]) -> None:
+    """Breakpoints by FILE:LINE in each; vector, debug and model-specific registers."""
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc on this host")
+    sources = write("main.c", MAIN), write("util.c", UTIL)
+    image = sources[0].with_name("guest.elf")
+    subprocess.run(["gcc", *FLAGS, "-Wl,-Ttext=0x100000,--build-id=none", "-o", image, *sources], check=True)
+
+    async def story(me: Person) -> None:
+        await me.type("break util.c:4")
+        assert "breakpoint 1 at util.c:4" in me.message
+        await me.type("break main.c:7")
+        assert "main.c:7" in me.pane("breaks")
+        await me.press("c")
+        assert "m += n;" in next(each for each in me.pane("source").splitlines() if "►" in each)
+        await me.type("delete 1")
+        await me.type("registers vector")
+        assert "mm3" in me.pane("registers")
+        await me.press("c")
+        assert "twice(i)" in me.pane("source")
+        await me.type("catch port 0xf4")
+        await me.press("c")
+        shown = next(each for each in me.pane("registers").splitlines() if "mm3" in each)
+        assert shown.startswith("*")
+        assert shown.split()[1].endswith("00000006")
+        await me.press("e", "e")
+        assert "dr7" in me.pane("registers")
+        await me.press("e")
+        assert "KVM_SYSTEM_TIME" in me.pane("registers")
+        await me.type("registers nonsense")
+        assert "no registers 'nonsense'; try: one of general, vector, x87, debug, msrs" in me.message
+        await me.type("registers general")
+        assert "rax 0000000000000006" in me.pane("registers")
+
+    at(image, story)
+
+
+def test_code_of_16_and_32_bits_has_its_own_registers() -> None:
+    async def story(me: Person) -> None:
+        for place, mode, there, not_there in (
+            ("real", "real mode", {"ax", "ip", "flags"}, {"rax", "rip", "r8"}),
+            ("protected32", "32-bit ring 0", {"eax", "eip", "eflags"}, {"rax", "rip", "r8"}),
+            ("long", "64-bit ring 0", {"rax", "rip", "rflags", "r8"}, {"eip"}),
+        ):
+            await me.type(f"break {place}")
+            for _ in range(8):  # its first runs end in the modes before
+                if f"at {place}, {mode}" in me.title:
+                    break
+                await me.press("c")
+            assert f"at {place}, {mode}" in me.title
+            words = set(me.pane("registers").replace("*", " ").split())
+            assert there <= words
+            assert not not_there & words
+
+    at("cpu_modes", story)
 
 
 def test_an_error_before_anything_is_seen_is_the_commands_own(write: Callable[[str, str], Path]) -> None:

@@ -64,6 +64,25 @@ class TestRegisters:
         text = plain(registers(scene(cpu={"regs": Regs(rflags=now), "before": Regs(rflags=before)}), 80))
         assert "*rflags 0x3 CF (no longer ZF)" in text
 
+    @pytest.mark.parametrize(
+        ("bits", "value", "shown", "hidden"),
+        [
+            (16, 0x1234, " ax  1234 ", "eax"),
+            (16, 0x12345, " eax 00012345 ", "rax"),
+            (32, 0x12345, " eax 00012345 ", "rax"),
+            (32, 1 << 40, " rax 0000010000000000", " eax"),
+            (64, 0x12, " rax 0000000000000012", " eax"),
+        ],
+    )
+    def test_they_are_as_wide_as_the_code_is_and_nothing_is_hidden(
+        self, bits: int, value: int, shown: str, hidden: str
+    ) -> None:
+        text = plain(registers(scene(cpu={"regs": Regs(rax=value, r9=5 * (bits != 64)), "bits": bits}), 46))
+        assert shown in f"{text} "
+        assert hidden not in text
+        assert (" r8 " in text) == (bits == 64)
+        assert " r9 " in text
+
     def test_control_registers_are_decoded(self) -> None:
         text = plain(registers(scene(cpu={"sregs": Sregs(cs=CS, cr0=0x8000_0011)}), 80))
         assert "cr0  0x80000011 PE ET PG" in text

@@ -73,7 +73,12 @@ class Session(Stepping):
         self.close()
 
     def begin(self) -> None:
-        """Whoever called this has loaded or started something: the next `go` or step begins a run."""
+        """Whoever called this has loaded or started something: the next `go` or step begins a run.
+
+        Raises:
+            HostError: the machine is closed.
+            UsageError: nothing was ever loaded.
+        """
         self._open(self.machine.members(), self.limit, None)
 
     def kill(self) -> Stopped:
@@ -135,7 +140,11 @@ class Session(Stepping):
         return self.machine.conclude(stop, by, self._legs.wall)
 
     def postmortem(self) -> PostMortem:
-        """What the run that has ended has left behind. UsageError: it has not ended."""
+        """What the run that has ended has left behind, as values: reason, registers, code, page walks, last exits.
+
+        Raises:
+            UsageError: it has not ended.
+        """
         result = self.ending()
         if self._crash is not None:
             self._crash.undo()
@@ -150,6 +159,7 @@ class Session(Stepping):
         `go` or step begins a run from there.
 
         Raises:
+            HostError: the machine is closed.
             UsageError: nothing was ever loaded.
         """
         self._open(self.machine.members(), self.limit, None)
