@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmm.abi.x86 import CR0
-from vmm.debug.ring3_step import descriptor
+from vmm.debug.gates import descriptor
 from vmm.errors import VmmError
 from vmm.machine.ends import Stop, Why
 from vmm.machine.x86.faulted import unwind
