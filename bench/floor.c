@@ -9,6 +9,9 @@
  *   floor touch GUEST       the same, with the pages of the range `touch` dropped before each
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
  *   floor lifecycle GUEST   a round: create VM, memory and vCPU, run to the first HLT, close
+ *   floor reset GUEST MSRS  a round: the state taken at the start put back after a run to the first HLT, by the calls
+ *                           that it takes, and the pages of KVM's dirty log; `floor rerun GUEST MSRS`: the run as well.
+ *                           MSRS are the numbers of those that are put back, with commas
  *   floor disk GUEST FILE BASE   a round: from stamp to stamp, with a virtio disk whose registers lie at BASE and that a
  *                           thread serves: eventfd, ring, preadv, irqfd
  *   floor net GUEST FD BASE      the same with a network card over the datagram socket FD, a thread each way
@@ -24,6 +27,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <asm/kvm_para.h>
 #include <linux/kvm.h>
 #include <linux/userfaultfd.h>
 #include <linux/virtio_blk.h>
@@ -446,6 +450,126 @@ static void lifecycle(void)
             if (m.run->exit_reason != KVM_EXIT_HLT)
                 check_alive(m.run);
             destroy(&m);
+            printf("%lld ", (long long)(now() - begin));
+        }
+        putchar('\n');
+    }
+}
+
+/* What a vCPU is, in the structures of KVM's calls, and a copy of the memory. */
+static struct {
+    struct kvm_regs regs;
+    struct kvm_sregs2 sregs;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debugregs;
+    struct kvm_vcpu_events events;
+    struct kvm_clock_data clock;
+    struct { struct kvm_msrs head; struct kvm_msr_entry entries[1024]; } msrs;
+    char *xsave, *nested, *memory;
+    uint64_t *log;
+    int spaces, is_nested, is_sregs2, is_xcrs, xsave2;
+} kept;
+
+static int offers(const struct vm *m, int capability)
+{
+    return ioctl(m->vm, KVM_CHECK_EXTENSION, capability);
+}
+
+static void keep(struct vm *m, char *msrs)
+{
+    struct kvm_userspace_memory_region region = {.memory_size = guest.memory_size, .flags = KVM_MEM_LOG_DIRTY_PAGES};
+    int size = offers(m, KVM_CAP_XSAVE2);
+
+    kept.spaces = offers(m, KVM_CAP_MULTI_ADDRESS_SPACE) > 1 ? offers(m, KVM_CAP_MULTI_ADDRESS_SPACE) : 1;
+    kept.is_nested = offers(m, KVM_CAP_NESTED_STATE);
+    kept.is_sregs2 = offers(m, KVM_CAP_SREGS2);
+    kept.is_xcrs = offers(m, KVM_CAP_XCRS);
+    kept.xsave2 = size > 4096;
+    kept.xsave = calloc(1, kept.xsave2 ? (size_t)size : 4096);
+    kept.nested = calloc(1, (size_t)kept.is_nested + 1);
+    kept.memory = malloc(guest.memory_size);
+    kept.log = calloc(guest.memory_size / 4096 / 64 + 1, 8);
+    if (!kept.xsave || !kept.nested || !kept.memory || !kept.log)
+        die("memory");
+    region.userspace_addr = (uintptr_t)m->memory;
+    for (int space = 0; space < kept.spaces; space++) {
+        region.slot = (uint32_t)space << 16;
+        call(m->vm, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+    }
+    memcpy(kept.memory, m->memory, guest.memory_size);
+    call(m->vcpu, KVM_GET_REGS, &kept.regs, "KVM_GET_REGS");
+    call(m->vcpu, kept.is_sregs2 ? KVM_GET_SREGS2 : KVM_GET_SREGS, &kept.sregs, "KVM_GET_SREGS2");
+    if (kept.is_xcrs)
+        call(m->vcpu, KVM_GET_XCRS, &kept.xcrs, "KVM_GET_XCRS");
+    call(m->vcpu, kept.xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, kept.xsave, "KVM_GET_XSAVE");
+    call(m->vcpu, KVM_GET_DEBUGREGS, &kept.debugregs, "KVM_GET_DEBUGREGS");
+    call(m->vcpu, KVM_GET_VCPU_EVENTS, &kept.events, "KVM_GET_VCPU_EVENTS");
+    for (char *word = strtok(msrs, ","); word && kept.msrs.head.nmsrs < 1024; word = strtok(NULL, ","))
+        kept.msrs.entries[kept.msrs.head.nmsrs++].index = (uint32_t)strtoul(word, NULL, 10);
+    call(m->vcpu, KVM_GET_MSRS, &kept.msrs, "KVM_GET_MSRS");
+    if (kept.is_nested) {
+        ((struct kvm_nested_state *)kept.nested)->size = (uint32_t)kept.is_nested;
+        call(m->vcpu, KVM_GET_NESTED_STATE, kept.nested, "KVM_GET_NESTED_STATE");
+    }
+    call(m->vm, KVM_GET_CLOCK, &kept.clock, "KVM_GET_CLOCK");
+    kept.clock.flags = 0;
+}
+
+static void put_back(struct vm *m)
+{
+    static const uint32_t ended[] = {MSR_KVM_ASYNC_PF_EN, MSR_KVM_PV_EOI_EN};
+
+    if (kept.is_nested)
+        call(m->vcpu, KVM_SET_NESTED_STATE, kept.nested, "KVM_SET_NESTED_STATE");
+    call(m->vcpu, kept.is_sregs2 ? KVM_SET_SREGS2 : KVM_SET_SREGS, &kept.sregs, "KVM_SET_SREGS2");
+    m->run->cr8 = kept.sregs.cr8;
+    if (kept.is_xcrs)
+        call(m->vcpu, KVM_SET_XCRS, &kept.xcrs, "KVM_SET_XCRS");
+    call(m->vcpu, KVM_SET_XSAVE, kept.xsave, "KVM_SET_XSAVE");
+    call(m->vcpu, KVM_SET_REGS, &kept.regs, "KVM_SET_REGS");
+    for (int i = 0; i < 2; i++) {
+        struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1, .entry.index = ended[i]};
+
+        call(m->vcpu, KVM_SET_MSRS, &one, "KVM_SET_MSRS");
+    }
+    if (call(m->vcpu, KVM_SET_MSRS, &kept.msrs, "KVM_SET_MSRS") != (int)kept.msrs.head.nmsrs)
+        die("KVM_SET_MSRS");
+    call(m->vcpu, KVM_SET_DEBUGREGS, &kept.debugregs, "KVM_SET_DEBUGREGS");
+    if (kept.is_nested)
+        call(m->vcpu, KVM_SET_NESTED_STATE, kept.nested, "KVM_SET_NESTED_STATE");
+    call(m->vcpu, KVM_SET_VCPU_EVENTS, &kept.events, "KVM_SET_VCPU_EVENTS");
+    for (int space = 0; space < kept.spaces; space++) {
+        struct kvm_dirty_log log = {.slot = (uint32_t)space << 16, .dirty_bitmap = kept.log};
+
+        call(m->vm, KVM_GET_DIRTY_LOG, &log, "KVM_GET_DIRTY_LOG");
+        for (uint64_t word = 0; word < (guest.memory_size / 4096 + 63) / 64; word++)
+            for (uint64_t bits = kept.log[word]; bits; bits &= bits - 1) {
+                uint64_t at = (word * 64 + (uint64_t)__builtin_ctzll(bits)) * 4096;
+
+                memcpy(m->memory + at, kept.memory + at, 4096);
+            }
+    }
+    call(m->vm, KVM_SET_CLOCK, &kept.clock, "KVM_SET_CLOCK");
+}
+
+static void resets(char *msrs, int with_run)
+{
+    struct vm m;
+    long count;
+
+    create(&m);
+    keep(&m, msrs);
+    put_back(&m);
+    while ((count = next_rounds())) {
+        for (long i = 0; i < count; i++) {
+            int64_t begin = now();
+
+            enter(&m);
+            if (m.run->exit_reason != KVM_EXIT_HLT)
+                check_alive(m.run);
+            if (!with_run)
+                begin = now();
+            put_back(&m);
             printf("%lld ", (long long)(now() - begin));
         }
         putchar('\n');
@@ -899,6 +1023,8 @@ int main(int argc, char **argv)
         works();
     else if (!strcmp(mode, "lifecycle"))
         lifecycle();
+    else if ((!strcmp(mode, "reset") || !strcmp(mode, "rerun")) && argc == 4)
+        resets(argv[3], !strcmp(mode, "rerun"));
     else if (!strcmp(mode, "disk") && argc == 5)
         disks(argv[3], argv[4]);
     else if (!strcmp(mode, "net") && argc == 5)
@@ -906,7 +1032,7 @@ int main(int argc, char **argv)
     else if (!strcmp(mode, "irqfd") || !strcmp(mode, "kick"))
         wakes(!strcmp(mode, "irqfd"));
     else {
-        fprintf(stderr, "usage: floor batch|console|touch|uffd|work|lifecycle|irqfd|kick GUEST, floor disk GUEST FILE BASE, "
+        fprintf(stderr, "usage: floor batch|console|touch|uffd|work|lifecycle|irqfd|kick GUEST, floor reset|rerun GUEST MSRS, floor disk GUEST FILE BASE, "
                         "floor net GUEST FD BASE, floor echo FD, floor spawn COMMAND...\n");
         return 2;
     }

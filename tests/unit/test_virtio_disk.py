@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +31,7 @@ from vmm.abi import virtio as v
 from vmm.errors import GuestMemoryError, HostError
 from vmm.kvm import dataplane
 from vmm.kvm.disk_thread import Disk, DiskThread
+from vmm.kvm.memory import Touched
 from vmm.machine.virtio import blk
 from vmm.machine.virtio.blk import VirtioBlk
 from vmm.machine.virtio.chain import MAX_INDIRECT
@@ -61,6 +63,19 @@ class Slot:
         self.hva = start + PAGE
         for guard in (start, self.hva + size):
             assert _libc.mprotect(ctypes.c_void_p(guard), PAGE, 0) == 0
+        self.touched = Touched(size)
+
+    @property
+    def stretch(self) -> tuple[Any, ...]:
+        return (self.gpa, self.size, self.hva, self.readonly, self.touched.pages, self.touched.marked)
+
+    def pages(self) -> list[bytes]:
+        return [self.map[PAGE + at : PAGE + at + PAGE] for at in range(0, self.size, PAGE)]
+
+    def unmarked(self, before: list[bytes]) -> list[int]:
+        """Pages that are not as they were, and are not marked as written."""
+        now = self.pages()
+        return [page for page in range(len(now)) if now[page] != before[page] and not self.touched.pages[page]]
 
 
 class Memory:
@@ -149,7 +164,10 @@ class Side:
         put(v.VIRTIO_MMIO_STATUS, 4, RUNNING)
 
     def kick(self) -> None:
+        before = [(slot, slot.pages()) for slot in self.memory.slots if self.thread is not None]
         self.mmio.write(v.VIRTIO_MMIO_QUEUE_NOTIFY, 4, 0)
+        for slot, pages in before:  # what C wrote it has marked: a snapshot puts back nothing else
+            assert slot.unmarked(pages) == []
 
     def interrupted(self) -> bool:
         """Whether the driver was, since the last question."""

@@ -28,6 +28,7 @@ from vmm.abi import virtio as v
 from vmm.abi import virtio_net as n
 from vmm.errors import HostError, UsageError
 from vmm.kvm import net_thread
+from vmm.kvm.memory import Touched
 from vmm.kvm.net_thread import NetThread
 from vmm.kvm.words import Acked
 from vmm.machine.virtio.filter import BROADCAST, MOST, Filter
@@ -69,7 +70,9 @@ class Ram:
         start = ctypes.addressof(ctypes.c_char.from_buffer(self.map))
         for guard in (start, start + PAGE + RAM_SIZE):
             assert _libc.mprotect(ctypes.c_void_p(guard), PAGE, 0) == 0
-        self.slots = [SimpleNamespace(gpa=0, size=RAM_SIZE, hva=start + PAGE, readonly=False)]
+        self.touched = Touched(RAM_SIZE)
+        stretch = (0, RAM_SIZE, start + PAGE, False, self.touched.pages, self.touched.marked)
+        self.slots = [SimpleNamespace(gpa=0, size=RAM_SIZE, readonly=False, stretch=stretch)]
         self.changed: list[Callable[[], object]] = []
 
     def holds(self, gpa: int, size: int, *, write: bool = False) -> bool:

@@ -211,3 +211,9 @@ def work(steps: int) -> bytes:
     """Ring 3: mov ecx, steps; L: dec ecx; jnz L; out STAMP, al; jmp start"""
     code = _mov_ecx(steps) + b"\xff\xc9\x75\xfc" + _out(STAMP)
     return code + _jump(0, len(code))
+
+
+def writes(pages: int) -> bytes:
+    """Writes a word to each of `pages` pages, and halts."""
+    stores = b"".join(b"\xc6\x04\x25" + struct.pack("<I", TOUCH_BASE + 4096 * page) + b"\x01" for page in range(pages))
+    return stores + b"\xf4"  # mov byte ptr [page], 1; hlt

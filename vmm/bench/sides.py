@@ -32,6 +32,7 @@ from vmm.machine.x86 import boot, descriptors
 
 now = time.monotonic_ns
 PATIENCE = 60.0  # seconds: no measurement takes a tenth of it
+PAGES = 10  # that a guest writes before its machine is put back
 CODE = layout.REGIONS["code"].base
 GSI = 1
 SETTLES = 0.0002  # seconds: a guest reaches HLT in them
@@ -304,6 +305,41 @@ class Lifecycle:
 
     def close(self) -> None:
         pass
+
+
+class Reset:
+    """A round: a machine that a guest has written PAGES pages of put back to a snapshot; `run`: and the guest's run."""
+
+    def __init__(self, *, run: bool) -> None:
+        self._run = run
+        self.machine = Machine()
+        self.machine.load(guests.writes(PAGES))
+        self._image = image(self.machine, SetUp())
+        self._snapshot = self.machine.snapshot()
+        self.machine.reset(self._snapshot)  # what KVM does not take back is left out from here on
+
+    def image(self) -> bytes:
+        return self._image
+
+    @property
+    def msrs(self) -> str:
+        """The numbers of those that are put back, for the C floor."""
+        return ",".join(map(str, self._snapshot.msrs(0)))
+
+    def measure(self, rounds: int) -> list[float]:
+        times: list[float] = []
+        machine, snapshot, with_run = self.machine, self._snapshot, self._run
+        for _ in range(rounds):
+            begin = now()
+            machine.run()
+            if not with_run:
+                begin = now()
+            machine.reset(snapshot)
+            times.append(now() - begin)
+        return times
+
+    def close(self) -> None:
+        self.machine.close()
 
 
 class Woken(Batch):

@@ -41,6 +41,8 @@ def specs() -> Iterator[Spec]:
     yield console_mib("console_1mib_rep", "console, 1 MiB by REP OUTSB", guests.console_string, goal)
     yield lifecycle("lifecycle", Goal(LIFE, f"at most {LIFE:.2f} x"), rate=False)
     yield lifecycle("lifecycle_rate", Goal(1 / LIFE, f"at least {1 / LIFE:.2f} x", better="higher"), rate=True)
+    yield reset("reset", Goal(1.15, "at most 1.15 x"), rate=False)
+    yield reset("reset_rate", Goal(0.85, "at least 0.85 x", better="higher"), rate=True)
     yield two_vcpus()
     yield two_vcpus_c()
     yield idle_vm()
@@ -55,6 +57,23 @@ def lifecycle(name: str, goal: Goal, *, rate: bool) -> Spec:
         with pinned(1), Floor("lifecycle", guest=ours.image()) as floor:
             made = row_of(take_turns(ours, floor, budget), row)
         return replace(as_rate(made), what="the same, as machines a second") if rate else made
+
+    return Spec(row, measure)
+
+
+def reset(name: str, goal: Goal, *, rate: bool) -> Spec:
+    """A machine put back to a snapshot after a guest wrote some pages; or that guest and the reset, as a rate."""
+    what = f"put back after a guest wrote {sides.PAGES} pages"
+    row = Row(name, "goals", what, "C core", goal=goal, peer="C")
+
+    def measure(budget: Budget) -> Row:
+        ours = sides.Reset(run=rate)
+        try:
+            with pinned(1), Floor("rerun" if rate else "reset", ours.msrs, guest=ours.image()) as floor:
+                made = row_of(take_turns(ours, floor, budget), row)
+        finally:
+            ours.close()
+        return replace(as_rate(made), what=f"{what}, and its run: so many a second") if rate else made
 
     return Spec(row, measure)
 

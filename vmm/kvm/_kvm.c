@@ -28,6 +28,8 @@
 #error "pyvmm drives KVM on x86-64 only"
 #endif
 
+#define PAGE_BYTES 4096
+
 /* Newer than the 6.1 header of Debian 12: structures and requests; plain numbers are guarded by cffi_build.py. */
 #ifndef KVM_SET_USER_MEMORY_REGION2 /* Linux 6.8 */
 struct kvm_userspace_memory_region2 {

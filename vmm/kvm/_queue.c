@@ -76,6 +76,22 @@ static void *host_at(const struct vmm_plane *plane, __u64 gpa, __u64 *size, int 
     return NULL;
 }
 
+/* These bytes, which are guest memory, are written: whoever wants to know finds their pages marked. */
+static void marks(const struct vmm_plane *plane, __u64 gpa, __u64 size)
+{
+    for (__u32 i = 0; size && i < plane->stretch_count; i++) {
+        const struct vmm_stretch *stretch = &plane->stretches[i];
+        __u64 first = gpa > stretch->gpa ? gpa - stretch->gpa : 0, end = gpa + size - stretch->gpa;
+
+        if (!stretch->touched || gpa + size <= stretch->gpa || first >= stretch->size)
+            continue;
+        if (end > stretch->size)
+            end = stretch->size;
+        memset(stretch->touched + first / PAGE_BYTES, 1, (end - 1) / PAGE_BYTES - first / PAGE_BYTES + 1);
+        *stretch->marked = 1;
+    }
+}
+
 /* Are all of these bytes guest memory (that may be written)? If not, *MISSING is the first that is none. */
 static int holds(const struct vmm_plane *plane, __u64 gpa, __u64 size, int write, __u64 *missing)
 {
@@ -136,6 +152,8 @@ static int copy(struct queue *q, __u64 gpa, void *ours, __u32 size, int write, c
     if (!holds(q->plane, gpa, size, 0, &missing))
         return breaks(q, "the %s is gone: %s %u bytes at 0x%llx: no memslot holds guest-physical address 0x%llx", what,
                       write ? "writing" : "reading", size, gpa, missing);
+    if (write)
+        marks(q->plane, gpa, size);
     while (size) {
         __u64 run = size;
         void *there = host_at(q->plane, gpa, &run, 0);
@@ -170,6 +188,7 @@ static int ring_write(struct queue *q, __u64 gpa, __u16 value)
 
     if (!there)
         return copy(q, gpa, &value, sizeof value, 1, "used ring");
+    marks(q->plane, gpa, sizeof value);
     __atomic_store_n(there, value, __ATOMIC_RELEASE);
     return 0;
 }
@@ -206,6 +225,8 @@ static int add_segment(struct queue *q, struct chain *chain, const struct vring_
         return breaks(q, "a buffer to read comes after one to write");
     if (!desc->len)
         return 0;
+    if (write)
+        marks(q->plane, desc->addr, desc->len);
     chain->segments[chain->count++] = (struct segment){desc->addr, desc->len};
     if (write) {
         chain->write_size += desc->len;

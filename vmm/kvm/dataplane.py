@@ -41,8 +41,8 @@ class Plane:
         self.c: Any = ffi.gc(made, free)  # goes with the last call that is inside
         self._plane = plane(made)
 
-    def memory(self, stretches: Iterable[tuple[int, int, int, bool]]) -> None:
-        """Guest memory is this now: (gpa, size, hva, readonly) of each stretch. What is not in it any more is not
+    def memory(self, stretches: Iterable[tuple[Any, ...]]) -> None:
+        """Guest memory is this now: a struct vmm_stretch each (Memslot.stretch). What is not in it any more is not
         touched after this.
         """
         rows = list(stretches)

@@ -12,7 +12,31 @@ from vmm.abi.x86 import PAGE
 from vmm.errors import HostError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 MAP_NORESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Python names it from 3.12 on; x86 Linux's value
+
+
+NULL = ffi.NULL
+
+
+class Touched:
+    """Which pages of a mapping one of us has written, for who has to know (KVM's own log knows the guest's writes): a
+    byte for each page, and one that says whether any is marked. C reads and marks them too (_queue.c, _snapshot.c).
+    """
+
+    def __init__(self, size: int) -> None:
+        self.pages: Any = ffi.new("__u8[]", size // PAGE)
+        self.marked: Any = ffi.new("__u8 *")
+
+    def mark(self, start: int, size: int) -> None:
+        """These bytes, from the mapping's first on, were written."""
+        if size > 0:
+            self.marked[0] = 1
+            for page in range(start // PAGE, (start + size - 1) // PAGE + 1):
+                self.pages[page] = 1
 
 
 class Mapping:
@@ -43,6 +67,8 @@ class Mapping:
         self.droppable = not shared and fd < 0
         """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
         self.users = 0  # VMs with a memslot over it
+        self.touched: Touched | None = None
+        """Where who writes these bytes says so; nobody asks, as a rule."""
 
     @property
     def hva(self) -> int:
@@ -54,6 +80,12 @@ class Mapping:
         if self._view is None:
             raise HostError("this guest memory has been unmapped; it went with the VM that used it")
         return int(ffi.cast("uintptr_t", self._view))
+
+    def watch(self) -> Touched:
+        """Mark from now on which pages are written by us; the same for each who asks."""
+        if self.touched is None:
+            self.touched = Touched(self.size)
+        return self.touched
 
     def refault(self, offset: int, size: int) -> None:
         """Take whole pages away from whoever has them mapped, KVM's tables for guests included, and give them back:

@@ -102,6 +102,11 @@ class Vcpu(Handle):
             raise HostError(f"{self.what} has been closed; nothing can be asked of it any more")
         return self._run
 
+    @property
+    def kvm_run(self) -> Any:
+        """The mapped struct kvm_run, as long as the vCPU is open. HostError once it is gone."""
+        return self._live()
+
     # -- running
 
     def run(self) -> Exit:
@@ -292,6 +297,7 @@ class Vcpu(Handle):
     def set_sregs(self, sregs: Sregs) -> None:
         """KVM_SET_SREGS; EINVAL for a combination that no CPU allows."""
         self.call("KVM_SET_SREGS", sregs.to_c(), f"setting the segments of {self.what}")
+        self._live().cr8 = sregs.cr8  # without a LAPIC of KVM's the next KVM_RUN takes it from there
 
     def _get_bytes(self, kind: str, call: str) -> bytes:
         raw = ffi.new(f"{kind} *")

@@ -88,7 +88,9 @@ def save(machine: Whole, started: Iterable[int]) -> Context:
     """
     machine.all_cpus.settle()
     vm, memory, kernel = machine.vm, machine.memory, machine.irqchip == "kernel"
-    devices = device_state.get(machine.platform, machine.lane)  # first: what they serve they write to memory
+    devices = device_state.get(
+        device_state.find(machine.platform, machine.lane)
+    )  # first: what they serve they write to memory
     return Context(
         tuple(_save(machine.kvm, cpu.vcpu, machine.irqchip != "none") for cpu in machine.cpus),
         tuple((slot.gpa, memory.read(slot.gpa, slot.size)) for slot in memory.slots),
@@ -120,10 +122,11 @@ def restore(context: Context, machine: Whole) -> None:
         raise UsageError(
             f"this context is of another machine: its interrupt controllers or PIT differ from {machine.irqchip}"
         )
-    device_state.check(context.devices, machine.platform, machine.lane)
+    devices = device_state.find(machine.platform, machine.lane)
+    device_state.check(context.devices, devices)
     for vcpu in vcpus:
         vcpu.abandon()
-    device_state.put(context.devices, machine.platform, machine.lane)
+    device_state.put(context.devices, devices)
     if context.chips is not None:
         irqchip.set_chips(vm, context.chips)
     if context.pit is not None:
@@ -135,7 +138,7 @@ def restore(context: Context, machine: Whole) -> None:
         if gpa not in readonly:
             memory.write(gpa, data)
     vm.set_clock(context.clock)
-    device_state.resume(machine.platform, machine.lane)
+    device_state.resume(devices)
 
 
 def _save(kvm: Kvm, vcpu: Vcpu, irqchip: bool) -> VcpuContext:

@@ -7,7 +7,7 @@ one, is called when all else has been put back. A callback has none. It knows bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from vmm.errors import UsageError
@@ -17,16 +17,23 @@ from vmm.machine.devices.word import WordDevice
 from vmm.machine.run.lean import LeanLane
 
 States = Mapping[str, Any]
+Found = Sequence[tuple[str, Any]]
+"""(place, device) of every device that has a state."""
 
 
-def get(platform: Platform, lane: LeanLane) -> dict[str, Any]:
-    """The state of every device that has one."""
-    return {place: device.get_state() for place, device in _devices(platform, lane)}
+def find(platform: Platform, lane: LeanLane) -> Found:
+    """The devices that have a state, as things are; it takes as long as there are claims."""
+    return tuple(_devices(platform, lane))
 
 
-def check(states: States, platform: Platform, lane: LeanLane) -> None:
-    """Raises UsageError: a device whose state is there is not in this machine."""
-    missing = states.keys() - dict(_devices(platform, lane)).keys()
+def get(devices: Found) -> dict[str, Any]:
+    """The state of each."""
+    return {place: device.get_state() for place, device in devices}
+
+
+def check(states: States, devices: Found) -> None:
+    """Raises UsageError: a device whose state is there is not among these."""
+    missing = states.keys() - dict(devices).keys()
     if missing:
         raise UsageError(
             f"this context is of another machine: this one has no {', no '.join(sorted(missing))}",
@@ -34,16 +41,16 @@ def check(states: States, platform: Platform, lane: LeanLane) -> None:
         )
 
 
-def put(states: States, platform: Platform, lane: LeanLane) -> None:
+def put(states: States, devices: Found) -> None:
     """Put states back; devices that have none there stay as they are."""
-    for place, device in _devices(platform, lane):
+    for place, device in devices:
         if place in states:
             device.set_state(states[place])
 
 
-def resume(platform: Platform, lane: LeanLane) -> None:
+def resume(devices: Found) -> None:
     """Memory and vCPUs are back, too."""
-    for _, device in _devices(platform, lane):
+    for _, device in devices:
         if hasattr(device, "resume"):
             device.resume()
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmm.machine.run.debug import Debugger
     from vmm.machine.run.hold import Holder
     from vmm.machine.run.watch import Watcher
+    from vmm.machine.snapshot import Snapshot
     from vmm.machine.x86.cpuid import CpuidModel
     from vmm.machine.x86.registers import Registers
 
@@ -101,6 +102,10 @@ class Machine(Hooks, VirtioSlots, Closes):
         layout.check_cpus(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
+        self._shape: dict[str, Any] = {
+            "memory": memory, "cpus": cpus, "board": board, "irqchip": irqchip, "strict": strict, "live": live,
+            "console_limit": console_limit, "cpuid": cpuid, "before_vcpus": before_vcpus, "fast": fast,
+        }  # fmt: skip
         self.grows = memory is None
         """Nobody said how much memory: an image that is loaded may have more."""
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
@@ -422,6 +427,52 @@ class Machine(Hooks, VirtioSlots, Closes):
 
         context.restore(saved, self)
         self._started = set(saved.started)
+
+    def snapshot(self) -> Snapshot:
+        """The state as it is now, to go back to in microseconds by `reset`. From then on KVM logs which pages are
+        written. Errors and limits as vmm.machine.snapshot.Snapshot.
+        """
+        self._between_runs("taking a snapshot")
+        from vmm.machine import snapshot  # only who takes one pays for it
+
+        return snapshot.take(self, self._started)
+
+    def reset(self, to: Snapshot) -> int:
+        """Go back to a snapshot of this machine, as often as one likes: the number of pages (4 KiB) that were put back.
+        Everything that the guest can change is as it was; what the host alone has (the console's text, callbacks, a
+        disk's file) stays.
+
+        Raises:
+            UsageError: it is of another machine (`fork` is for that), or of other memslots or devices; it is closed.
+            HostError: the machine is closed; KVM refuses a call.
+        """
+        self._between_runs("going back to a snapshot")
+        if to.machine is not self:
+            raise UsageError("this snapshot is of another machine", hint="Machine.fork makes a new one of it")
+        pages = to.put_back()
+        self._started = set(to.started)
+        return pages
+
+    def fork(self, snapshot: Snapshot, prepare: Callable[[Machine], object] | None = None) -> Machine:
+        """A new machine of the same shape that stands where the snapshot was taken. Its memory is that of the snapshot,
+        mapped privately: a page is copied when it is written. `prepare(machine)` adds devices and callbacks that this
+        machine has, before their state is put there; this one may run meanwhile.
+
+        Raises:
+            UsageError: the shape differs: devices that `prepare` did not add.
+            HostError: KVM or the host refuses something.
+        """
+        twin = type(self)(**self._shape)
+        try:
+            if prepare is not None:
+                prepare(twin)
+            snapshot.put_into(twin)
+            twin.program = self.program
+            twin._started = set(snapshot.started)
+        except BaseException:
+            twin.close()
+            raise
+        return twin
 
     def _between_runs(self, doing: str) -> None:
         if self.vm.closed:

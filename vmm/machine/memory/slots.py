@@ -16,13 +16,15 @@ from vmm.base.integer import integer
 from vmm.base.light import Protocol, bisect_right
 from vmm.base.record import Record, replace
 from vmm.errors import GuestMemoryError, HostError, UsageError
-from vmm.kvm.memory import Mapping
+from vmm.kvm.memory import NULL, Mapping
 from vmm.kvm.vm import Vm
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
+
+    from vmm.kvm.memory import Touched
 
 ADDRESS_SPACE_SHIFT = 16
 
@@ -60,6 +62,13 @@ class Memslot(Record):
         """The host virtual address of the slot's first byte."""
         return self.mapping.hva + self.offset
 
+    @property
+    def stretch(self) -> tuple[Any, ...]:
+        """struct vmm_stretch: the slot as C reaches it, with where it marks the pages that it writes."""
+        touched = self.mapping.touched
+        marks = (touched.pages + self.offset // PAGE, touched.marked) if touched else (NULL, NULL)
+        return (self.gpa, self.size, self.hva, self.readonly, *marks)
+
 
 class GuestMemory:
     """The memslots of one VM, by guest-physical address. Accesses may span adjacent slots.
@@ -78,6 +87,8 @@ class GuestMemory:
         """Asked about each place for a slot, by a machine that knows what else is there."""
         self.changed: list[Callable[[], object]] = []
         """Called after slots were added, removed, moved or resized."""
+        self.generation = 0
+        """Counts those changes."""
 
     @property
     def slots(self) -> tuple[Memslot, ...]:
@@ -145,6 +156,15 @@ class GuestMemory:
         """Begin or end the dirty log of a memslot, which may be in use. The slot as it is now."""
         return self._change(slot, replace(slot, log_dirty=on))
 
+    def watch(self, slot: Memslot) -> Touched:
+        """Mark which of the slot's pages we write, and let KVM log which the guest writes. Where the marks are."""
+        touched = slot.mapping.watch()
+        for told in self.changed:  # C that writes by itself
+            told()
+        if not slot.log_dirty:
+            self.log_dirty(slot, True)
+        return touched
+
     def resize(self, slot: Memslot, size: int) -> Memslot:
         """Give a memslot another size, at most what its mapping has from its offset. The slot as it is now.
 
@@ -160,6 +180,7 @@ class GuestMemory:
         return self._changed(self._change(None, replace(slot, size=size)))
 
     def _changed(self, slot: Memslot) -> Memslot:
+        self.generation += 1
         for told in self.changed:
             told()
         return slot
@@ -268,6 +289,8 @@ class GuestMemory:
         if slot is not None and gpa + size <= slot.end and not slot.mapping.bytes.closed:  # nearly always
             start = slot.offset + gpa - slot.gpa
             slot.mapping.bytes[start : start + size] = data
+            if slot.mapping.touched is not None:
+                slot.mapping.touched.mark(start, size)
             return
         doing = f"writing {size} bytes at {gpa:#x}"
         pieces, done = [], 0
@@ -277,6 +300,8 @@ class GuestMemory:
             done += count
         for slot, start, done, count in pieces:
             slot.mapping.bytes[start : start + count] = data[done : done + count]
+            if slot.mapping.touched is not None:
+                slot.mapping.touched.mark(start, count)
 
     def fill(self, gpa: int, size: int, byte: int = 0) -> None:
         """Set `size` bytes to one value."""
@@ -298,6 +323,8 @@ class GuestMemory:
                 slot.mapping.bytes[last : start + count] = bytes(start + count - last)
             else:
                 slot.mapping.bytes[start : start + count] = bytes(count)
+            if slot.mapping.touched is not None:
+                slot.mapping.touched.mark(start, count)
             gpa, size = gpa + count, size - count
 
     def unpack(self, layout: str, gpa: int) -> tuple[int, ...]:
@@ -331,6 +358,8 @@ class GuestMemory:
                 start += slot.offset
                 try:
                     slot.mapping.bytes[start : start + size] = value.to_bytes(size, "little")
+                    if slot.mapping.touched is not None:
+                        slot.mapping.touched.mark(start, size)
                     return
                 except (OverflowError, ValueError):  # too large, or closed: the long way says so
                     pass

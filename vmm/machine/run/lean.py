@@ -73,6 +73,11 @@ class LeanLane:
         sink.told = self._look_at_room
         self._claims_changed()
 
+    @property
+    def generation(self) -> int:
+        """Counts the changes of who serves what."""
+        return self._changes
+
     def _forget(self) -> None:
         """Who serves what has changed."""
         with self._tables:

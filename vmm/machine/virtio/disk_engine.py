@@ -40,7 +40,7 @@ class DiskEngine:
         memory.changed.append(self._memory_changed)
 
     def _memory_changed(self) -> None:
-        self._thread.disk.memory((slot.gpa, slot.size, slot.hva, slot.readonly) for slot in self._memory.slots)
+        self._thread.disk.memory(slot.stretch for slot in self._memory.slots)
 
     def _mode(self) -> dict[str, bool]:
         return {

@@ -50,7 +50,7 @@ class NetEngine:
         memory.changed.append(self._memory_changed)
 
     def _memory_changed(self) -> None:
-        self.net.memory((slot.gpa, slot.size, slot.hva, slot.readonly) for slot in self._memory.slots)
+        self.net.memory(slot.stretch for slot in self._memory.slots)
 
     # -- transport.Engine
 

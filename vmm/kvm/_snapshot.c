@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later
+ *
+ * The state that KVM has of a VM, in the structures that it gives, and the bytes of its memory: taken once, put back any
+ * number of times by one call each. What is put back of memory is what was written since: pages of KVM's dirty log, which
+ * knows the guest and KVM itself, and pages marked by whoever of ours writes guest memory. Row reset of the bench shows it.
+ *
+ * It knows ioctls and addresses of the host; devices, and what a snapshot is for, are vmm/machine/snapshot/.
+ * Source: Documentation/virt/kvm/api.rst; the order is the one that vmm/machine/context.py explains.
+ */
+#define MAX_SPACES 4 /* sets of memslots; KVM has two: SMM's is the second */
+#define CHIPS 3
+#define ZEROED 2 /* MSRs whose old value must not meet what the guest has left behind them */
+
+struct saved_vcpu {
+    int fd;
+    struct kvm_run *run;
+    struct kvm_regs regs;
+    struct kvm_sregs sregs;
+#ifdef KVM_GET_SREGS2
+    struct kvm_sregs2 sregs2;
+#endif
+    void *xsave; /* or struct kvm_fpu */
+    __u32 xsave_bytes;
+    struct kvm_xcrs xcrs;
+    struct kvm_debugregs debugregs;
+    struct kvm_vcpu_events events;
+    struct kvm_msrs *msrs; /* those that KVM takes back */
+    struct kvm_lapic_state lapic;
+    struct kvm_mp_state mp_state;
+    struct kvm_nested_state *nested;
+};
+
+/* `due` are pages whose bytes may differ from the copy, each once: `is_due` has a byte for each page of the slot. */
+struct saved_slot {
+    struct vmm_saved_slot is;
+    __u64 *log; /* KVM's, of one space at a time */
+    __u64 *due, due_count;
+    __u8 *is_due;
+};
+
+struct vmm_saved {
+    struct vmm_saved_shape shape;
+    struct saved_vcpu *vcpus;
+    struct kvm_irqchip chips[CHIPS];
+    struct kvm_pit_state2 pit;
+    struct kvm_clock_data clock;
+    struct saved_slot *slots;
+    __u32 slot_count;
+    struct vmm_saved *next; /* a ring of all that stand on the same memslots: KVM tells each write once */
+    const char *failed; /* the ioctl that was refused */
+};
+
+/* Of all rings: one may be given back by a thread while another puts one of its ring. */
+static pthread_mutex_t rings = PTHREAD_MUTEX_INITIALIZER;
+
+/* An ioctl, by its name where it fails; -errno. */
+static int asked(struct vmm_saved *saved, int fd, unsigned long request, void *argument, const char *name)
+{
+    int result = ioctl(fd, request, argument);
+
+    if (result >= 0)
+        return result;
+    saved->failed = name;
+    return -errno;
+}
+#define ASK(fd, request, argument) asked(saved, fd, request, argument, #request)
+#define TRY(fd, request, argument)                    \
+    do {                                              \
+        int result = ASK(fd, request, argument);      \
+        if (result < 0)                               \
+            return result;                            \
+    } while (0)
+
+/* -- making and giving back */
+
+void vmm_saved_free(struct vmm_saved *saved)
+{
+    struct vmm_saved *before = saved;
+
+    pthread_mutex_lock(&rings);
+    while (before->next != saved)
+        before = before->next;
+    before->next = saved->next;
+    pthread_mutex_unlock(&rings);
+    for (__u32 i = 0; saved->vcpus && i < saved->shape.vcpus; i++) {
+        free(saved->vcpus[i].xsave);
+        free(saved->vcpus[i].msrs);
+        free(saved->vcpus[i].nested);
+    }
+    for (__u32 i = 0; i < saved->slot_count; i++) {
+        free(saved->slots[i].log);
+        free(saved->slots[i].due);
+        free(saved->slots[i].is_due);
+    }
+    free(saved->slots);
+    free(saved->vcpus);
+    free(saved);
+}
+
+static void *blank(size_t count, size_t size, int *lack)
+{
+    void *made = calloc(count + 1, size); /* never nothing */
+
+    if (!made)
+        *lack = 1;
+    return made;
+}
+
+/* Room for the state of a VM of this shape, whose vCPUs have these descriptors and kvm_run; NULL: no memory. */
+struct vmm_saved *vmm_saved_new(const struct vmm_saved_shape *shape, const int *vcpus, struct kvm_run **runs,
+                                const struct vmm_saved_slot *slots, __u32 slot_count)
+{
+    int lack = 0;
+    struct vmm_saved *saved = calloc(1, sizeof *saved);
+
+    if (!saved)
+        return NULL;
+    saved->shape = *shape;
+    saved->next = saved;
+    saved->vcpus = blank(shape->vcpus, sizeof *saved->vcpus, &lack);
+    saved->slots = blank(slot_count, sizeof *saved->slots, &lack);
+    for (__u32 i = 0; !lack && i < shape->vcpus; i++) {
+        struct saved_vcpu *vcpu = &saved->vcpus[i];
+
+        vcpu->fd = vcpus[i];
+        vcpu->run = runs[i];
+        vcpu->xsave_bytes = shape->xsave_bytes ? shape->xsave_bytes : sizeof(struct kvm_fpu);
+        vcpu->xsave = blank(1, vcpu->xsave_bytes, &lack);
+        vcpu->msrs = blank(1, sizeof *vcpu->msrs + shape->msrs * sizeof(struct kvm_msr_entry), &lack);
+        if (shape->nested_bytes)
+            vcpu->nested = blank(1, shape->nested_bytes, &lack);
+    }
+    for (__u32 i = 0; !lack && i < slot_count; i++) {
+        struct saved_slot *slot = &saved->slots[saved->slot_count++];
+
+        slot->is = slots[i];
+        slot->log = blank((slots[i].size / PAGE_BYTES + 63) / 64, sizeof(__u64), &lack);
+        slot->due = blank(slots[i].size / PAGE_BYTES, sizeof(__u64), &lack);
+        slot->is_due = blank(slots[i].size / PAGE_BYTES, 1, &lack);
+    }
+    if (!lack)
+        return saved;
+    vmm_saved_free(saved);
+    return NULL;
+}
+
+const char *vmm_saved_failed(struct vmm_saved *saved)
+{
+    return saved->failed ? saved->failed : "";
+}
+
+/* The bytes of one part, of vCPU INDEX where it is a vCPU's; NULL: the VM has none. */
+void *vmm_saved_part(struct vmm_saved *saved, int part, __u32 index, __u64 *size)
+{
+    struct saved_vcpu *vcpu = &saved->vcpus[index];
+
+#define PART(number, pointer, bytes) \
+    case number:                     \
+        *size = (bytes);             \
+        return (pointer)
+    switch (part) {
+    PART(VMM_SAVED_REGS, &vcpu->regs, sizeof vcpu->regs);
+#ifdef KVM_GET_SREGS2
+    PART(VMM_SAVED_SREGS, saved->shape.sregs2 ? (void *)&vcpu->sregs2 : &vcpu->sregs,
+         saved->shape.sregs2 ? sizeof vcpu->sregs2 : sizeof vcpu->sregs);
+#else
+    PART(VMM_SAVED_SREGS, &vcpu->sregs, sizeof vcpu->sregs);
+#endif
+    PART(VMM_SAVED_XSAVE, vcpu->xsave, vcpu->xsave_bytes);
+    PART(VMM_SAVED_XCRS, saved->shape.xcrs ? &vcpu->xcrs : NULL, sizeof vcpu->xcrs);
+    PART(VMM_SAVED_DEBUGREGS, &vcpu->debugregs, sizeof vcpu->debugregs);
+    PART(VMM_SAVED_EVENTS, &vcpu->events, sizeof vcpu->events);
+    PART(VMM_SAVED_MSRS, vcpu->msrs, sizeof *vcpu->msrs + saved->shape.msrs * sizeof(struct kvm_msr_entry));
+    PART(VMM_SAVED_LAPIC, saved->shape.lapic ? &vcpu->lapic : NULL, sizeof vcpu->lapic);
+    PART(VMM_SAVED_MP_STATE, saved->shape.lapic ? &vcpu->mp_state : NULL, sizeof vcpu->mp_state);
+    PART(VMM_SAVED_NESTED, vcpu->nested, saved->shape.nested_bytes);
+    PART(VMM_SAVED_CHIPS, saved->shape.chips ? saved->chips : NULL, sizeof saved->chips);
+    PART(VMM_SAVED_PIT, saved->shape.pit ? &saved->pit : NULL, sizeof saved->pit);
+    PART(VMM_SAVED_CLOCK, &saved->clock, sizeof saved->clock);
+    }
+#undef PART
+    return NULL;
+}
+
+/* -- taking */
+
+/* Those of COUNT MSRs that KVM gives. KVM_GET_MSRS stops at the first that it refuses, so what is left is asked again. */
+static void take_msrs(struct saved_vcpu *vcpu, const __u32 *indices, __u32 count)
+{
+    struct kvm_msrs *msrs = vcpu->msrs;
+    struct kvm_msr_entry *to = msrs->entries;
+
+    for (__u32 i = 0; i < count; i++)
+        to[i] = (struct kvm_msr_entry){.index = indices[i]};
+    for (__u32 first = 0; first < count;) {
+        struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1};
+
+        one.entry = to[first];
+        if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) == 1)
+            to[first++] = one.entry;
+        else
+            memmove(to + first, to + first + 1, (--count - first) * sizeof *to);
+    }
+    msrs->nmsrs = count;
+}
+
+static int take_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu, const __u32 *msrs)
+{
+    const struct vmm_saved_shape *shape = &saved->shape;
+
+    TRY(vcpu->fd, KVM_GET_REGS, &vcpu->regs);
+#ifdef KVM_GET_SREGS2
+    if (shape->sregs2)
+        TRY(vcpu->fd, KVM_GET_SREGS2, &vcpu->sregs2);
+    else
+#endif
+        TRY(vcpu->fd, KVM_GET_SREGS, &vcpu->sregs);
+    if (shape->xsave2)
+        TRY(vcpu->fd, KVM_GET_XSAVE2, vcpu->xsave);
+    else if (shape->xsave_bytes)
+        TRY(vcpu->fd, KVM_GET_XSAVE, vcpu->xsave);
+    else
+        TRY(vcpu->fd, KVM_GET_FPU, vcpu->xsave);
+    if (shape->xcrs)
+        TRY(vcpu->fd, KVM_GET_XCRS, &vcpu->xcrs);
+    TRY(vcpu->fd, KVM_GET_DEBUGREGS, &vcpu->debugregs);
+    TRY(vcpu->fd, KVM_GET_VCPU_EVENTS, &vcpu->events);
+    if (shape->lapic) {
+        TRY(vcpu->fd, KVM_GET_LAPIC, &vcpu->lapic);
+        TRY(vcpu->fd, KVM_GET_MP_STATE, &vcpu->mp_state);
+    }
+    if (vcpu->nested) {
+        vcpu->nested->size = shape->nested_bytes;
+        TRY(vcpu->fd, KVM_GET_NESTED_STATE, vcpu->nested);
+    }
+    take_msrs(vcpu, msrs, shape->msrs);
+    return 0;
+}
+
+/* What KVM has now, but for memory: 0, or -errno and vmm_saved_failed. No vCPU runs. */
+int vmm_saved_take(struct vmm_saved *saved, const __u32 *msrs)
+{
+    const struct vmm_saved_shape *shape = &saved->shape;
+
+    for (int i = 0; shape->chips && i < CHIPS; i++) {
+        saved->chips[i].chip_id = (__u32)i; /* both PICs and the IOAPIC, in this order */
+        TRY(shape->vm, KVM_GET_IRQCHIP, &saved->chips[i]);
+    }
+    if (shape->pit)
+        TRY(shape->vm, KVM_GET_PIT2, &saved->pit);
+    for (__u32 i = 0; i < shape->vcpus; i++) {
+        int result = take_vcpu(saved, &saved->vcpus[i], msrs);
+
+        if (result < 0)
+            return result;
+    }
+    TRY(shape->vm, KVM_GET_CLOCK, &saved->clock);
+    saved->clock.flags = 0; /* KVM_SET_CLOCK takes the time as it stands */
+    return 0;
+}
+
+/* Copy pages that the host has; those that were never touched are zeros, and stay untouched at both ends. PAGEMAP is
+ * /proc/self/pagemap, or -1: then each page is looked at. Bytes that were copied. */
+__u64 vmm_copy_touched(void *to, const void *from, __u64 size, int pagemap)
+{
+    static const char zeros[PAGE_BYTES];
+    const __u64 there = 3ULL << 62; /* present, or swapped out */
+    __u64 copied = 0, known[512];
+    __u64 first = (uintptr_t)from / PAGE_BYTES;
+
+    for (__u64 page = 0; page < size / PAGE_BYTES; page++) {
+        const char *source = (const char *)from + page * PAGE_BYTES;
+        int wanted;
+
+        if (pagemap >= 0 && page % 512 == 0 &&
+            pread(pagemap, known, sizeof known, (off_t)((first + page) * sizeof *known)) <= 0)
+            pagemap = -1;
+        wanted = pagemap >= 0 ? !!(known[page % 512] & there) : memcmp(source, zeros, PAGE_BYTES) != 0;
+        if (!wanted)
+            continue;
+        memcpy((char *)to + page * PAGE_BYTES, source, PAGE_BYTES);
+        copied += PAGE_BYTES;
+    }
+    return copied;
+}
+
+/* -- putting back */
+
+static int one_msr(struct vmm_saved *saved, int fd, __u32 index, __u64 value)
+{
+    struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1};
+
+    one.entry.index = index;
+    one.entry.data = value;
+    return ASK(fd, KVM_SET_MSRS, &one);
+}
+
+/* All of them by one call, as a rule. One that KVM gives and does not take (it stops there, and says how far it came) is
+ * left out from then on, if the guest could not change it either: its value is still the one that was taken. */
+static int put_msrs(struct vmm_saved *saved, struct saved_vcpu *vcpu)
+{
+    struct kvm_msrs *msrs = vcpu->msrs;
+
+    for (;;) {
+        struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1};
+        int set = ASK(vcpu->fd, KVM_SET_MSRS, msrs);
+
+        if (set < 0 || (__u32)set == msrs->nmsrs)
+            return set;
+        one.entry = msrs->entries[set];
+        if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) != 1 || one.entry.data != msrs->entries[set].data) {
+            saved->failed = "KVM_SET_MSRS";
+            return -EINVAL;
+        }
+        msrs->nmsrs--;
+        memmove(msrs->entries + set, msrs->entries + set + 1, (msrs->nmsrs - (__u32)set) * sizeof *msrs->entries);
+    }
+}
+
+static int put_nested(struct vmm_saved *saved, struct saved_vcpu *vcpu, int outside)
+{
+    struct kvm_nested_state head;
+
+    if (!vcpu->nested)
+        return 0;
+    if (!outside)
+        return ASK(vcpu->fd, KVM_SET_NESTED_STATE, vcpu->nested);
+    memset(&head, 0, sizeof head);
+    head.format = vcpu->nested->format;
+    head.size = sizeof head;
+    if (head.format == KVM_STATE_NESTED_FORMAT_SVM)
+        head.flags = KVM_STATE_NESTED_GIF_SET;
+    else
+        head.hdr.vmx.vmxon_pa = head.hdr.vmx.vmcs12_pa = ~0ULL;
+    return ASK(vcpu->fd, KVM_SET_NESTED_STATE, &head);
+}
+
+static __u64 cr8(const struct vmm_saved *saved, const struct saved_vcpu *vcpu)
+{
+#ifdef KVM_GET_SREGS2
+    if (saved->shape.sregs2)
+        return vcpu->sregs2.cr8;
+#endif
+    (void)saved;
+    return vcpu->sregs.cr8;
+}
+
+static int put_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu)
+{
+    const struct vmm_saved_shape *shape = &saved->shape;
+    int result;
+
+    /* A guest in the guest that runs now would get the registers. */
+    if ((result = put_nested(saved, vcpu, 1)) < 0)
+        return result;
+#ifdef KVM_GET_SREGS2
+    if (shape->sregs2)
+        TRY(vcpu->fd, KVM_SET_SREGS2, &vcpu->sregs2);
+    else
+#endif
+        TRY(vcpu->fd, KVM_SET_SREGS, &vcpu->sregs);
+    vcpu->run->cr8 = cr8(saved, vcpu); /* without a LAPIC of KVM's the next KVM_RUN takes it from there */
+    if (shape->xcrs)
+        TRY(vcpu->fd, KVM_SET_XCRS, &vcpu->xcrs);
+    if (shape->xsave_bytes)
+        TRY(vcpu->fd, KVM_SET_XSAVE, vcpu->xsave);
+    else
+        TRY(vcpu->fd, KVM_SET_FPU, vcpu->xsave);
+    TRY(vcpu->fd, KVM_SET_REGS, &vcpu->regs);
+    if (shape->lapic)
+        TRY(vcpu->fd, KVM_SET_LAPIC, &vcpu->lapic);
+    for (int i = 0; i < ZEROED && shape->zeroed[i]; i++)
+        if ((result = one_msr(saved, vcpu->fd, shape->zeroed[i], 0)) < 0)
+            return result;
+    if ((result = put_msrs(saved, vcpu)) < 0)
+        return result;
+    TRY(vcpu->fd, KVM_SET_DEBUGREGS, &vcpu->debugregs);
+    if ((result = put_nested(saved, vcpu, 0)) < 0) /* what is set by now says whether it may be */
+        return result;
+    TRY(vcpu->fd, KVM_SET_VCPU_EVENTS, &vcpu->events);
+    if (shape->lapic)
+        TRY(vcpu->fd, KVM_SET_MP_STATE, &vcpu->mp_state);
+    return 0;
+}
+
+static void is_due(struct saved_slot *slot, __u64 page)
+{
+    if (slot->is_due[page])
+        return;
+    slot->is_due[page] = 1;
+    slot->due[slot->due_count++] = page;
+}
+
+static void due_for_all(struct vmm_saved *saved, __u32 index, __u64 page)
+{
+    struct vmm_saved *each = saved;
+
+    do
+        is_due(&each->slots[index], page);
+    while ((each = each->next) != saved);
+}
+
+/* What was written since the last time, by KVM's log of each space and by our marks, is due for each of the ring. */
+static int collect_slot(struct vmm_saved *saved, __u32 index)
+{
+    struct saved_slot *slot = &saved->slots[index];
+    __u64 pages = slot->is.size / PAGE_BYTES, words = (pages + 63) / 64;
+
+    for (__u32 space = 0; space < slot->is.spaces; space++) {
+        struct kvm_dirty_log log = {.slot = space << 16 | slot->is.number, .dirty_bitmap = slot->log};
+
+        TRY(saved->shape.vm, KVM_GET_DIRTY_LOG, &log);
+        for (__u64 word = 0; word < words; word++)
+            for (__u64 bits = slot->log[word]; bits; bits &= bits - 1)
+                due_for_all(saved, index, word * 64 + (__u64)__builtin_ctzll(bits));
+    }
+    for (__u64 page = 0; *slot->is.marked && page < pages; page++)
+        if (slot->is.touched[page]) {
+            due_for_all(saved, index, page);
+            slot->is.touched[page] = 0;
+        }
+    return 0;
+}
+
+static int collect_all(struct vmm_saved *saved)
+{
+    for (__u32 i = 0; i < saved->slot_count; i++) {
+        int result = collect_slot(saved, i);
+
+        if (result < 0)
+            return result;
+    }
+    for (__u32 i = 0; i < saved->slot_count; i++) /* slots may share a mapping, and its mark */
+        *saved->slots[i].is.marked = 0;
+    return 0;
+}
+
+/* The pages that are due; to all others of the ring what is put there is a write. */
+static long long put_slot(struct vmm_saved *saved, __u32 index)
+{
+    struct saved_slot *slot = &saved->slots[index];
+    __u64 count = slot->due_count;
+
+    for (__u64 i = 0; i < count; i++) {
+        __u64 page = slot->due[i], at = page * PAGE_BYTES;
+
+        memcpy((char *)(uintptr_t)slot->is.now + at, (char *)(uintptr_t)slot->is.then + at, PAGE_BYTES);
+        for (struct vmm_saved *each = saved->next; each != saved; each = each->next)
+            is_due(&each->slots[index], page);
+        slot->is_due[page] = 0;
+    }
+    slot->due_count = 0;
+    return (long long)count;
+}
+
+/* NEW stands on the same memslots as OLD, or OLD is NULL: writes are told from now on. What was written before is due for
+ * the others alone; the caller has made the copy of NEW, and nothing runs. */
+int vmm_saved_begin(struct vmm_saved *new, struct vmm_saved *old)
+{
+    int result;
+
+    pthread_mutex_lock(&rings);
+    if (old) {
+        new->next = old->next;
+        old->next = new;
+    }
+    result = collect_all(new);
+    for (__u32 i = 0; result == 0 && i < new->slot_count; i++) {
+        struct saved_slot *slot = &new->slots[i];
+
+        memset(slot->is_due, 0, slot->is.size / PAGE_BYTES);
+        slot->due_count = 0;
+    }
+    pthread_mutex_unlock(&rings);
+    return result;
+}
+
+/* Everything is as it was taken: pages that were put back, or -errno and vmm_saved_failed. No vCPU runs, and none is
+ * inside of an exit. */
+long long vmm_saved_put(struct vmm_saved *saved)
+{
+    const struct vmm_saved_shape *shape = &saved->shape;
+    long long put = 0;
+    int result;
+
+    saved->failed = NULL;
+    for (int i = 0; shape->chips && i < CHIPS; i++)
+        TRY(shape->vm, KVM_SET_IRQCHIP, &saved->chips[i]);
+    if (shape->pit)
+        TRY(shape->vm, KVM_SET_PIT2, &saved->pit);
+    for (__u32 i = 0; i < shape->vcpus; i++)
+        if ((result = put_vcpu(saved, &saved->vcpus[i])) < 0)
+            return result;
+    pthread_mutex_lock(&rings);
+    result = collect_all(saved); /* so late: some MSRs write to memory as they are set */
+    for (__u32 i = 0; result == 0 && i < saved->slot_count; i++)
+        put += put_slot(saved, i);
+    pthread_mutex_unlock(&rings);
+    if (result < 0)
+        return result;
+    TRY(shape->vm, KVM_SET_CLOCK, &saved->clock);
+    return put;
+}
+#undef ASK
+#undef TRY
