@@ -117,6 +117,7 @@ def test_int3_alone_and_a_guest_that_reads_its_own_text() -> None:
 
 
 @every_host
+@pytest.mark.on_demand
 def test_steps_are_one_instruction_each_and_tell_what_changed(loop: Session) -> None:
     texts = [loop.where().text]
     for _ in range(8):
@@ -359,6 +360,7 @@ def test_a_payload_whose_host_half_runs_it_is_held() -> None:
 
 
 @every_host
+@pytest.mark.on_demand
 def test_a_watchpoint_strikes_by_a_debug_register_or_by_steps(loop: Session) -> None:
     """Which of them is measured; where none strikes, what steps cannot see is refused."""
     made = loop.watch(DATA, 4)
@@ -520,6 +522,7 @@ def test_places_are_labels_lines_and_addresses(loop: Session) -> None:
 
 
 @every_host
+@pytest.mark.on_demand
 def test_steps_go_into_ring3_through_it_and_back() -> None:
     """On every host, and the payload ends as it does without: SYSCALL, faults, IRETQ and SYSRETQ are steps, too."""
     rings: list[int] = []
@@ -545,6 +548,7 @@ def test_steps_go_into_ring3_through_it_and_back() -> None:
 
 
 @every_host
+@pytest.mark.on_demand
 def test_breakpoints_strike_in_ring3_and_the_guest_notices_nothing() -> None:
     """Where KVM has none there, by the guest's handlers, which its own faults come to as well; each is taken off."""
     seen: list[tuple[str, str, int]] = []

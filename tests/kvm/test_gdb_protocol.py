@@ -79,6 +79,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 @every_host
+@pytest.mark.on_demand
 def test_break_step_watch_write_interrupt_detach_and_kill(served: Served) -> None:
     """One after the other, as a person would: an emulated host starts one machine for it."""
     with served.client() as client:

@@ -62,6 +62,7 @@ def usable(lesson: Lesson) -> None:
 
 
 @pytest.mark.every_host
+@pytest.mark.on_demand
 @pytest.mark.parametrize("lesson", ALL)
 def test_a_solution_is_right(lesson: Lesson) -> None:
     usable(lesson)

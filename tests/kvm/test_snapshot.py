@@ -164,6 +164,7 @@ LEAVES = {
 
 
 @pytest.mark.every_host
+@pytest.mark.on_demand
 @pytest.mark.parametrize("irqchip", ["none", "kernel"])
 @pytest.mark.parametrize("part", LEAVES)
 def test_nothing_can_be_smuggled(part: str, irqchip: str) -> None:

@@ -430,7 +430,12 @@ class Machine(Hooks, VirtioSlots, Closes):
 
     def snapshot(self) -> Snapshot:
         """The state as it is now, to go back to in microseconds by `reset`. From then on KVM logs which pages are
-        written. Errors and limits as vmm.machine.snapshot.Snapshot.
+        written. The memory that was touched is copied. Limits: vmm.machine.snapshot.Snapshot.
+
+        Raises:
+            UsageError: the machine is running, or inside of an instruction that would end the run; its dirty log is
+                read otherwise.
+            HostError: the machine is closed; KVM refuses a call, or there is no memory for the copy.
         """
         self._between_runs("taking a snapshot")
         from vmm.machine import snapshot  # only who takes one pays for it
