@@ -78,7 +78,7 @@ def pytest_exception_interact(
             from vmm.debug.prompt import Open, prompt
 
             if prompt([Open(*each) for each in opened], dict(frames[-1])):
-                pytest.exit(f"ended at the prompt of {DEBUG}")
+                pytest.exit(f"ended at the prompt of {DEBUG}", pytest.ExitCode.INTERRUPTED)
     finally:
         if capture is not None:
             capture.resume_global_capture()

@@ -176,10 +176,18 @@ class Terminal:
         os.write(self.ours, text.encode())
 
     def close(self) -> int:
-        os.close(self.ours)
+        """Reads on until it has ended: who writes to a terminal that is gone fails."""
+        deadline = time.monotonic() + 60
         try:
+            while self.process.poll() is None and time.monotonic() < deadline:
+                if select.select([self.ours], [], [], 0.2)[0]:
+                    try:
+                        os.read(self.ours, 65536)
+                    except OSError:
+                        break
             return self.process.wait(60)
         finally:
+            os.close(self.ours)
             self.process.kill()
 
 

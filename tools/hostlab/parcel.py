@@ -14,6 +14,7 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from . import store
@@ -51,8 +52,15 @@ def _pip(command: str, *words: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "pip", command, *quiet, *python, *tags, *words]
 
 
-def _install(target: Path, *words: str | Path) -> list[str | Path]:
-    return _pip("install", "--no-compile", "--target", target, *words)
+def _install(target: Path, *words: str | Path) -> None:
+    """Install into a folder, compiled if the Python that runs here writes what the root's reads: compiling at the first
+    import takes minutes where the CPU is emulated.
+    """
+    call(_pip("install", "--no-compile", "--target", target, *words), limit=900, what=f"installing into {target.name}")
+    if sys.version.startswith(f"{PYTHON}."):  # unchecked: a tar keeps no times that a check could trust
+        modes: list[str | Path] = ["--invalidation-mode", "unchecked-hash", "-s", target, "-p", f"/{SITE}"]
+        with suppress(LabError):  # a module that does not compile is nobody's trouble until somebody imports it
+            call([sys.executable, "-m", "compileall", "-q", *modes, target], limit=300, what="compiling")
 
 
 def dependencies(say: Say = silent) -> Path:
@@ -60,9 +68,9 @@ def dependencies(say: Say = silent) -> Path:
     wanted = requirements("test")
 
     def make(work: Path) -> None:
-        call(_install(work / "packages", *wanted), limit=900, what="fetching what pyvmm depends on")
+        _install(work / "packages", *wanted)
 
-    digest = store.key(PYTHON, PLATFORMS, *wanted)
+    digest = store.key("compiled", PYTHON, PLATFORMS, *wanted)
     return store.get("site", digest, make, say, "a folder of what pyvmm depends on") / "packages"
 
 
@@ -140,7 +148,7 @@ def build(
     `tests` selects of the tests (Host.tests).
     """
     installed = work / "installed"
-    call(_install(installed, "--no-deps", wheel()), limit=300, what="installing the wheel")
+    _install(installed, "--no-deps", wheel())
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
     disk = work / "parcel.img"
     _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], folders)
@@ -158,7 +166,7 @@ def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], folders:
     with tarfile.open(disk, "w", format=tarfile.GNU_FORMAT) as tar:
         for folder in packages:
             for path in sorted(folder.iterdir()):
-                tar.add(path, f"{SITE}/{path.name}", filter=_plain)
+                tar.add(path, f"{SITE}/{path.name}", filter=_owned)
         for path in sorted(files):
             tar.add(path, f"lab/wheels/{path.name}", filter=_plain)
         for name in TREE:
@@ -174,8 +182,10 @@ def _write(disk: Path, packages: Sequence[Path], files: Sequence[Path], folders:
 
 
 def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    if "__pycache__" in info.name:
-        return None
+    return None if "__pycache__" in info.name else _owned(info)
+
+
+def _owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
     return info

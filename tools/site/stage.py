@@ -18,11 +18,13 @@ PROJECT = Path(__file__).resolve().parents[2]
 DOCS = PROJECT / "docs"
 # Guides by what somebody wants; each page of docs/ is in one of them.
 GUIDES = {
+    "Install it": ("install",),
     "Write a guest": ("learn", "begin", "payloads", "c", "images", "linux", "boards"),
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
     "Use it in Python and tests": ("library", "testing", "ci"),
     "The machine": ("cpu", "memory", "interrupts", "virtio"),
     "Hosts and measurements": ("hosts", "hostlab", "selftests", "kut", "bench"),
+    "Take part": ("release",),
 }
 OTHERS = "More"
 # Links of docs/ to what is no page of docs/.
@@ -37,7 +39,7 @@ def stage(into: Path) -> None:
         path = into / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-    for picture in DOCS.glob("*.svg"):
+    for picture in (*DOCS.glob("*.svg"), *DOCS.glob("*.png")):
         (into / picture.name).write_bytes(picture.read_bytes())
 
 
