@@ -20,6 +20,13 @@ sys.path.insert(0, str(ROOT))
 
 # The extension is abi3, so its wheel says so; a free-threaded Python has no limited API, and gets a wheel of its own.
 limited = {} if sysconfig.get_config_var("Py_GIL_DISABLED") else {"bdist_wheel": {"py_limited_api": "cp311"}}
+# tools.share, with two folders first on the path.
+RUN = """
+import runpy, sys
+sys.path[:0] = sys.argv[1:3]
+del sys.argv[1:3]
+runpy.run_module("tools.share", None, "__main__", True)
+"""
 
 
 class WithSite(build_py):
@@ -53,10 +60,10 @@ class BuildShare(Command):
         if self.editable_mode:
             return
         share = Path(self.build_base, "share")
-        # tools/ is of the sources, and everything else of what has been built: its folder stands first on the path.
-        path = os.pathsep.join([str(Path(self.build_lib).resolve()), str(ROOT), *sys.path])
-        command = [sys.executable, "-P", "-m", "tools.share", str(share)]
-        subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
+        # tools/ is of the sources, and everything else of what has been built: its folder stands first on the path. The
+        # environment stays: pip's isolated one takes an editable install's folder, which may be ROOT, off the path.
+        first = [str(Path(self.build_lib).resolve()), str(ROOT)]
+        subprocess.run([sys.executable, "-P", "-c", RUN, *first, str(share)], check=True)
         found = sorted(each for each in share.rglob("*") if each.is_file())
         self.distribution.data_files = [
             (str(Path("share") / each.relative_to(share).parent), [str(each)]) for each in found

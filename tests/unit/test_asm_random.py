@@ -151,12 +151,34 @@ EQUAL = re.compile(
 UNNEEDED = re.compile(r"\bds:(?!\[[re]?[bs]p)|\bss:(?=\[[re]?[bs]p)")  # the segment that is meant anyway
 
 
+PREFIXES = (0x66, 0x67, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0xF0, 0xF2, 0xF3)
+
+
+def in_order(code: bytes) -> bytes:
+    """With its prefixes in one order, which means nothing to a CPU; capstone reads `66 64 67 0f c3`, and not
+    `64 67 66 0f c3`.
+    """
+    count = next((at for at, byte in enumerate(code) if byte not in PREFIXES), len(code))
+    return bytes(sorted(code[:count], key=PREFIXES.index)) + code[count:]
+
+
 def same(text: str, mine: bytes, theirs: bytes, mode: int) -> bool:
     if mine == theirs or EQUAL.match(text):
         return True
-    one, other = (" ".join(row.text for row in disassemble(code, 0, bits=mode)) for code in (mine, theirs))
     ignored = re.compile(r"\b[cdes]s:|notrack ") if mode == 64 else UNNEEDED  # only FS and GS mean anything there
-    return ignored.sub("", one) == ignored.sub("", other)
+    for order in (bytes, in_order):
+        read = (" ".join(row.text for row in disassemble(order(code), 0, bits=mode)) for code in (mine, theirs))
+        one, other = (ignored.sub("", each) for each in read)
+        if one == other:
+            return True
+    return False
+
+
+def test_the_order_of_prefixes_is_no_difference_and_all_else_is() -> None:
+    text, mine = "data16 movnti dword ptr fs:[bp + di], edi", bytes.fromhex("6664670fc37b00")
+    assert same(text, mine, bytes.fromhex("6467660fc33b"), 32)
+    assert not same(text, mine, bytes.fromhex("6567660fc33b"), 32)  # GS
+    assert not same(text, mine, bytes.fromhex("6467660fc33a"), 32)  # [bp + si]
 
 
 LONE = re.compile(r"\[(?!\w*bp)\w+\*1\]")
