@@ -475,6 +475,22 @@ static int offers(const struct vm *m, int capability)
     return ioctl(m->vm, KVM_CHECK_EXTENSION, capability);
 }
 
+/* KVM_GET_MSRS or KVM_SET_MSRS of all that are kept, as many by one call as KVM takes. */
+static void move_msrs(const struct vm *m, unsigned long request)
+{
+    struct { struct kvm_msrs head; struct kvm_msr_entry entries[255]; } part = {0};
+
+    for (uint32_t at = 0; at < kept.msrs.head.nmsrs; at += part.head.nmsrs) {
+        uint32_t left = kept.msrs.head.nmsrs - at;
+
+        part.head.nmsrs = left < 255 ? left : 255;
+        memcpy(part.entries, kept.msrs.entries + at, part.head.nmsrs * sizeof *part.entries);
+        if (call(m->vcpu, request, &part, "MSRs") != (int)part.head.nmsrs)
+            die("MSRs");
+        memcpy(kept.msrs.entries + at, part.entries, part.head.nmsrs * sizeof *part.entries);
+    }
+}
+
 static void keep(struct vm *m, char *msrs)
 {
     struct kvm_userspace_memory_region region = {.memory_size = guest.memory_size, .flags = KVM_MEM_LOG_DIRTY_PAGES};
@@ -506,7 +522,7 @@ static void keep(struct vm *m, char *msrs)
     call(m->vcpu, KVM_GET_VCPU_EVENTS, &kept.events, "KVM_GET_VCPU_EVENTS");
     for (char *word = strtok(msrs, ","); word && kept.msrs.head.nmsrs < 1024; word = strtok(NULL, ","))
         kept.msrs.entries[kept.msrs.head.nmsrs++].index = (uint32_t)strtoul(word, NULL, 10);
-    call(m->vcpu, KVM_GET_MSRS, &kept.msrs, "KVM_GET_MSRS");
+    move_msrs(m, KVM_GET_MSRS);
     if (kept.is_nested) {
         ((struct kvm_nested_state *)kept.nested)->size = (uint32_t)kept.is_nested;
         call(m->vcpu, KVM_GET_NESTED_STATE, kept.nested, "KVM_GET_NESTED_STATE");
@@ -532,8 +548,7 @@ static void put_back(struct vm *m)
 
         call(m->vcpu, KVM_SET_MSRS, &one, "KVM_SET_MSRS");
     }
-    if (call(m->vcpu, KVM_SET_MSRS, &kept.msrs, "KVM_SET_MSRS") != (int)kept.msrs.head.nmsrs)
-        die("KVM_SET_MSRS");
+    move_msrs(m, KVM_SET_MSRS);
     call(m->vcpu, KVM_SET_DEBUGREGS, &kept.debugregs, "KVM_SET_DEBUGREGS");
     if (kept.is_nested)
         call(m->vcpu, KVM_SET_NESTED_STATE, kept.nested, "KVM_SET_NESTED_STATE");

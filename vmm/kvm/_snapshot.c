@@ -9,6 +9,9 @@
  */
 #define MAX_SPACES 4 /* sets of memslots; KVM has two: SMM's is the second */
 #define CHIPS 3
+#ifndef MOST_MSRS
+#define MOST_MSRS 255 /* in one KVM_SET_MSRS: fewer than MAX_IO_MSRS of arch/x86/kvm/x86.c */
+#endif
 #define ZEROED 2 /* MSRs whose old value must not meet what the guest has left behind them */
 
 struct saved_vcpu {
@@ -295,26 +298,36 @@ static int one_msr(struct vmm_saved *saved, int fd, __u32 index, __u64 value)
     return ASK(fd, KVM_SET_MSRS, &one);
 }
 
-/* All of them by one call, as a rule. One that KVM gives and does not take (it stops there, and says how far it came) is
- * left out from then on, if the guest could not change it either: its value is still the one that was taken. */
+/* As many by one call as KVM takes. One that KVM gives and does not take (it stops there, and says how far it came) is left
+ * out from then on, if the guest could not change it either: its value is still the one that was taken. */
 static int put_msrs(struct vmm_saved *saved, struct saved_vcpu *vcpu)
 {
+    struct { struct kvm_msrs head; struct kvm_msr_entry entries[MOST_MSRS]; } part;
     struct kvm_msrs *msrs = vcpu->msrs;
+    __u32 done = 0;
 
-    for (;;) {
+    part.head.pad = 0;
+    while (done < msrs->nmsrs) {
         struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1};
-        int set = ASK(vcpu->fd, KVM_SET_MSRS, msrs);
+        __u32 left = msrs->nmsrs - done;
+        int set;
 
-        if (set < 0 || (__u32)set == msrs->nmsrs)
+        part.head.nmsrs = left < MOST_MSRS ? left : MOST_MSRS;
+        memcpy(part.entries, msrs->entries + done, part.head.nmsrs * sizeof *part.entries);
+        if ((set = ASK(vcpu->fd, KVM_SET_MSRS, &part)) < 0)
             return set;
-        one.entry = msrs->entries[set];
-        if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) != 1 || one.entry.data != msrs->entries[set].data) {
+        done += (__u32)set;
+        if ((__u32)set == part.head.nmsrs)
+            continue;
+        one.entry = msrs->entries[done];
+        if (ioctl(vcpu->fd, KVM_GET_MSRS, &one) != 1 || one.entry.data != msrs->entries[done].data) {
             saved->failed = "KVM_SET_MSRS";
             return -EINVAL;
         }
         msrs->nmsrs--;
-        memmove(msrs->entries + set, msrs->entries + set + 1, (msrs->nmsrs - (__u32)set) * sizeof *msrs->entries);
+        memmove(msrs->entries + done, msrs->entries + done + 1, (msrs->nmsrs - done) * sizeof *msrs->entries);
     }
+    return 0;
 }
 
 static int put_nested(struct vmm_saved *saved, struct saved_vcpu *vcpu, int outside)
