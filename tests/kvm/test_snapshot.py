@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 from collections.abc import Iterator
@@ -319,6 +320,21 @@ def test_a_fork_needs_the_same_devices(tmp_path: Path) -> None:
             machine.fork(snap)
         with machine.fork(snap, lambda twin: twin.add_virtio_blk(disk)) as twin:
             assert twin.run(5).stop.why is Why.HALT
+
+
+def test_one_that_is_refused_leaves_nothing_behind(machine: Machine) -> None:
+    """What ends it early is raised, and no more: not by what was made of it either, when it goes."""
+    machine.load("hlt")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+
+    def refused() -> int:
+        raise UsageError("not now")
+
+    machine.all_cpus.settle = refused
+    with pytest.raises(UsageError, match="not now"):
+        machine.snapshot()
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_log_that_is_read_otherwise_is_refused() -> None:

@@ -15,7 +15,6 @@
 #define VMM_SAVED_CHIPS 10
 #define VMM_SAVED_PIT 11
 #define VMM_SAVED_CLOCK 12
-#define VMM_SAVED_PARTS 13
 
 /* What a VM has: descriptor; how many vCPUs; bytes of an XSAVE area (0: only KVM_GET_FPU) and of a nested state (0: none);
  * MSRs that are asked for; whether there are the others; MSRs that are made 0 before they are put back. */

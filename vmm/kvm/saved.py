@@ -23,8 +23,9 @@ XSAVE_BYTES = 4096
 # Written 0 before what was there: what was on its way when the guest was left ends with it.
 ENDED = ("MSR_KVM_ASYNC_PF_EN", "MSR_KVM_PV_EOI_EN")
 PARTS = ("regs", "sregs", "xsave", "xcrs", "debugregs", "events", "msrs", "lapic", "mp_state", "nested")
-"""Of each vCPU, by their numbers in _snapshot.h."""
+"""Of each vCPU."""
 VM_PARTS = ("chips", "pit", "clock")
+NUMBERS = {name: int(getattr(lib, f"VMM_SAVED_{name.upper()}")) for name in (*PARTS, *VM_PARTS)}
 
 
 def copy_touched(to: int, source: int, size: int, pagemap: int) -> int:
@@ -50,8 +51,7 @@ class Saved:
     def __init__(self, kvm: Kvm, vm: Vm, vcpus: Sequence[Vcpu], slots: Sequence[SlotCopy], irqchip: str) -> None:
         self._vm, self._vcpus = vm, list(vcpus)
         listed = kvm.get_msr_index_list()
-        also = [row.number for row in MSRS if row.number not in set(listed)]
-        self._msrs = ffi.new("__u32[]", [*listed, *also])
+        self._msrs = ffi.new("__u32[]", list(dict.fromkeys((*listed, *(row.number for row in MSRS)))))
         has_xsave = bool(kvm.check_extension("XSAVE"))
         larger = vm.check_extension("XSAVE2")
         shape = ffi.new("struct vmm_saved_shape *")
@@ -59,7 +59,7 @@ class Saved:
         shape.xsave_bytes = max(larger, XSAVE_BYTES) if has_xsave else 0
         shape.xsave2 = larger > XSAVE_BYTES
         shape.nested_bytes = kvm.check_extension("NESTED_STATE")
-        shape.zeroed = [number for number in (msr(name).number for name in ENDED) if number in set(listed)]
+        shape.zeroed = [number for number in (msr(name).number for name in ENDED) if number in listed]
         shape.sregs2 = bool(kvm.check_extension("SREGS2"))
         shape.xcrs = bool(kvm.check_extension("XCRS"))
         shape.lapic, shape.chips, shape.pit = irqchip != "none", irqchip == "kernel", vm.has_pit
@@ -103,18 +103,14 @@ class Saved:
             raise KvmCallError(ffi.string(lib.vmm_saved_failed(self._c)).decode(), -result, doing)
         return result
 
-    def _part(self, number: int, index: int = 0) -> Any:
+    def _part(self, name: str, index: int = 0) -> Any:
         size = ffi.new("__u64 *")
-        at = lib.vmm_saved_part(self._c, number, index, size)
+        at = lib.vmm_saved_part(self._c, NUMBERS[name], index, size)
         return ffi.buffer(at, size[0]) if at != ffi.NULL else None
 
     def _all(self) -> dict[str, Any]:
-        found = {
-            f"vcpu {index} {name}": self._part(number, index)
-            for index in range(len(self._vcpus))
-            for number, name in enumerate(PARTS)
-        }
-        found |= {name: self._part(len(PARTS) + number) for number, name in enumerate(VM_PARTS)}
+        found = {f"vcpu {index} {name}": self._part(name, index) for index in range(len(self._vcpus)) for name in PARTS}
+        found |= {name: self._part(name) for name in VM_PARTS}
         return {name: part for name, part in found.items() if part is not None}
 
     def parts(self) -> dict[str, bytes]:
@@ -123,7 +119,7 @@ class Saved:
 
     def msrs(self, vcpu: int) -> dict[int, int]:
         """Those of a vCPU, by number; see _snapshot.c on those that are left out after the first `put`."""
-        raw = ffi.cast("struct kvm_msrs *", ffi.from_buffer(self._part(PARTS.index("msrs"), vcpu)))
+        raw = ffi.cast("struct kvm_msrs *", ffi.from_buffer(self._part("msrs", vcpu)))
         return {raw.entries[number].index: raw.entries[number].data for number in range(raw.nmsrs)}
 
     def fill(self, parts: Map[str, bytes]) -> list[str]:

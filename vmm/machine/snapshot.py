@@ -45,6 +45,11 @@ class Snapshot:
     bytes as were touched when it was taken (`size` in all). It ends with `close`, or with the machine.
     """
 
+    # What `close` gives back, also of one that was never finished.
+    _fd = -1
+    _copy: Mapping | None = None
+    _saved: Saved | None = None
+
     def __init__(self, machine: Whole, started: Iterable[int]) -> None:
         """The state as it is now; no vCPU may be running.
 
@@ -66,8 +71,6 @@ class Snapshot:
         self.size = sum(slot.size for slot in self.slots)
         """Bytes of memory that it can put back."""
         self._fd = _memory_file(self.size)
-        self._copy: Mapping | None = None
-        self._saved: Saved | None = None
         try:
             self._copy = Mapping(self.size, shared=True, fd=self._fd)
             self._saved = Saved(machine.kvm, machine.vm, _vcpus(machine), self._rows(self._copy), machine.irqchip)
