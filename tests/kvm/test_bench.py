@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 
 import vmm.report
+from tests.descriptors import files_before, open_files
 from vmm import cli
 from vmm.bench import compare, ending, floor, guests, processes, sides, table
 from vmm.bench.image import SetUp, image
@@ -361,11 +362,8 @@ def test_the_text_is_that_of_hello():
 
 
 def test_the_bench_leaves_no_descriptor():
-    def open_files() -> int:
-        return len(list(Path("/proc/self/fd").iterdir()))
-
     table.measure(table.select(["pio_out"])[0], table.QUICK)
-    before = open_files()
+    before = files_before()
     for name in ("pio_out", "irqfd", "ioeventfd_python", "page_fault_uffd", "lifecycle"):
         table.measure(table.select([name])[0], table.QUICK)
     assert open_files() == before

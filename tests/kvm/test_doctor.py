@@ -13,6 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.descriptors import files_before, open_files
 from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError
@@ -126,9 +127,9 @@ def test_capabilities_and_features_are_what_kvm_says(kvm: Kvm) -> None:
 
 def test_measuring_leaves_nothing_open(kvm: Kvm) -> None:
     host.measure(kvm)
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = files_before()
     host.measure(kvm)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 def test_command_says_usable() -> None:

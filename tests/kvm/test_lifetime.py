@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_before, open_files
 from vmm.errors import HostError, KvmCallError, VmmError, exhausted, resource_hint
 from vmm.kvm import Kvm, kick
 from vmm.kvm.exits import Halt
@@ -27,10 +28,6 @@ from vmm.machine.memory import layout
 from vmm.machine.x86 import boot
 
 HLT = b"\xf4"
-
-
-def open_files() -> int:
-    return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
 def kvm_files() -> int:
@@ -84,7 +81,7 @@ def machine_cycle() -> None:
 def test_a_thousand_cycles_leave_nothing(cycle: Callable[[], None], growth: int):
     for _ in range(20):
         cycle()  # caches, the thread's stack and the allocator's arenas are filled
-    files, threads, waiting, size = open_files(), threading.active_count(), timers(), address_space()
+    files, threads, waiting, size = files_before(), threading.active_count(), timers(), address_space()
     for _ in range(1000):
         cycle()
     assert open_files() == files
@@ -129,7 +126,7 @@ def test_statistics_outlive_their_vcpu_and_close_by_themselves():
 
 
 def test_a_device_that_cannot_be_used_is_not_left_open():
-    before = open_files()
+    before = files_before()
     with pytest.raises(HostError):
         Kvm.open("/dev/null")
     assert open_files() == before
@@ -253,7 +250,7 @@ def whole_machine() -> Machine:
 
 def test_a_machine_that_is_dropped_is_closed_and_said():
     gc.collect()
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
     for _ in range(3):
         assert drop(whole_machine) == ["unclosed machine with 2 vCPUs; call close(), or use `with`"]
         assert (open_files(), threading.active_count()) == (files, threads)
@@ -274,7 +271,7 @@ def test_handles_of_the_binding_that_are_dropped_are_closed_in_the_right_order()
 
 def test_a_kick_that_is_dropped_is_closed():
     with Machine() as machine:
-        before = open_files()
+        before = files_before()
         assert drop(lambda: WriteEvent(machine.vm, 0xD0010000, 4)) == ["unclosed write event at 0xd0010000"]
         assert open_files() == before
 

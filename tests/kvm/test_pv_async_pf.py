@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
 
 from guest_payloads.pv import async_pf
 from guest_payloads.pv.async_pf import CONTENT, Evidence, judge, observe
+from tests.descriptors import files_before, open_files
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.kvm import userfaultfd
@@ -145,9 +145,9 @@ def test_without_permission_it_is_unproven(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_nothing_is_left_open() -> None:
     seen()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = files_before()
     seen()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 def test_a_guest_that_breaks_while_pages_are_missing_is_closed() -> None:

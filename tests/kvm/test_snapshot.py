@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_before, open_files
 from vmm import Machine
 from vmm.abi.msrs import msr_name
 from vmm.errors import HostError, UsageError
@@ -325,7 +326,7 @@ def test_a_fork_needs_the_same_devices(tmp_path: Path) -> None:
 def test_one_that_is_refused_leaves_nothing_behind(machine: Machine) -> None:
     """What ends it early is raised, and no more: not by what was made of it either, when it goes."""
     machine.load("hlt")
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = files_before()
 
     def refused() -> int:
         raise UsageError("not now")
@@ -334,7 +335,7 @@ def test_one_that_is_refused_leaves_nothing_behind(machine: Machine) -> None:
     with pytest.raises(UsageError, match="not now"):
         machine.snapshot()
     gc.collect()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 def test_a_log_that_is_read_otherwise_is_refused() -> None:
@@ -368,9 +369,9 @@ def test_many_resets_keep_nothing(machine: Machine) -> None:
             machine.reset(snap)
 
     turns(50)
-    before = len(list(Path("/proc/self/fd").iterdir())), _private_bytes()
+    before = files_before(), _private_bytes()
     turns(500)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before[0]
+    assert open_files() == before[0]
     assert _private_bytes() - before[1] < 1 << 20
 
 

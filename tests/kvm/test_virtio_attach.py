@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_before, open_files
 from vmm.abi import virtio
 from vmm.errors import HostError, UsageError
 from vmm.kvm.vm import Vm
@@ -25,10 +26,6 @@ BASE = REGIONS["virtio_mmio"].base
 
 def lab(name: str, **params: int) -> Lab:
     return Lab(find(name), Options(params=params, timeout=10))
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def test_several_devices_keep_apart(irqchip, image):
 def test_nothing_is_left(image):
     with Machine():  # what is opened once stays open
         pass
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
     machine = Machine(irqchip="split")
     machine.add_virtio_rng()
     machine.add_virtio_blk(image)
@@ -69,7 +66,7 @@ def test_nothing_is_left(image):
 
 
 def test_a_machine_that_failed_leaves_nothing(image):
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
 
     def prepare(machine: Machine) -> None:
         machine.add_virtio_blk(image)
@@ -85,7 +82,7 @@ def test_what_kvm_refuses_leaves_nothing(call, image, monkeypatch):
     def refuse(self: Vm, *args: object, **options: object) -> None:
         raise HostError("no")
 
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
     with Machine(irqchip="split") as machine:
         with monkeypatch.context() as patch:
             patch.setattr(Vm, call, refuse)

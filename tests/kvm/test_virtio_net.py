@@ -22,6 +22,7 @@ from types import FrameType
 import pytest
 
 from guest_payloads.api.virtio_net import neighbourhood
+from tests.descriptors import files_before, open_files
 from vmm.abi import virtio, virtio_net
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests, net_guest
@@ -44,10 +45,6 @@ def lab(name: str, **params: int) -> Lab:
     return Lab(find(name), Options(params=params, timeout=PATIENCE))
 
 
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 in_both = pytest.mark.parametrize("in_c", [True, False], ids=["c", "python"])
 
 
@@ -64,7 +61,7 @@ def test_a_card_works_by_events_and_by_exits(events, in_c):
 def test_nothing_is_left():
     with Machine():  # what is opened once stays open
         pass
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     machine = Machine(irqchip="split")
     machine.add_virtio_net(ours)
@@ -81,7 +78,7 @@ def test_nothing_is_left():
 
 @pytest.mark.parametrize("listener", [NetThread, Listener])
 def test_what_cannot_be_listened_to_leaves_nothing(listener, monkeypatch):
-    files, threads = open_files(), threading.active_count()
+    files, threads = files_before(), threading.active_count()
 
     def refuse(self: object, *args: object) -> None:
         raise OSError("no")

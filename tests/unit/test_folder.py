@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.descriptors import files_before, open_files
 from vmm.errors import HostError
 from vmm.machine.extra import folder
 from vmm.machine.extra.folder import FIRST, MAX_FILE, MAX_OPEN, MAX_TRANSFER, Folder
@@ -182,13 +183,13 @@ def test_descriptors_of_the_host_are_not_the_guests(opened: Folder) -> None:
 
 
 def test_nothing_stays_open(inside: Path) -> None:
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = files_before()
     for _ in range(3):
         with Folder(inside, writable=True) as opened:
             opened.open(b"file", os.O_RDONLY)
             for path in (b"link", b"sub/x", b"sub", b"pipe", b"out/secret"):
                 refused(opened, path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert open_files() == before
 
 
 def test_what_is_no_folder(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.descriptors import files_before, open_files
 from vmm.abi import virtio as v
 from vmm.abi import virtio_net as n
 from vmm.errors import HostError, UsageError
@@ -216,10 +217,6 @@ def until(condition) -> None:
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
         time.sleep(0.0005)
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def frame(size: int = 60, fill: int = 0x55, to: bytes = MAC) -> bytes:
@@ -1089,7 +1086,7 @@ def test_a_host_without_descriptors_or_threads_is_named(call, monkeypatch):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     setup = setup_of(unix.of_socket(ours), -1)
     assert setup is not None
-    before = open_files()
+    before = files_before()
 
     def refuse(*args: object) -> None:
         raise RuntimeError("can't start new thread") if call == "start" else OSError(24, "no")
@@ -1137,7 +1134,7 @@ def test_a_thread_that_cannot_be_had_leaves_nothing(monkeypatch):
     def refuse(self) -> None:
         raise RuntimeError("can't start new thread")
 
-    before = open_files()
+    before = files_before()
     monkeypatch.setattr(threading.Thread, "start", refuse)
     with pytest.raises(HostError, match="pthread_create"):
         Listener("card", VirtioNet(None, MAC).frames, print, print)
@@ -1250,7 +1247,7 @@ def test_a_socket_is_copied_and_a_path_is_connected(tmp_path):
 )
 def test_links_that_cannot_be_had(make, says, tmp_path):
     what = make(str(tmp_path))
-    before = open_files()
+    before = files_before()
     with pytest.raises(UsageError, match=says):
         words.link_of(what)
     assert open_files() == before

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_before, open_files
 from vmm.errors import HostError
 from vmm.machine.virtio.service import Service
 
@@ -72,12 +72,12 @@ def test_what_work_raises_is_told():
 
 
 def test_nothing_is_left():
-    descriptors, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+    descriptors, threads = files_before(), threading.active_count()
     service = Service("test", 4, print, fail)
-    assert len(list(Path("/proc/self/fd").iterdir())) == descriptors + 5
+    assert open_files() == descriptors + 5
     service.close()
     service.close()
-    assert (len(list(Path("/proc/self/fd").iterdir())), threading.active_count()) == (descriptors, threads)
+    assert (open_files(), threading.active_count()) == (descriptors, threads)
 
 
 def test_a_host_without_descriptors_is_named(monkeypatch):
