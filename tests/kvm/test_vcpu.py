@@ -358,7 +358,14 @@ def test_an_answer_is_in_the_register_after_complete(real_mode):
 
 
 @pytest.mark.parametrize("complete", [False, True], ids=["just run", "complete after each exit"])
-@pytest.mark.parametrize(("opcode", "size"), [("6e", 1), ("6f", 2), ("666f", 4)])
+@pytest.mark.parametrize(
+    ("opcode", "size"),
+    [  # a byte each is 8,192 exits: where the CPU is emulated, minutes
+        pytest.param("6e", 1, marks=pytest.mark.on_demand),
+        pytest.param("6f", 2, marks=pytest.mark.on_demand),
+        ("666f", 4),
+    ],
+)
 def test_string_output_loses_no_exit(real_mode, opcode, size, complete):
     """REP OUTS of more than a page: how many exits it takes is the host's choice, the bytes are not."""
     count = 8192 // size
