@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -585,6 +586,42 @@ def test_a_host_is_of_the_kind_that_its_name_says() -> None:
     assert judge.of_doctor("svm", found) == []
     assert judge.of_doctor("vmx", found) == ["doctor: expected backend vmx, was svm: AMD SVM"]
     assert judge.of_doctor("svm", found | {"usable": False, "reason": "no"}) == ["doctor: KVM is not usable: no"]
+
+
+@pytest.mark.parametrize(
+    ("name", "shares"),
+    [
+        ("svm-7.2", {("doctor", "probe", "tests"): "console.txt"}),
+        ("vmx-6.1", {("doctor", "probe"): "console.txt", ("tests",): "console-2.txt"}),
+    ],
+)
+def test_where_the_emulator_has_one_thread_the_tests_have_a_machine_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shares: dict[tuple[str, ...], str]
+) -> None:
+    """Machines side by side, a disk, a console and limits each, and what they hand back in one folder."""
+    disks, together = {}, threading.Barrier(len(shares))
+
+    def build(work: Path, steps: tuple[str, ...], *_: object) -> tuple[Path, int]:
+        assert work.is_dir()
+        disks[work / "disk"] = steps
+        return work / "disk", 1
+
+    def run(words: list[Path], console: Path, *, limits: emulator.Limits, say: Any) -> None:
+        steps = disks[words[0]]
+        assert (shares[steps], set(limits.steps)) == (console.name, set(steps))
+        together.wait(20)
+        say(f"step {steps[-1]} ended: status {int(steps == ('tests',))}")
+
+    monkeypatch.setattr(parcel, "build", build)
+    monkeypatch.setattr(emulator, "run", run)
+    monkeypatch.setattr(parcel, "unpack", lambda disk, at, into: (into / f"{disks[disk][-1]}.txt").touch())
+    for each in (bochs, qemu):
+        monkeypatch.setattr(each, "command", lambda host, kernel, disks, work: [disks.parcel])
+    found = kernel.Kernel(tmp_path, tmp_path, "6.1.1-1", "6.1.1")
+    report = lab.run(lab.Prepared(hosts.parse(name), found, tmp_path, {}), tmp_path, 1, lambda _: None)
+    assert {each.name for each in (tmp_path / name).iterdir()} == {f"{steps[-1]}.txt" for steps in shares}
+    failed = f"step tests ended: status 1: see {tmp_path / name / 'console-2.txt'}"
+    assert (failed in report.failed) == (name == "vmx-6.1")
 
 
 def test_what_did_not_come_back_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,17 @@ class Host:
         usual = self.only or (*ALWAYS, *STEPS.get(self.usual, ()))
         return tuple(dict.fromkeys((*usual, *self.extra)))
 
+    @property
+    def shares(self) -> tuple[tuple[str, ...], ...]:
+        """The steps of each machine that is started for this host, side by side.
+
+        Bochs has one thread: on two CPUs the tests, half of its time, need not wait for the rest.
+        """
+        rest = tuple(step for step in self.steps if step != "tests")
+        if self.emulator == "bochs" and rest and "tests" in self.steps:
+            return rest, ("tests",)
+        return (self.steps,)
+
 
 def parse(
     word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "",

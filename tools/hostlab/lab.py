@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,8 +92,20 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
     room = out / host.name
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir(parents=True)
-    console, failed, begin = room / "console.txt", list[str](), time.monotonic()
-    limits = emulator.Limits(parcel.limits(host.steps)).times(patience)
+    failed, begin = list[str](), time.monotonic()
+    with ThreadPoolExecutor() as pool, store.scratch("run") as work:
+        runs = [
+            pool.submit(_share, prepared, steps, work / "-".join(steps), room / console, patience, say)
+            for steps, console in zip(host.shares, ("console.txt", "console-2.txt"), strict=False)
+        ]
+        for each in runs:
+            failed += each.result()
+    return judged(host, room, failed, time.monotonic() - begin)
+
+
+def _share(prepared: Prepared, steps: Sequence[str], work: Path, console: Path, patience: float, say: Say) -> list[str]:
+    """One machine from its start to its end, and what went wrong; its results go beside its console."""
+    host, failed = prepared.host, list[str]()
 
     def heard(line: str) -> None:
         say(line)
@@ -100,16 +113,17 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
         if ended and ended[1] != "0":
             failed.append(f"{line}: see {console}")
 
-    with store.scratch("run") as work:
-        disk, at = parcel.build(work, host.steps, KVM[host.kind], prepared.folders, host.tests)
-        make = bochs.command if host.emulator == "bochs" else qemu.command
-        words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
-        say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
-        with _told(failed):
-            emulator.run(words, console, limits=limits, say=heard)
-        with _told(failed):  # after a failure too: what the steps before it left is there
-            parcel.unpack(disk, at, room)
-    return judged(host, room, failed, time.monotonic() - begin)
+    work.mkdir()
+    disk, at = parcel.build(work, steps, KVM[host.kind], prepared.folders, host.tests)
+    make = bochs.command if host.emulator == "bochs" else qemu.command
+    words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
+    limits = emulator.Limits(parcel.limits(steps)).times(patience)
+    say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
+    with _told(failed):
+        emulator.run(words, console, limits=limits, say=heard)
+    with _told(failed):  # after a failure too: what the steps before it left is there
+        parcel.unpack(disk, at, console.parent)
+    return failed
 
 
 @contextmanager
