@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from tests.kvm.pc_guest import load, out
@@ -92,6 +95,24 @@ def test_com1_interrupts_by_the_pic(irqchip) -> None:
         result = m.run(timeout=20)
         assert (result.stop.why, result.console) == (Why.POWER_OFF, b"hello, world, over and over")
         assert not result.unclaimed
+
+
+def test_a_guest_that_com1_wakes_finds_what_woke_it() -> None:
+    """The interrupt is there while the sender still works: a guest that looks must not hear that nothing came."""
+    with Machine(board="pc") as m:
+        raise_line = m.uart._irq
+
+        def slow(level: bool) -> None:
+            raise_line(level)
+            if level and threading.current_thread() is sender:
+                time.sleep(0.05)  # the guest has it, and looks
+
+        m.uart._irq = slow
+        load(m, text_for("kernel", COM1_ECHO))
+        sender = threading.Timer(0.05, m.uart.feed, (b"\x04",))
+        sender.start()
+        assert m.run(timeout=20).stop.why is Why.POWER_OFF
+        sender.join()
 
 
 ASK = 0x8E0  # the host is asked for something

@@ -474,3 +474,20 @@ def test_loopback_shows_modem_interrupts_in_iir_but_keeps_the_line_low():
     assert driver.edges == []
     driver.put("MCR", r.UART_MCR_OUT2)
     assert driver.edges == [True]
+
+
+@pytest.mark.parametrize("how", ["fed", "fed at once", "put back"])
+def test_whoever_answers_for_a_quiet_one_is_told_before_the_guest_is_woken(how: str) -> None:
+    """C code answers for it that nothing is there, and a guest that asks too early would believe it."""
+    other = interrupting(r.UART_IER_RDI)
+    other.uart.feed(b"x")
+    said: list[str] = []
+    uart = Uart16550A(Sink(), lambda level: said.append(f"line {level:d}"))
+    uart.write(r.UART_MCR, 1, r.UART_MCR_OUT2)
+    uart.write(r.UART_IER, 1, r.UART_IER_RDI)
+    uart.watch(lambda quiet: said.append(f"quiet {quiet:d}"))
+    if how == "put back":
+        uart.set_state(other.uart.get_state())
+    else:
+        uart.feed(b"x", wait=how == "fed")
+    assert said == ["quiet 1", "quiet 0", "line 1"]

@@ -99,9 +99,9 @@ class Uart16550A:
             for name, value in zip(_STATE, values, strict=True):
                 setattr(self, name, value)
             self._rx.set_state(receiver)
+            self._tell()
             if self._level != level and self._irq is not None:
                 self._irq(self._level)
-            self._tell()
 
     def feed(self, data: bytes, *, wait: bool = True) -> None:
         """Send characters to the guest.
@@ -116,6 +116,9 @@ class Uart16550A:
             elif not self._mcr & r.UART_MCR_LOOP:
                 for character in data:
                     self._rx.arrive(character)
+            # First whoever answers for a quiet one: a guest that the interrupt wakes would be told by it that nothing
+            # is here, and, behind an edge-triggered controller, wait for ever.
+            self._tell()
             self._settle()
 
     @property
