@@ -57,7 +57,8 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    parts = ("_lean", "_queue", "_disk", "_net", "_plain", "_snapshot", "_python", "_serve", "_faults", "_signals")
+    parts = ("_lean", "_queue", "_disk", "_net", "_plain", "_snapshot", "_python", "_serve", "_faults", "_signals",
+             "_confine")  # fmt: skip
     return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *(f"{name}.c" for name in parts))))
 
 

@@ -20,7 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_SHOWING = ("base", "errors", "abi", "kvm", "asm", "machine", "host", "observe", "debug", "payload", "report")
+_SHOWING = ("base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "debug", "payload",
+            "report")  # fmt: skip
 
 # Each floor, and the floors it may import beside itself: only ones above it in this list.
 FLOORS = {
@@ -28,14 +29,15 @@ FLOORS = {
     "errors": {"base"},
     "abi": {"base", "errors"},
     "kvm": {"base", "errors", "abi"},
+    "sandbox": {"base", "errors", "abi", "kvm"},
     "asm": {"base", "errors", "abi"},
     "machine": {"base", "errors", "abi", "kvm", "asm"},
-    "host": {"base", "errors", "abi", "kvm", "asm", "machine"},
+    "host": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine"},
     "observe": {"base", "errors", "abi", "kvm", "asm", "machine", "host"},
     "debug": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe"},
-    "payload": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe"},
-    "bench": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe", "payload"},
-    "report": {"base", "errors", "abi", "kvm", "asm", "machine", "host", "observe", "payload", "bench"},
+    "payload": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe"},
+    "bench": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload"},
+    "report": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload", "bench"},
     "learn": {*_SHOWING},
     "pytest_plugin": {*_SHOWING},
     "screen": {*_SHOWING},

@@ -15,6 +15,7 @@ import os
 from vmm.asm import cache as _cache
 from vmm.asm import source
 from vmm.asm.program import Program
+from vmm.base.light import partial
 from vmm.base.record import Record, replace
 from vmm.errors import PayloadError, UsageError
 
@@ -57,12 +58,14 @@ def assemble(
     facts: Facts | None = None,
     include_dirs: Sequence[Path | str] | None = None,
     cache: bool = True,
+    apart: Callable[[Callable[[], Program]], Program] | None = None,
 ) -> Program:
     """Assembles `text` to run at `base`, a guest address below 2 GiB.
 
     `constants` are names the text may use, and `facts` more (default, without either: those of vmm.abi). The text's own
     definitions and labels win.
-    `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`.
+    `name` is what errors call the text; includes are looked for beside it, then in `include_dirs`. `apart` is given
+    what assembles, and gives what that gives: so it may be done in another process. What the cache has is not.
 
     Raises:
         PayloadError: the text is wrong; with file, line and column.
@@ -75,15 +78,16 @@ def assemble(
     rows = list(source.rows(text, name, folders))
     facts = facts or (KERNEL if constants is None else NONE)
     constants = constants or {}
+    make = partial(_assemble, rows, name, base, facts, constants)
     if not cache:
-        return _assemble(rows, name, base, facts, constants)
+        return apart(make) if apart else make()
     entry = _cache.key(
         (VERSION, _fingerprint(facts.files), name, base, [(row.file, row.line, row.text) for row in rows if row.text],
          getattr(facts.make, "__qualname__", ""), sorted(constants.items()))
     )  # fmt: skip
     program = _cache.load(entry)
     if program is None:
-        program = _assemble(rows, name, base, facts, constants)
+        program = apart(make) if apart else make()
         _cache.store(entry, program)
     return program
 

@@ -30,6 +30,23 @@ void vmm_unmap_run(void *run, size_t size);
 int vmm_userfaultfd(int flags);
 int vmm_userfaultfd_read(int fd, __u64 *address, __u64 *flags);
 
+/* ---- giving up what a process does not need: vmm/kvm/confine.py ---- */
+int vmm_no_new_privs(void);
+int vmm_landlock_abi(void);
+int vmm_landlock_new(const __u64 *handled, size_t size);
+int vmm_landlock_below(int ruleset, int folder, __u64 access);
+int vmm_landlock_enforce(int ruleset);
+int vmm_seccomp(const void *program, unsigned short length, unsigned int flags);
+int vmm_seccomp_has(__u32 action);
+int vmm_close_from(unsigned int first);
+int vmm_at_most(int which, __u64 value);
+#define RLIMIT_CORE ...
+#define RLIMIT_FSIZE ...
+#define RLIMIT_NOFILE ...
+#define RLIMIT_NPROC ...
+#define RLIMIT_AS ...
+#define RLIMIT_CPU ...
+
 /* ---- leaving KVM_RUN: see vmm/kvm/kick.py ---- */
 int vmm_kick_install(void);
 int vmm_thread_id(void);

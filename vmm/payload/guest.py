@@ -7,6 +7,7 @@ import os
 
 from vmm.abi.x86 import PTE
 from vmm.base.bits import signed
+from vmm.base.light import partial
 from vmm.errors import PayloadError, UsageError
 from vmm.kvm.handle import Closes
 from vmm.machine.ends import Result
@@ -301,10 +302,18 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
         constants=payload.header.constants(params),
         facts=Facts(constants, (layout.__file__,)),
         include_dirs=(os.path.dirname(payload.file), INCLUDES),
+        apart=partial(_apart, payload.file),
     )
     if not program.code:
         raise PayloadError("no instruction in it: there is nothing to run", file=payload.file)
     return program
+
+
+def _apart(file: str, make: Callable[[], Program]) -> Program:
+    """Assemble in a child process with limits."""
+    from vmm.payload.apart import assembled
+
+    return assembled(make, file)
 
 
 def constants() -> dict[str, int]:

@@ -39,6 +39,10 @@ FLAGS = (
 RING0_FLAGS = ("-mgeneral-regs-only",)
 LINK_FLAGS = ("--gc-sections", "--build-id=none", "-z,noexecstack", "-z,max-page-size=0x1000", "--no-warn-rwx-segments")
 
+BEYOND = (
+    "the compiler may read the system's files, the source's folder, and what `cflags` name: -IFOLDER; "
+    "`pyvmm docs sandbox#gcc`"
+)
 _ERROR = re.compile(r"^(.+?):(\d+):(?:(\d+):)? (?:fatal )?error: (.*)$", re.MULTILINE)
 
 
@@ -103,7 +107,7 @@ def compile_guest(
             "-o", str(linked), f"./{file}" if file.startswith("-") else file,
             *(_found(each, source.parent) for each in more), str(SHIPPED / "runtime.c"), str(SHIPPED / "start.S"),
         ]  # fmt: skip
-        status, said = _run(command, file, made)
+        status, said = _run(command, file, made, _read(source, more))
         if status:
             raise _refused(cc[0], file, said)
         return Compiled(linked.read_bytes(), tuple(line for line in said.splitlines() if line.strip()))
@@ -128,15 +132,30 @@ def _found(word: str, folder: Path) -> str:
     return str(folder / word) if not word.startswith("-") and (folder / word).exists() else word
 
 
-def _run(command: Sequence[str], file: str, made: str) -> tuple[int, str]:
-    """Status and output. A compiler is several processes: they end together."""
+def _read(source: Path, more: Sequence[str]) -> list[str]:
+    """Folders that it may read beside the system's: that of the source, and those that its author names."""
+    named = [Path(_found(each.removeprefix("-I"), source.parent)) for each in more]
+    return [str(each if each.is_dir() else each.parent) for each in (source.resolve(), *named) if each.exists()]
+
+
+def _run(command: Sequence[str], file: str, made: str, read: Sequence[str]) -> tuple[int, str]:
+    """Status and output. A compiler is several processes: they end together. It runs with what it needs and no more."""
+    from vmm.sandbox.tool import confined
+
+    give_up = confined(command[0], read=[str(SHIPPED), made, *read], write=[made], cpu=int(TIME_LIMIT))
     doing = f"compiling {file} with {command[0]}"
     said = Path(made, "said.txt")
     try:
         with (
             said.open("wb") as output,
             subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=os.environ | {"TMPDIR": made},
+                preexec_fn=give_up,
             ) as process,
         ):
             try:
@@ -147,8 +166,8 @@ def _run(command: Sequence[str], file: str, made: str) -> tuple[int, str]:
                 if isinstance(error, subprocess.TimeoutExpired):
                     raise PayloadError(f"{doing}: not done after {TIME_LIMIT:.0f} s", file=file) from error
                 raise
-    except OSError as error:
-        raise HostError(f"{doing}: {error.strerror}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"{doing}: {getattr(error, 'strerror', None) or error}") from error
     with said.open("rb") as text:
         return status, text.read(MAX_SAID).decode("utf-8", "replace")
 
@@ -156,7 +175,8 @@ def _run(command: Sequence[str], file: str, made: str) -> tuple[int, str]:
 def _refused(cc: str, file: str, said: str) -> PayloadError:
     first = _ERROR.search(said)
     what = f"{cc} refuses it:\n{said.rstrip()}" if said.strip() else f"{cc} refuses it, without a word"
+    hint = BEYOND if "ermission denied" in said else ""
     if first is None:
-        return PayloadError(what, file=file)
+        return PayloadError(what, hint, file=file)
     where, line, column, _ = first.groups()
-    return PayloadError(what, file=where, line=int(line), column=int(column or 0))
+    return PayloadError(what, hint, file=where, line=int(line), column=int(column or 0))
