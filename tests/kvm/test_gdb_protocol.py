@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.descriptors import files_before, open_files
 from tests.kvm.gdb_client import PATIENCE, Client
+from vmm.errors import HostError, UsageError
 from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine
 
@@ -121,3 +123,66 @@ def test_break_step_watch_write_interrupt_detach_and_kill(served: Served) -> Non
         client.go(b"vCont;c:1")
         result = served.ended()
     assert (result.stop.why, result.stop.code) == (Why.EXIT_PORT, 0x10)
+
+
+def test_of_a_machine_that_is_closed_runs_or_has_a_debugger_nothing_is_served() -> None:
+    before = files_before()
+    with Machine() as machine:
+        machine.load("start: out 0x80, al\n hlt")
+        said: list[str] = []
+
+        def serve(_value: int) -> None:
+            try:
+                machine.serve_gdb()
+            except UsageError as error:
+                said.append(error.text)
+
+        machine.on_port_write(0x80, serve)
+        machine.run()
+        assert said == ["serve_gdb(): the machine is running; do it before or after run()"]
+        assert machine.serve_gdb(0, wait=False).where.startswith("127.0.0.1:")
+        with pytest.raises(UsageError, match="has a debugger already"):
+            machine.serve_gdb()
+    with pytest.raises(HostError, match=r"serve_gdb\(\): this machine has been closed"):
+        machine.serve_gdb()
+    assert open_files() == before
+
+
+@pytest.mark.parametrize("comes", [False, True])
+def test_whose_time_limit_counts(tmp_path: Path, comes: bool) -> None:
+    """Without a client that of run(), which is the machine's own where none was given; with one that of the server."""
+    from vmm.debug.gdb.server import GdbServer
+
+    with Machine() as machine:
+        machine.timeout = 0.3 if comes else 60.0
+        machine.load("start: jmp start")
+        server = GdbServer(str(tmp_path / "s"), wait=comes, limit=1.5 if comes else None)
+        try:
+            server.attach(machine)
+            results: list[Result] = []
+            thread = threading.Thread(target=lambda: results.append(machine.run(None if comes else 0.2)), daemon=True)
+            thread.start()
+            if comes:
+                made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                made.settimeout(PATIENCE)
+                made.connect(server.where)
+                with Client(made) as client:
+                    client.go(b"vCont;c")
+                    thread.join(PATIENCE)
+            thread.join(PATIENCE)
+        finally:
+            server.close()
+    assert results
+    assert results[0].stop.why is Why.TIME_LIMIT
+    assert (1.5 if comes else 0.2) <= results[0].wall < 30
+
+
+def test_a_client_that_goes_makes_room_for_one_that_comes_at_once(served: Served) -> None:
+    """However the one before has ended: while the guest stands still, while it runs, with much that nobody has read."""
+    for last in (b"qC", b"vCont;c", b"g") * 4:
+        with served.client() as client:
+            assert client.ask(b"qC").startswith(b"QC")
+            for _ in range(100 if last == b"g" else 1):
+                client.send(last)
+        with served.client() as client:
+            assert client.ask(b"?")[:3] in (b"T05", b"T02")  # 2: it was running

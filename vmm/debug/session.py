@@ -37,6 +37,7 @@ KILLED = "ended by the debugger"
 
 class Session(Stepping):
     """One machine's runs under a debugger. All methods are for the thread that runs the machine, but `interrupt`.
+    HostError: the machine is closed; UsageError: it is running, or has a debugger already.
 
     `vcpu` is the index of the vCPU that is looked at; a stop selects its own. `stops` are all stops so far. `limit` is
     how long the guest may run between the begin and the end of a run, seconds; standing still does not count.
@@ -52,10 +53,13 @@ class Session(Stepping):
         limit: float | None = None,
         history: int = 256 << 20,
     ) -> None:
+        machine._between_runs("debugging it")
         if machine.holder is not None:
             raise UsageError("this machine has a debugger already")
         super().__init__(machine, program, limit, history)
         self.front = front
+        self.given = limit
+        """How long whoever began this run lets its guest run, seconds; None: it was not said."""
         self._detached = False
         machine.holder = self
 
@@ -179,7 +183,8 @@ class Session(Stepping):
         Raises:
             UsageError: the front end gave the run up before its end.
         """
-        self._open(active, limit if limit is not None else self.limit, exit_limit)
+        self.given = limit if limit is not None else self.limit
+        self._open(active, self.given, exit_limit)
         self._held = True
         try:
             if self.front is not None:

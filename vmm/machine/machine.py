@@ -206,17 +206,21 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self._debugger
 
     def serve_gdb(
-        self, address: str | None = None, *, wait: bool = True, say: Callable[[str], object] | None = None
+        self, address: int | str | None = None, *, wait: bool = True, say: Callable[[str], object] | None = None
     ) -> Any:
         """Let gdb debug every run from now on, at `address` (PORT, ADDRESS:PORT or the path of a Unix socket; default:
         a free port of 127.0.0.1). The first run waits for a client, unless told otherwise. The server that is returned
         (vmm.debug.gdb.server.GdbServer) says `where`; it is closed with the machine.
 
         Raises:
-            UsageError, HostError: it cannot listen there, or the machine has a debugger already.
+            HostError: the machine is closed, or the host does not let it listen there.
+            UsageError: that is no address, the machine is running, or it has a debugger already.
         """
         import importlib
 
+        self._between_runs("serve_gdb()")
+        if self.holder is not None:
+            raise UsageError("serve_gdb(): this machine has a debugger already")
         server = importlib.import_module("vmm.debug.gdb.server")  # a floor above, that nobody else here looks up to
         made = server.GdbServer(address, wait=wait, **({"say": say} if say else {}))
         try:

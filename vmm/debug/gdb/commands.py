@@ -37,6 +37,7 @@ SOFTWARE, HARDWARE, WRITE, READ, ACCESS = "01234"
 WATCHES = {WRITE: "write", READ: "read", ACCESS: "access"}
 EXPEDITED = ("rbp", "rsp", "rip")
 NO_MEMORY = b"E14"
+HEX = "0123456789abcdefABCDEF"
 TRIPLE = b"x86_64-unknown-none"
 LOOKS = (b"m", b"x", b"g", b"p", b"T", b"H", b"qXfer", b"qThreadExtra")
 """Packets that change nothing of a guest that stands still."""
@@ -419,7 +420,7 @@ class Commands:
 
 def _number(text: str) -> int:
     """A hexadecimal number as gdb writes it. ValueError: it is none."""
-    if not text or not all(each in "0123456789abcdefABCDEF" for each in text) or len(text) > 16:
+    if not text or text.strip(HEX) or len(text) > 16:
         raise ValueError(text)
     return int(text, 16)
 

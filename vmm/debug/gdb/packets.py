@@ -40,6 +40,10 @@ class Decoder:
 
     def feed(self, data: bytes) -> list[Packet | Sign]:
         """What these bytes complete."""
+        if not self._inside and data[:1] == b"$" and 0 < data.find(b"#") == len(data) - 3 <= MOST and self._sum is None:
+            self._begin()  # one packet, and whole: as nearly all of them come
+            self._more(data[1:-3])
+            return [self._ended(data[-2:])]
         found: list[Packet | Sign] = []
         at = 0
         while at < len(data):

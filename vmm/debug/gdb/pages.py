@@ -33,7 +33,7 @@ class Pages:
         """Of a vCPU that stands still."""
         found = self._sregs.get(cpu.index)
         if found is None:
-            found = self._sregs[cpu.index] = cpu.vcpu.get_sregs()
+            found = self._sregs[cpu.index] = cpu.vcpu.look("sregs")
         return found
 
     def read(self, memory: GuestMemory, cpu: Cpu, address: int, size: int) -> bytes:

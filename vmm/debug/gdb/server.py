@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from vmm.asm.program import Program
     from vmm.machine.machine import Machine
 
-WAIT = 0.5  # seconds between two looks at ^C
 SIGINT, SIGTRAP, SIGSEGV, SIGSTOP = 2, 5, 11, 17  # as gdb numbers them
 
 
@@ -34,7 +33,7 @@ class GdbServer:
 
     def __init__(
         self,
-        address: str | None = None,
+        address: int | str | None = None,
         *,
         wait: bool = False,
         limit: float | None = None,
@@ -84,7 +83,7 @@ class GdbServer:
             self.wait = False
             self._say(f"gdb: waiting for a client at {self.where}; ^C ends")
             while not self._wire.connected:
-                self._take(WAIT)
+                self._take(wait=True)
         try:
             while not self._killed and self._turn(session):
                 pass
@@ -98,14 +97,14 @@ class GdbServer:
         """One thing at a time: a packet, or a stretch of the run. False: the run is over, and looked at."""
         if not self._wire.connected:
             self._alone(session)
-            if self._take(0.0):
+            if self._take():
                 pass
             elif session.ended:
                 return False
             else:
                 self._run(session, None)
         elif self._going is None:
-            self._take(WAIT)
+            self._take(wait=True)
         elif session.ended:
             return False
         else:
@@ -117,16 +116,16 @@ class GdbServer:
         self._going = None
         self._commands.gone(session)
         if not self._free:
-            session.limit_from_now(self._limit if self._limit is not None else session.machine.timeout)
+            session.limit_from_now(session.given if session.given is not None else session.machine.timeout)
         self._free = True
 
-    def _take(self, timeout: float) -> bool:
+    def _take(self, *, wait: bool = False) -> bool:
         """One of what the client sends, or that it comes or goes; False where nothing came."""
-        found = self._wire.take(timeout)
+        found = self._wire.take(wait=wait)
         if found == CAME:
             self._going, self._free = None, False
             if self.session is not None:
-                self.session.limit_from_now(None)
+                self.session.limit_from_now(self._limit)
             self._told = "T05"
             self._commands.came()
         if isinstance(found, Packet):

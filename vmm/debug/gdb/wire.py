@@ -2,9 +2,11 @@
 """The socket of a gdb server: it listens, has one client at a time, and gives what comes one by one.
 
 It knows framing and acknowledgements, and no packet's meaning. Whoever serves packets reads the socket itself, as no
-other thread is on the way of a packet then; while the guest runs nobody reads, and a thread waits for something to
-read. So a client that floods is read no faster than it is served. One that takes nothing for SEND_LIMIT seconds, or
-asks for the same packet again and again, is let go.
+other thread is on the way of a packet then, and the kernel bounds how long it waits: a packet costs one recv and one
+send. While the guest runs nobody reads, and a thread waits for something to read. So a client that floods is read no
+faster than it is served. One that takes nothing for SEND_LIMIT seconds, or asks for the same packet again and again, is
+let go. Who comes while another is there is sent away by that thread; but not where that one has hung up, and his end
+has not been read yet: who comes then is next.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import errno
 import os
 import select
 import socket
+import struct
 import threading
 from collections import deque
 from contextlib import contextmanager
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 SEND_LIMIT = 10.0
+WAIT = 0.5  # seconds between two looks at ^C
 MOST_REPEATS = 16
 BACKLOG = 8
 CHUNK = 0x8000
@@ -38,9 +42,10 @@ HINTS = {
     errno.EACCES: "a port from 1024 on, or a folder that you may write to",
 }
 CAME, GONE, INTERRUPT = "came", "gone", "interrupt"
+ONCE, QUIET = select.EPOLLIN | select.EPOLLONESHOT, select.EPOLLONESHOT
 
 
-def listen(where: str | None) -> tuple[socket.socket, str]:
+def listen(where: int | str | None) -> tuple[socket.socket, str]:
     """A listening socket, and how `target remote` names it. `where`: PORT, ADDRESS:PORT, the path of a Unix socket
     (with a slash in it, or after `unix:`); None is a free port of the loopback address, as is port 0.
 
@@ -48,7 +53,7 @@ def listen(where: str | None) -> tuple[socket.socket, str]:
         UsageError: that is none of them.
         HostError: it cannot be listened at.
     """
-    where = f"{LOOPBACK}:0" if where is None else where
+    where = f"{LOOPBACK}:0" if where is None else str(where)
     path = where.removeprefix("unix:")
     if path != where or "/" in where:
         return _listen_unix(path)
@@ -106,7 +111,7 @@ def _cannot(where: str, error: Exception) -> HostError:
 class Wire:
     """Used by one thread at a time. `attention` is called on another one when something comes in `watched`."""
 
-    def __init__(self, where: str | None, attention: Callable[[], object]) -> None:
+    def __init__(self, where: int | str | None, attention: Callable[[], object]) -> None:
         self._listener, self.where = listen(where)
         self._listener.setblocking(False)
         self.connected = False
@@ -119,11 +124,11 @@ class Wire:
         self._last = b""
         self._repeats = 0
         self._closed = False
-        self._lock = threading.Lock()  # of what `_watch` does with the listener
-        self._armed: list[int] = []
+        self._lock = threading.Lock()  # of who the client is
         self._epoll = select.epoll()
         self._wake, self._waker = socket.socketpair()
         self._epoll.register(self._wake.fileno(), select.EPOLLIN)
+        self._epoll.register(self._listener.fileno(), ONCE)
         self._thread = threading.Thread(target=self._watch, name="gdb", daemon=True)
         self._thread.start()
 
@@ -142,10 +147,10 @@ class Wire:
             with contextlib.suppress(OSError):
                 Path(self.where).unlink()
 
-    def take(self, timeout: float = 0.0) -> Packet | str | None:
-        """The next of what came: a packet, CAME, GONE or INTERRUPT; None where nothing does in time."""
+    def take(self, *, wait: bool = False) -> Packet | str | None:
+        """The next of what came: a packet, CAME, GONE or INTERRUPT; None where nothing does, at once or in WAIT s."""
         if not self._inbox:
-            self._look(timeout)
+            self._look(wait)
         if not self._inbox:
             return None
         found = self._inbox.popleft()
@@ -156,7 +161,7 @@ class Wire:
     def peek(self) -> Packet | str | None:
         """What `take` would give now."""
         if not self._inbox:
-            self._look(0.0)
+            self._look(False)
         return self._inbox[0] if self._inbox else None
 
     @property
@@ -167,18 +172,13 @@ class Wire:
     @contextmanager
     def watched(self) -> Iterator[None]:
         """While the guest runs: who comes, and what the client sends, calls `attention`, once."""
-        files = [self._listener] if self._client is None else [self._listener, self._client]
-        with self._lock:
-            self._armed = [each.fileno() for each in files]
-            for number in self._armed:
-                self._epoll.register(number, select.EPOLLIN | select.EPOLLONESHOT)
+        listening, client = self._client is None, self._client or self._listener
+        self._epoll.modify(client.fileno(), ONCE)
         try:
             yield
         finally:
-            with self._lock:
-                for number in self._armed:
-                    self._epoll.unregister(number)
-                self._armed = []
+            if not listening:
+                self._epoll.modify(client.fileno(), QUIET)
 
     def send(self, data: bytes) -> None:
         """A packet to the client; it may be gone."""
@@ -201,33 +201,35 @@ class Wire:
             with contextlib.suppress(OSError):
                 self._client.shutdown(socket.SHUT_RDWR)
 
-    def _look(self, timeout: float) -> None:
-        """Read once, of whoever has something."""
-        client = self._client
-        waits = [self._listener] if client is None else [self._listener, client]
-        ready, _, _ = select.select(waits, [], [], timeout)
-        if self._listener in ready:
+    def _look(self, wait: bool) -> None:
+        """Read once of the client, or see who comes."""
+        if self._client is not None:
+            self._receive(self._client, 0 if wait else socket.MSG_DONTWAIT)
+        elif select.select([self._listener], [], [], WAIT if wait else 0.0)[0]:
             self._accept()
-        if client is not None and client in ready:
-            self._receive(client)
 
     def _accept(self) -> None:
         try:
             fresh, _ = self._listener.accept()
         except OSError:
             return
-        if self._client is not None:
-            fresh.close()  # one at a time
-            return
-        fresh.settimeout(SEND_LIMIT)
+        fresh.setblocking(True)
+        for option, seconds in ((socket.SO_RCVTIMEO, WAIT), (socket.SO_SNDTIMEO, SEND_LIMIT)):
+            fresh.setsockopt(socket.SOL_SOCKET, option, _timeval(seconds))
         if fresh.family != socket.AF_UNIX:
             fresh.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.acknowledges, self._decoder, self._client = True, Decoder(), fresh
+        self.acknowledges, self._decoder = True, Decoder()
+        with self._lock:
+            self._client = fresh
+            self._epoll.register(fresh.fileno(), QUIET)
+            self._epoll.modify(self._listener.fileno(), ONCE)
         self._inbox.append(CAME)
 
-    def _receive(self, client: socket.socket) -> None:
+    def _receive(self, client: socket.socket, flags: int) -> None:
         try:
-            data = client.recv(CHUNK)
+            data = client.recv(CHUNK, flags)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:
@@ -258,9 +260,11 @@ class Wire:
                     self._put(self._last)
 
     def _drop(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        with self._lock:
+            client, self._client = self._client, None
+            if client is not None:
+                self._epoll.unregister(client.fileno())
+                client.close()
 
     # -- the thread that waits
 
@@ -269,15 +273,27 @@ class Wire:
             for number, _ in self._epoll.poll():
                 if number == self._wake.fileno():
                     return
-                if not self._refused(number):
+                if number != self._listener.fileno() or not self._refused():
                     self._attention()
 
-    def _refused(self, number: int) -> bool:
+    def _refused(self) -> bool:
         """A second client is sent away, and is nothing that the guest should stand still for."""
         with self._lock:
-            if len(self._armed) < 2 or number != self._listener.fileno():
+            if self._client is None or _hung_up(self._client):
                 return False
             with contextlib.suppress(OSError):
                 self._listener.accept()[0].close()
-            self._epoll.modify(number, select.EPOLLIN | select.EPOLLONESHOT)
+            self._epoll.modify(self._listener.fileno(), ONCE)
         return True
+
+
+def _hung_up(client: socket.socket) -> bool:
+    """Will it send nothing more?"""
+    poll = select.poll()
+    poll.register(client.fileno(), select.POLLRDHUP)
+    return bool(poll.poll(0))
+
+
+def _timeval(seconds: float) -> bytes:
+    """struct timeval, for setsockopt."""
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
