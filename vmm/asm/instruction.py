@@ -159,7 +159,22 @@ class Instruction(Record):
         if len({o.register.bits for o in registers if o.register}) > 1:
             return SourceError(f"`{text}`: registers of different widths do not fit together", registers[-1].column)
         column = self.operands[-1].column if self.operands else self.column
-        return SourceError(f"no such form: `{text}`", column)
+        shown = text.replace("riz*1 + ", "")  # how an absolute address is said to keystone
+        if memory and (wide := self._too_wide(text)):
+            return SourceError(f"{wide} has more than 32 bits: load it into a register first, then store that", column)
+        control = next((o.text for o in self.operands if o.register and o.register.kind in ("control", "debug")), "")
+        if memory and control:
+            return SourceError(
+                f"`{shown}`: {control} goes to and from a register only, as `mov rax, {control}`", column
+            )
+        return SourceError(f"no such form: `{shown}`", column)
+
+    def _too_wide(self, text: str) -> str:
+        """The immediate of this rendered instruction, if no instruction with memory takes as much; else ""."""
+        last = text.rpartition(", ")[2]
+        if not self.operands or self.operands[-1].kind != "imm" or not last.startswith(("0x", "-0x")):
+            return ""
+        return last if not -(1 << 31) <= int(last, 16) < 1 << 32 else ""
 
 
 def _high_byte_clash(operands: list[Operand], mode: int) -> int:

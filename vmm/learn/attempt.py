@@ -16,7 +16,7 @@ from vmm.base.record import replace
 from vmm.errors import GuestError, MissingCapability, PayloadError, UsageError
 from vmm.learn import checks
 from vmm.learn.checks import Checks, Wrong
-from vmm.learn.course import Lesson
+from vmm.learn.course import Lesson, of_text
 from vmm.learn.endings import ended
 from vmm.learn.seen import Seen, Watcher
 from vmm.payload.catalog import Payload, read_source
@@ -104,8 +104,10 @@ def read(file: str) -> str:
     """
     text = read_source(file, "a lesson is checked as text: the .asm file that you write")
     if not text.strip():
+        lesson = of_text("", file)
+        which = lesson.number if lesson else "N"
         raise UsageError(
-            f"{file} is empty: there is nothing to run", hint="`pyvmm learn start N --force` writes a starter"
+            f"{file} is empty: there is nothing to run", hint=f"`pyvmm learn start {which} --force` writes a starter"
         )
     return text
 
@@ -135,8 +137,8 @@ def _run(
                 raise UsageError(f"the check of {payload.name} never ran its guest")
             counts = {kind: count for kind, count in sorted(result.counts.items()) if kind != KICKED}
             seen = Seen(guest, result, watcher.exits, watcher.last(), params)
-            if text := ended(seen, lesson_checks.ends):
-                more = lesson_checks.why(seen)
+            more = "" if result.stop.why is lesson_checks.ends and not result.stop.code else lesson_checks.why(seen)
+            if text := ended(seen, lesson_checks.ends, explained=bool(more)):
                 raise Wrong(". ".join(each.rstrip(".") for each in (text, more) if each))
             return lesson_checks.check(seen), counts
         except MissingResult as error:

@@ -7,6 +7,7 @@ from vmm.abi.exits import MP_STATES
 from vmm.abi.rows import value_of
 from vmm.abi.x86 import RFLAGS
 from vmm.kvm.exits import Exit, MmioWrite, PortOut
+from vmm.learn.refused import refused
 from vmm.learn.seen import Seen
 from vmm.learn.spin import Steps
 from vmm.machine.ends import Why
@@ -19,8 +20,8 @@ HALTED, UNINITIALIZED, INIT_RECEIVED = (
 SHOWN = 24  # bytes of an endless output
 
 
-def ended(seen: Seen, ends: Why) -> str:
-    """Sentences; "" for a guest that ended as meant: by a HLT, or by PASS."""
+def ended(seen: Seen, ends: Why, *, explained: bool = False) -> str:
+    """Sentences; "" for a guest that ended as meant: by a HLT, or by PASS. `explained`: its lesson knows the cause."""
     stop = seen.stop
     if stop.why is ends and not stop.code:
         return ""
@@ -42,7 +43,8 @@ def ended(seen: Seen, ends: Why) -> str:
                 f"entered, and neither could that of the double fault. {seen.postmortem.hint}"
             )
         case Why.INTERNAL_ERROR:
-            return f"KVM could not execute what your guest has at {seen.here}. {seen.postmortem.hint}"
+            text = f"KVM could not execute what your guest has at {seen.here}"
+            return text if explained else f"{text}. {seen.postmortem.hint}"
         case Why.TIME_LIMIT:
             return _never(seen)
         case Why.OUTPUT_LIMIT:
@@ -58,12 +60,21 @@ def _fault(seen: Seen) -> str:
     fault = seen.postmortem.fault
     if fault is None:
         return f"your guest ended in an exception: {seen.stop.text}"
-    detail = fault.detail or (f"error code {fault.error_code:#x}" if fault.error_code else "")
-    hint = seen.postmortem.hint
-    text = f"your guest took {fault.name}{': ' * bool(detail)}{detail}, at {seen.here}, and has no handler for it"
-    if "past the end of your program" in seen.here:
-        return f"{text}: it ran on past its end, into bytes that are none of its code"
+    detail = _plainly(fault.detail) or (f"error code {fault.error_code:#x}" if fault.error_code else "")
+    took = f"{fault.name}{': ' * bool(detail)}{detail}"
+    if last := seen.ran_out(seen.rip):
+        return (
+            f"your guest ran on past its last line, {last}, into bytes that are none of its code. At {seen.rip:#x} "
+            f"these made it take {took}, and it has no handler for it"
+        )
+    hint = refused(seen) or seen.postmortem.hint
+    text = f"your guest took {took}, at {seen.here}, and has no handler for it"
     return f"{text}. {hint}" if hint else text
+
+
+def _plainly(detail: str) -> str:
+    """Rings are a later lesson's: an access of ring 0 is just an access."""
+    return detail.removeprefix("supervisor ").replace("user ", "ring 3's ", 1)
 
 
 def _last(seen: Seen) -> str:
@@ -86,8 +97,12 @@ def _number(data: bytes) -> str:
 
 
 def _prints(seen: Seen, where: str) -> str:
-    data = seen.result.console[:SHOWN].decode("utf-8", "backslashreplace")
-    return f"your guest prints without an end, at {where}: {data!r} and so on"
+    return f"your guest prints without an end, at {where}: {shown(seen.result.console[:SHOWN])} and so on"
+
+
+def shown(data: bytes) -> str:
+    r"""Bytes as the text that they are; what is none as `\xf4`."""
+    return ascii(data.decode("latin-1"))
 
 
 def _never(seen: Seen) -> str:
@@ -119,6 +134,10 @@ def _loop(seen: Seen, state: VcpuState) -> str:
     places = Steps(seen.guest.machine).take()
     half = places[len(places) // 2 :]  # the first steps may still be on the way into the loop
     lines = {line.line for line in map(seen.line, half) if line and line.file == seen.guest.payload.file}
+    if not lines and (behind := seen.ran_out(state.rip)):
+        return (
+            f"ran on past its last line, {behind}, into bytes that are none of its code, and is at {state.rip:#x} now"
+        )
     if not lines:
         return f"is still at {seen.place(state.rip)}"
     first, last = min(lines), max(lines)

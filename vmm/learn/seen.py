@@ -111,6 +111,11 @@ class Seen:
         """The statement at this address."""
         return self.program.source(address)
 
+    def statement(self, address: int) -> str:
+        """The mnemonic of the statement at this address, as it was assembled (of a macro, its own); "" without one."""
+        line = self.line(address)
+        return line.text.split()[0].lower() if line and line.text.split() else ""
+
     def place(self, address: int) -> str:
         """``line 7 `hlt` ``; of an included file its name too; else what lies there."""
         line = self.line(address)
@@ -126,12 +131,16 @@ class Seen:
         return f"line {number} `{' '.join(text.split())}`"
 
     def _outside(self, address: int) -> str:
-        program = self.program
-        last = next((row for row in reversed(program.lines) if row.file == self.guest.payload.file), None)
-        if last is not None and program.end <= address < REGIONS["code"].end:
-            return f"{address:#x}, past the end of your program (its last line is {self.row(last.line)})"
         name = describe(address)
         return f"{address:#x} ({name})" if name else f"{address:#x}"
+
+    def ran_out(self, address: int) -> str:
+        """The last line of the program, if this address lies behind it, else "". What lies there is zeros, which are
+        code, so that a guest may come to where the region ends.
+        """
+        last = next((row for row in reversed(self.program.lines) if row.file == self.guest.payload.file), None)
+        behind = self.program.end <= address <= REGIONS["code"].end
+        return self.row(last.line) if last is not None and behind else ""
 
     @property
     def here(self) -> str:

@@ -17,6 +17,7 @@ from vmm.machine.x86.virtual import read_virtual, translate
 DOUBLE_FAULT, PAGE_FAULT, UNDEFINED = VECTOR_OF["DF"], VECTOR_OF["PF"], VECTOR_OF["UD"]
 INT, SYSCALL = 0xCD, b"\x0f\x05"
 LOADS_SEGMENT = (0x8E, 0xCB, 0xCF, 0xEA, 0xFF)  # MOV to Sreg, RETF, IRET, JMP FAR and their like
+FRAME = 6 * 8  # bytes that an exception pushes, from the next lower multiple of 16: SDM 6.14.2
 PUSH = 64  # bytes below RSP that a fault there can be a push of
 HOST = "Where ring 0 is emulated (`pyvmm doctor`), "
 
@@ -28,7 +29,7 @@ def cause(machine: Machine, stop: Stop, regs: Regs, sregs: Sregs, vector: int | 
     return (
         _tables(machine, sregs)
         or _descriptors(machine, stop, regs, sregs)
-        or (_stack(machine, regs, sregs) if vector in (DOUBLE_FAULT, PAGE_FAULT) else "")
+        or (_stack(machine, regs, sregs, vector) if vector in (DOUBLE_FAULT, PAGE_FAULT) else "")
         or (_ring3(machine, regs, sregs, vector, error_code) if sregs.cs.selector & 3 == 3 else "")
         or _ran_out(machine, regs, stop)
     )
@@ -55,9 +56,12 @@ def _descriptors(machine: Machine, stop: Stop, regs: Regs, sregs: Sregs) -> str:
     return ""
 
 
-def _stack(machine: Machine, regs: Regs, sregs: Sregs) -> str:
-    at = sregs.cr2
-    if not regs.rsp - PUSH <= at < regs.rsp or translate(machine.memory, sregs, at).gpa is not None:
+def _stack(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None) -> str:
+    """CR2 tells; where ring 0 is emulated it may not, and then what an exception would have pushed does."""
+    pushed = range((regs.rsp & ~0xF) - 8, (regs.rsp & ~0xF) - FRAME - 1, -8) if vector == DOUBLE_FAULT else ()
+    places = [sregs.cr2] if regs.rsp - PUSH <= sregs.cr2 < regs.rsp else pushed
+    at = next((place for place in places if translate(machine.memory, sregs, place).gpa is None), None)
+    if at is None:
         return ""
     place = layout.describe(at) if _own_map(machine) else ""
     below = f"{at:#x} below it ({place})" if place else f"{at:#x} below it"

@@ -19,7 +19,7 @@ from vmm.payload.proof.held_back import held_back
 from vmm.payload.proof.lab import ring0, supported
 
 CONTENT = 0x0123_4567_89AB_CDEF
-TURNS = 1000
+NOWHERE = 0x5000_0000  # neither mapped nor memory
 SLEPT = "Ring 3 slept in its load: there was no #PF for the missing page"
 ENABLED = (
     "MSR_KVM_ASYNC_PF_EN has to have bit 0 (on) and bit 3 (readiness by interrupt), and ring 3 interrupts on "
@@ -47,11 +47,27 @@ def check(seen: Seen) -> str:
             f"the field `flags` of the shared page is still {_flags(seen)}. KVM only sets it; a real page fault that "
             "comes later would be taken for an asynchronous one"
         )
+    if not _tells_apart(seen):
+        raise Wrong(
+            f"the host let ring 3 load from {NOWHERE:#x}, where no page is mapped: a real #PF, with `flags` 0. Your "
+            "handler took it for an asynchronous one, and waits for a page that nobody fetches"
+        )
     return (
         f"#PF with token {token:#x} in place of an address, {seen.guest['work']} turns of other work, an "
         "interrupt with the "
         f"same token, and then ring 3 read {loaded:#x}"
     )
+
+
+def _tells_apart(seen: Seen) -> bool:
+    """Does a real page fault of ring 3 go to `real`? A run of its own, with another address in its load."""
+    program, sleep = seen.guest.symbol("program"), seen.program.symbols.get("sleep")
+    at = seen.program.code.find(struct.pack("<I", seen.guest.constant("MISSING")), program - seen.program.base)
+    if at < 0 or sleep is None:
+        return True  # the student's own ring 3: there is no telling
+    with Guest(seen.guest.payload, seen.guest.options) as again:
+        again.machine.memory.write(seen.program.base + at, struct.pack("<I", NOWHERE))
+        return again.machine.run(seen.guest.options.timeout, until=sleep).stop.why is not Why.REACHED
 
 
 def why(seen: Seen) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from vmm.abi.ports import DEBUG_CONSOLE
 from vmm.kvm.exits import PortIn, PortOut
 from vmm.learn.checks import Checks, Wrong
+from vmm.learn.endings import shown
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
 
@@ -18,7 +19,23 @@ def check(seen: Seen) -> str:
         return f"{len(console)} bytes came to port {DEBUG_CONSOLE:#x}, and each was an exit: KVM_EXIT_IO"
     if not console:
         raise Wrong(_silent(seen))
-    raise Wrong(f"the console has {_shown(console)}, and should have {_shown(WANTED)}")
+    said = f"the console has {_shown(console)}, and should have {_shown(WANTED)}"
+    raise Wrong(f"{said}. {more}" if (more := _other(seen, console)) else said)
+
+
+def _other(seen: Seen, console: bytes) -> str:
+    """What made the text another one."""
+    first = next((each for each in seen.of(PortOut) if isinstance(each.exit, PortOut) and each.exit.size > 1), None)
+    if first is not None and isinstance(first.exit, PortOut):
+        return f"The OUT at {seen.place(first.at)} writes {first.exit.size} bytes at a time; a letter is one, AL"
+    if console == WANTED[1:] + bytes(1):
+        return "The first byte is missing, and the zero behind the last is there: RSI moved on before AL was written"
+    if console == WANTED[::2]:
+        return "That is every second byte: RSI moves on by 2"
+    text = seen.program.symbols.get("text", 0)
+    if seen.reg("rsi") < text:
+        return f"RSI is {seen.reg('rsi'):#x} at the end, and the text begins at {text:#x}: it went the other way"
+    return ""
 
 
 def _silent(seen: Seen) -> str:
@@ -41,8 +58,7 @@ def _silent(seen: Seen) -> str:
 
 
 def _shown(data: bytes) -> str:
-    text = data[:40].decode("utf-8", "backslashreplace")
-    return repr(text) + "..." * (len(data) > len(text))
+    return shown(data[:40]) + "..." * (len(data) > 40)
 
 
 def why(seen: Seen) -> str:

@@ -10,6 +10,7 @@ from vmm.machine.ends import Why
 from vmm.payload.guest import Guest
 
 WANTED = 42
+SYSCALL_BYTES = 2
 
 
 def _steps(seen: Seen) -> str:
@@ -32,7 +33,15 @@ def check(seen: Seen) -> str:
 
 
 def why(seen: Seen) -> str:
-    if seen.stop.why is Why.GUEST_FAULT and seen.rip == 0:
+    if seen.stop.why is not Why.GUEST_FAULT or seen.rip:
+        return ""
+    called = seen.reg("rcx") - SYSCALL_BYTES  # SYSCALL leaves in RCX where it was
+    if seen.statement(called) == "syscall":
+        return (
+            f"RIP is 0: SYSCALL, at {seen.place(called)}, goes to the address in the MSR LSTAR, and that is 0. There "
+            "is no operating system below your guest that could be called; it gives the CPU back by HLT"
+        )
+    if seen.reg("rsp"):
         return (
             "RIP is 0: RET takes the address to go on at from the stack, and nobody has called your guest. "
             "A guest has no caller to go back to; it gives the CPU back by HLT"

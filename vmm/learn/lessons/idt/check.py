@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from vmm.abi.x86 import VECTOR_OF
+from vmm.learn.again import first_of, up_to
 from vmm.learn.checks import Checks, Wrong
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
@@ -14,7 +15,12 @@ WANTED = 2
 def check(seen: Seen) -> str:
     taken, stack = seen.guest["taken"], seen.guest["stack"]
     if taken != WANTED:
-        raise Wrong(f"your handler ran {taken} time{'s' * (taken != 1)}, and there are {WANTED} UD2 to be stepped over")
+        raise Wrong(
+            f"your handler ran {taken} time{'s' * (taken != 1)}, and there are {WANTED} UD2 to be stepped over"
+            f"{_went(seen)}"
+        )
+    if stack and (went := _went(seen)):
+        raise Wrong(f"the lines behind the UD2 were not executed as they stand{went}")
     if stack:
         raise Wrong(
             f"RSP is {stack:#x} lower at the end than at the start: the handler left on the stack what the CPU "
@@ -26,6 +32,26 @@ def check(seen: Seen) -> str:
     )
 
 
+def _went(seen: Seen) -> str:
+    """Where the handler's first IRETQ goes, if not behind the UD2: seen in a run of its own."""
+    iretq = first_of(seen, "iretq", seen.guest.symbol("on_ud"))
+    if iretq is None:
+        return ""
+    with up_to(seen, iretq) as stood:
+        if stood is None:
+            return ""
+        regs, memory = stood
+        to = memory.read_u64(regs.rsp)
+    first = next(line for line in seen.program.lines if line.text == "ud2")
+    after = first.address + first.size
+    if to == after:
+        return ""
+    return (
+        f". Your handler goes back to {to:#x}; the UD2 is at {first.address:#x}, and the instruction behind it at "
+        f"{after:#x}"
+    )
+
+
 def why(seen: Seen) -> str:
     fault = seen.postmortem.fault
     if seen.stop.why is Why.TIME_LIMIT and seen.reg("rbp") > WANTED:
@@ -34,10 +60,7 @@ def why(seen: Seen) -> str:
             "so IRETQ goes back to it, and it faults again"
         )
     if fault and fault.vector == VECTOR_OF["GP"] and "iretq" in seen.here:
-        return (
-            "IRETQ took a CS from the stack that is none: RSP has to point at the RIP that the CPU pushed. "
-            "#UD has no error code, so there is nothing to be dropped before"
-        )
+        return "#UD has no error code, so there is nothing to be dropped before"
     return ""
 
 

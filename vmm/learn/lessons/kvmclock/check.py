@@ -28,6 +28,8 @@ FAR = AHEAD // 2  # a time beyond this is a mixture: no TSC comes near
 TICK = {"tsc_to_system_mul": 1 << 31, "tsc_shift": 1}  # a tick is a nanosecond
 ODD_STEPS = 60  # instructions for which the page stays half written: several turns of a reader that waits
 TIMEOUT = 10.0
+NEW = 2 + 256  # a version of which the low byte is the same as of 2
+OTHER_PAGE = ". It did wait for the version at CLOCK: the page to be read is the one that RDI says"
 DRIFT = 1_000_000  # nanoseconds: without a master clock, a vCPU's page and KVM_GET_CLOCK go by two clocks
 
 
@@ -39,6 +41,8 @@ def drive(guest: Guest) -> None:
     guest.kept["waits"] = _waits(guest)
     if guest.kept["waits"]:
         guest.kept["mixed"] = _mixed(guest)
+    else:
+        guest.kept["other"] = _other(guest)
     guest.result = result
 
 
@@ -54,6 +58,15 @@ def _waits(guest: Guest) -> bool:
     return _end(guest) < FAR
 
 
+def _other(guest: Guest) -> bool:
+    """Does it wait for the guest's own page, whatever RDI says?"""
+    guest.machine.memory.write(PAGE, _page(2, 0))
+    guest.machine.memory.write(guest.constant("CLOCK"), _page(3, 0))
+    steps = _begin(guest)
+    steps.take(ODD_STEPS, TIMEOUT)
+    return steps.why is not Why.EXIT_PORT
+
+
 def _mixed(guest: Guest) -> int | None:
     """After how many instructions the page changed, where the reader took a part of each; None: it never does."""
     guest.machine.memory.write(PAGE, _page(2, 0))
@@ -64,7 +77,7 @@ def _mixed(guest: Guest) -> int | None:
         guest.machine.memory.write(PAGE, _page(2, 0))
         _begin(guest)
         if guest.machine.run(TIMEOUT, until=place).stop.why is Why.REACHED:
-            guest.machine.memory.write(PAGE, _page(4, AHEAD))
+            guest.machine.memory.write(PAGE, _page(NEW, AHEAD))
             if _end(guest) >= FAR:
                 return number
     return None
@@ -106,16 +119,14 @@ def check(seen: Seen) -> str:
     first, second, after = seen.guest["first"], seen.guest["second"], kept["after"]
     if not kept["waits"]:
         raise Wrong(
-            "the host gave your reader a page whose version was 3, odd, and it came back with a time: it did not "
-            "wait until "
-            "KVM was done with writing"
+            f"the host gave your reader a page, at {PAGE:#x} in RDI, whose version was 3, odd, and it came back with a "
+            f"time: it did not wait until KVM was done with writing{OTHER_PAGE * bool(kept.get('other'))}"
         )
     if kept["mixed"] is not None:
         raise Wrong(
             f"the host changed the page after {kept['mixed']} instructions of your reader, and its version from 2 "
-            "to 4; the "
-            "reader came back with a time made of old and new fields. It did not look at the version once more "
-            "at the end"
+            f"to {NEW}; the reader came back with a time made of old and new fields. It did not look at the version "
+            "once more at the end, all 4 bytes of it"
         )
     if not 0 < first <= second <= after + DRIFT:
         raise Wrong(
@@ -137,7 +148,17 @@ def _version(seen: Seen) -> str:
 
 
 def why(seen: Seen) -> str:
-    return _version(seen) if seen.stop.why is Why.TIME_LIMIT else ""
+    if seen.stop.why is not Why.TIME_LIMIT:
+        return ""
+    version, kept = seen.u32(seen.guest.constant("CLOCK")), seen.reg("r9") & 0xFFFF_FFFF
+    if not version or version % 2:
+        return _version(seen)
+    if kept == version:
+        return f"{_version(seen)}, and R9D is the same: nothing tells the reader to begin again but its own jumps"
+    return (
+        f"{_version(seen)}, and R9D is {kept}: there the version would be kept. `nanoseconds` changes RAX, RCX, RDX, "
+        "R8 and R10"
+    )
 
 
 def cannot() -> str:

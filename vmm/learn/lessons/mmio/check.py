@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vmm.kvm.exits import MmioRead, MmioWrite
+from vmm.kvm.exits import MmioRead, MmioWrite, PortIn
 from vmm.learn.checks import Checks, Wrong
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
@@ -28,10 +28,7 @@ def check(seen: Seen) -> str:
 def _read(seen: Seen) -> None:
     reads = seen.of(MmioRead)
     if not reads:
-        raise Wrong(
-            "your guest never read the device: no KVM_EXIT_MMIO came for a read. "
-            "(LEA only computes an address, and RAM causes no exit)"
-        )
+        raise Wrong(f"your guest never read the device: no KVM_EXIT_MMIO came for a read. {_instead(seen)}")
     exit = reads[0].exit
     assert isinstance(exit, MmioRead)
     if (exit.address, exit.size) != (BASE + COUNT, SIZE):
@@ -39,6 +36,22 @@ def _read(seen: Seen) -> None:
             f"your guest read {_what(exit.address, exit.size)}, at {seen.place(reads[0].at)}; "
             f"COUNT is {_what(BASE + COUNT, SIZE)}"
         )
+
+
+def _instead(seen: Seen) -> str:
+    """What it did in place of a read."""
+    for each in seen.of(PortIn):
+        assert isinstance(each.exit, PortIn)
+        return (
+            f"It read from port {each.exit.port:#x}, at {seen.place(each.at)}; this device has no port, its registers "
+            "are addresses, read by MOV"
+        )
+    for each in seen.of(MmioWrite):
+        assert isinstance(each.exit, MmioWrite)
+        value = int.from_bytes(each.exit.data, "little")
+        named = f": COUNT without brackets is the number {COUNT:#x}, [rbx + COUNT] is what lies there"
+        return f"It wrote {value:#x}, at {seen.place(each.at)}{named * (value in (COUNT, COUNT + 1))}"
+    return "(LEA only computes an address, and RAM causes no exit)"
 
 
 def _written(seen: Seen) -> str:
@@ -59,8 +72,9 @@ def _written(seen: Seen) -> str:
         raise Wrong(
             f"COUNT was {wanted - 1:#x}, so NEXT has to become {wanted:#x}; your guest wrote {value:#x}, at {place}"
         )
+    count = len(seen.of(MmioRead)) + len(writes)
     return (
-        f"two exits (KVM_EXIT_MMIO): COUNT read as {wanted - 1:#x}, NEXT written with {value:#x}; the store to "
+        f"{count} exits (KVM_EXIT_MMIO): COUNT read as {wanted - 1:#x}, NEXT written with {value:#x}; the store to "
         "RAM was none"
     )
 

@@ -45,7 +45,12 @@ def _entry(seen: Seen) -> str:
                 f"entry {ENTRY} of TABLE, at offset {ENTRY * 8:#x}, is 0; what you wrote stands at offset {other:#x}. "
                 "An entry has 8 bytes"
             )
-        return f"entry {ENTRY} of TABLE, at offset {ENTRY * 8:#x}, is 0: not present"
+        said = f"entry {ENTRY} of TABLE, at offset {ENTRY * 8:#x}, is 0: not present"
+        for name in ("PDPT", "DIRECTORY"):
+            for at in range(0, PAGE, 8):
+                if seen.u64(seen.guest.constant(name) + at) & PTE_ADDRESS_MASK == frame:
+                    return f"{said}. What you wrote stands in {name}, at offset {at:#x}"
+        return said
     said = f"entry {ENTRY} of TABLE is {entry:#x}"
     leads = entry & PTE_ADDRESS_MASK
     if not entry & PTE.PRESENT:

@@ -3,25 +3,44 @@
 
 from __future__ import annotations
 
-from vmm.abi.x86 import USER_CS
+from vmm.abi.x86 import RFLAGS, USER_CS, USER_DS
+from vmm.learn.again import first_of, up_to
 from vmm.learn.checks import Checks, Wrong
+from vmm.learn.refused import FRAME, frame
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
-from vmm.machine.memory.layout import USER_STACK_TOP
+from vmm.machine.memory.layout import USER_STACK_TOP, cpu_block
 from vmm.payload.proof.lab import ring0
 
 RING = 3
+PUSHED = 6 * 8  # error code, RIP, CS, RFLAGS, RSP, SS
+RFLAGS_AT = 2 * 8
 
 
 def check(seen: Seen) -> str:
     cs, rip, rsp = seen.guest["cs"], seen.guest["rip"], seen.guest["rsp"]
+    if not _came(seen, cs, rsp):
+        raise Wrong(
+            f"there was no #GP: your guest ran on into `on_gp`, in ring 0, at "
+            f"{seen.place(seen.guest.symbol('on_gp'))}. Only IRETQ takes the five words from the stack and goes to "
+            "ring 3"
+        )
     if cs & RING != RING:
         raise Wrong(
             f"the #GP did not come from ring 3: CS was {cs:#x}, ring {cs & RING}, at {seen.place(rip)}. "
             f"What IRETQ found on the stack was not what it wants: {_frame(seen, rip)}"
         )
+    if (flags := _flags(seen)) & RFLAGS.IOPL:
+        passed = " On this host it was refused all the same." * (rip == seen.guest.symbol("program"))
+        raise Wrong(
+            f"your IRETQ took RFLAGS {flags:#x}: with IOPL (bits 13:12) 3 a CPU lets ring 3 execute CLI.{passed}"
+        )
     if rip != seen.guest.symbol("program"):
-        raise Wrong(f"#GP came from ring 3, but not from `program`: at {seen.place(rip)}")
+        program = seen.guest.symbol("program")
+        bytes_of = ". That is what lies at `program`, taken for an address: LEA gives the address itself"
+        raise Wrong(
+            f"#GP came from ring 3, but not from `program`: at {seen.place(rip)}{bytes_of * (rip == seen.u64(program))}"
+        )
     if cs != USER_CS:
         raise Wrong(
             f"your IRETQ took CS {cs:#x} from the stack, and the code segment of ring 3 is USER_CS, {USER_CS:#x}; "
@@ -34,6 +53,15 @@ def check(seen: Seen) -> str:
         f"ring 3 ran at {seen.place(rip)} with CS {cs:#x}; CLI was refused there, and #GP brought the CPU back to "
         "ring 0"
     )
+
+
+def _flags(seen: Seen) -> int:
+    """RFLAGS as the first IRETQ takes them, seen in a run of its own: a host may not let ring 3 have them all."""
+    iretq = first_of(seen, "iretq", seen.program.entry)
+    if iretq is None:
+        return 0
+    with up_to(seen, iretq) as stood:
+        return stood[1].read_u64(stood[0].rsp + RFLAGS_AT) if stood else 0
 
 
 def why(seen: Seen) -> str:
@@ -52,8 +80,19 @@ def _frame(seen: Seen, rip: int) -> str:
     line = seen.line(rip)
     if line is None or "iretq" not in line.text:
         return "it was no IRETQ that was refused"
-    names = ("RIP", "CS", "RFLAGS", "RSP", "SS")
-    return ", ".join(f"{name} {seen.u64(rsp + 8 * at):#x}" for at, name in enumerate(names))
+    wanted = {"CS": USER_CS, "RSP": USER_STACK_TOP, "SS": USER_DS}
+    other = [
+        f"{name} {wanted[name]:#x}"
+        for at, name in enumerate(FRAME)
+        if seen.u64(rsp + 8 * at) != wanted.get(name, -1) and name in wanted
+    ]
+    return f"{frame(seen, rsp)}. To be there: {', '.join(other)}" if other else frame(seen, rsp)
+
+
+def _came(seen: Seen, cs: int, rsp: int) -> bool:
+    """Did the CPU push what lies on the stack? From ring 3 it begins at RSP0, else at the next lower multiple of 16."""
+    top = cpu_block(0).ring0_stack_top if cs & RING == RING else rsp & ~0xF
+    return seen.reg("rsp") == top - PUSHED
 
 
 def differs() -> str:

@@ -8,6 +8,7 @@ from functools import cache
 from vmm.abi.msrs import msr
 from vmm.asm.program import Program
 from vmm.errors import VmmError
+from vmm.learn.again import first_of, up_to
 from vmm.learn.checks import Checks, Wrong
 from vmm.learn.course import find
 from vmm.learn.seen import Seen
@@ -32,6 +33,11 @@ NOT_HELD = (
 def check(seen: Seen) -> str:
     if not _ends_it(seen.program):
         raise Wrong(f"{_unended(seen)}. {NOT_HELD}")
+    if value := _written(seen):
+        raise Wrong(
+            f"your handler writes {value:#x} to X2APIC_EOI, and 0 is the only value that it takes (SDM 10.12.1.2): a "
+            "CPU may raise #GP for another. KVM of this host let it pass"
+        )
     if stack := seen.guest["stack"]:
         raise Wrong(
             f"RSP is {stack:#x} lower at the end: the handler left on the stack what the CPU had pushed. RET takes RIP "
@@ -52,10 +58,8 @@ def why(seen: Seen) -> str:
     if seen.stop.why is Why.TIME_LIMIT and not _ends_it(seen.program):
         return f"So {_unended(seen)}. {HELD}"
     fault = seen.postmortem.fault
-    if fault and "wrmsr" in seen.here:
-        return (
-            f"ECX is {seen.reg('rcx'):#x}; as an MSR the register is {EOI[1]}, X2APIC_EOI (0xb0 is its place in memory)"
-        )
+    if fault and seen.statement(seen.rip) == "wrmsr" and seen.reg("rcx") != _EOI:
+        return f"The MSR that ends an interrupt is {EOI[1]}, X2APIC_EOI (0xb0 is its place in memory)"
     return ""
 
 
@@ -67,6 +71,17 @@ def _ends_it(program: Program) -> bool:
         for line in program.lines
         if line.address >= begin
     )
+
+
+def _written(seen: Seen) -> int:
+    """What the handler's first WRMSR writes, if it is to that MSR, seen in a run of its own; 0 where it is not."""
+    at = first_of(seen, "wrmsr", seen.guest.symbol(HANDLER))
+    if at is None:
+        return 0
+    with up_to(seen, at) as stood:
+        if stood is None or stood[0].rcx & 0xFFFF_FFFF != _EOI:
+            return 0
+        return (stood[0].rdx & 0xFFFF_FFFF) << 32 | stood[0].rax & 0xFFFF_FFFF
 
 
 def _unended(seen: Seen) -> str:

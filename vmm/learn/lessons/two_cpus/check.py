@@ -32,9 +32,17 @@ def check(seen: Seen) -> str:
 
 def why(seen: Seen) -> str:
     """What the second CPU is doing while the first waits."""
+    first, *_ = sorted(seen.postmortem.vcpus, key=lambda each: each.index)
+    if first.mode == "real mode":
+        return (
+            "CPU 0 is in real mode, where a CPU begins after INIT: your guest has sent it to itself. APIC id 0 is the "
+            f"CPU that runs; the other one has {SECOND}"
+        )
     if seen.stop.why not in (Why.TIME_LIMIT, Why.SHUTDOWN, Why.INTERNAL_ERROR) or len(seen.postmortem.vcpus) <= SECOND:
         return ""
     state = next((each for each in seen.postmortem.vcpus if each.index == SECOND), None)
+    if state is not None and state.mp_state == INIT_RECEIVED:
+        return "A SIPI that came before the INIT is lost"
     if state is None or state.mode != "real mode" or state.mp_state in WAITING:
         return ""
     base = seen.guest.machine.cpus[SECOND].vcpu.get_sregs().cs.base

@@ -1,5 +1,5 @@
 ; lesson: hlt
-; says: past the end of your program (its last line is line 6 `nop`), and has no handler for it: it ran on past its end
+; says: your guest ran on past its last line, line 6 `nop`, into bytes that are none of its code
 
 start:
     mov   eax, 42

@@ -1,5 +1,5 @@
 ; lesson: kvmclock
-; says: the host gave your reader a page whose version was 3, odd, and it came back with a time
+; says: the host gave your reader a page, at 0xa2000 in RDI, whose version was 3, odd, and it came back with a time
 ; summary: read the clock that KVM writes into the guest's memory
 ; result:  first   u64     nanoseconds since the VM was made
 ; result:  second  u64     and once more: not less

@@ -1,6 +1,6 @@
 ; lesson: kvmclock
 ; says: the host changed the page after 
-; says: and its version from 2 to 4; the reader came back with a time made of old and new fields
+; says: and its version from 2 to 258; the reader came back with a time made of old and new fields
 ; summary: read the clock that KVM writes into the guest's memory
 ; result:  first   u64     nanoseconds since the VM was made
 ; result:  second  u64     and once more: not less

@@ -1,5 +1,5 @@
 ; lesson: kvmclock
-; says: a page whose version was 3, odd, and it came back with a time: it did not wait
+; says: a page, at 0xa2000 in RDI, whose version was 3, odd, and it came back with a time: it did not wait
 ; summary: read the clock that KVM writes into the guest's memory
 ; result:  first   u64     nanoseconds since the VM was made
 ; result:  second  u64     and once more: not less

@@ -1,5 +1,5 @@
 ; lesson: paging
-; says: your guest took #PF (page fault): supervisor read from a page that is not present at 0x8000005000, at line 
+; says: your guest took #PF (page fault): read from a page that is not present at 0x8000005000, at line 
 ; says: entry 5 of TABLE is 0xa8000: bit 0 (present) is clear
 ; summary: let a page of memory appear at another address
 ; result:  found  u64      what the guest reads at VIRTUAL: the number that the host has put into FRAME

@@ -1,6 +1,6 @@
 ; lesson: timer
 ; says: your guest took #GP (general protection), at line 
-; says: ECX is 0xb0; as an MSR the register is 0x80b, X2APIC_EOI (0xb0 is its place in memory)
+; says: WRMSR was to write 0x0 to the MSR in ECX, 0xb0: there is none, or it refuses this value. The MSR that ends an interrupt is 0x80b, X2APIC_EOI (0xb0 is its place in memory)
 ; summary: three interrupts of the local APIC's timer
 ; machine: irqchip=split
 ; result:  ticks     u64   interrupts that were counted: 3 or more
