@@ -168,7 +168,7 @@ def test_bytes(text: str, expected: str) -> None:
         ("mov ax, 0x12345", "does not fit", 9),
         ("fadd st(8)", "st(0) to st(7)", 9),
         ("out 0x1f0, al", "no such form", 12),
-        ("mov qword ptr [0xb2028], 0x8000005003", "0x8000005003 has more than 32 bits: load it into a register", 28),
+        ("mov qword ptr [0xb2028], 0x8000005003", "0x8000005003 has more than 32 bits: load it into a register", 26),
         ("mov [0xa1000], cr2", "`mov [0xa1000], cr2`: cr2 goes to and from a register only, as `mov rax, cr2`", 16),
     ],
 )
