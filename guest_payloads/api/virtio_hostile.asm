@@ -3,13 +3,16 @@
 ; needs:   KVM_CAP_IOEVENTFD, KVM_CAP_IRQFD
 ; machine: irqchip=split timeout=30
 ; param:   skip = 0       attacks at the beginning of the table that are left out
-; result:  attacks  u64   attacks that were made
+; result:  attacks  u64   attacks that were made, on all queues together
 ;
 ; Each row of the table below is a driver: the size and the areas of its queue, two descriptors, an indirect table of
 ; two, the first head in the available ring, and the available index. After it the device must say NEEDS_RESET, in its
 ; status and, once it was running, by a configuration interrupt; and after the reset it must serve an honest request.
 ;
-; What came of row i is at OUTCOME + 16 * i: the status after the attack (u32), the causes of interrupts ORed (u32), the
+; Every queue that `targets` names is attacked with all rows: a source of random bytes, a disk, a network card and a
+; console, the latter two from both sides. For a queue that only takes, the rows' buffers are to be read, not written.
+;
+; What came of attack i is at OUTCOME + 16 * i: the status after it (u32), the causes of interrupts ORed (u32), the
 ; used index (u32), and the bytes that the honest request brought (u32).
 
 %include "results.inc"
@@ -51,23 +54,43 @@ ROW_SIZE  = 0x60
     .quad 0, 0, 0, 0
 .endm
 
+TARGET_REQUEST = 0x00                     ; u64: the buffers of an honest request
+TARGET_DEVICE  = 0x08                     ; u32: from the first device's registers on
+TARGET_QUEUE   = 0x0c                     ; u32
+TARGET_TAKES   = 0x10                     ; u32: 1 if the device only reads what is in this queue
+TARGET_BUFFERS = 0x14                     ; u32: of the request
+TARGET_SIZE    = 0x18
+
+.macro TARGET device, queue, takes, request, buffers=1
+    .quad \request
+    .long \device * 0x1000, \queue, \takes, \buffers
+.endm
+
 start:
     mov   r12d, VIRTIO_MMIO_BASE
     mov   ebx, QUEUE
     call  virtio_irq
-    lea   r13, [rip + table + PARAM_skip * ROW_SIZE]
     mov   r14d, OUTCOME
+    lea   rbp, [rip + targets]
+next_target:
+    mov   r12d, VIRTIO_MMIO_BASE
+    add   r12d, dword ptr [rbp + TARGET_DEVICE]
+    lea   r13, [rip + table + PARAM_skip * ROW_SIZE]
 next:
     lea   rax, [rip + table_end]
     cmp   r13, rax
-    jae   finished
+    jae   target_done
     call  attack
     call  honest
     inc   r15
     add   r13, ROW_SIZE
     add   r14, 16
     jmp   next
-finished:
+target_done:
+    add   rbp, TARGET_SIZE
+    lea   rax, [rip + targets_end]
+    cmp   rbp, rax
+    jb    next_target
     mov   rax, r15
     RESULT attacks
     PASS
@@ -84,12 +107,14 @@ attack:
     mov   edi, TABLE
     mov   ecx, 4
     rep   movsq
+    call  direction
     mov   ax, word ptr [r13 + ROW_HEAD]
     mov   word ptr [rbx + VQ_AVAIL + VRING_RING], ax
     mov   ax, word ptr [r13 + ROW_IDX]
     mov   word ptr [rbx + VQ_AVAIL + VRING_AVAIL_idx], ax
 
-    mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_SEL], 0
+    mov   eax, dword ptr [rbp + TARGET_QUEUE]
+    mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_SEL], eax
     mov   eax, dword ptr [r13 + ROW_NUM]
     mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_NUM], eax
     mov   eax, dword ptr [r13 + ROW_DESC]
@@ -108,7 +133,8 @@ attack:
     test  dword ptr [r12 + VIRTIO_MMIO_STATUS], VIRTIO_CONFIG_S_NEEDS_RESET
     jnz   attack_over                                      ; the device saw it before it ran: nobody is interrupted
     call  virtio_ready
-    mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_NOTIFY], 0
+    mov   eax, dword ptr [rbp + TARGET_QUEUE]
+    mov   dword ptr [r12 + VIRTIO_MMIO_QUEUE_NOTIFY], eax
 attack_sleep:                                              ; either interrupt will do; the host half knows which is right
     cli
     cmp   qword ptr [rip + virtio_causes], 0
@@ -131,15 +157,29 @@ honest:                                                    ; reset, and the devi
     mov   rax, FEATURES
     call  virtio_init
     call  clear
-    xor   eax, eax
+    mov   eax, dword ptr [rbp + TARGET_QUEUE]
     call  virtio_queue
     call  virtio_ready
-    lea   rsi, [rip + request]
-    mov   ecx, 1
+    mov   rsi, qword ptr [rbp + TARGET_REQUEST]
+    mov   ecx, dword ptr [rbp + TARGET_BUFFERS]
     call  vq_add
     call  vq_kick
     call  vq_wait
     mov   dword ptr [r14 + 12], ecx
+    ret
+
+direction:                                                 ; no buffer to write in a queue that is only read
+    cmp   dword ptr [rbp + TARGET_TAKES], 0
+    je    direction_stays
+    lea   rax, [rip + mixed]
+    cmp   r13, rax                                         ; this one is about a buffer to write
+    je    direction_stays
+    and   word ptr [rbx + VRING_DESC_flags], ~WRITE & 0xffff
+    and   word ptr [rbx + 16 + VRING_DESC_flags], ~WRITE & 0xffff
+    mov   edi, TABLE
+    and   word ptr [rdi + VRING_DESC_flags], ~WRITE & 0xffff
+    and   word ptr [rdi + 16 + VRING_DESC_flags], ~WRITE & 0xffff
+direction_stays:
     ret
 
 clear:                                                     ; the queue's page, after the device has let go of it
@@ -150,10 +190,48 @@ clear:                                                     ; the queue's page, a
     ret
 
 .p2align 3
-request:
+targets:
+    TARGET 0, 0, 0, bytes
+    TARGET 1, 0, 0, sector, 3
+    TARGET 2, 0, 0, frame_in
+    TARGET 3, 1, 1, frame_out
+    TARGET 4, 0, 0, bytes
+    TARGET 5, 1, 1, line
+targets_end:
+
+bytes:
     .quad HONEST
     .long 32, WRITE
+sector:                                                    ; number 0 of the disk
+    .quad blk_header
+    .long 16, 0
+    .quad HONEST
+    .long 512, WRITE
+    .quad HONEST + 512
+    .long 1, WRITE
+frame_in:
+    .quad HONEST
+    .long 128, WRITE
+frame_out:                                                 ; a virtio_net_hdr of zeroes, 60 bytes to everybody
+    .quad net_frame
+    .long 72, 0
+line:
+    .quad said
+    .long SAID, 0
 
+blk_header:
+    .long VIRTIO_BLK_T_IN, 0
+    .quad 0
+net_frame:
+    .fill 12, 1, 0
+    .fill 6, 1, 0xff
+    .byte 2, 0, 0, 0, 0, 9
+    .fill 48, 1, 0x5a
+said:
+    .ascii "served\n"
+SAID = . - said
+
+.p2align 3
 table:
 ; a chain that goes in a circle
     QUEUE_IS
@@ -201,6 +279,7 @@ table:
     DESC 0, 0, 0
     NO_TABLE
 ; something to read after something to write
+mixed:
     QUEUE_IS
     DESC BUFFER, 16, WRITE | NEXT, 1
     DESC BUFFER, 16, 0

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.kvm.pc_guest import HEAD, PICS, TAIL
+from tests.kvm.pc_guest import HEAD, PICS, TAIL, out
 from tests.kvm.test_pc_board import COM1_ECHO
+from vmm.abi import pc
 
 COMMAND = [sys.executable, "-m", "vmm", "run"]
 LIMIT = 60
@@ -41,6 +42,67 @@ def test_a_pipe_reaches_the_guest(echo: str) -> None:
     done = run(echo, input=b"ls -l\x04")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"ls -l\n"), done.stdout
+
+
+HVC_ECHO = f"""
+%include "results.inc"
+%include "apic.inc"
+RECEIVE  = DATA_BASE
+TRANSMIT = DATA_BASE + 0x1000
+INPUT    = DATA_BASE + 0x2000
+start:
+    mov   r12d, VIRTIO_MMIO_BASE
+    mov   eax, 1
+    shl   rax, 32                          # VIRTIO_F_VERSION_1
+    call  virtio_init
+    mov   ebx, TRANSMIT
+    mov   eax, 1
+    call  virtio_queue
+    call  vq_disable
+    mov   ebx, RECEIVE
+    xor   eax, eax
+    call  virtio_queue
+    call  vq_disable
+    call  virtio_ready
+next:
+    mov   ebx, RECEIVE
+    lea   rsi, [rip + input]
+    call  served
+    mov   dword ptr [rip + output + 8], ecx
+    mov   r13d, ecx
+    mov   ebx, TRANSMIT
+    lea   rsi, [rip + output]
+    call  served
+    cmp   byte ptr [r13 + INPUT - 1], 4
+    jne   next
+    {out(pc.PM1_CONTROL, pc.PM1_SLP_EN, 2)}
+    hlt
+served:                                    # one buffer, by looking: ECX = what the device wrote
+    mov   ecx, 1
+    call  vq_add
+    call  vq_kick
+1:  call  vq_get
+    cmp   eax, -1
+    je    1b
+    ret
+.p2align 3
+input:
+    .quad INPUT
+    .long 256, VRING_DESC_F_WRITE
+output:
+    .quad INPUT
+    .long 0, 0
+%include "virtio.inc"
+"""
+
+
+def test_a_virtio_console_has_the_input_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "hvc.asm"
+    path.write_text("; summary: echoes on a virtio console\n" + HVC_ECHO + TAIL)
+    text = b"".join(b"%06d," % i for i in range(300))
+    done = run(str(path), "--virtio-console", "--timeout", "50", input=text + b"\x04")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(text)
 
 
 def test_what_watches_the_run_too_leaves_the_input_alone(echo: str) -> None:

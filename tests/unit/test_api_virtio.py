@@ -105,21 +105,31 @@ def test_a_device_that_did_something_else(module, change):
     assert module.judge(replace(GOOD[module], **change)).verdict is Verdict.BROKEN
 
 
-def outcome(index: int) -> virtio_hostile.Came:
+def outcome(index: int, honest: int) -> virtio_hostile.Came:
     early = index in virtio_hostile.BEFORE_RUNNING
-    return virtio_hostile.Came(0x4B if early else 0x4F, 0 if early else 2, 0, 32)
+    return virtio_hostile.Came(0x4B if early else 0x4F, 0 if early else 2, 0, honest)
 
 
 ATTACKS = len(virtio_hostile.ATTACKS)
-HOSTILE = virtio_hostile.Evidence(tuple(outcome(i) for i in range(ATTACKS)), ("why",) * ATTACKS, 0, 35, 0)
+TARGETS = tuple(virtio_hostile.TARGETS)
+HOSTILE = virtio_hostile.Evidence(
+    came=tuple(tuple(outcome(i, honest) for i in range(ATTACKS)) for honest in virtio_hostile.TARGETS.values()),
+    troubles=tuple(tuple(f"{name}: {words}" for words in virtio_hostile.ATTACKS.values()) for name in TARGETS),
+    changed=0,
+    by_event=35 * len(TARGETS),
+    by_exit=0,
+    sent=ATTACKS,
+    said=ATTACKS,
+)
 
 
 def test_hostile_works():
     finding = virtio_hostile.judge(HOSTILE)
     assert (finding.verdict, finding.reason) == (Verdict.WORKS, "")
-    assert len(finding.evidence) == ATTACKS + 1
+    assert len(finding.evidence) == ATTACKS * len(TARGETS) + 1
 
 
+@pytest.mark.parametrize("target", range(len(TARGETS)), ids=TARGETS)
 @pytest.mark.parametrize(
     ("index", "change", "words"),
     [
@@ -127,14 +137,15 @@ def test_hostile_works():
         (3, {"used": 1}, "1 buffers used"),
         (8, {"causes": 0}, "causes 0x0"),
         (10, {"status": 0xB}, "a size of 7: status 0xb"),
-        (19, {"honest": 0}, "an honest request brought 0 bytes"),
+        (19, {"honest": 99}, "an honest request brought 99 bytes"),
     ],
 )
-def test_an_attack_that_came_to_something_else(index, change, words):
-    came = list(HOSTILE.came)
-    came[index] = replace(came[index], **change)
-    finding = virtio_hostile.judge(replace(HOSTILE, came=tuple(came)))
+def test_an_attack_that_came_to_something_else(target, index, change, words):
+    came = [list(each) for each in HOSTILE.came]
+    came[target][index] = replace(came[target][index], **change)
+    finding = virtio_hostile.judge(replace(HOSTILE, came=tuple(map(tuple, came))))
     assert finding.verdict is Verdict.BROKEN
+    assert finding.reason.startswith(f"{TARGETS[target]}: ")
     assert words in finding.reason
 
 
@@ -142,10 +153,14 @@ def test_an_attack_that_came_to_something_else(index, change, words):
     "change",
     [
         {"came": HOSTILE.came[1:]},
-        {"troubles": ("why",)},
+        {"came": (HOSTILE.came[0][1:], *HOSTILE.came[1:])},
+        {"troubles": (("why",), *HOSTILE.troubles[1:])},
+        {"troubles": (*HOSTILE.troubles[:-1], HOSTILE.troubles[-1][::-1])},
         {"changed": 1},
-        {"by_event": 34},
-        {"by_event": 0, "by_exit": 35},
+        {"by_event": HOSTILE.by_event - 1},
+        {"by_event": 0, "by_exit": HOSTILE.by_event},
+        {"sent": ATTACKS - 1},
+        {"said": ATTACKS + 1},
     ],
 )
 def test_hostile_broken_otherwise(change):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import struct
 import sys
@@ -230,15 +231,79 @@ def test_memory_is_told_apart() -> None:
     assert linux_speed.resident(SMAPS) == (1000, 90000)
 
 
-def test_ratios_are_judged() -> None:
+def begun(seconds: float = 1.0, own: int = 1000, reads: float = 100.0) -> linux_speed.Start:
+    rates = dict.fromkeys(linux_speed.WORK, 50.0) | {"disk": reads}
+    return linux_speed.Start(seconds, own, 90000, rates, dict.fromkeys(linux_speed.WORK, 7.0))
+
+
+def compared(tmp_path: Path, *ours: linux_speed.Start) -> dict[str, dict[str, object]]:
+    """The checks that came of it, by what they are."""
+    turns = linux_speed.Turns({}, tmp_path, lambda: None)
+    turns.pairs = [{"pyvmm": each, "qemu": begun()} for each in ours]
     seen = host.Seen()
-    ours = [linux_speed.Start(seconds, 400, 90000) for seconds in (1.0, 1.1, 9.0)]
-    theirs = [linux_speed.Start(1.0, 1000, 90000)] * 3
-    linux_speed.compare(seen, 2, ours, theirs)
-    assert [each["ok"] for each in seen.checks] == [True, True]
-    linux_speed.compare(seen, 2, [start._replace(seconds=1.2, own=501) for start in ours], theirs)
-    assert [each["ok"] for each in seen.checks[2:]] == [False, False]
-    assert "1.20" in str(seen.checks[2]["seen"])
+    linux_speed.compare(seen, 2, turns)
+    return {str(each["what"]).removeprefix("2 CPUs: "): each for each in seen.checks}
+
+
+def test_ratios_are_judged(tmp_path: Path) -> None:
+    good = compared(tmp_path, *(begun(seconds, 400, 71.0) for seconds in (1.0, 1.1, 9.0)))
+    assert all(each["ok"] for each in good.values())
+    assert "1.10: [1.0, 1.1, 9.0] s, QEMU [1.0, 1.0, 1.0] s" in str(good)
+    bad = compared(tmp_path, *[begun(1.2, 501, 69.0)] * 3)
+    wrong = [what for what, each in bad.items() if not each["ok"]]
+    assert [what.split(",")[0].split(" ")[0] for what in wrong] == ["first", "memory", "reads"]
+    assert "1.20" in str(bad[wrong[0]]["seen"])
+    none = compared(tmp_path)
+    assert [(what, each["ok"]) for what, each in none.items()] == [("pairs of starts", False)]
+
+
+GUEST = """\
+import sys
+print("init: started"); print("/ # ", end="", flush=True)
+for line in sys.stdin:
+    print(line.strip())
+    words, _, mark = line.partition("; echo end-")
+    if words.startswith("measure ") and sys.argv[1] != "mute":
+        _, kind, _, count = words.split()
+        print("measured", kind, count, int(count) * 1000000, 2000)
+    print("end-" + str(eval(mark.strip()[3:-2])))
+    print("/ # ", end="", flush=True)
+"""
+
+
+def test_starts_take_turns_and_all_is_kept(tmp_path: Path) -> None:
+    kept: list[int] = []
+    both = {name: [sys.executable, "-uc", GUEST, name] for name in ("qemu", "pyvmm")}
+    turns = linux_speed.Turns(both, tmp_path, lambda: kept.append(len(turns.pairs)))
+    turns.take(2)
+    assert kept == [1, 2]
+    assert [list(pair) for pair in turns.pairs] == [["qemu", "pyvmm"], ["pyvmm", "qemu"]]
+    assert turns.pairs[0]["qemu"].rates == dict.fromkeys(linux_speed.WORK, 1000.0)
+    assert turns.pairs[0]["qemu"].medians["disk"] == 2.0
+
+
+def test_starts_that_come_to_nothing_are_counted_and_bounded(tmp_path: Path) -> None:
+    both = {name: [sys.executable, "-uc", GUEST, name] for name in ("qemu", "mute")}
+    turns = linux_speed.Turns(both, tmp_path, lambda: None)
+    turns.take(2)
+    assert turns.pairs == []
+    assert len(turns.silent) == linux_speed.SPARE + 1
+    assert all(each.startswith("mute: measure disk said") for each in turns.silent)
+
+
+def test_what_was_seen_is_there_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, file = host.Seen(), tmp_path / "checks.json"
+    seen("a first thing", True, "so it was")
+    seen.write(file)
+    assert json.loads(file.read_text())["checks"][0]["seen"] == "so it was"
+    monkeypatch.delenv("HAND_BACK", raising=False)
+    host.hand_back()  # nobody to give it to
+    command = tmp_path / "hand-back"
+    command.write_text(f"#!/bin/sh\ntouch {tmp_path}/given\n")
+    command.chmod(0o755)
+    monkeypatch.setenv("HAND_BACK", str(command))
+    host.hand_back()
+    assert (tmp_path / "given").exists()
 
 
 def test_what_a_terminal_is_told_is_no_text() -> None:

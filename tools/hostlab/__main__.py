@@ -17,7 +17,7 @@ from types import FrameType
 
 from vmm.report.pages.hosts import hosts_page
 
-from . import bochs, hosts, lab, parcel, qemu, root, selftests, store, tools
+from . import bochs, guests, hosts, lab, parcel, qemu, root, selftests, store, tools
 from .errors import LabError, NotToBeHad
 from .progress import Progress
 
@@ -103,6 +103,7 @@ def _need(named: list[hosts.Host]) -> None:
     commands = [*ALWAYS_NEEDED]
     commands += qemu.COMMANDS if "qemu" in kinds else ()
     commands += bochs.COMMANDS if "bochs" in kinds else ()
+    commands += guests.COMMANDS if any(parcel.guests(host.steps) for host in named) else ()
     commands += selftests.COMMANDS if any(selftests.STEP in host.steps for host in named) else ()
     tools.need(*commands)
     if "bochs" in kinds:

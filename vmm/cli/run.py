@@ -119,6 +119,12 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--disk", action="append", default=[], metavar="FILE[,ro]", help="a virtio disk over this file; may repeat"
     )
     parser.add_argument("--rng", action="store_true", help="a virtio source of random bytes")
+    parser.add_argument(
+        "--virtio-console",
+        action="store_true",
+        help="a virtio console (Linux's hvc0): its output is shown as the guest's console is, and on a board with COM1 "
+        "standard input is at this one instead",
+    )
 
 
 def plain(payload: str) -> Any:
@@ -127,9 +133,9 @@ def plain(payload: str) -> Any:
     return namespace(
         payload=payload, cpus=None, memory=None, board=None, timeout=None, exit_limit=None, output_limit=None, mask=[],
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
-        rng=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None, elf_out=None, console=None,
-        no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None, mode=None, protocol=None,
-        gdb=None, wait=False, watch=False, verbose=False,
+        rng=False, virtio_console=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None,
+        elf_out=None, console=None, no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None,
+        mode=None, protocol=None, gdb=None, wait=False, watch=False, verbose=False,
     )  # fmt: skip
 
 
@@ -247,6 +253,7 @@ def options_of(args: argparse.Namespace) -> Options:
         nets=nets_of(args.net),
         disks=tuple(args.disk),
         rng=args.rng,
+        virtio_console=args.virtio_console,
         **options,
     )
 

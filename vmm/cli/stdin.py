@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Standard input as the other end of a guest's COM1: a terminal in raw mode with an escape key, a pipe, a file.
+"""Standard input as the other end of a guest's COM1, or of its virtio console: a terminal in raw mode with an escape
+key, a pipe, a file.
 
 Only a board that has a serial port for an operating system gets it; a payload of pyvmm's own board reads nothing, and
 so takes nothing from whoever runs it. A terminal's escape key is QEMU's: C-a, then x to quit, h for help, C-a (or a)
@@ -147,13 +148,14 @@ class Stdin:
                 return
             escapes = Escapes(lambda letter: self._escaped(machine, letter))
             self._stack.enter_context(RawTerminal(self._fd))
-            self._console.say(HINT)
+            self._console.say(HINT if not guest.options.virtio_console else HINT.replace("COM1", "virtio console"))
             self._console.obey()
             if self._options.timeout is None:
                 machine.timeout = None
             if self._options.output_limit is None:
                 machine.sink.limit = INTERACTIVE_OUTPUT
-        feeder = Feeder(self._fd, machine.uart.feed, lambda: machine.uart.unread, escapes)
+        feed, unread = _other_end(guest)
+        feeder = Feeder(self._fd, feed, unread, escapes)
         guest.on_close.append(feeder.close)
 
     def _escaped(self, machine: Machine, letter: str) -> None:
@@ -161,6 +163,15 @@ class Stdin:
             machine.stop(QUIT)
         else:
             self._console.say(HELP)
+
+
+def _other_end(guest: AnyGuest) -> tuple[Callable[[bytes], object], Callable[[], int]]:
+    """(who takes what is typed, how much of it waits there): the virtio console that the options asked for, or COM1."""
+    if guest.options.virtio_console:
+        console = guest.devices["virtio_console"].device
+        return console.send, lambda: console.waiting
+    uart = guest.machine.uart
+    return uart.feed, lambda: uart.unread
 
 
 def readable(fd: int) -> bool:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PATCHING = "FIX_HYPERCALL_INSN"
 HYPERCALLS = "hypercalls"
+CONSOLE = "virtio_console"
 
 
 def before_vcpus(machine: Machine, header: Header, *, serve: bool) -> None:
@@ -69,6 +70,8 @@ def attach(
         made[_next("virtio_blk", made)] = machine.add_virtio_blk(file, readonly=readonly)
     if options and options.rng:
         made[_next("virtio_rng", made)] = machine.add_virtio_rng()
+    if options and options.virtio_console and CONSOLE not in made:
+        made[CONSOLE] = machine.add_virtio_console()
     if serve and HYPERCALLS not in made:
         made[HYPERCALLS] = _device(machine, header, HYPERCALLS, "")
     return made

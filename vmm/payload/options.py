@@ -42,7 +42,8 @@ class Options(Record):
     `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is
     called with every guest that is made, before it runs. `board` is a name of Machine(board=...). `nets` are words of
     vmm.machine.virtio.links.words: the first is the link of the header's `virtio_net`, if that names none; each other
-    one is a card more. `disks` are `FILE` or `FILE,ro`, a virtio disk each; `rng` is a virtio source of random bytes.
+    one is a card more. `disks` are `FILE` or `FILE,ro`, a virtio disk each; `rng` is a virtio source of random bytes,
+    `virtio_console` a virtio console, which then has the standard input that COM1 would have.
     """
 
     cpus: int | None = None
@@ -59,12 +60,13 @@ class Options(Record):
     nets: tuple[str, ...] = ()
     disks: tuple[str, ...] = ()
     rng: bool = False
+    virtio_console: bool = False
     boot: BootOptions | None = None
 
     @property
     def devices(self) -> bool:
         """Whether a device is asked for that the header does not name."""
-        return bool(self.nets or self.disks or self.rng)
+        return bool(self.nets or self.disks or self.rng or self.virtio_console)
 
 
 def both(first: Watch | None, second: Watch) -> Watch:

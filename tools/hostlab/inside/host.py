@@ -42,6 +42,10 @@ class Seen:
         self.checks.append({"what": what, "ok": ok, "seen": seen})
         print(f"{'ok' if ok else 'NOT OK'}  {what}" + ("" if ok else f"\n    seen: {seen}"), flush=True)
 
+    def write(self, file: Path) -> None:
+        """As far as it came: for the end, and for a run that may be ended before it."""
+        file.write_text(json.dumps({"checks": self.checks}, indent=1) + "\n", encoding="utf-8")
+
     def tell(self, story: Callable[[], object], file: Path) -> int:
         """Let it look, and write down what was seen, also when it did not come to its end, which is a check then; the
         exit status: 0 if there is at least one, and all are as they should be.
@@ -51,10 +55,16 @@ class Seen:
         except Exception as error:
             traceback.print_exc()
             self("it comes to its end", False, f"{type(error).__name__}: {error}")
-        file.write_text(json.dumps({"checks": self.checks}, indent=1) + "\n", encoding="utf-8")
+        self.write(file)
         bad = sum(not check["ok"] for check in self.checks)
         print(f"{len(self.checks) - bad} of {len(self.checks)} as they should be")
         return 1 if bad or not self.checks else 0
+
+
+def hand_back() -> None:
+    """Give the lab what is in $OUT by now: it keeps that if it ends the host before the step is over."""
+    if command := os.environ.get("HAND_BACK"):
+        subprocess.run([command], check=True, timeout=LONG)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Linux to a shell under pyvmm, looked at from both sides: what the guest sees and says, what its devices did, what KVM
-counted, and how it ended. With one CPU, then with two.
+counted, and how it ended. With one CPU, then with two; then with a virtio console as its only one.
 """
 
 from __future__ import annotations
@@ -84,13 +84,24 @@ class Story:
         """A check of this boot."""
         self.seen(f"{self.cpus} CPU{'s' * (self.cpus > 1)}: {what}", ok, seen)
 
-    def session(self, name: str, *more: str) -> Session:
+    def session(self, name: str, *more: str, args: str = "console=ttyS0 quiet") -> Session:
         words = [
             "pyvmm", "run", str(self.folder / "vmlinuz"), "--initrd", str(self.folder / "initrd.img"),
-            "--kernel-args", "console=ttyS0 quiet", "--memory", "256M", "--cpus", str(self.cpus), *more,
+            "--kernel-args", args, "--memory", "256M", "--cpus", str(self.cpus), *more,
         ]  # fmt: skip
         print(" ".join(words), flush=True)
         return Session(words, self.out / f"{name}.txt")
+
+    def on_hvc0(self) -> None:
+        """A virtio console is Linux's console: its driver takes what is typed, and writes what is said."""
+        self.cpus, numbers = 1, "\n".join(map(str, range(1, 1001)))
+        with self.session("linux-hvc0", "--virtio-console", args="console=hvc0 quiet") as session:
+            session.expect(PROMPT, COME_UP)
+            said = session.ask("cat /sys/class/tty/console/active; tty", COMMAND)
+            self.see("a prompt on hvc0, the virtio console", said.split() == ["hvc0", "/dev/hvc0"], said)
+            said = session.ask("seq 1 1000", COMMAND)
+            self.see("hvc0: 1000 lines, each in its place", said == numbers, said[-60:])
+            self.powers_off(session)
 
     def comes_up(self, session: Session) -> None:
         _, first = session.expect(b"init: started", COME_UP)
@@ -210,6 +221,12 @@ def main(folder: Path, out: Path) -> int:
                 story.boot(cpus)
             except Silent as error:  # the next boot may do better, and this one is not as it should be
                 story.see("it comes to its end", False, str(error))
+            seen.write(out / "linux.json")
+            host.hand_back()
+        try:
+            story.on_hvc0()
+        except Silent as error:
+            story.see("hvc0: it comes to its end", False, str(error))
 
     return seen.tell(scenes, out / "linux.json")
 

@@ -24,6 +24,13 @@ for device in /sys/bus/virtio/devices/*; do
     read -r kind <"$device/device"
     [ ! -e "/lib/modules/virtio-$kind" ] || load "/lib/modules/virtio-$kind"
 done
+# A console that is a virtio device is there from here on; what was said before is in the kernel's log alone.
+hvc=/dev/hvc0
+read -r words </proc/cmdline
+case " $words " in
+*" console=hvc0"*) [ ! -c $hvc ] || exec <$hvc >$hvc 2>&1 ;;
+*) hvc= ;;
+esac
 ip link set lo up
 read -r seconds _ </proc/uptime
 echo "init: ready, $seconds s after the kernel's start"
@@ -34,7 +41,7 @@ if [ -e /run.sh ]; then
     status=$?
 else
     echo "a shell; \`facts\` shows the machine, \`poweroff\` or ^D ends it"
-    setsid cttyhack sh
+    if [ -c "$hvc" ]; then setsid sh -c "exec sh <$hvc >$hvc 2>&1"; else setsid cttyhack sh; fi
 fi
 if [ $status -ne 0 ]; then # a power-off would be a good end, and so would a reset: a triple fault is none
     echo "init: the script ended with status $status"
