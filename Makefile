@@ -19,6 +19,7 @@ HOSTS_RELEASE ?=
 HOSTS_STEPS ?=
 HOSTS_ONLY ?=
 HOSTS_TESTS ?=
+HOSTS_GUESTS ?=
 HOSTS_AT_ONCE ?= 2
 HOSTS_PATIENCE ?= 1
 HOSTS_ARGS ?=
@@ -109,7 +110,7 @@ bench/floor: bench/floor.c
 hosts: plain-wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its verdicts with the expected ones
 	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
 	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --only $(HOSTS_ONLY) \
-	    --tests '$(HOSTS_TESTS)' \
+	    --tests '$(HOSTS_TESTS)' --guests $(HOSTS_GUESTS) \
 	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
 	    $(if $(HOSTS_HTML),--html '$(HOSTS_HTML)') $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 

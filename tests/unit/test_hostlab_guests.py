@@ -48,6 +48,49 @@ def test_an_svm_host_with_a_guest_has_one_cpu_and_counts() -> None:
         assert lab.fitted(other) == other
 
 
+def test_guests_of_other_kernels_lie_beside_the_hosts_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each has the folder of its series, and is looked for in the release that has it."""
+    asked: list[str] = []
+
+    def settle(host: hosts.Host, say: object) -> tuple[hosts.Host, str, str]:
+        asked.append(host.suite)
+        return hosts.settled(host, "7.2.13-1"), "archive", host.suite
+
+    monkeypatch.setattr(lab, "settle", settle)
+    monkeypatch.setattr(lab.guests, "linux", lambda archive, found, say: tmp_path / found)
+    for maker in (lab.bochs.binary, lab.parcel.dependencies, lab.parcel.wheels, lab.root.image, lab.kernel.kernel):
+        monkeypatch.setattr(sys.modules[maker.__module__], maker.__name__, lambda *args: tmp_path)
+    host = hosts.parse("vmx-6.1", only=("linux",), guests=("6.12", "newest"))
+    prepared = lab.prepare(host, lab.Archive("bookworm"), "bookworm", lambda line: None)  # type: ignore[arg-type]
+    assert prepared.folders == {
+        "linux": tmp_path / "bookworm", "linux-6.12": tmp_path / "trixie", "linux-7.2": tmp_path / "sid"
+    }  # fmt: skip
+    assert asked == ["trixie", "sid"]
+
+
+def test_each_guest_is_started_and_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("linux", "linux-7.2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "release").write_text(f"{name}\n")
+    booted: list[tuple[str, int]] = []
+
+    def boot(story: linux.Story, cpus: int) -> None:
+        booted.append((story.folder.name, cpus))
+        story.cpus = cpus
+        story.see("it is there", True, "yes")
+        if story.name:
+            raise Silent("no more")
+
+    monkeypatch.setattr(linux.Story, "boot", boot)
+    monkeypatch.setattr(linux.Story, "on_hvc0", lambda story: booted.append(("hvc0", 1)))
+    assert linux.main(tmp_path / "linux", tmp_path) == 1
+    assert booted == [("linux", 1), ("linux", 2), ("linux-7.2", 2), ("hvc0", 1)]
+    checks = json.loads((tmp_path / "linux.json").read_text())["checks"]
+    assert [each["what"] for each in checks][-2:] == [
+        "linux-7.2, 2 CPUs: it is there", "linux-7.2, 2 CPUs: it comes to its end"
+    ]  # fmt: skip
+
+
 def test_its_emulator_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(qemu, "path_of", lambda name: Path("/usr/bin") / name)
     kernel, disks = Kernel(tmp_path, tmp_path, "", ""), Disks(tmp_path, tmp_path, 1)

@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--release", default="", help="the Debian release of the kernel, for example bookworm-backports")
     made.add_argument("--steps", nargs="*", default=[], metavar="STEP", help="further files of tools/hostlab/steps/")
     made.add_argument("--only", nargs="*", default=[], metavar="STEP", help="these steps instead of the usual ones")
+    made.add_argument("--guests", nargs="*", default=[], metavar="KERNEL", help="of Linux guests too: 6.12, newest")
     made.add_argument("--tests", default="", metavar="EXPRESSION", help="these tests alone, as of pytest's -k")
     made.add_argument("--selftests", action="store_true", help="run the kernel's own selftests of KVM as well")
     made.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
@@ -71,7 +72,7 @@ def main(words: list[str] | None = None) -> int:
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
                 extra=(*args.steps, *([selftests.STEP] if args.selftests else [])), only=tuple(args.only),
-                tests=args.tests,
+                tests=args.tests, guests=tuple(args.guests),
             )
             for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip

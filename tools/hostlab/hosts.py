@@ -36,6 +36,7 @@ class Host:
 
     `extra` names further steps, files of tools/hostlab/steps/; `only` those that run in place of the usual ones.
     `tests` selects tests of the step of that name, as pytest's -k does; "" is all that are meant for a host.
+    `guests` are kernels, as in a host's name, that Linux guests have beside the host's own.
     `counted`: its clock counts instructions, where the emulator can do that.
     """
 
@@ -48,6 +49,7 @@ class Host:
     extra: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     tests: str = ""
+    guests: tuple[str, ...] = ()
     counted: bool = False
 
     @property
@@ -103,7 +105,7 @@ class Host:
 
 def parse(
     word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "",
-    extra: tuple[str, ...] = (), only: tuple[str, ...] = (), tests: str = "",
+    extra: tuple[str, ...] = (), only: tuple[str, ...] = (), tests: str = "", guests: tuple[str, ...] = (),
 ) -> Host:  # fmt: skip
     """`svm-6.12` -> Host. A kernel that no release is known for is looked for in sid: `svm-7.2`. What the word itself
     says goes before what is given beside it.
@@ -125,7 +127,7 @@ def parse(
     flavour, release = found["flavour"] or flavour, found["release"] or release
     if release and release.removesuffix("-backports") not in KNOWN:
         raise LabError(f"{release}: no release of Debian that the lab knows", hint=f"{', '.join(KNOWN)}, or -backports")
-    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra, only, tests)
+    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra, only, tests, guests)
 
 
 def one_emulator(hosts: Sequence[Host]) -> None:

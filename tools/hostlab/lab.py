@@ -78,6 +78,9 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
         folders[selftests.FOLDER] = selftests.programs(archive, found, say)
     if parcel.guests(host.steps):
         folders[guests.FOLDER] = guests.linux(archive, found, say)
+        for kernel_name in host.guests:
+            other, its_archive, source = settle(replace(host, kernel=kernel_name, release=""), say)
+            folders[f"{guests.FOLDER}-{other.kernel}"] = guests.linux(its_archive, source, say)
     image = root.image(say, parcel.packages(host.steps))
     return Prepared(host, kernel.kernel(host, archive, found, say), image, folders)
 

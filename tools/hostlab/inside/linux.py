@@ -11,8 +11,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tools.hostlab.inside import host
@@ -79,10 +80,11 @@ class Story:
         self.seen, self.folder, self.out = seen, folder, out
         self.release = (folder / "release").read_text().strip()
         self.cpus = 0
+        self.name = ""  # of a guest that is not the host's own kernel
 
     def see(self, what: str, ok: bool, seen: str) -> None:
         """A check of this boot."""
-        self.seen(f"{self.cpus} CPU{'s' * (self.cpus > 1)}: {what}", ok, seen)
+        self.seen(f"{self.name}{self.cpus} CPU{'s' * (self.cpus > 1)}: {what}", ok, seen)
 
     def session(self, name: str, *more: str, args: str = "console=ttyS0 quiet") -> Session:
         words = [
@@ -95,7 +97,7 @@ class Story:
     def on_hvc0(self) -> None:
         """A virtio console is Linux's console: its driver takes what is typed, and writes what is said."""
         self.cpus, numbers = 1, "\n".join(map(str, range(1, 1001)))
-        with self.session("linux-hvc0", "--virtio-console", args="console=hvc0 quiet") as session:
+        with self.session(f"{self.folder.name}-hvc0", "--virtio-console", args="console=hvc0 quiet") as session:
             session.expect(PROMPT, COME_UP)
             said = session.ask("cat /sys/class/tty/console/active; tty", COMMAND)
             self.see("a prompt on hvc0, the virtio console", said.split() == ["hvc0", "/dev/hvc0"], said)
@@ -122,7 +124,7 @@ class Story:
         content = os.urandom(SECTORS * SECTOR)
         disk.write_bytes(content)
         socket.unlink(missing_ok=True)
-        self.cpus, name = cpus, f"linux-{cpus}cpu"
+        self.cpus, name = cpus, f"{self.folder.name}-{cpus}cpu"
         devices = ("--disk", str(disk), "--rng", "--net", f"seqpacket:{socket}", "--stats")
         with Peer(socket) as peer, self.session(name, *devices) as session:
             self.comes_up(session)
@@ -210,23 +212,30 @@ def _steal(text: str) -> int:
     return int(facts(text).get("steal", ["0"])[0] or 0)
 
 
+def _as_far_as_it_comes(story: Story, scene: Callable[[], object]) -> None:
+    """The next boot may do better than one that falls silent, and that one is not as it should be."""
+    try:
+        scene()
+    except Silent as error:
+        story.see("it comes to its end", False, str(error))
+
+
 def main(folder: Path, out: Path) -> int:
-    """`folder` is the parcel's; linux.json is left in `out`."""
+    """`folder` is the parcel's, with other kernels in folders of its name beside it; linux.json is left in `out`."""
     seen = host.Seen()
 
     def scenes() -> None:
-        story = Story(seen, folder, out)
-        for cpus in (1, 2):
-            try:
-                story.boot(cpus)
-            except Silent as error:  # the next boot may do better, and this one is not as it should be
-                story.see("it comes to its end", False, str(error))
+        own = Story(seen, folder, out)
+        boots = [(own, 1), (own, 2)]
+        for other in sorted(folder.parent.glob(f"{folder.name}-*")):
+            story = Story(seen, other, out)
+            story.name = f"{story.release}, "
+            boots.append((story, 2))
+        for story, cpus in boots:
+            _as_far_as_it_comes(story, partial(story.boot, cpus))
             seen.write(out / "linux.json")
             host.hand_back()
-        try:
-            story.on_hvc0()
-        except Silent as error:
-            story.see("hvc0: it comes to its end", False, str(error))
+        _as_far_as_it_comes(own, own.on_hvc0)
 
     return seen.tell(scenes, out / "linux.json")
 

@@ -25,7 +25,7 @@ from tools.hostlab.inside.session import PROMPT, Session, Silent
 
 MEMORY = 256  # MiB of the guest
 LINE = b"init: started"
-PAIRS = {1: 3, 2: 2}  # by the guest's CPUs
+PAIRS = {1: 2, 2: 2}  # by the guest's CPUs
 SPARE = 2  # starts that may come to nothing, for each number of CPUs
 LIMIT = 200.0  # seconds, of the host's own, for a step of one start: on an emulated host a boot takes 5 of them
 BOOT_GOAL, MEMORY_GOAL, READS_GOAL = 1.1, 0.5, 0.7
