@@ -148,30 +148,29 @@ class Stdin:
                 return
             escapes = Escapes(lambda letter: self._escaped(machine, letter))
             self._stack.enter_context(RawTerminal(self._fd))
-            self._console.say(HINT if not guest.options.virtio_console else HINT.replace("COM1", "virtio console"))
+            self._console.say(HINT if not self._options.virtio_console else HINT.replace("COM1", "virtio console"))
             self._console.obey()
             if self._options.timeout is None:
                 machine.timeout = None
             if self._options.output_limit is None:
                 machine.sink.limit = INTERACTIVE_OUTPUT
-        feed, unread = _other_end(guest)
+        feed, unread = self._other_end(guest)
         feeder = Feeder(self._fd, feed, unread, escapes)
         guest.on_close.append(feeder.close)
+
+    def _other_end(self, guest: AnyGuest) -> tuple[Callable[[bytes], object], Callable[[], int]]:
+        """(who takes what is typed, how much of it waits there): the virtio console that was asked for, or COM1."""
+        if self._options.virtio_console:
+            console = guest.devices["virtio_console"].device
+            return console.send, lambda: console.waiting
+        uart = guest.machine.uart
+        return uart.feed, lambda: uart.unread
 
     def _escaped(self, machine: Machine, letter: str) -> None:
         if letter == "x":
             machine.stop(QUIT)
         else:
             self._console.say(HELP)
-
-
-def _other_end(guest: AnyGuest) -> tuple[Callable[[bytes], object], Callable[[], int]]:
-    """(who takes what is typed, how much of it waits there): the virtio console that the options asked for, or COM1."""
-    if guest.options.virtio_console:
-        console = guest.devices["virtio_console"].device
-        return console.send, lambda: console.waiting
-    uart = guest.machine.uart
-    return uart.feed, lambda: uart.unread
 
 
 def readable(fd: int) -> bool:
