@@ -10,8 +10,10 @@
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
  *   floor lifecycle GUEST   a round: create VM, memory and vCPU, run to the first HLT, close
  *   floor reset GUEST MSRS  a round: the state taken at the start put back after a run to the first HLT, by the calls
- *                           that it takes, and the pages of KVM's dirty log; `floor rerun GUEST MSRS`: the run as well.
- *                           MSRS are the numbers of those that are put back, with commas
+ *                           that it takes, registers by kvm_run (KVM_CAP_SYNC_REGS), and the pages of KVM's dirty log;
+ *                           shadow pages are thrown away where KVM's statistics say that some were made or changed.
+ *                           `floor rerun GUEST MSRS`: the run as well. MSRS are the numbers of those that are put back,
+ *                           with commas
  *   floor disk GUEST FILE BASE   a round: from stamp to stamp, with a virtio disk whose registers lie at BASE and that a
  *                           thread serves: eventfd, ring, preadv, irqfd
  *   floor net GUEST FD BASE      the same with a network card over the datagram socket FD, a thread each way
@@ -36,6 +38,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -456,6 +459,8 @@ static void lifecycle(void)
     }
 }
 
+#define SYNCED (KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS)
+
 /* What a vCPU is, in the structures of KVM's calls, and a copy of the memory. */
 static struct {
     struct kvm_regs regs;
@@ -465,9 +470,12 @@ static struct {
     struct kvm_vcpu_events events;
     struct kvm_clock_data clock;
     struct { struct kvm_msrs head; struct kvm_msr_entry entries[1024]; } msrs;
-    char *xsave, *nested, *memory;
+    char *xsave, *nested, *nested_now, *memory;
     uint64_t *log;
     int spaces, is_nested, is_sregs2, is_xcrs, xsave2;
+    int vm_stats, vcpu_stats;
+    off_t places[4]; /* of the VM's mmu_cache_miss and mmu_unsync, of the vCPU's tlb_flush and invlpg */
+    uint64_t shadows, flushed, flushed_one;
 } kept;
 
 static int offers(const struct vm *m, int capability)
@@ -491,11 +499,76 @@ static void move_msrs(const struct vm *m, unsigned long request)
     }
 }
 
+/* Where one of KVM's statistics lies in FD; 0: it has none of that name. */
+static off_t place_of(int fd, const char *name)
+{
+    struct kvm_stats_header header;
+    union { struct kvm_stats_desc is; char bytes[256]; } one;
+
+    if (fd < 0 || pread(fd, &header, sizeof header, 0) != sizeof header)
+        return 0;
+    for (uint32_t i = 0; i < header.num_desc; i++) {
+        size_t size = sizeof one.is + header.name_size;
+
+        if (size > sizeof one || pread(fd, &one, size, (off_t)(header.desc_offset + i * size)) != (ssize_t)size)
+            return 0;
+        if (!strcmp(one.bytes + sizeof one.is, name))
+            return (off_t)(header.data_offset + one.is.offset);
+    }
+    return 0;
+}
+
+/* Two of them, at PLACES, by one call. */
+static void counted(int fd, const off_t *places, uint64_t *values)
+{
+    off_t from = places[0] < places[1] ? places[0] : places[1];
+    uint64_t between[64];
+    size_t size = (size_t)(places[0] + places[1] - 2 * from) + sizeof *between;
+
+    if (size > sizeof between || pread(fd, between, size, from) != (ssize_t)size)
+        die("statistics");
+    values[0] = between[(size_t)(places[0] - from) / sizeof *between];
+    values[1] = between[(size_t)(places[1] - from) / sizeof *between];
+}
+
+/* Whether KVM may hold what it made of page tables that the guest has changed: all is thrown away then. */
+static void throw_away(const struct vm *m)
+{
+    int old = 1;
+
+    if (kept.places[0] && kept.places[1] && kept.places[2] && kept.places[3]) {
+        uint64_t shadows[2], flushed[2];
+
+        counted(kept.vm_stats, kept.places, shadows);
+        old = shadows[0] != kept.shadows || shadows[1];
+        if (shadows[0]) {
+            counted(kept.vcpu_stats, kept.places + 2, flushed);
+            old |= flushed[0] > kept.flushed + 1 || flushed[1] != kept.flushed_one;
+            kept.flushed = flushed[0];
+            kept.flushed_one = flushed[1];
+        }
+        kept.shadows = shadows[0];
+    }
+    if (old && (mprotect(m->memory, guest.memory_size, PROT_NONE) ||
+                mprotect(m->memory, guest.memory_size, PROT_READ | PROT_WRITE)))
+        die("mprotect");
+}
+
 static void keep(struct vm *m, char *msrs)
 {
     struct kvm_userspace_memory_region region = {.memory_size = guest.memory_size, .flags = KVM_MEM_LOG_DIRTY_PAGES};
-    int size = offers(m, KVM_CAP_XSAVE2);
+    static const uint32_t ended[] = {MSR_KVM_ASYNC_PF_EN, MSR_KVM_PV_EOI_EN}; /* 0 before their old value */
+    struct { struct kvm_msrs head; struct kvm_msr_entry entries[2]; } zeroed = {0};
+    int size = offers(m, KVM_CAP_XSAVE2), synced = offers(m, KVM_CAP_SYNC_REGS);
 
+    if ((synced & SYNCED) == SYNCED)
+        m->run->kvm_valid_regs = SYNCED;
+    kept.vm_stats = ioctl(m->vm, KVM_GET_STATS_FD, NULL);
+    kept.vcpu_stats = ioctl(m->vcpu, KVM_GET_STATS_FD, NULL);
+    kept.places[0] = place_of(kept.vm_stats, "mmu_cache_miss");
+    kept.places[1] = place_of(kept.vm_stats, "mmu_unsync");
+    kept.places[2] = place_of(kept.vcpu_stats, "tlb_flush");
+    kept.places[3] = place_of(kept.vcpu_stats, "invlpg");
     kept.spaces = offers(m, KVM_CAP_MULTI_ADDRESS_SPACE) > 1 ? offers(m, KVM_CAP_MULTI_ADDRESS_SPACE) : 1;
     kept.is_nested = offers(m, KVM_CAP_NESTED_STATE);
     kept.is_sregs2 = offers(m, KVM_CAP_SREGS2);
@@ -503,9 +576,10 @@ static void keep(struct vm *m, char *msrs)
     kept.xsave2 = size > 4096;
     kept.xsave = calloc(1, kept.xsave2 ? (size_t)size : 4096);
     kept.nested = calloc(1, (size_t)kept.is_nested + 1);
+    kept.nested_now = calloc(1, (size_t)kept.is_nested + 1);
     kept.memory = malloc(guest.memory_size);
     kept.log = calloc(guest.memory_size / 4096 / 64 + 1, 8);
-    if (!kept.xsave || !kept.nested || !kept.memory || !kept.log)
+    if (!kept.xsave || !kept.nested || !kept.nested_now || !kept.memory || !kept.log)
         die("memory");
     region.userspace_addr = (uintptr_t)m->memory;
     for (int space = 0; space < kept.spaces; space++) {
@@ -520,9 +594,18 @@ static void keep(struct vm *m, char *msrs)
     call(m->vcpu, kept.xsave2 ? KVM_GET_XSAVE2 : KVM_GET_XSAVE, kept.xsave, "KVM_GET_XSAVE");
     call(m->vcpu, KVM_GET_DEBUGREGS, &kept.debugregs, "KVM_GET_DEBUGREGS");
     call(m->vcpu, KVM_GET_VCPU_EVENTS, &kept.events, "KVM_GET_VCPU_EVENTS");
-    for (char *word = strtok(msrs, ","); word && kept.msrs.head.nmsrs < 1024; word = strtok(NULL, ","))
-        kept.msrs.entries[kept.msrs.head.nmsrs++].index = (uint32_t)strtoul(word, NULL, 10);
+    for (char *word = strtok(msrs, ","); word && kept.msrs.head.nmsrs < 1020; word = strtok(NULL, ",")) {
+        uint32_t index = (uint32_t)strtoul(word, NULL, 10);
+
+        for (int i = 0; i < 2; i++)
+            if (index == ended[i])
+                zeroed.entries[zeroed.head.nmsrs++].index = index;
+        kept.msrs.entries[kept.msrs.head.nmsrs++].index = index;
+    }
     move_msrs(m, KVM_GET_MSRS);
+    memmove(kept.msrs.entries + zeroed.head.nmsrs, kept.msrs.entries, kept.msrs.head.nmsrs * sizeof *kept.msrs.entries);
+    memcpy(kept.msrs.entries, zeroed.entries, zeroed.head.nmsrs * sizeof *zeroed.entries);
+    kept.msrs.head.nmsrs += zeroed.head.nmsrs;
     if (kept.is_nested) {
         ((struct kvm_nested_state *)kept.nested)->size = (uint32_t)kept.is_nested;
         call(m->vcpu, KVM_GET_NESTED_STATE, kept.nested, "KVM_GET_NESTED_STATE");
@@ -533,26 +616,39 @@ static void keep(struct vm *m, char *msrs)
 
 static void put_back(struct vm *m)
 {
-    static const uint32_t ended[] = {MSR_KVM_ASYNC_PF_EN, MSR_KVM_PV_EOI_EN};
+    struct kvm_nested_state *before = (void *)kept.nested, *now = (void *)kept.nested_now;
+    const struct kvm_sync_regs *left = &m->run->s.regs;
+    int synced = m->run->kvm_valid_regs != 0, nested, same;
+    long long put = 0;
 
-    if (kept.is_nested)
+    if (kept.is_nested) {
+        now->size = (uint32_t)kept.is_nested;
+        call(m->vcpu, KVM_GET_NESTED_STATE, now, "KVM_GET_NESTED_STATE");
+    }
+    nested = kept.is_nested && memcmp(before, now, before->size);
+    same = synced && !nested && !(kept.is_sregs2 && kept.sregs.flags) &&
+           !memcmp(&left->sregs, &kept.sregs, offsetof(struct kvm_sregs, interrupt_bitmap)) &&
+           !memcmp(&left->events, &kept.events, sizeof kept.events);
+    if (nested)
         call(m->vcpu, KVM_SET_NESTED_STATE, kept.nested, "KVM_SET_NESTED_STATE");
-    call(m->vcpu, kept.is_sregs2 ? KVM_SET_SREGS2 : KVM_SET_SREGS, &kept.sregs, "KVM_SET_SREGS2");
+    if (!same)
+        call(m->vcpu, kept.is_sregs2 ? KVM_SET_SREGS2 : KVM_SET_SREGS, &kept.sregs, "KVM_SET_SREGS2");
     m->run->cr8 = kept.sregs.cr8;
     if (kept.is_xcrs)
         call(m->vcpu, KVM_SET_XCRS, &kept.xcrs, "KVM_SET_XCRS");
     call(m->vcpu, KVM_SET_XSAVE, kept.xsave, "KVM_SET_XSAVE");
-    call(m->vcpu, KVM_SET_REGS, &kept.regs, "KVM_SET_REGS");
-    for (int i = 0; i < 2; i++) {
-        struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1, .entry.index = ended[i]};
-
-        call(m->vcpu, KVM_SET_MSRS, &one, "KVM_SET_MSRS");
+    if (synced) {
+        m->run->s.regs.regs = kept.regs;
+        m->run->kvm_dirty_regs = KVM_SYNC_X86_REGS;
+    } else {
+        call(m->vcpu, KVM_SET_REGS, &kept.regs, "KVM_SET_REGS");
     }
     move_msrs(m, KVM_SET_MSRS);
     call(m->vcpu, KVM_SET_DEBUGREGS, &kept.debugregs, "KVM_SET_DEBUGREGS");
-    if (kept.is_nested)
+    if (nested)
         call(m->vcpu, KVM_SET_NESTED_STATE, kept.nested, "KVM_SET_NESTED_STATE");
-    call(m->vcpu, KVM_SET_VCPU_EVENTS, &kept.events, "KVM_SET_VCPU_EVENTS");
+    if (!same)
+        call(m->vcpu, KVM_SET_VCPU_EVENTS, &kept.events, "KVM_SET_VCPU_EVENTS");
     for (int space = 0; space < kept.spaces; space++) {
         struct kvm_dirty_log log = {.slot = (uint32_t)space << 16, .dirty_bitmap = kept.log};
 
@@ -562,8 +658,11 @@ static void put_back(struct vm *m)
                 uint64_t at = (word * 64 + (uint64_t)__builtin_ctzll(bits)) * 4096;
 
                 memcpy(m->memory + at, kept.memory + at, 4096);
+                put++;
             }
     }
+    if (put)
+        throw_away(m);
     call(m->vm, KVM_SET_CLOCK, &kept.clock, "KVM_SET_CLOCK");
 }
 

@@ -329,13 +329,14 @@ class Reset:
     def measure(self, rounds: int) -> list[float]:
         times: list[float] = []
         machine, snapshot, with_run = self.machine, self._snapshot, self._run
-        for _ in range(rounds):
-            begin = now()
-            machine.run()
-            if not with_run:
+        with machine.rounds(snapshot) as turns:
+            for _ in range(rounds):
                 begin = now()
-            machine.reset(snapshot)
-            times.append(now() - begin)
+                turns.run()  # the first begins with what the last has left
+                if not with_run:
+                    begin = now()
+                turns.reset()
+                times.append(now() - begin)
         return times
 
     def close(self) -> None:

@@ -53,7 +53,7 @@ class Session(Stepping):
         limit: float | None = None,
         history: int = 256 << 20,
     ) -> None:
-        machine._between_runs("debugging it")
+        machine.between_runs("debugging it")
         if machine.holder is not None:
             raise UsageError("this machine has a debugger already")
         super().__init__(machine, program, limit, history)

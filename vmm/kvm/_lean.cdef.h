@@ -8,6 +8,7 @@
 void vmm_finish_init(struct vmm_finish *finish);
 void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish);
 long long vmm_core_serve(struct vmm_core *core);
+long long vmm_core_round(struct vmm_core *core);
 long long vmm_collected(struct vmm_finish *finish, void *writers, void *told);
 int vmm_supply(int fd, __u64 address, const void *data, __u64 size, __u64 mode);
 long long vmm_serve_faults(const int *fd, int end, void *who, void *kind, void *told);

@@ -20,6 +20,7 @@
 #define VMM_RAISED 10     /* a handler has raised: what, is in `told` */
 #define VMM_ANSWERED 11   /* the handler of the read `key` answered what only Python can judge: both are in `told` */
 #define VMM_ATTENTION 12  /* all is served; somebody wants Python to look */
+#define VMM_HALTED 13     /* of vmm_core_round alone: KVM_EXIT_HLT */
 
 #define VMM_NO_PORT 0x10000
 #define VMM_UART_LSR 5      /* this register of it */

@@ -221,6 +221,16 @@ long long vmm_core_serve(struct vmm_core *core)
     return key == VMM_FINISHED ? VMM_ATTENTION : key;
 }
 
+/* The same from the beginning of a run. That the guest has halted is told without a look at kvm_run. */
+long long vmm_core_round(struct vmm_core *core)
+{
+    long long key;
+
+    vmm_core_reset(core);
+    key = vmm_core_serve(core);
+    return key == VMM_DECODE && !core->error && core->run->exit_reason == KVM_EXIT_HLT ? VMM_HALTED : key;
+}
+
 /* Writes that KVM has collected for handlers that `writers` knows, in the guest's order, each taken out before its
  * handler is called. VMM_FINISHED: none is left; VMM_OUTPUT: the next is the console's; VMM_RAISED: what a handler
  * raised is in `told`; else the key of the next, which is still in its place. One caller at a time. */

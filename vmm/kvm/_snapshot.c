@@ -30,7 +30,10 @@ struct saved_vcpu {
     struct kvm_msrs *msrs; /* those that KVM takes back */
     struct kvm_lapic_state lapic;
     struct kvm_mp_state mp_state;
-    struct kvm_nested_state *nested;
+    struct kvm_nested_state *nested, *nested_now;
+    struct vmm_saved_stats stats;
+    __u64 flushed, flushed_one; /* by those, when it was put back last */
+    __u64 known; /* `told_elsewhere` when it was put back last by the next run */
 };
 
 /* `due` are pages whose bytes may differ from the copy, each once: `is_due` has a byte for each page of the slot. */
@@ -49,6 +52,7 @@ struct vmm_saved {
     struct kvm_clock_data clock;
     struct saved_slot *slots;
     __u32 slot_count;
+    __u64 shadows; /* shadow pages made, when it was put back last */
     struct vmm_saved *next; /* a ring of all that stand on the same memslots: KVM tells each write once */
     const char *failed; /* the ioctl that was refused */
 };
@@ -89,6 +93,7 @@ void vmm_saved_free(struct vmm_saved *saved)
         free(saved->vcpus[i].xsave);
         free(saved->vcpus[i].msrs);
         free(saved->vcpus[i].nested);
+        free(saved->vcpus[i].nested_now);
     }
     for (__u32 i = 0; i < saved->slot_count; i++) {
         free(saved->slots[i].log);
@@ -111,7 +116,7 @@ static void *blank(size_t count, size_t size, int *lack)
 
 /* Room for the state of a VM of this shape, whose vCPUs have these descriptors and kvm_run; NULL: no memory. */
 struct vmm_saved *vmm_saved_new(const struct vmm_saved_shape *shape, const int *vcpus, struct kvm_run **runs,
-                                const struct vmm_saved_slot *slots, __u32 slot_count)
+                                const struct vmm_saved_stats *stats, const struct vmm_saved_slot *slots, __u32 slot_count)
 {
     int lack = 0;
     struct vmm_saved *saved = calloc(1, sizeof *saved);
@@ -127,11 +132,15 @@ struct vmm_saved *vmm_saved_new(const struct vmm_saved_shape *shape, const int *
 
         vcpu->fd = vcpus[i];
         vcpu->run = runs[i];
+        vcpu->stats = stats[i];
+        vcpu->known = ~0ULL;
         vcpu->xsave_bytes = shape->xsave_bytes ? shape->xsave_bytes : sizeof(struct kvm_fpu);
         vcpu->xsave = blank(1, vcpu->xsave_bytes, &lack);
-        vcpu->msrs = blank(1, sizeof *vcpu->msrs + shape->msrs * sizeof(struct kvm_msr_entry), &lack);
-        if (shape->nested_bytes)
+        vcpu->msrs = blank(1, sizeof *vcpu->msrs + (ZEROED + shape->msrs) * sizeof(struct kvm_msr_entry), &lack);
+        if (shape->nested_bytes) {
             vcpu->nested = blank(1, shape->nested_bytes, &lack);
+            vcpu->nested_now = blank(1, shape->nested_bytes, &lack);
+        }
     }
     for (__u32 i = 0; !lack && i < slot_count; i++) {
         struct saved_slot *slot = &saved->slots[saved->slot_count++];
@@ -173,7 +182,7 @@ void *vmm_saved_part(struct vmm_saved *saved, int part, __u32 index, __u64 *size
     PART(VMM_SAVED_XCRS, saved->shape.xcrs ? &vcpu->xcrs : NULL, sizeof vcpu->xcrs);
     PART(VMM_SAVED_DEBUGREGS, &vcpu->debugregs, sizeof vcpu->debugregs);
     PART(VMM_SAVED_EVENTS, &vcpu->events, sizeof vcpu->events);
-    PART(VMM_SAVED_MSRS, vcpu->msrs, sizeof *vcpu->msrs + saved->shape.msrs * sizeof(struct kvm_msr_entry));
+    PART(VMM_SAVED_MSRS, vcpu->msrs, sizeof *vcpu->msrs + (ZEROED + saved->shape.msrs) * sizeof(struct kvm_msr_entry));
     PART(VMM_SAVED_LAPIC, saved->shape.lapic ? &vcpu->lapic : NULL, sizeof vcpu->lapic);
     PART(VMM_SAVED_MP_STATE, saved->shape.lapic ? &vcpu->mp_state : NULL, sizeof vcpu->mp_state);
     PART(VMM_SAVED_NESTED, vcpu->nested, saved->shape.nested_bytes);
@@ -187,11 +196,15 @@ void *vmm_saved_part(struct vmm_saved *saved, int part, __u32 index, __u64 *size
 
 /* -- taking */
 
-/* Those of COUNT MSRs that KVM gives. KVM_GET_MSRS stops at the first that it refuses, so what is left is asked again. */
-static void take_msrs(struct saved_vcpu *vcpu, const __u32 *indices, __u32 count)
+/* Those of COUNT MSRs that KVM gives, behind those that are made 0 first. KVM_GET_MSRS stops at the first that it refuses,
+ * so what is left is asked again. */
+static void take_msrs(struct saved_vcpu *vcpu, const __u32 *zeroed, const __u32 *indices, __u32 count)
 {
     struct kvm_msrs *msrs = vcpu->msrs;
     struct kvm_msr_entry *to = msrs->entries;
+
+    for (int i = 0; i < ZEROED && zeroed[i]; i++)
+        *to++ = (struct kvm_msr_entry){.index = zeroed[i]};
 
     for (__u32 i = 0; i < count; i++)
         to[i] = (struct kvm_msr_entry){.index = indices[i]};
@@ -204,7 +217,7 @@ static void take_msrs(struct saved_vcpu *vcpu, const __u32 *indices, __u32 count
         else
             memmove(to + first, to + first + 1, (--count - first) * sizeof *to);
     }
-    msrs->nmsrs = count;
+    msrs->nmsrs = (__u32)(to - msrs->entries) + count;
 }
 
 static int take_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu, const __u32 *msrs)
@@ -236,7 +249,7 @@ static int take_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu, const __u
         vcpu->nested->size = shape->nested_bytes;
         TRY(vcpu->fd, KVM_GET_NESTED_STATE, vcpu->nested);
     }
-    take_msrs(vcpu, msrs, shape->msrs);
+    take_msrs(vcpu, shape->zeroed, msrs, shape->msrs);
     return 0;
 }
 
@@ -289,15 +302,6 @@ __u64 vmm_copy_touched(void *to, const void *from, __u64 size, int pagemap)
 
 /* -- putting back */
 
-static int one_msr(struct vmm_saved *saved, int fd, __u32 index, __u64 value)
-{
-    struct { struct kvm_msrs head; struct kvm_msr_entry entry; } one = {.head.nmsrs = 1};
-
-    one.entry.index = index;
-    one.entry.data = value;
-    return ASK(fd, KVM_SET_MSRS, &one);
-}
-
 /* As many by one call as KVM takes. One that KVM gives and does not take (it stops there, and says how far it came) is left
  * out from then on, if the guest could not change it either: its value is still the one that was taken. */
 static int put_msrs(struct vmm_saved *saved, struct saved_vcpu *vcpu)
@@ -330,6 +334,17 @@ static int put_msrs(struct vmm_saved *saved, struct saved_vcpu *vcpu)
     return 0;
 }
 
+/* Whether it is as it was: then it need not be left, and entered again. */
+static int same_nested(struct saved_vcpu *vcpu)
+{
+    if (!vcpu->nested)
+        return 1;
+    vcpu->nested_now->size = ((struct kvm_nested_state *)vcpu->nested)->size;
+    return vcpu->nested->size >= sizeof *vcpu->nested && !ioctl(vcpu->fd, KVM_GET_NESTED_STATE, vcpu->nested_now) &&
+           !(vcpu->nested->flags & (KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING)) &&
+           !memcmp(vcpu->nested, vcpu->nested_now, vcpu->nested->size);
+}
+
 static int put_nested(struct vmm_saved *saved, struct saved_vcpu *vcpu, int outside)
 {
     struct kvm_nested_state head;
@@ -358,20 +373,45 @@ static __u64 cr8(const struct vmm_saved *saved, const struct saved_vcpu *vcpu)
     return vcpu->sregs.cr8;
 }
 
-static int put_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu)
+/* Whether the special registers and the events that the last KVM_RUN has left in kvm_run are those that were taken, and
+ * nobody has set any since. PDPTEs are in no kvm_run. */
+static int same_in_run(const struct vmm_saved *saved, const struct saved_vcpu *vcpu)
+{
+    const struct kvm_sync_regs *now = &vcpu->run->s.regs;
+    const void *sregs = &vcpu->sregs;
+
+    if (vcpu->known != __atomic_load_n(&told_elsewhere, __ATOMIC_RELAXED))
+        return 0;
+#ifdef KVM_GET_SREGS2
+    if (saved->shape.sregs2) {
+        if (vcpu->sregs2.flags)
+            return 0;
+        sregs = &vcpu->sregs2; /* the same up to its flags */
+    }
+#endif
+    (void)saved;
+    return !memcmp(&now->sregs, sregs, offsetof(struct kvm_sregs, interrupt_bitmap)) &&
+           !memcmp(&now->events, &vcpu->events, sizeof vcpu->events);
+}
+
+static int put_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu, int how)
 {
     const struct vmm_saved_shape *shape = &saved->shape;
+    int by_run = how == VMM_PUT_BY_RUN && shape->synced, nested = !same_nested(vcpu);
+    int same = by_run && !nested && same_in_run(saved, vcpu);
     int result;
 
     /* A guest in the guest that runs now would get the registers. */
-    if ((result = put_nested(saved, vcpu, 1)) < 0)
+    if (nested && (result = put_nested(saved, vcpu, 1)) < 0)
         return result;
+    if (!same) {
 #ifdef KVM_GET_SREGS2
-    if (shape->sregs2)
-        TRY(vcpu->fd, KVM_SET_SREGS2, &vcpu->sregs2);
-    else
+        if (shape->sregs2)
+            TRY(vcpu->fd, KVM_SET_SREGS2, &vcpu->sregs2);
+        else
 #endif
-        TRY(vcpu->fd, KVM_SET_SREGS, &vcpu->sregs);
+            TRY(vcpu->fd, KVM_SET_SREGS, &vcpu->sregs);
+    }
     vcpu->run->cr8 = cr8(saved, vcpu); /* without a LAPIC of KVM's the next KVM_RUN takes it from there */
     if (shape->xcrs)
         TRY(vcpu->fd, KVM_SET_XCRS, &vcpu->xcrs);
@@ -379,20 +419,91 @@ static int put_vcpu(struct vmm_saved *saved, struct saved_vcpu *vcpu)
         TRY(vcpu->fd, KVM_SET_XSAVE, vcpu->xsave);
     else
         TRY(vcpu->fd, KVM_SET_FPU, vcpu->xsave);
-    TRY(vcpu->fd, KVM_SET_REGS, &vcpu->regs);
+    if (by_run) {
+        vcpu->run->s.regs.regs = vcpu->regs;
+        vcpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+    } else {
+        TRY(vcpu->fd, KVM_SET_REGS, &vcpu->regs);
+    }
     if (shape->lapic)
         TRY(vcpu->fd, KVM_SET_LAPIC, &vcpu->lapic);
-    for (int i = 0; i < ZEROED && shape->zeroed[i]; i++)
-        if ((result = one_msr(saved, vcpu->fd, shape->zeroed[i], 0)) < 0)
-            return result;
     if ((result = put_msrs(saved, vcpu)) < 0)
         return result;
     TRY(vcpu->fd, KVM_SET_DEBUGREGS, &vcpu->debugregs);
-    if ((result = put_nested(saved, vcpu, 0)) < 0) /* what is set by now says whether it may be */
+    if (nested && (result = put_nested(saved, vcpu, 0)) < 0) /* what is set by now says whether it may be */
         return result;
-    TRY(vcpu->fd, KVM_SET_VCPU_EVENTS, &vcpu->events);
+    if (!same)
+        TRY(vcpu->fd, KVM_SET_VCPU_EVENTS, &vcpu->events);
     if (shape->lapic)
         TRY(vcpu->fd, KVM_SET_MP_STATE, &vcpu->mp_state);
+    vcpu->known = by_run ? __atomic_load_n(&told_elsewhere, __ATOMIC_RELAXED) : ~0ULL;
+    return 0;
+}
+
+/* From now on each KVM_RUN leaves registers in kvm_run, and takes those that are put back by it; or no more. */
+void vmm_saved_sync(struct vmm_saved *saved, int on)
+{
+    const __u64 all = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+
+    for (__u32 i = 0; saved->shape.synced && i < saved->shape.vcpus; i++) {
+        saved->vcpus[i].run->kvm_valid_regs = on ? all : 0;
+        saved->vcpus[i].run->kvm_dirty_regs = 0;
+        saved->vcpus[i].known = ~0ULL;
+    }
+}
+
+/* -- translations that KVM keeps
+
+   Where KVM has tables of its own in place of the guest's (shadow pages: no second level of translation in the CPU, or a
+   guest in the guest), it hears of a change of the guest's tables by the guest alone. Ours, as a page of a table is put
+   back, would leave it with what the guest had made of it. So where in this turn such a page was made, is out of step, or
+   was brought into step by a flush, KVM is made to forget what all of the memory is translated to (its MMU notifier). Its
+   own tables of second level hang on no guest's, and the CPU's buffers are flushed by KVM_GET_DIRTY_LOG. */
+static int counted(const struct vmm_saved_stats *stats, __u64 *first, __u64 *second)
+{
+    __u64 from = stats->first < stats->second ? stats->first : stats->second, between[64]; /* one call for both */
+    __u64 size = stats->first + stats->second - 2 * from + sizeof *between;
+
+    if (stats->fd < 0 || size > sizeof between || pread(stats->fd, between, size, (off_t)from) != (ssize_t)size)
+        return 0;
+    *first = between[(stats->first - from) / sizeof *between];
+    *second = between[(stats->second - from) / sizeof *between];
+    return 1;
+}
+
+static int translations_are_old(struct vmm_saved *saved)
+{
+    __u64 made, out_of_step, flushed, flushed_one;
+    int old;
+
+    if (!counted(&saved->shape.stats, &made, &out_of_step))
+        return 1; /* nobody says */
+    old = made != saved->shadows || out_of_step;
+    saved->shadows = made;
+    for (__u32 i = 0; made && i < saved->shape.vcpus; i++) {
+        struct saved_vcpu *vcpu = &saved->vcpus[i];
+
+        if (!counted(&vcpu->stats, &flushed, &flushed_one))
+            return 1;
+        /* One is that of what was put back last. */
+        old |= flushed > vcpu->flushed + 1 || flushed_one != vcpu->flushed_one;
+        vcpu->flushed = flushed;
+        vcpu->flushed_one = flushed_one;
+    }
+    return old;
+}
+
+static int forget_translations(struct vmm_saved *saved)
+{
+    for (__u32 i = 0; i < saved->slot_count; i++) {
+        const struct vmm_saved_slot *slot = &saved->slots[i].is;
+        int result = vmm_refault((void *)(uintptr_t)slot->now, slot->size);
+
+        if (result < 0) {
+            saved->failed = "mprotect";
+            return result;
+        }
+    }
     return 0;
 }
 
@@ -489,25 +600,29 @@ int vmm_saved_begin(struct vmm_saved *new, struct vmm_saved *old)
 }
 
 /* Everything is as it was taken: pages that were put back, or -errno and vmm_saved_failed. No vCPU runs, and none is
- * inside of an exit. */
-long long vmm_saved_put(struct vmm_saved *saved)
+ * inside of an exit. HOW is VMM_PUT_*. */
+long long vmm_saved_put(struct vmm_saved *saved, int how)
 {
     const struct vmm_saved_shape *shape = &saved->shape;
     long long put = 0;
     int result;
 
     saved->failed = NULL;
+    if (how != VMM_PUT_BY_RUN)
+        __atomic_fetch_add(&told_elsewhere, 1, __ATOMIC_RELAXED);
     for (int i = 0; shape->chips && i < CHIPS; i++)
         TRY(shape->vm, KVM_SET_IRQCHIP, &saved->chips[i]);
     if (shape->pit)
         TRY(shape->vm, KVM_SET_PIT2, &saved->pit);
     for (__u32 i = 0; i < shape->vcpus; i++)
-        if ((result = put_vcpu(saved, &saved->vcpus[i])) < 0)
+        if ((result = put_vcpu(saved, &saved->vcpus[i], how)) < 0)
             return result;
     pthread_mutex_lock(&rings);
     result = collect_all(saved); /* so late: some MSRs write to memory as they are set */
     for (__u32 i = 0; result == 0 && i < saved->slot_count; i++)
         put += put_slot(saved, i);
+    if (result == 0 && put && translations_are_old(saved))
+        result = forget_translations(saved);
     pthread_mutex_unlock(&rings);
     if (result < 0)
         return result;

@@ -35,9 +35,10 @@ Row: TypeAlias = "tuple[Any, ...]"
 VMM_PORT_OUT, VMM_PORT_IN, VMM_OUTPUT = lib.VMM_PORT_OUT, lib.VMM_PORT_IN, lib.VMM_OUTPUT
 VMM_MMIO_WRITE, VMM_MMIO_READ, VMM_INTERRUPTED = lib.VMM_MMIO_WRITE, lib.VMM_MMIO_READ, lib.VMM_INTERRUPTED
 VMM_MSR_READ, VMM_MSR_WRITE, VMM_HYPERCALL = lib.VMM_MSR_READ, lib.VMM_MSR_WRITE, lib.VMM_HYPERCALL
-VMM_FINISHED, VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION = (
-    lib.VMM_FINISHED, lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION,
+VMM_FINISHED, VMM_RAISED, VMM_ANSWERED, VMM_ATTENTION, VMM_DECODE, VMM_HALTED = (
+    lib.VMM_FINISHED, lib.VMM_RAISED, lib.VMM_ANSWERED, lib.VMM_ATTENTION, lib.VMM_DECODE, lib.VMM_HALTED,
 )  # fmt: skip
+core_round = lib.vmm_core_round
 READS = (VMM_PORT_IN, VMM_MMIO_READ, VMM_MSR_READ, VMM_HYPERCALL)
 WRITES = (VMM_PORT_OUT, VMM_MMIO_WRITE, VMM_MSR_WRITE)
 ACCESSES = (
@@ -155,17 +156,29 @@ class Core:
         self._stopped = stopped
         self._vcpu.want_attention()
 
-    def next(self, handlers: Handlers) -> Exit | None:
-        """Run until an exit that is not served on the way; None when `stopped` was set.
+    def use(self, handlers: Handlers) -> None:
+        """Look into these tables from now on."""
+        if self._handlers is not handlers:
+            self._handlers, c = handlers, self.c
+            c.writers, c.refusing, c.readers = map(as_object, (handlers.writers, handlers.refusing, handlers.readers))
+
+    def forget_others(self) -> None:
+        """Of these: before a run."""
+        self._others.clear()
+        self._kinds.clear()
+
+    def next(self, handlers: Handlers, key: int | None = None) -> Exit | None:
+        """Run until an exit that is not served on the way; None when `stopped` was set. `key`: what the core came back
+        with already.
 
         Raises:
             KvmCallError: KVM_RUN failed and no exit explains it.
             whatever a handler raises.
         """
         vcpu, c = self._vcpu, self.c
-        if self._handlers is not handlers:
-            self._handlers = handlers
-            c.writers, c.refusing, c.readers = map(as_object, (handlers.writers, handlers.refusing, handlers.readers))
+        self.use(handlers)
+        if key is not None and (found := self._serve(handlers, key)) is not None:
+            return found
         while True:
             c.attention = 0  # before the question: who sets `stopped` from now on is heard
             if self._stopped:
@@ -178,13 +191,17 @@ class Core:
             if found is not None:
                 return found
 
-    def _serve(self, handlers: Handlers) -> Exit | None:
-        """Run and serve single accesses until there is another exit; None when somebody wants attention."""
+    def _serve(self, handlers: Handlers, first: int | None = None) -> Exit | None:
+        """Run and serve single accesses until there is another exit; None when somebody wants attention. `first`: what
+        the core came back with already.
+        """
         c, serve = self.c, lib.vmm_core_serve
         self._vcpu.pending = True  # holds for every exit that is served here; each way out says what holds there
-        self._told.clear()  # ^C may have come between a call's end and what was told in it
+        if first is None:
+            self._told.clear()  # ^C may have come between a call's end and what was told in it
         try:
-            while (key := serve(c)) != VMM_ATTENTION:
+            while (key := serve(c) if first is None else first) != VMM_ATTENTION:
+                first = None
                 if key == VMM_OUTPUT:
                     handlers.output()
                 elif key == VMM_RAISED:

@@ -15,16 +15,23 @@ from typing import Any
 from vmm.abi.msrs import MSRS, msr
 from vmm.errors import KvmCallError, exhausted
 from vmm.kvm._kvm import ffi, lib
+from vmm.kvm.stats import Stats
 from vmm.kvm.system import Kvm
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.vm import Vm
 
+put_c, NOW, BY_RUN = lib.vmm_saved_put, lib.VMM_PUT_NOW, lib.VMM_PUT_BY_RUN  # each is looked up in `lib` otherwise
 XSAVE_BYTES = 4096
 # Written 0 before what was there: what was on its way when the guest was left ends with it.
 ENDED = ("MSR_KVM_ASYNC_PF_EN", "MSR_KVM_PV_EOI_EN")
 PARTS = ("regs", "sregs", "xsave", "xcrs", "debugregs", "events", "msrs", "lapic", "mp_state", "nested")
 """Of each vCPU."""
 VM_PARTS = ("chips", "pit", "clock")
+SHADOWS = ("mmu_cache_miss", "mmu_unsync")
+"""KVM's counts of a VM: shadow pages that were made, and those out of step with the guest's tables (_snapshot.c)."""
+FLUSHES = ("tlb_flush", "invlpg")
+"""Of a vCPU."""
+SYNCED = lib.KVM_SYNC_X86_REGS | lib.KVM_SYNC_X86_SREGS | lib.KVM_SYNC_X86_EVENTS
 NUMBERS = {name: int(getattr(lib, f"VMM_SAVED_{name.upper()}")) for name in (*PARTS, *VM_PARTS)}
 
 
@@ -33,6 +40,14 @@ def copy_touched(to: int, source: int, size: int, pagemap: int) -> int:
     `pagemap` is a descriptor of /proc/self/pagemap, or -1: each page is looked at. Bytes that were copied.
     """
     return int(lib.vmm_copy_touched(ffi.cast("void *", to), ffi.cast("void *", source), size, pagemap))
+
+
+def places_of(stats: Stats | None, names: Sequence[str]) -> tuple[int, int, int]:
+    """struct vmm_saved_stats: descriptor, places of these two; -1, where this KVM does not count both."""
+    if stats is None or not all(name in stats.descriptors for name in names):
+        return -1, 0, 0
+    first, second = (stats.place_of(name) for name in names)
+    return stats.fd, first, second
 
 
 class SlotCopy(tuple[int, int, int, int, int, Any, Any]):
@@ -63,11 +78,16 @@ class Saved:
         shape.sregs2 = bool(kvm.check_extension("SREGS2"))
         shape.xcrs = bool(kvm.check_extension("XCRS"))
         shape.lapic, shape.chips, shape.pit = irqchip != "none", irqchip == "kernel", vm.has_pit
-        runs = [vcpu.kvm_run for vcpu in vcpus]
-        made = lib.vmm_saved_new(shape, [vcpu.fd for vcpu in vcpus], runs, list(slots), len(slots))
+        shape.synced = kvm.check_extension("SYNC_REGS") & SYNCED == SYNCED
+        shape.stats = places_of(vm.kept_stats(), SHADOWS)
+        runs, flushes = [vcpu.kvm_run for vcpu in vcpus], [places_of(vcpu.kept_stats(), FLUSHES) for vcpu in vcpus]
+        made = lib.vmm_saved_new(shape, [vcpu.fd for vcpu in vcpus], runs, flushes, list(slots), len(slots))
         if made == ffi.NULL:
             raise exhausted("keeping the state of a machine", "malloc", errno.ENOMEM)
         self._c = ffi.gc(made, lib.vmm_saved_free)
+        self.c = self._c
+        """For who calls C himself (machine/run/rounds.py)."""
+        self.synced = bool(shape.synced)
 
     def take(self) -> None:
         """Fill it with what KVM has now. No vCPU runs.
@@ -96,7 +116,18 @@ class Saved:
         Raises:
             KvmCallError: KVM refuses one of the calls; some of the state has been put back.
         """
-        return self._done(lib.vmm_saved_put(self._c), "putting a machine back")
+        pages: int = put_c(self._c, NOW)
+        return pages if pages >= 0 else self.failed(pages)
+
+    def sync(self, on: bool) -> None:
+        """From now on each KVM_RUN leaves registers in kvm_run, and takes those that `put_c(c, BY_RUN)` leaves there;
+        or (False) no more, and what was left there goes.
+        """
+        lib.vmm_saved_sync(self._c, on)
+
+    def failed(self, result: int) -> int:
+        """What was refused as the machine was put back, with that negative errno: raised."""
+        return self._done(result, "putting a machine back")
 
     def _done(self, result: int, doing: str) -> int:
         if result < 0:

@@ -102,6 +102,11 @@ class Stats(Handle, Mapping[str, int]):
             raise HostError(f"reading {self.what}: {len(data)} of {size} bytes at {offset}")
         return data
 
+    def place_of(self, name: str) -> int:
+        """Where the first value of one statistic lies in the file, in bytes. KeyError as `values_of`."""
+        place: int = self._data + self.descriptors[name].offset
+        return place
+
     def values_of(self, name: str) -> tuple[int, ...]:
         """All values of one statistic: one for a counter, `size` for a histogram.
 

@@ -12,7 +12,7 @@ import mmap
 from vmm.abi.cpuid_entry import CpuidEntry
 from vmm.base.light import cache
 from vmm.base.record import Record
-from vmm.errors import HostError, UsageError, exhausted
+from vmm.errors import HostError, KvmCallError, UsageError, exhausted
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import cpuid_buffer, cpuid_list, from_bytes, msr_buffer, to_bytes, uncleared
 from vmm.kvm.capabilities import enable_cap
@@ -63,6 +63,7 @@ class Vcpu(Handle):
 
     raised: Callable[[str, int], object] | None = None
     """Told of what the host injects: "interrupt", "nmi" or "exception", and the vector."""
+    _stats: Stats | None = None
 
     def __init__(self, fd: int, apic_id: int, run_size: int, run: Any = None) -> None:
         """`run`: where its kvm_run is mapped already, by vmm_map_run, this one's to unmap; NULL of a closed one."""
@@ -94,6 +95,9 @@ class Vcpu(Handle):
                 lib.vmm_run_bind(ffi.NULL)
             run, self._run, self._area = self._run, None, None
             ffi.release(run)
+        if self._stats is not None:
+            self._stats.close()
+            self._stats = None
         super().close()
 
     def _live(self) -> Any:
@@ -560,6 +564,15 @@ class Vcpu(Handle):
         from vmm.kvm.stats import Stats
 
         return Stats(self.value("KVM_GET_STATS_FD", doing=f"opening the statistics of {self.what}"))
+
+    def kept_stats(self) -> Stats | None:
+        """The statistics, opened by the first who asks, closed with the vCPU; None: KVM has none (before 5.14)."""
+        if self._stats is None:
+            try:
+                self._stats = self.get_stats()
+            except KvmCallError:
+                return None
+        return self._stats
 
 
 @cache

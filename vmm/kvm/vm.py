@@ -55,6 +55,8 @@ class MsrRange(Record):
 class Vm(VmEvents):
     """A VM descriptor; made by `Kvm.create_vm`."""
 
+    _stats: Stats | None = None
+
     what = "the VM"
     raised: Callable[[str, int], object] | None = None
     """Told of what the host raises: "line up" or "line down" and the GSI, "msi" and the vector."""
@@ -79,6 +81,9 @@ class Vm(VmEvents):
     def close(self) -> None:
         for vcpu in self._vcpus:
             vcpu.close()
+        if self._stats is not None:  # its descriptor keeps the VM
+            self._stats.close()
+            self._stats = None
         super().close()
         while self._mappings:
             mapping = self._mappings.pop()
@@ -320,6 +325,12 @@ class Vm(VmEvents):
         from vmm.kvm.stats import Stats
 
         return Stats(self.value("KVM_GET_STATS_FD", doing="opening the VM's statistics"))
+
+    def kept_stats(self) -> Stats | None:
+        """The statistics, opened by the first who asks, closed with the VM; None: KVM has none (before 5.14)."""
+        if self._stats is None and self.check_extension("BINARY_STATS_FD"):
+            self._stats = self.get_stats()
+        return self._stats
 
     def set_boot_cpu_id(self, apic_id: int) -> None:
         """KVM_SET_BOOT_CPU_ID: which vCPU starts running, by its `apic_id`; before any vCPU exists."""

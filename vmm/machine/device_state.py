@@ -55,6 +55,41 @@ def resume(devices: Found) -> None:
             device.resume()
 
 
+class Kept:
+    """The states of a machine's own devices, to be put back into them often: what nobody has touched costs a look."""
+
+    def __init__(self, devices: Found) -> None:
+        self._rows = tuple((place, device, _keep(device)) for place, device in devices)
+        self._use(devices)
+
+    def _use(self, devices: Found) -> None:
+        now = dict(devices)
+        self.puts = tuple(
+            (getattr(now[place], "put_back", now[place].set_state), state) for place, _, state in self._rows
+        )
+        """What to call with which state to put all back; then, once memory and vCPUs are back, `resumes`."""
+        self.resumes = tuple(device.resume for _, device in devices if hasattr(device, "resume"))
+
+    @property
+    def states(self) -> dict[str, Any]:
+        """The state of each as a value, also for another machine."""
+        return {place: device.kept(state) if hasattr(device, "kept") else state for place, device, state in self._rows}
+
+    def find_again(self, devices: Found) -> None:
+        """Who serves what has changed. Raises UsageError: one whose state is kept is not among these."""
+        check({place: None for place, _, _ in self._rows}, devices)
+        self._use(devices)
+
+    def resume(self) -> None:
+        """Memory and vCPUs are as they shall be."""
+        for resume_one in self.resumes:
+            resume_one()
+
+
+def _keep(device: Any) -> Any:
+    return device.keep_state() if hasattr(device, "keep_state") else device.get_state()
+
+
 def _devices(platform: Platform, lane: LeanLane) -> Iterator[tuple[str, Any]]:
     for bus in (platform.ports, platform.mmio):
         seen = set()

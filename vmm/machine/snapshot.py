@@ -59,9 +59,11 @@ class Snapshot:
         """
         machine.all_cpus.settle()
         self.machine: Whole = machine
+        self._vm, self._memory, self._lane, self._cpus = machine.vm, machine.memory, machine.lane, tuple(machine.cpus)
         self.started = tuple(sorted(started))
-        self._find(machine)
-        self.devices = device_state.get(self._found)  # first: what they serve they write to memory
+        self._claims = machine.lane.generation
+        self.kept = device_state.Kept(self._find(machine))  # first: what they serve they write to memory
+        """The states of this machine's own devices."""
         memory = machine.memory
         for slot in memory.slots:
             if not slot.readonly:
@@ -81,11 +83,16 @@ class Snapshot:
             self.close()
             raise
         _LIVE.setdefault(machine, WeakSet()).add(self)
-        device_state.resume(self._found)
+        self.kept.resume()
 
-    def _find(self, machine: Whole) -> None:
-        self._found_at = machine.lane.generation
-        self._found = device_state.find(machine.platform, machine.lane)
+    @staticmethod
+    def _find(machine: Whole) -> device_state.Found:
+        return device_state.find(machine.platform, machine.lane)
+
+    @property
+    def devices(self) -> dict[str, Any]:
+        """The state of each device that has one, by its place: a value, also for another machine."""
+        return self.kept.states
 
     def _sibling(self) -> Saved | None:
         """Of another snapshot of the machine that still can be put back."""
@@ -120,20 +127,48 @@ class Snapshot:
         return self._open().msrs(vcpu)
 
     def put_back(self) -> int:
-        """See `Machine.reset`, which looks whether it may be. Pages that were copied."""
+        """See `Machine.reset`, whose errors are raised here. Pages that were copied. (In few lines, for all are cold
+        behind a run: row reset of the bench.)
+        """
+        if self._vm.closed or any(cpu.thread_id is not None for cpu in self._cpus):
+            self.machine.between_runs("going back to a snapshot")
+        saved = self._saved if self.as_it_was else self.check()
+        assert saved is not None
+        for cpu in self._cpus:
+            vcpu = cpu.vcpu
+            if vcpu.pending or vcpu.stored is not None:
+                vcpu.abandon()
+        kept = self.kept
+        for put, state in kept.puts:
+            put(state)
+        pages = saved.put()
+        for resume in kept.resumes:
+            resume()
+        return pages
+
+    @property
+    def as_it_was(self) -> bool:
+        """Nothing that `check` would look at has changed."""
+        return (
+            self._memory.generation == self._generation
+            and self._lane.generation == self._claims
+            and self._saved is not None
+        )
+
+    def check(self) -> Saved:
+        """It may be put back: what it stands on is what it was taken of.
+
+        Raises:
+            UsageError: it is closed, or memslots or devices are others now.
+        """
         machine = self.machine
         saved = self._open()
         if machine.memory.generation != self._generation:
             raise UsageError("the machine's memslots are not those of this snapshot", hint="take a new snapshot")
-        if machine.lane.generation != self._found_at:
-            self._find(machine)
-            device_state.check(self.devices, self._found)
-        for cpu in machine.cpus:
-            cpu.vcpu.abandon()
-        device_state.put(self.devices, self._found)
-        pages = saved.put()
-        device_state.resume(self._found)
-        return pages
+        if machine.lane.generation != self._claims:
+            self.kept.find_again(self._find(machine))
+            self._claims = machine.lane.generation
+        return saved
 
     def put_into(self, twin: Whole) -> None:
         """Make another machine of the same shape what this one was, by a private mapping of the copy: see
@@ -144,13 +179,13 @@ class Snapshot:
             HostError: KVM or the host refuses a call.
         """
         self._open()
-        devices = device_state.find(twin.platform, twin.lane)
-        device_state.check(self.devices, devices)
+        devices, states = self._find(twin), self.devices
+        device_state.check(states, devices)
         own = Saved(twin.kvm, twin.vm, _vcpus(twin), [], twin.irqchip)
         wrong = own.fill(self.parts)
         if wrong:
             raise UsageError(f"a machine of another shape cannot become what this snapshot has: {'; '.join(wrong)}")
-        device_state.put(self.devices, devices)
+        device_state.put(states, devices)
         mapping, at = Mapping(self.size, fd=self._fd), 0
         for slot in self.slots:
             there = twin.memory.slot_at(slot.gpa)

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from vmm.machine.bus.bus import Device as Device
 
 DeviceT = TypeVar("DeviceT", bound="Device")
+UNTOUCHED = "untouched"
+"""The state of a device that nobody has touched, for `put_back`."""
 
 
 class Asleep(Generic[DeviceT]):
@@ -23,6 +25,8 @@ class Asleep(Generic[DeviceT]):
         self.made: DeviceT | None = None
         """The device, once there is one."""
         self._lock = RLock()  # a signal handler may ask for it while this thread makes it
+        self._first: Any = None  # the state that it began with, where somebody may want it again
+        self._wanted_again = False
 
     @property
     def device(self) -> DeviceT:
@@ -31,20 +35,47 @@ class Asleep(Generic[DeviceT]):
             with self._lock:
                 if self.made is None:
                     device = self._make()
+                    if self._wanted_again:
+                        self._first = self._state_of(device)
                     if self.made is None:
                         self.made = device
         return self.made
 
+    @staticmethod
+    def _state_of(device: DeviceT) -> Any:
+        get = getattr(device, "get_state", None)
+        return get() if get is not None else None
+
     def get_state(self) -> Any:
         """As the device, where that has a state."""
-        get = getattr(self.device, "get_state", None)
-        return get() if get is not None else None
+        return self._state_of(self.device)
 
     def set_state(self, state: Any) -> None:
         """As the device."""
         put = getattr(self.device, "set_state", None)
         if put is not None:
             put(state)
+
+    def keep_state(self) -> Any:
+        """The state for `put_back` of this very machine: a device that nobody has touched is not made for it."""
+        with self._lock:
+            if self.made is not None:
+                return self.get_state()
+            self._wanted_again = True
+            return UNTOUCHED
+
+    def put_back(self, state: Any) -> None:
+        """Be as `keep_state` found it."""
+        if state is not UNTOUCHED:
+            self.set_state(state)
+        elif self.made is not None:
+            self.set_state(self._first)
+
+    def kept(self, state: Any) -> Any:
+        """What `keep_state` gave, as `get_state` would have given it then."""
+        if state is not UNTOUCHED:
+            return state
+        return self.get_state() if self.made is None else self._first
 
     def read(self, offset: int, size: int) -> int:
         """As the device."""

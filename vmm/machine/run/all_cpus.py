@@ -213,6 +213,37 @@ class AllCpus:
             self._open = False
         return ended
 
+    # -- rounds (rounds.py)
+
+    def claim(self) -> None:
+        """Runs are this caller's alone, until `give_up`. UsageError: it runs."""
+        if not self._running.acquire(blocking=False):
+            raise UsageError(RUNS_ALREADY)
+        if self._open:
+            self._end_all()  # as in `run`
+
+    def give_up(self) -> None:
+        """Of what `claim` gave."""
+        self._open = False
+        self._running.release()
+
+    def begin_round(self, now: float, limit: float | None) -> None:
+        """A run of vCPU 0 begins, by who has claimed them, at that time of time.monotonic()."""
+        self._open, self._beat, self._exit_limit = True, now, None
+        if limit is None:
+            self._deadline = None
+        else:
+            self._deadline, self._last_deadline = now + limit, now + limit * MOST_PATIENCE
+
+    def end_round(self) -> Stop:
+        """It has ended: why."""
+        with self._lock:
+            stop, self._stop, self._stopped_by = self._stop, None, None
+            self._open = False
+        return stop or Stop(Why.INTERRUPTED, "the run was interrupted")
+
+    # -- between runs
+
     def settle(self) -> None:
         """Between two runs: every vCPU at the boundary of an instruction (Cpu.settle). A stop that a hook asks for
         meanwhile ends what it is called in, as it would a run; one from before is still the next run's.

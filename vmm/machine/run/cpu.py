@@ -127,14 +127,16 @@ class Cpu:
         sregs, rip = self.vcpu.look("sregs"), self.vcpu.look("regs").rip
         return int(rip if sregs.cs.l else sregs.cs.base + rip)
 
-    def drive(self, control: Control) -> None:
-        """Run until the control says stop or this vCPU ends the run. What a hook raises goes through."""
+    def drive(self, control: Control, key: int | None = None) -> None:
+        """Run until the control says stop or this vCPU ends the run. What a hook raises goes through. `key`: what the
+        core has come back with already.
+        """
         core = self.core
         if self.vcpu.trapped_at is not None and not self._step_off(control):
             return
-        while not control.stopping:
+        while key is not None or not control.stopping:
             lane = control.lane
-            taken = self._take(control, lane)
+            taken, key = self._take(control, lane, key), None
             if taken is None:
                 core.stopped = False  # the end of the run, or somebody wants to see every exit from here on
             elif not self._goes_on(taken, control, lane is None):
@@ -182,10 +184,10 @@ class Cpu:
             vcpu.put_debug(replace(debug, singlestep=debug.singlestep and vcpu.debug.singlestep))
         return True
 
-    def _take(self, control: Control, lane: LeanLane | None) -> Exit | Stop | None:
+    def _take(self, control: Control, lane: LeanLane | None, key: int | None = None) -> Exit | Stop | None:
         """The next exit, by the lean way where there is a lane; None: that has been left. Stop: the console is full."""
         try:
-            return self._take_plainly(control) if lane is None else self.core.next(lane)
+            return self._take_plainly(control) if lane is None else self.core.next(lane, key)
         except OutputLimit as limit:
             recent = self.core.recent()  # the last one was served just now; the plain way knows it without asking
             return Stop(Why.OUTPUT_LIMIT, limit.text, recent[-1] if recent else None)
