@@ -17,6 +17,15 @@ from vmm.machine.bus.bus import port_bus
 from vmm.machine.devices.sink import OutputLimit, Sink
 from vmm.machine.devices.uart16550 import PEER_READY, Uart16550A
 
+ACCESSES = st.lists(
+    st.one_of(
+        st.tuples(st.just("put"), st.sampled_from(["TX", "TX", "TX", "IER", "FCR", "LCR", "MCR"]), st.integers(0, 255)),
+        st.tuples(st.just("get"), st.sampled_from(["RX", "IIR", "LSR", "MSR"]), st.just(0)),
+        st.tuples(st.just("feed"), st.just(""), st.integers(0, 255)),
+        st.tuples(st.just("lines"), st.just(""), st.integers(0, 15)),
+    ),
+    max_size=40,
+)
 HEADER = Path("/usr/include/linux/serial_reg.h")
 IDLE = r.UART_LSR_THRE | r.UART_LSR_TEMT
 FIFO_ON = r.UART_FCR_ENABLE_FIFO
@@ -491,3 +500,43 @@ def test_whoever_answers_for_a_quiet_one_is_told_before_the_guest_is_woken(how: 
     else:
         uart.feed(b"x", wait=how == "fed")
     assert said == ["quiet 1", "quiet 0", "line 1"]
+
+
+class Plain(Uart16550A):
+    """Which takes every character the whole way."""
+
+    def _can_only_send(self) -> bool:
+        return False
+
+
+@given(ACCESSES)
+def test_the_short_way_of_a_character_is_the_long_one(accesses: list[tuple[str, str, int]]) -> None:
+    """Same answers, same edges at the same accesses, same output, and the same registers at the end."""
+    short, long = (Driver(MCR=r.UART_MCR_OUT2, IER=r.UART_IER_THRI) for _ in range(2))
+    long.uart.__class__ = Plain
+    long.uart._only_sends = False
+    for kind, name, value in accesses:
+        answers = []
+        for each in (short, long):
+            if kind == "put":
+                answers.append(each.put(name, value))
+            elif kind == "get":
+                answers.append(each.get(name))
+            elif kind == "feed":
+                answers.append(each.uart.feed(bytes((value,)), wait=bool(value & 1)))
+            else:
+                answers.append(each.uart.set_modem_lines(value << 4))
+        assert answers[0] == answers[1]
+        assert short.edges == long.edges
+        assert short.uart.get_state() == long.uart.get_state()
+    assert short.sink.data == long.sink.data
+
+
+def test_a_driver_that_fills_the_fifo_takes_the_short_way() -> None:
+    driver = Driver(MCR=r.UART_MCR_OUT2, IER=r.UART_IER_THRI)
+    driver.get("IIR")
+    driver.uart._write = None  # type: ignore[method-assign, assignment]  # the long way
+    for character in b"sixteen of them.":
+        driver.put("TX", character)
+    assert driver.sink.data == b"sixteen of them."
+    assert driver.edges == [True, False] + [True, False] * 15 + [True]

@@ -22,6 +22,7 @@ from vmm.bench.sides import (
     PythonMmio,
     PythonMsr,
     PythonPort,
+    Serial,
     Touch,
     Woken,
     WordMmio,
@@ -113,6 +114,8 @@ WAKES = (
 KINDS = (
     ExitRow("pio_in_c", "C core", "IN from a word of the C core", lambda: WordPort(port_in(100))),
     ExitRow("mmio_read_c", "C core", "MMIO read from a word of the C core", lambda: WordMmio(mmio_read(100))),
+    ExitRow("serial", "Python", "a character sent by COM1 with THRE's interrupt on, 16 for each look at IIR and LSR",
+            lambda: Serial(guests.serial(8))),
     ExitRow("instruction", "kernel", "NOP in ring 0", lambda: Batch(guests.instruction(500))),
     ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
     ExitRow("pio_out_by_two", "Python", "OUT to a Python handler by two vCPUs at once (per OUT of one)",

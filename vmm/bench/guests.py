@@ -11,7 +11,8 @@ import struct
 from dataclasses import dataclass
 
 from vmm.abi import msrs, pv
-from vmm.abi.ports import DEBUG_CONSOLE, DELAY
+from vmm.abi.ports import COM1, DEBUG_CONSOLE, DELAY
+from vmm.abi.serial_reg import UART_IER, UART_IER_THRI, UART_IIR, UART_LSR, UART_MCR, UART_MCR_OUT2, UART_TX
 from vmm.abi.x86 import HYPERCALL_INSTRUCTIONS
 from vmm.machine.memory.layout import REGIONS
 
@@ -39,6 +40,15 @@ class Guest:
     count: int
     handler: int | None = None
     second: int | None = None
+
+
+def _mov_dx(port: int) -> bytes:
+    return b"\x66\xba" + struct.pack("<H", port)
+
+
+def _out_dx(port: int, value: int) -> bytes:
+    """mov dx, port; mov al, value; out dx, al"""
+    return _mov_dx(port) + bytes((0xB0, value, 0xEE))
 
 
 def _out(port: int) -> bytes:
@@ -110,6 +120,18 @@ def console_string(count: int) -> Guest:
     source = b"\xbe" + struct.pack("<I", REGIONS["data"].base)
     whole = source + _mov_ecx(count) + b"\x66\xba" + struct.pack("<H", DEBUG_CONSOLE) + b"\xf3\x6e"
     return Guest(repeated(whole, 1).code, count)
+
+
+def serial(bursts: int) -> Guest:
+    """A driver's transmitter: IIR and LSR read, then as many characters as the FIFO holds; interrupts stay pending.
+
+    Before that OUT2 and THRE's interrupt are switched on. The count is of characters.
+    """
+    fifo = 16
+    on = _out_dx(COM1 + UART_MCR, UART_MCR_OUT2) + _out_dx(COM1 + UART_IER, UART_IER_THRI)
+    look = b"".join(_mov_dx(COM1 + register) + b"\xec" for register in (UART_IIR, UART_LSR))  # in al, dx
+    burst = look + _mov_dx(COM1 + UART_TX) + b"\xb0\x41" + b"\xee" * fifo  # mov al, 'A'; out dx, al
+    return Guest(repeated(burst, bursts, on).code, fifo * bursts)
 
 
 def cpuid(count: int) -> Guest:

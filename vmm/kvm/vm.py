@@ -71,6 +71,7 @@ class Vm(VmEvents):
         self._filter: tuple[tuple[MsrRange, ...], bool] = ((), False)
         self._denied: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())  # reads, writes
         self.has_pit = False
+        self._levels: dict[tuple[int, bool], Any] = {}  # what KVM_IRQ_LINE is given, by GSI and level
 
     def adopt(self, vcpu: Vcpu, mapping: Mapping) -> None:
         """A vCPU and a memslot that C has made (vmm_plain_make) are this VM's, and go with it."""
@@ -224,7 +225,13 @@ class Vm(VmEvents):
 
     def irq_line(self, gsi: int, level: bool) -> None:
         """KVM_IRQ_LINE: drive a GSI."""
-        self.call("KVM_IRQ_LINE", new("struct kvm_irq_level *", [gsi, int(level)]), f"driving GSI {gsi}")
+        # A serial port moves its line for each character: what the kernel only reads is made once.
+        raw = self._levels.get((gsi, level))
+        if raw is None:
+            raw = self._levels[gsi, level] = new("struct kvm_irq_level *", [gsi, int(level)])
+        result = lib.vmm_ioctl(self.fd, lib.KVM_IRQ_LINE, raw)
+        if result < 0:
+            raise self.refused("KVM_IRQ_LINE", -result, f"driving GSI {gsi}")
         if self.raised is not None:
             self.raised("line up" if level else "line down", gsi)
 

@@ -70,7 +70,7 @@ class PcBoard:
 
     def line(self, gsi: int) -> Callable[[bool], object]:
         """What drives one interrupt line."""
-        return lambda level: self._drive(gsi, level)
+        return partial(self._drive, gsi)
 
     def attach(self, machine: Whole, cpus: int) -> None:
         """Interrupt controllers, PIT, and what firmware would leave in CMOS memory."""
