@@ -136,13 +136,13 @@ def python(_folder: Path) -> tuple[str, Process]:
 
 
 def _compare(
-    budget: Budget, cached: bool, other: Callable[[Path], tuple[str, Process]]
+    budget: Budget, cached: bool, other: Callable[[Path], tuple[str, Process]], options: tuple[str, ...] = ()
 ) -> tuple[Pair, Process, Process | None, str]:
     """`pyvmm run hello` and another program, taking turns. Without one that does it: None, and why; else its name."""
     with ExitStack() as stack:
         folder = stack.enter_context(ending.folder())
         cache = str(folder / "cache")
-        command = [*_pyvmm(), "run", "hello"]
+        command = [*_pyvmm(), "run", "hello", *options]
         stack.enter_context(_environment("PYVMM_CACHE", cache))
         # Where it is set, every start compiles all modules anew: nobody who waits for pyvmm has it set.
         stack.enter_context(_environment("PYTHONDONTWRITEBYTECODE", None))
@@ -221,6 +221,24 @@ def _row(
     return row, measure
 
 
+SANDBOX = Row(
+    "sandbox", "goals", "what `pyvmm run hello --sandbox` takes beyond the same run without", "process",
+    goal=Goal(2e6, "at most 2.0 ms", of="median"),
+)  # fmt: skip
+
+
+def _unconfined(_folder: Path) -> tuple[str, Process]:
+    return "without", Process([*_pyvmm(), "run", "hello", "--no-sandbox"], 0)
+
+
+def _sandbox(budget: Budget) -> Row:
+    """The difference of each turn: both parse arguments, assemble nothing and run the same guest."""
+    pair = _compare(budget, True, _unconfined, ("--sandbox",))[0]
+    turns = zip(pair.ours, pair.floor, strict=True)
+    differences = [[mine - its for mine, its in zip(with_it, without, strict=True)] for with_it, without in turns]
+    return row_of(Pair(differences), SANDBOX)
+
+
 def specs() -> Iterator[Spec]:
     yield Spec(*_row("hello", "`pyvmm run hello`, payload cached", Goal(0.45, "at most 0.45 x")))
     yield Spec(
@@ -233,4 +251,5 @@ def specs() -> Iterator[Spec]:
         )
     )
     yield Spec(*_row("hello_memory", "the same, peak memory", Goal(0.45, "at most 0.45 x"), memory=True))
+    yield Spec(SANDBOX, _sandbox)
     yield Spec(*_row("hello_uncached", "`pyvmm run hello`, not cached", Goal(1.3, "at most 1.30 x"), cached=False))

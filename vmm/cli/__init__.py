@@ -23,10 +23,16 @@ EXIT_PIPE = 128 + 13  # SIGPIPE, as a shell says it of any program whose reader 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # how writing fails but for EPIPE
 
 
+own_process = False
+"""Is this process the command's alone, which may give up what it does not need? Who calls main() has other plans."""
+
+
 def command() -> NoReturn:
     """The process `pyvmm`: runs the command of sys.argv and ends with its status."""
     # Most of what is made while it starts stays to its end, so the collector looks rarely, and at the end not at all.
     gc.set_threshold(20_000)
+    global own_process
+    own_process = True
     try:
         from vmm.base.finder import install
     except ImportError:

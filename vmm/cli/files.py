@@ -38,13 +38,14 @@ class OutputFile:
     its place, whole. Until then whoever reads the name sees the old file, and without `keep` it stays.
 
     A symbolic link stays one. What is no regular file (a pipe, a terminal) is written to as it is: it cannot be
-    replaced.
+    replaced. So is with `in_place` a regular file, which is emptied at once: who has given up making files can only
+    write to one that is open.
 
     Raises:
         UsageError: it cannot be written; names the file and why.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, in_place: bool = False) -> None:
         self.name = name
         self._temporary: Path | None = None
         try:
@@ -52,7 +53,7 @@ class OutputFile:
             self._mode = _mode(given)
             if self._mode is not None and stat.S_ISDIR(self._mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            if self._mode is not None and not stat.S_ISREG(self._mode):
+            if in_place or (self._mode is not None and not stat.S_ISREG(self._mode)):
                 self.file: BinaryIO = given.open("wb")  # by the name given: /dev/stdout may lead to a pipe without one
                 return
             self._path = given.resolve()

@@ -53,11 +53,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
     add_device_arguments(parser)
+    parser.add_argument(
+        "--sandbox",
+        action=argparse_boolean(),
+        default=None,
+        help="before it runs, give up files, processes and system calls for good (`pyvmm docs sandbox`); what an image "
+        "or raw code is run with, unless --no-sandbox is given",
+    )
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
     add_trace_arguments(parser)
     add_debug_arguments(parser)
     add_image_arguments(parser)
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+
+
+def argparse_boolean() -> type[argparse.Action]:
+    """An option with a --no- of its own. The plain run has no argparse."""
+    import argparse
+
+    return argparse.BooleanOptionalAction
 
 
 def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
@@ -135,7 +149,7 @@ def plain(payload: str) -> Any:
         expose=[], param=[], strict=False, json=False, stats=False, folder=None, folder_rw=None, net=[], disk=[],
         rng=False, virtio_console=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None,
         elf_out=None, console=None, no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None,
-        mode=None, protocol=None, gdb=None, wait=False, watch=False, verbose=False,
+        mode=None, protocol=None, gdb=None, wait=False, watch=False, verbose=False, sandbox=None,
     )  # fmt: skip
 
 
@@ -304,6 +318,12 @@ def _found(args: argparse.Namespace, out: TextIO) -> int:
         from vmm.cli import emulated
 
         options = replace(options, watch=both(options.watch, emulated.watch))
+    if args.sandbox or (args.sandbox is None and payload.code is not None):
+        from vmm.cli import sandbox
+
+        args.sandbox = sandbox.sandboxed(args, payload)
+        if args.sandbox:
+            options = sandbox.around(args, payload, options)
     if args.console or args.elf_out or traced(args) or args.trace_limit != TRACE_LIMIT:
         _check_files(args, payload.file)
     if args.elf_out:
@@ -332,7 +352,7 @@ def _run_kept(
     if args.console:
         from vmm.cli.files import OutputFile
 
-        kept = OutputFile(args.console)
+        kept = OutputFile(args.console, in_place=bool(args.sandbox))
         try:
             return _run(args, payload, options, out, console, Both(kept, live))
         except VmmError:

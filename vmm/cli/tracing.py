@@ -58,9 +58,9 @@ def run_traced(
         options = replace(options, timeout=min(given * SLOWNESS, MAX_TIMEOUT))
     with ExitStack() as stack:
         sinks: list[Callable[[Record], object]] = []
-        written = _reserve(files[0], stack) if files else None
-        drawn = _reserve(args.timeline, stack) if args.timeline else None
-        paged = _reserve(args.html, stack) if args.html else None
+        written = _reserve(files[0], stack, args) if files else None
+        drawn = _reserve(args.timeline, stack, args) if args.timeline else None
+        paged = _reserve(args.html, stack, args) if args.html else None
         writer = Writer(written.file, limit) if written else None
         story = Story() if paged else None
         timeline = Timeline(f"exits of {payload.name}") if drawn else None
@@ -117,9 +117,9 @@ def _write_page(paged: OutputFile, story: Story, outcome: Outcome, status: int, 
     pages.keep(paged, lambda: run_page(story, outcome, pages.command(), exit_code=status))
 
 
-def _reserve(name: str, stack: ExitStack) -> OutputFile:
+def _reserve(name: str, stack: ExitStack, args: argparse.Namespace) -> OutputFile:
     """An output file that is gone at the end of the stack unless it was kept."""
-    output = OutputFile(name)
+    output = OutputFile(name, in_place=bool(args.sandbox))
     stack.callback(output.discard)
     return output
 

@@ -6,7 +6,9 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from vmm.host import sandbox
 from vmm.host import userfaultfd as userfault
+from vmm.host.sandbox import Sandbox
 from vmm.host.sysfs import Backend, HostFiles, Nested
 from vmm.host.userfaultfd import Userfault
 
@@ -28,6 +30,7 @@ class Setting:
     parameters: dict[str, str]
     userfault: Userfault
     container: str | None
+    sandbox: Sandbox | None = None
 
 
 def look(files: HostFiles | None = None) -> Setting:
@@ -45,4 +48,5 @@ def look(files: HostFiles | None = None) -> Setting:
         parameters=files.parameters(),
         userfault=userfault.probe(),
         container=files.container(),
+        sandbox=sandbox.probe(),
     )

@@ -161,6 +161,8 @@ class Guest(AnyGuest):
         super().__init__(
             payload, options, params, self._brought.program if self._brought else assemble(payload, params)
         )
+        if options.before:
+            options.before()
         self._equip: Callable[[], object] = lambda: None
         _check_memory(payload, options)
 

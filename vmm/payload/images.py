@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,10 +46,15 @@ class BroughtImage:
         if boot.mode is not None and boot.mode not in MODES:
             raise UsageError(f"--mode {boot.mode}: there are {', '.join(MODES)}")
         mode: Mode | None = boot.mode
-        self.image: Image = read_image(
-            whole(payload), payload.file, base=_address(boot.base, "--base"), entry=_entry(boot.entry), mode=mode,
-            protocol=boot.protocol,
+        read = partial(
+            read_image, whole(payload), payload.file, base=_address(boot.base, "--base"), entry=_entry(boot.entry),
+            mode=mode, protocol=boot.protocol,
         )  # fmt: skip
+        if options.apart:
+            from vmm.payload.apart import readable
+
+            readable(read, payload.file)
+        self.image: Image = read()
         if plain and self.image.format.startswith("flat, long") and len(payload.code) > REGIONS["code"].size:
             raise _too_large(payload)
         self._args = boot.args

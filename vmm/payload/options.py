@@ -40,10 +40,12 @@ class Options(Record):
     """None means: as the header says, else the default. `mask` and `expose` are CPUID feature names.
 
     `strict` lets nothing pass: an access that nobody claims ends a run, and a proof fails on a deviation. `watch` is
-    called with every guest that is made, before it runs. `board` is a name of Machine(board=...). `nets` are words of
-    vmm.machine.virtio.links.words: the first is the link of the header's `virtio_net`, if that names none; each other
-    one is a card more. `disks` are `FILE` or `FILE,ro`, a virtio disk each; `rng` is a virtio source of random bytes,
-    `virtio_console` a virtio console, which then has the standard input that COM1 would have.
+    called with every guest that is made, before it runs; `before`, with nothing, when its
+    program is known and nothing of its machine is made. `apart`: an image is read in a child process first, with
+    limits. `board` is a name of Machine(board=...). `nets` are words of vmm.machine.virtio.links.words: the first is
+    the link of the header's `virtio_net`, if that names none; each other one is a card more. `disks` are `FILE` or
+    `FILE,ro`, a virtio disk each; `rng` is a virtio source of random bytes, `virtio_console` a virtio console, which
+    then has the standard input that COM1 would have.
     """
 
     cpus: int | None = None
@@ -56,6 +58,8 @@ class Options(Record):
     output_limit: int | None = None
     exit_limit: int | None = None
     watch: Watch | None = None
+    before: Callable[[], object] | None = None
+    apart: bool = False
     board: str | None = None
     nets: tuple[str, ...] = ()
     disks: tuple[str, ...] = ()

@@ -94,6 +94,7 @@ def _setting(setting: Setting, api_version: int | None) -> Document:
             "parameters": dict(setting.parameters),
             "userfaultfd": asdict(setting.userfault),
             "container": setting.container,
+            **({"sandbox": asdict(setting.sandbox)} if setting.sandbox else {}),
             "device": None,
         },
     }
@@ -157,6 +158,11 @@ def _host_rows(doc: Document) -> Iterator[tuple[str, str]]:
     yield "clocksource", f"{host['clocksource'] or 'not known'}{' (or ' + ', '.join(others) + ')' if others else ''}"
     userfault = host["userfaultfd"]
     yield "userfaultfd", f"kernel faults {'yes' if userfault['kernel_faults'] else 'no'}: {userfault['how']}"
+    if sandbox := host.get("sandbox"):  # a document of an older version has none
+        abi = sandbox["landlock_abi"]
+        files = f"landlock ABI {abi}" if abi else "no landlock (files can still be read)"
+        calls = "seccomp filters" if sandbox["seccomp"] else "no seccomp (every call can be made)"
+        yield "sandbox", f"{files}, {calls}"
     meanings = {str(row): row.meaning for row in PARAMETERS}
     for name, value in host["parameters"].items():
         yield name, f"{value}  ({meanings[name]})" if name in meanings else value

@@ -47,6 +47,16 @@ def enter(read: Iterable[str] = ()) -> tuple[str, ...]:
     return tuple(missing)
 
 
+def no_more_files(read: Iterable[str], write: Iterable[str]) -> None:
+    """Before threads are made: no file but these can be opened. `enter` comes later, and leaves less.
+
+    Raises:
+        HostError: the kernel has landlock, and refuses.
+    """
+    confine.no_new_privileges()
+    restrict_files(read, write=write)
+
+
 def restrict_files(read: Iterable[str] = (), *, execute: bool = False, write: Iterable[str] = ()) -> bool:
     """Landlock: nothing but Python's modules and `read` can be opened, to read (`execute`: and be executed); all is
     left below the folders `write`. False where the kernel has no landlock.
