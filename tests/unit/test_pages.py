@@ -90,7 +90,7 @@ def test_what_is_missing_comes_first_with_its_reason() -> None:
     assert table.index(">absent<") < table.index(">inert<")
     several = hosts_page([("here", doc), ("there", host("svm-7.2"))], "pyvmm")
     table = several[several.index("Not usable, and why") : several.index('id="the-hosts"')]
-    assert '<th scope="col">host</th>' in table
+    assert '<th scope="col" role="columnheader">host</th>' in table
     assert "<details>" in table
 
 
@@ -180,6 +180,46 @@ def test_in_a_browser_rows_fold_and_a_link_opens_one(chromium: Chromium) -> None
     assert chromium.run(opened) == []
     assert chromium.run("document.documentElement.scrollWidth") == 400
     assert not chromium.complaints
+
+
+WHY_FITS = """Array.from(document.querySelectorAll('.stacked td:last-child'))
+  .filter(e => e.getBoundingClientRect().right > innerWidth || !e.textContent.trim()).length"""
+
+
+def test_in_a_browser_the_reasons_are_seen_at_400_pixels_and_a_table_stays_one(chromium: Chromium) -> None:
+    """What is missing, and why, needs no scrolling aside; a screen reader still finds rows, cells and their heads."""
+    chromium.open(hosts_page([("here", host("software-backed"))], "pyvmm"), width=400)
+    assert chromium.run(WHY_FITS) == 0
+    chromium.call("Accessibility.enable")
+    nodes = chromium.call("Accessibility.getFullAXTree")["nodes"]
+    seen = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node["ignored"]]
+    rows = [row for key in ("features", "topics") for row in host("software-backed")[key]]
+    missing = sum(row["verdict"] not in ("works", "serviced", "advertised") for row in rows)
+    assert ("table", f"Not usable, and why: {missing}") in seen
+    assert {("columnheader", "what"), ("columnheader", "verdict"), ("columnheader", "why")} <= set(seen)
+    assert ("rowheader", "PV_EOI") in seen
+    assert all(name for role, name in seen if role in ("table", "region", "button", "link", "heading", "navigation"))
+    chromium.call("Accessibility.disable")
+
+
+def test_a_diff_says_whom_it_compares_and_each_thing_once(tmp_path: Path) -> None:
+    page = tmp_path / "diff.html"
+    assert main(["diff", str(HOSTS / "vmx-6.1.json"), str(HOSTS / "svm-7.2.json"), "--html", str(page)]) == 1
+    text = page.read_text(encoding="utf-8")
+    assert "<h1>What changed from A to B</h1>" in text
+    assert f"<dt>A</dt><dd>{HOSTS / 'vmx-6.1.json'}: Linux 6.1" in text
+    assert "A: this host&#39;s KVM lacks KVM_CAP_GUEST_MEMFD (234)" in text
+    assert text.count("deviates no more: argument: the bit with HLT exits disabled") == 1
+    assert "works on /" not in text
+
+
+def test_a_baseline_names_hosts_and_no_paths(tmp_path: Path) -> None:
+    page = tmp_path / "baseline.html"
+    assert main(["baseline", str(HOSTS / "vmx-6.1.json"), str(HOSTS / "svm-7.2.json"), "--html", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<h3>1 vmx-6.1</h3>" in text
+    assert str(HOSTS) not in text
+    assert "deviation: PV_UNHALT on vmx-6.1: " in text
 
 
 def test_in_a_browser_without_script_every_row_is_open(chromium: Chromium) -> None:

@@ -101,6 +101,13 @@ def test_the_instruction_that_cost_most_comes_first() -> None:
     assert re.search(r'<tr class="heat-4"><td class="right">30</td><th scope="row" class="right">4</th>', text)
 
 
+def test_where_no_instruction_cost_most_that_is_said() -> None:
+    of = story(0)
+    of.add(Exited(1, 0, 5, 0, PortOut(0xE9, 1, b"a"), 0x20004, "again", "out 0xe9, al", Resume(), b"a"))
+    of.add(Exited(2, 0, 9, 0, MmioWrite(0xD000_0000, b"1"), 0x20009, "put", "mov [rdi], al", Resume(), b""))
+    assert "2 instructions cost most, 1 exit of 2 each. The first is out 0xe9, al at again" in text_of(made(of))
+
+
 def test_memory_says_who() -> None:
     text = text_of(made(story()))
     assert "The guest used 8K, and wrote 0 of it. The host half used 4K, and wrote 4K of it." in text

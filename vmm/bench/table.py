@@ -39,7 +39,7 @@ def select(names: Sequence[str]) -> list[Spec]:
     known = {spec.row.name for spec in table} | {spec.row.group for spec in table}
     for name in names:
         if name not in known:
-            raise UsageError(unknown("row", name, sorted(known)))
+            raise UsageError(unknown("row", name, sorted(known)), hint="`pyvmm docs bench` has them all")
     return [spec for spec in table if not names or spec.row.name in names or spec.row.group in names]
 
 

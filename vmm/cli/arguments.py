@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import importlib
 import os
+import re
 from types import ModuleType
 from typing import Any, NoReturn
 
@@ -73,6 +74,8 @@ class Parser(argparse.ArgumentParser):
     """
 
     mixed = False
+    asked = ""
+    """The command whose help has the answer, of the parser above all commands: it is told what none of them knows."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         if not self.mixed:
@@ -84,7 +87,9 @@ class Parser(argparse.ArgumentParser):
             self.mixed = True
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, hint=f"`{self.prog} --help`")
+        if wrong := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):
+            message = f"{wrong[1]} {wrong[3]}: give a {'whole ' * (wrong[2] == 'int')}number"
+        raise UsageError(message, hint=f"`{self.asked or self.prog} --help`")
 
 
 def parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -97,6 +102,7 @@ def parser(command: str | None = None) -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="store_true", help="print the version, and those of what pyvmm stands on")
     top.add_argument("--json", dest="version_json", action="store_true", help="with --version: as one JSON document")
+    top.asked = f"pyvmm {command}" if command is not None else ""
     subs = top.add_subparsers(prog="pyvmm", dest="command", metavar="COMMAND", title="commands")
     for name in COMMANDS if command is None else (command,):
         text = COMMANDS[name]

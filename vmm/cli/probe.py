@@ -186,7 +186,7 @@ def _feature(name: str) -> str:
     """
     feature = pv.find(name)
     if feature is None:
-        raise UsageError(f"--mask: {pv.unknown(name)}")
+        raise UsageError(f"--mask: {pv.unknown(name)}", hint="`pyvmm explain` lists them")
     return feature.name
 
 

@@ -31,6 +31,7 @@ def bench_page(documents: Sequence[tuple[str, Document]], command: str) -> str:
         name=name,
         doc=doc,
         goals=goals,
+        margins={row["name"]: f" ({inside})" if (inside := _inside(row)) else "" for row in doc["rows"]},
         facts=_facts(doc),
         disturbed=sum(bool(row["disturbed"]) for row in doc["rows"]),
         ticks=scale.ticks,
@@ -73,7 +74,7 @@ def _row(row: Document, scale: Scale, documents: Sequence[tuple[str, Document]])
         "mad": number(row["mad"], row["unit"]),
         "floor": number(row["floor"], row["unit"]),
         "ratio": _ratio(row),
-        "margin": _margin(row["margin"]),
+        "margin": [each for each in (_inside(row), _margin(row["margin"])) if each],
         "remarks": [each for each in ("noisy" if row["noisy"] else "", row["disturbed"], row["why"]) if each],
         "places": None if found is None else scale.places(found),
         "label": _label(row),
@@ -93,6 +94,15 @@ def _ratio(row: Document) -> str:
         return "-"
     noise = f" \u00b1 {row['ratio'] * row['error']:.3f}" if row["error"] is not None else ""
     return f"{row['ratio']:.3f}{noise}"
+
+
+def _inside(row: Document) -> str:
+    """By how much a figure is inside or outside of its goal, in per cent of the goal: what a reader asks first."""
+    found = figure(row)
+    if found is None or not found.goal:
+        return ""
+    part = (found.value / found.goal - 1) * (1 if row["better"] == "lower" else -1)
+    return f"{100 * abs(part):.3g} % {'outside' if part > 0 else 'inside'}"
 
 
 def _margin(margin: float | None) -> str:

@@ -35,10 +35,16 @@ class Table(NamedTuple):
 
 
 def hosts_page(
-    every: Sequence[tuple[str, Document]], command: str, *, told: Sequence[str] = (), tables: Sequence[Table] = ()
+    every: Sequence[tuple[str, Document]],
+    command: str,
+    *,
+    title: str = "",
+    named: Sequence[tuple[str, str]] = (),
+    told: Sequence[str] = (),
+    tables: Sequence[Table] = (),
 ) -> str:
     """The page of these named documents, each as json.loads gave it. `command` is what the user typed, for the footer;
-    `told` are sentences at the top.
+    `told` are sentences at the top, `named` says what a short name stands for.
 
     Raises:
         UsageError: one of them is no document of `pyvmm probe --json`, or the template library is missing.
@@ -50,11 +56,12 @@ def hosts_page(
     names = [name for name, _ in every]
     return page(
         "hosts.html",
-        title=f"What KVM does on {names[0]}" if len(names) == 1 else f"What KVM does on {len(names)} hosts",
+        title=title or f"What KVM does on {names[0] if len(names) == 1 else f'{len(names)} hosts'}",
         lead="Each row is a feature of KVM's paravirtual interface, or a topic of its API, as its guest saw it. "
         "A row opens: why, by which numbers, and what was refused.",
         command=command,
         told=told,
+        named=named,
         tables=[each for each in (*tables, _missing(rows, snapshots)) if each.rows],
         hosts=[_host(name, doc, snapshot) for (name, doc), snapshot in zip(every, snapshots, strict=True)],
         sections=sections,

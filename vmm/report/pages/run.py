@@ -73,6 +73,7 @@ def run_page(story: Story, outcome: Outcome, command: str, *, exit_code: int, to
         axis=lanes.axis(whole),
         whole=_time(whole),
         places=[_place(each, story.exits) for each in places[:TOP]],
+        ties=sum(each.count == places[0].count for each in places),
         more_places=(len(places) - TOP, sum(each.count for each in places[TOP:]) + story.elsewhere),
         source=_source(story, places),
         consoles=list(_consoles(story, outcome)),
@@ -112,7 +113,8 @@ def _machine(made: Made) -> str:
 
 def _missed(outcome: Outcome) -> Iterator[str]:
     if outcome.unclaimed:
-        yield f"{outcome.unclaimed} accesses that no device claims: a read gives all ones"
+        count = outcome.unclaimed
+        yield f"{count} access{'es' * (count != 1)} that no device claims: a read gives all ones"
         yield from (str(each) for each in outcome.missed)
 
 

@@ -66,6 +66,7 @@
       svg.appendChild(line);
       cursors.push(line);
       svg.setAttribute("tabindex", "0");
+      svg.setAttribute("role", "application");  // its keys are its own: a screen reader hands them on
       svg.setAttribute("aria-describedby", "here");
       let began = null;
       function bin(event) {
