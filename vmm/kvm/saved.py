@@ -163,7 +163,17 @@ class Saved:
             for name, part in mine.items()
             if name in parts and len(parts[name]) != len(part)
         ]
+        wrong += [
+            f"{name} counts beyond its bytes" for name, part in parts.items() if name in mine and _overflows(name, part)
+        ]
         if not wrong:
             for name, part in mine.items():
                 part[:] = parts[name]
         return sorted(wrong)
+
+
+def _overflows(name: str, part: bytes) -> bool:
+    """A part that says how long it is, and is shorter: C would believe it."""
+    if name.endswith(" msrs"):
+        return 8 + 16 * int.from_bytes(part[:4], "little") > len(part)  # struct kvm_msrs
+    return name.endswith(" nested") and int.from_bytes(part[4:8], "little") > len(part)  # struct kvm_nested_state

@@ -28,7 +28,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
-    from typing import Any, Literal, TypeAlias
+    from typing import Any, Literal, Self, TypeAlias
 
     from vmm.asm.program import Program
     from vmm.kvm.exits import Exit
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from vmm.machine.run.all_cpus import Observer
     from vmm.machine.run.cpu import Cpu
     from vmm.machine.run.debug import Debugger
+    from vmm.machine.run.function import Function
     from vmm.machine.run.hold import Holder
     from vmm.machine.run.rounds import Rounds
     from vmm.machine.run.watch import Watcher
@@ -503,12 +504,55 @@ class Machine(Hooks, VirtioSlots, Closes):
             if prepare is not None:
                 prepare(twin)
             snapshot.put_into(twin)
-            twin.program = self.program
-            twin._started = set(snapshot.started)
+            twin.take_over(self.program, snapshot.started)
         except BaseException:
             twin.close()
             raise
         return twin
+
+    def save_snapshot(self, snapshot: Snapshot, path: str | Path) -> int:
+        """Write a snapshot of this machine to a file, from which `load_snapshot` starts another, also in another
+        process. The number of bytes; pages of zeros are none.
+
+        Raises:
+            UsageError: it is of another machine, or closed; a device has a state that no file can hold; there is
+                read-only memory.
+            HostError: the file cannot be written.
+        """
+        self._check_own(snapshot)
+        from vmm.machine import snapshot_file
+
+        return snapshot_file.save(snapshot, self.shape, path)
+
+    @classmethod
+    def load_snapshot(cls, path: str | Path, prepare: Callable[[Self], object] | None = None, **options: Any) -> Self:
+        """A machine that stands where a snapshot was taken that `save_snapshot` wrote to a file, in this process or in
+        another. `prepare(machine)` adds devices and callbacks that it had; `options` are those of Machine that no file
+        holds: live, console_limit, cpuid, before_vcpus, kvm, fast.
+
+        Raises:
+            UsageError: the file is damaged, no snapshot, or of another version; the state is of another host (CPUID,
+                capabilities, MSRs that KVM lists) or shape. One line says which.
+            HostError: the file cannot be read; KVM or the host refuses something.
+        """
+        from vmm.machine import snapshot_file
+
+        return snapshot_file.load(cls, path, prepare, options)  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What it was made with: the arguments of Machine by name."""
+        return dict(self._shape)
+
+    @property
+    def started(self) -> tuple[int, ...]:
+        """The vCPUs that were made to start by hand."""
+        return tuple(sorted(self._started))
+
+    def take_over(self, program: Program | None, started: Iterable[int]) -> None:
+        """Be known as a machine with this program, whose vCPUs `started` were made to start by hand."""
+        self.program = program
+        self._started = set(started)
 
     def between_runs(self, doing: str) -> None:
         """Raises, where that is not so: HostError, it is closed; UsageError, it is running. `doing` says for what."""
@@ -681,6 +725,20 @@ class Machine(Hooks, VirtioSlots, Closes):
         from vmm.machine.run.call import call
 
         return call(self, function, *args, timeout=timeout)
+
+    def function(self, name: str | int, timeout: float | None = None) -> Function:
+        """A function of the loaded program, by name or address, to be called very often, each time in the machine as it
+        is now:
+
+            with m.function("add") as add:
+                assert add(40, 2) == 42
+
+        `timeout` in seconds is that of a call (default: `self.timeout`). Errors as `call`, at the beginning of the
+        block, and as `rounds`.
+        """
+        from vmm.machine.run.function import Function
+
+        return Function(self, name, timeout)
 
     def stop(self, text: object = "the host asked for it") -> None:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so

@@ -26,7 +26,8 @@ from vmm.kvm.saved import Saved, SlotCopy, copy_touched
 from vmm.machine import device_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping as Map
     from typing import Self
 
     from vmm.machine.memory.slots import Memslot
@@ -72,7 +73,7 @@ class Snapshot:
         self._generation = memory.generation
         self.size = sum(slot.size for slot in self.slots)
         """Bytes of memory that it can put back."""
-        self._fd = _memory_file(self.size)
+        self._fd = memory_file(self.size)
         try:
             self._copy = Mapping(self.size, shared=True, fd=self._fd)
             self._saved = Saved(machine.kvm, machine.vm, _vcpus(machine), self._rows(self._copy), machine.irqchip)
@@ -179,22 +180,14 @@ class Snapshot:
             HostError: KVM or the host refuses a call.
         """
         self._open()
-        devices, states = self._find(twin), self.devices
-        device_state.check(states, devices)
-        own = Saved(twin.kvm, twin.vm, _vcpus(twin), [], twin.irqchip)
-        wrong = own.fill(self.parts)
-        if wrong:
-            raise UsageError(f"a machine of another shape cannot become what this snapshot has: {'; '.join(wrong)}")
-        device_state.put(states, devices)
-        mapping, at = Mapping(self.size, fd=self._fd), 0
-        for slot in self.slots:
-            there = twin.memory.slot_at(slot.gpa)
-            if there is not None:
-                twin.memory.remove(there)
-            twin.memory.add(slot.gpa, slot.size, mapping=mapping, offset=at)
-            at += slot.size
-        own.put()
-        device_state.resume(devices)
+        slots = [(slot.gpa, slot.size) for slot in self.slots]
+        become(twin, self.parts, self.devices, slots, self._fd, self.size)
+
+    def copied(self) -> memoryview:
+        """The bytes of all `slots`, one behind the other, as they were."""
+        self._open()
+        assert self._copy is not None
+        return memoryview(self._copy.bytes).toreadonly()
 
     def close(self) -> None:
         """Give the copy of the memory back. Idempotent; machines that were forked from it keep theirs."""
@@ -236,7 +229,47 @@ def _writable(machine: Whole) -> tuple[Memslot, ...]:
     return tuple(slot for slot in machine.memory.slots if not slot.readonly)
 
 
-def _memory_file(size: int) -> int:
+def live(machine: Whole) -> bool:
+    """Whether the machine has a snapshot that may be put back: KVM tells it of each write, once."""
+    return any(each._saved is not None for each in _LIVE.get(machine, ()))
+
+
+def become(
+    twin: Whole,
+    parts: Map[str, bytes],
+    states: Map[str, Any],
+    slots: Sequence[tuple[int, int]],
+    fd: int,
+    size: int,
+) -> None:
+    """Make a machine of the same shape what another was: `parts` of KVM, `states` of devices, and in place of its
+    memslots those `slots` (guest-physical address, bytes) of the file `fd`, mapped privately, one behind the other.
+
+    Raises:
+        UsageError: its shape is another one; words say what differs.
+        HostError: KVM or the host refuses a call.
+    """
+    devices = device_state.find(twin.platform, twin.lane)
+    device_state.check(states, devices)
+    own = Saved(twin.kvm, twin.vm, _vcpus(twin), [], twin.irqchip)
+    wrong = own.fill(parts)
+    places = {gpa for gpa, _ in slots}
+    wrong += [f"memory at {slot.gpa:#x} is here alone" for slot in _writable(twin) if slot.gpa not in places]
+    if wrong:
+        raise UsageError(f"a machine of another shape cannot become what this state has: {'; '.join(wrong)}")
+    device_state.put(states, devices)
+    mapping, at = Mapping(size, fd=fd), 0
+    for slot in _writable(twin):
+        twin.memory.remove(slot)
+    for gpa, length in slots:
+        twin.memory.add(gpa, length, mapping=mapping, offset=at)
+        at += length
+    own.put()
+    device_state.resume(devices)
+
+
+def memory_file(size: int) -> int:
+    """A file of so many bytes that is in memory alone; its descriptor. HostError: the host has none."""
     try:
         fd = os.memfd_create("pyvmm snapshot", os.MFD_CLOEXEC)
     except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from vmm.asm.program import Program
 from vmm.kvm.system import Kvm
@@ -38,6 +38,9 @@ class Whole(Protocol):
     def irqchip(self) -> str: ...
 
     @property
+    def shape(self) -> dict[str, Any]: ...
+
+    @property
     def uart(self) -> Uart16550A: ...
 
     @property
@@ -48,6 +51,10 @@ class Whole(Protocol):
     ) -> Program: ...
 
     def start(self, index: int, entry: int | str) -> None: ...
+
+    def take_over(self, program: Program | None, started: Iterable[int]) -> None: ...
+
+    def close(self) -> None: ...
 
     def between_runs(self, doing: str) -> None: ...
 
