@@ -212,6 +212,65 @@ def test_a_condition_is_looked_at_by_the_server(served: Callable[..., Served], e
     assert len(re.findall(r"Packet received: T05", said)) <= 2
 
 
+WATCHED = """
+%include "results.inc"
+start:
+    mov   ecx, 3
+again:
+    mov   eax, dword ptr [counter]
+    inc   eax
+    mov   dword ptr [counter], eax
+    dec   ecx
+    jnz   again
+    PASS
+.balign 8
+counter: .quad 5
+"""
+
+
+@needs_gdb
+def test_a_variable_is_watched_for_reads_accesses_and_writes(served: Callable[..., Served], tmp_path: Path) -> None:
+    """By debug registers, or where they never strike by steps, which gdb is told."""
+    (tmp_path / "watched.asm").write_text(WATCHED, encoding="utf-8")
+    run = served(str(tmp_path / "watched.asm"))
+    each = "*(int*)&counter"
+    said = run.gdb(
+        f"rwatch {each}", "c", "c", "delete", f"awatch {each}", "c", "c", "delete", f"watch {each}", "c", "delete", "c"
+    )
+    values = re.findall(r"^(Value|Old value|New value) = (\d)$", said, re.M)
+    assert values == [
+        ("Value", "5"), ("Value", "6"), ("Old value", "6"), ("New value", "7"), ("Value", "7"), ("Old value", "7"),
+        ("New value", "8"),
+    ]  # fmt: skip
+    assert run.end()[0] == 0
+
+
+@needs_gdb
+def test_a_gdb_that_is_killed_leaves_nothing_and_the_next_one_finds_the_guest(
+    served: Callable[..., Served], endless: str
+) -> None:
+    """While its guest runs, and while it stands still with breakpoints set."""
+    run = served(endless)
+    files: list[int] = []
+    for commands in (("continue",), ("break round", "watch *(int *)0xa0000"), ("break round if $rbx == 0", "continue")):
+        gdb = subprocess.Popen(
+            run.script("p 6 * 7", *commands, "python import time; time.sleep(60)"),
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        assert gdb.stdout is not None
+        assert any("$1 = 42" in line for line in gdb.stdout)
+        time.sleep(0.3)
+        gdb.kill()
+        gdb.communicate()
+        said = run.gdb("x/i &round", "p $rbx > 0", "info breakpoints", "detach")
+        assert "inc" in said
+        assert "No breakpoints" in said
+        files.append(sum(1 for _ in Path(f"/proc/{run.run.pid}/fd").iterdir()))
+    assert files[0] >= files[-1]
+    run.gdb("set *(int*)(0xa0000 + 8) = 0x600d", "detach")
+    assert run.end()[0] == 0
+
+
 @needs_gdb
 def test_kill_ends_the_run_and_says_so(served: Callable[..., Served], endless: str) -> None:
     run = served(endless)

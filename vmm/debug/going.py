@@ -112,6 +112,7 @@ class Going(Stops):
                 self._pass_caught()
                 asleep = self.machine.irqchip != "none" and self._at_hlt(cpu)
                 run = self._legs.members if asleep else [cpu]  # who wakes it may be one of the others
+                watched.before(cpu)
                 try:
                     did = self._steps.step(cpu, breaks, run, without=at.pop(cpu.index, -1))
                 except MissingCapability as error:

@@ -2,7 +2,9 @@
 """One instruction of one vCPU, on whatever host this is: by KVM's single-step where that is right, else another way,
 and what is not as asked is said. It knows instructions and legs; it knows no client.
 
-KVM steps by RFLAGS.TF. HLT is left alone: KVM's emulator steps over it (run/stepping.py has the sources).
+KVM steps by RFLAGS.TF. HLT is left alone: KVM's emulator steps over it (run/stepping.py has the sources). Where the CPU
+runs the guest itself an exception clears TF on its way in, and IRET sets it again: such a step ends behind the handler
+and one more instruction, which is told (Intel SDM vol. 3B, 17.3.1.4).
 """
 
 from __future__ import annotations
@@ -10,13 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.debug.abilities import measure
+from vmm.debug.gates import gate
 from vmm.debug.legs import Cause
 from vmm.debug.ring3_step import CANNOT, Ring3Step, go_to_ring3, returns_to_ring3
 from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
 from vmm.errors import MissingCapability
 from vmm.machine.ends import Stop, Why
-from vmm.observe.postmortem import readable
+from vmm.observe.postmortem import code_bits, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +29,11 @@ if TYPE_CHECKING:
     from vmm.machine.run.cpu import Cpu
 
 HLT = b"\xf4"
+EXCEPTIONS = 32
 CATCHES = "a step of ring 3 by the guest's own trap: no catch is looked at in it"
+TOOK = "more than one instruction: it took an exception, whose handler has run as a whole, and so has what came next"
+ELSEWHERE = ("j", "call", "ret", "iret", "loop", "sys", "int", "lcall", "ljmp", "ud")
+"""Beginnings of names of instructions that may lead anywhere."""
 SLEPT = "HLT as a whole: the next stop is behind it, and behind the interrupt that woke it"
 
 
@@ -54,7 +62,7 @@ class Steps:
         machine, vcpu = self._legs.machine, cpu.vcpu
         vcpu.complete()
         sregs = vcpu.look("sregs")
-        code = readable(machine, sregs, without, 3)
+        code = readable(machine, sregs, without, MAX_LENGTH)
         if not measure(machine).step_ring3:
             if sregs.ss.dpl == 3:
                 return self._in_ring3(cpu, breaks)
@@ -63,7 +71,20 @@ class Steps:
                 return Did(Stop(Why.DEBUG, "a step"), cpu, Cause(STEP, cpu, cpu.at))
         if code.startswith(HLT):
             return self._sleep(cpu, breaks, run, without)
-        return _did(self._legs.leg(breaks, run, stepping=cpu, without=without))
+        bits, native = code_bits(sregs), measure(machine).step_ring3
+        end = self._legs.leg(breaks, run, stepping=cpu, without=without)
+        took = native and end.cause and end.cause.kind == STEP and self._took(cpu, without, code, bits)
+        return Did(end.stop, end.by, end.cause, TOOK if took else "")
+
+    def _took(self, cpu: Cpu, before: int, code: bytes, bits: int) -> bool:
+        """Is this vCPU where that instruction cannot have led, and at no handler's begin?"""
+        at = cpu.at
+        row = next(iter(disassemble(code, before, count=1, bits=bits)), None)
+        if row is None or at in (before, before + len(row.bytes)) or row.text.startswith(ELSEWHERE):
+            return False
+        sregs = cpu.vcpu.get_sregs()
+        gates = (gate(self._legs.machine, sregs, vector) for vector in range(EXCEPTIONS)) if bits == 64 else ()
+        return all(each is None or each.handler != at for each in gates)
 
     def _in_ring3(self, cpu: Cpu, breaks: Sequence[Break]) -> Did:
         """By the guest's own trap (ring3_step.py)."""

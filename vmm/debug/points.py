@@ -16,6 +16,7 @@ from vmm.debug.values import BREAKPOINT, CATCH, WATCHPOINT, Break
 from vmm.debug.wanted import catcher
 from vmm.errors import MissingCapability, UsageError
 from vmm.kvm.vcpu import HW_BREAKPOINTS, Watchpoint
+from vmm.observe.postmortem import readable
 
 if TYPE_CHECKING:
     import ast
@@ -94,8 +95,9 @@ class Points(Looking):
         hits do not stop.
 
         Raises:
-            MissingCapability: watchpoints do not strike on this host, which is measured: what is left there is
-                "write", by single-step (slow_watch.py; `how` is "step"), and that sees only what changes.
+            MissingCapability: watchpoints do not strike on this host, which is measured, and single-step does not exit
+                either. Where it does they are made by it (slow_watch.py; `how` is "step"): "write" sees only what
+                changes, "read" and "access" what an instruction's operands say.
             UsageError: 1, 2, 4 or 8 bytes, aligned, is what a debug register can watch, and there are four.
         """
         if kind not in KINDS:
@@ -111,13 +113,12 @@ class Points(Looking):
         self, where: int | str, address: int, size: int, kind: str,
         when: Condition | None, hits: int,
     ) -> Break:  # fmt: skip
-        """By steps, where no debug register strikes: a change is what that can see."""
-        if kind != "write" or not self.can.step_ring0:
-            raise MissingCapability(
-                f"a watchpoint for {kind}: KVM takes it on this host, and it never strikes",
-                hint="kind='write': changes are seen by single-step",
-            )
-        what = f"{where if isinstance(where, str) else hex(address)}, {size} bytes, changes, by single-step"
+        """By steps, where no debug register strikes."""
+        if not self.can.step_ring0:
+            text = f"a watchpoint for {kind}: KVM takes it on this host, and it never strikes, nor does single-step"
+            raise MissingCapability(text, hint="a breakpoint where the variable is used")
+        seen = "changes" if kind == "write" else kind
+        what = f"{where if isinstance(where, str) else hex(address)}, {size} bytes, {seen}, by single-step"
         return self._add(Break(0, WATCHPOINT, what, address, size, kind, False, when, hits, how=BY_STEPS))
 
     def catch(
@@ -177,12 +178,22 @@ class Points(Looking):
         if made.how == BY_STEPS and made.kind == BREAKPOINT:
             return [f"{made}: no breakpoint strikes on this host; the guest is stepped there, which is slow"]
         if made.how == BY_STEPS:
-            return [f"{made}: debug registers never strike on this host; it is slow, and sees changes alone"]
+            sees = "sees changes alone" if made.access == "write" else "sees what an instruction's operands say"
+            return [f"{made}: debug registers never strike on this host; it is slow, and {sees}"]
         if made.kind != BREAKPOINT or self.can.breakpoints_ring3:
             return []
         if not self.walk(made.address).user or any(traps(self.machine, cpu) for cpu in self.machine.cpus):
             return []
         return [f"{made.address:#x} is open to ring 3, {MISSING}"]
+
+    def _look_at_reads(self) -> None:
+        """The guest goes on: what is at each watchpoint for reads now?"""
+        for each in self.breaks:
+            if each.kind == WATCHPOINT and each.access == "read":
+                each.left = self._bytes_at(each)
+
+    def _bytes_at(self, each: Break) -> bytes:
+        return readable(self.machine, self._cpu().vcpu.look("sregs"), each.address, each.size)
 
     def _struck(self, cause: Cause) -> list[Break]:
         if cause.catch is not None:
@@ -199,6 +210,10 @@ class Points(Looking):
 
     def _counts(self, each: Break) -> bool:
         """It struck: does that stop the guest?"""
+        if each.kind == WATCHPOINT and each.access == "read" and each.how != BY_STEPS:
+            before, each.left = each.left, self._bytes_at(each)
+            if each.left != before:
+                return False  # a write: no debug register is for reads alone
         if not self._holds(each):
             return False
         each.hits += 1

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Watchpoints where no debug register strikes: the bytes are compared after each instruction. It knows memory and page
-tables; who makes the steps is going.py and stepping.py.
+"""Watchpoints where no debug register strikes: the bytes are compared after each instruction, and for "read" and
+"access" the instruction's operands are looked at, too (accesses.py). It knows memory and page tables; who makes the
+steps is going.py and stepping.py.
 
-What it sees is a change: a write of the same value is none. It is some thousand times slower than the guest.
+Of "write" it sees a change: a write of the same value is none. It is some thousand times slower than the guest.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmm.debug.accesses import Touching
 from vmm.debug.values import WATCHPOINT
 from vmm.errors import GuestMemoryError
 from vmm.machine.x86.virtual import read_virtual
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from vmm.debug.values import Break
     from vmm.machine.machine import Machine
+    from vmm.machine.run.cpu import Cpu
 
 BY_STEPS = "step"
 
@@ -33,6 +36,12 @@ class Watched:
     def __init__(self, machine: Machine, watches: Iterable[Break]) -> None:
         self._machine = machine
         self._bytes = {each.number: (each, self._read(each)) for each in watches if each.kind == WATCHPOINT}
+        self._operands = any(each.access != "write" for each, _ in self._bytes.values())
+        self._touching: Touching | None = None
+
+    def before(self, cpu: Cpu) -> None:
+        """This vCPU is about to make a step."""
+        self._touching = Touching(self._machine, cpu) if self._operands else None
 
     def _read(self, watch: Break) -> bytes:
         """Nothing, where it is not mapped; of all vCPUs the first that maps it counts."""
@@ -44,13 +53,18 @@ class Watched:
         return b""
 
     def changes(self) -> list[tuple[Break, str]]:
-        """Those whose bytes have changed since it was asked last, with what they were and are."""
+        """Those that strike since it was asked last, with what their bytes were and are: changed, or, for "access",
+        touched; for "read" touched and not changed."""
         found = []
+        spans = self._touching.spans() if self._touching else []
         for number, (watch, before) in self._bytes.items():
             now = self._read(watch)
             if now != before:
                 self._bytes[number] = watch, now
-                found.append((watch, f"{_number(before)} -> {_number(now)}"))
+                if watch.access != "read":
+                    found.append((watch, f"{_number(before)} -> {_number(now)}"))
+            elif watch.access != "write" and now and any(each.meets(watch.address, watch.size) for each in spans):
+                found.append((watch, f"{_number(now)}, as it was"))
         return found
 
 

@@ -109,6 +109,7 @@ class Stepping(Going):
         self._finish_exit(cpu)
         here = cpu.at
         watched = Watched(self.machine, slow(self.breaks))
+        watched.before(cpu)
         did = self._steps.step(cpu, self.breaks, run, without=here)
         changed = self._changed(cpu, watched)
         if changed is not None:

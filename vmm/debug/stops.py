@@ -84,6 +84,7 @@ class Stops(Points):
         """Before anything runs: of a run that nobody has begun, the begin."""
         if not self._inside:
             self._forget()
+            self._look_at_reads()
         if self._held:
             if self._ended is not None:
                 raise UsageError(f"the run has ended: {self._ended[0].text}")

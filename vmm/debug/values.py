@@ -66,6 +66,8 @@ class Break:
     hits: int = 0
     how: str = ""
     catches: Callable[[Exit], bool] | None = None
+    left: bytes = b""
+    """Of a watchpoint for reads: its bytes when the guest went on, or touched them last."""
 
     def __str__(self) -> str:
         more = f" if {self.when}" if isinstance(self.when, str) else ""

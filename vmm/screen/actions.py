@@ -174,7 +174,7 @@ def _watch(desk: Desk, words: tuple[str, ...]) -> str:
     address = desk.place(place)
     size = size or next(each for each in (8, 4, 2, 1) if address % each == 0)
     made = desk.session.watch(address, size, access)
-    how = "changes, by single-step" if made.how == "step" else access
+    how = f"{'changes' if access == 'write' else access}, by single-step" if made.how == "step" else access
     made.what = f"{place}, {size} byte{'s' * (size != 1)}, {how}"
     return str(made)
 
