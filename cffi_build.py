@@ -89,6 +89,7 @@ def make_builder(*flags: str) -> FFI:
         source(),
         extra_compile_args=["-Wall", "-Wextra", "-O2", *flags],
         extra_link_args=list(flags),
+        libraries=["dl"],  # has dlsym, before glibc 2.34
         # One abi3 module for every CPython from 3.11 on; one without a GIL has no limited API.
         py_limited_api=not sysconfig.get_config_var("Py_GIL_DISABLED"),
     )

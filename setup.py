@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What pyproject.toml cannot say: cffi_build.py makes the extension, one wheel serves every Python from 3.11 on, and
-tools/share.py writes the wheel's manual page and completions, with the modules that have just been built.
+"""What pyproject.toml cannot say: cffi_build.py makes the extension, one wheel serves every Python from 3.11 on,
+tools/share.py writes the wheel's manual page and completions, with the modules that have just been built, and
+PYVMM_DOCS_URL is where the documentation is published, which `pyvmm docs` of a wheel without a site then names.
 """
 
 import os
@@ -80,6 +81,10 @@ class BuildShare(Command):
 
 
 build.sub_commands = [*build.sub_commands, ("build_share", None)]
+published = os.environ.get("PYVMM_DOCS_URL")
 setup(
-    cffi_modules=["cffi_build.py:builder"], options=limited, cmdclass={"build_py": WithSite, "build_share": BuildShare}
+    cffi_modules=["cffi_build.py:builder"],
+    options=limited,
+    cmdclass={"build_py": WithSite, "build_share": BuildShare},
+    project_urls={"Documentation": published} if published else {},
 )

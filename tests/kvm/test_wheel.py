@@ -36,6 +36,12 @@ def files(wheel: Path) -> set[str]:
     return {name for name in zipfile.ZipFile(wheel).namelist() if not name.endswith("/")}
 
 
+def metadata(wheel: Path) -> str:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        return archive.read(name).decode()
+
+
 def test_its_name_says_what_it_needs(wheel: Wheel) -> None:
     """auditwheel gives a newer name to what needs a newer C library: a symbol of one is to be seen here."""
     tags = set(wheel.file.stem.split("-")[2:])
@@ -43,11 +49,16 @@ def test_its_name_says_what_it_needs(wheel: Wheel) -> None:
 
 
 def test_sources_and_sdist_give_the_same(wheel: Wheel, tmp_path: Path) -> None:
-    """A file that MANIFEST.in forgets is missing in the wheel that is made of the sdist, and only there."""
-    done = build_wheel(wheel.sources, tmp_path / "wheels", wheel.environment)
+    """A file that MANIFEST.in forgets is missing in the wheel that is made of the sdist, and only there. What differs
+    is that this one is told where the documentation is published.
+    """
+    published = "https://docs.example/pyvmm/"
+    done = build_wheel(wheel.sources, tmp_path / "wheels", wheel.environment | {"PYVMM_DOCS_URL": published})
     assert done.returncode == 0, done.stderr
     (plain,) = (tmp_path / "wheels").iterdir()
     assert files(plain) == files(wheel.file)
+    assert f"Project-URL: Documentation, {published}\n" in metadata(plain)
+    assert "Project-URL" not in metadata(wheel.file)
     assert {f"pyvmm-{plain.name.split('-')[1]}.data/data/share/{name}" for name in (*SHARE.values(), MANUAL)} <= files(
         plain
     )

@@ -343,6 +343,40 @@ def test_disasm_of_raw_code(bits: str, text: str, call: Any, tmp_path: Path) -> 
     assert "hlt" in out
 
 
+def test_disasm_as_a_document(call: Any, tmp_path: Path, follows: Any) -> None:
+    """Every byte of the code once, at its address, with what it was made of; the text has the same rows."""
+    code = tmp_path / "code.bin"
+    code.write_bytes(b"\x48\x89\xd8\xf4")
+    own = tmp_path / "own.asm"
+    own.write_text('start:\n    hlt\nwords: .asciz "\u202e"\n', encoding="utf-8")
+    for words, source in (
+        (["hello"], "assembly"),
+        (["ring3"], "assembly"),
+        ([str(own)], "assembly"),
+        ([str(code)], "none"),
+        ([str(code), "--bits", "16"], "none"),
+    ):
+        status, out, err = call("disasm", *words, "--json")
+        assert (status, err) == (0, "")
+        doc = follows("disasm", out)
+        assert doc["source"] == source
+        at = doc["base"]
+        for row in doc["rows"]:
+            assert row["address"] == at
+            at += len(bytes.fromhex(row["bytes"]))
+        assert at == doc["base"] + doc["size"]
+        text = call("disasm", *words)[1]
+        assert all(f"{row['address']:x}" in text and row["bytes"][:5] in text for row in doc["rows"])
+    assert [row["text"] for row in doc["rows"]] == ["dec ax", "mov ax, bx", "hlt"]
+    doc = follows("disasm", call("disasm", str(own), "--json")[1])
+    assert (doc["name"], doc["entry"], doc["symbols"]) == ("own", 0x20000, {"start": 0x20000, "words": 0x20001})
+    assert [(each["file"], each["line"], each["bytes"]) for each in doc["rows"]] == [
+        (str(own), 2, "f4"), (str(own), 3, "e2 80 ae 00")
+    ]  # fmt: skip
+    doc = follows("disasm", call("disasm", "hello", "--json")[1])
+    assert any(each["source"].startswith("PASS") for each in doc["rows"])
+
+
 def test_disasm_shows_no_control_characters(call: Any, tmp_path: Path) -> None:
     path = tmp_path / "evil.asm"
     path.write_text('start: hlt\n .asciz "\u202e"\n', encoding="utf-8")

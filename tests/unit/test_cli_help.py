@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
 from vmm import cli
@@ -48,6 +51,32 @@ def test_of_every_payload_it_has_the_header(
 def test_of_anything_else_it_explains(capsys: pytest.CaptureFixture[str]) -> None:
     assert said("KVM_EXIT_IO", capsys=capsys).startswith("KVM_EXIT_IO: exit 2")
     assert said("port", "0x60", capsys=capsys).startswith("8042 data: port 0x60")
+
+
+def test_each_kind_as_a_document(capsys: pytest.CaptureFixture[str], follows: Callable[[str, Any], Any]) -> None:
+    """Its schema, and one key for its kind: nothing said, a command, a payload, a topic, several topics."""
+
+    def document(*words: str) -> Any:
+        doc = follows("help", said("--json", *words, capsys=capsys))
+        assert set(doc) == {"schema", "kind", doc["kind"]}
+        return doc[doc["kind"]]
+
+    assert {each["name"]: each["help"] for each in document()} == COMMANDS
+    for command in ("run", "disasm", "kut"):
+        about = document(command)
+        assert about["name"] == command
+        names = {name for each in about["arguments"] for name in each["names"]}
+        assert {"-h", "--help"} <= names
+        assert not [each["help"] for each in about["arguments"] if "%(" in each["help"]]
+    (path,) = (each for each in document("disasm")["arguments"] if each["takes"] == "PAYLOAD")
+    assert path["names"] == []
+    (bits,) = (each for each in document("disasm")["arguments"] if "--bits" in each["names"])
+    assert bits["choices"] == ["16", "32", "64"]
+    assert document("hello")["name"] == "hello"
+    assert document("steal_time")["proves"] == ["STEAL_TIME"]
+    assert "preempted" in document("steal_time")["shown"]
+    assert follows("explain", document("KVM_EXIT_IO"))["value"] == 2
+    assert len(follows("explain", {"schema": 1, "topics": document("0x60")})["topics"]) > 1
 
 
 @pytest.mark.parametrize(

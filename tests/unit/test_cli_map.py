@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.made_images import SETUP_DEFAULTS, Load, bzimage, elf, multiboot1
 from vmm import cli
 from vmm.machine.memory import layout
 
@@ -88,9 +89,50 @@ def test_an_image_has_its_segments_and_what_is_made_for_it(mapped: Callable[...,
     assert named(mapped(str(raw)))["raw.bin"]["size"] == 100
 
 
+def test_an_elf_file_lies_where_its_headers_say(mapped: Callable[..., Any], tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel.elf"
+    kernel.write_bytes(elf(Load(b"\xf4" * 300, 0x10_0000), Load(b"\1" * 8, 0x20_0000, memsz=0x3000)))
+    doc = mapped(str(kernel), "--memory", "16M")
+    image = {each["base"]: each["size"] for each in doc["areas"] if each["kind"] == "image"}
+    assert image[0x10_0000] == 300
+    assert sum(size for base, size in image.items() if 0x20_0000 <= base < 0x20_3000) == 0x3000
+    assert doc["memory"] == 16 << 20
+    assert doc["subject"] == "kernel.elf"
+
+
+def test_a_module_lies_beside_its_multiboot_kernel(mapped: Callable[..., Any], tmp_path: Path) -> None:
+    kernel, module = tmp_path / "kernel.elf", tmp_path / "module"
+    kernel.write_bytes(elf(Load(multiboot1() + b"\xf4" * 16, 0x10_0000), bits=32))
+    module.write_bytes(b"m" * 5000)
+    without = mapped(str(kernel), "--protocol", "multiboot")
+    doc = mapped(str(kernel), "--protocol", "multiboot", "--module", f"{module},and words")
+    assert 5000 in [each["size"] for each in doc["areas"] if each["kind"] == "image"]
+    assert 5000 not in [each["size"] for each in without["areas"]]
+    assert [each["kind"] for each in doc["areas"] if 0xA_0000 <= each["base"] < 0x10_0000] == [
+        "reserved", "image", "reserved"
+    ]  # fmt: skip
+
+
+def test_a_linux_kernel_has_its_command_line_and_its_initrd(mapped: Callable[..., Any], tmp_path: Path) -> None:
+    """As `pyvmm run` places them: the initial RAM disk is one area of its size."""
+    kernel, initrd = tmp_path / "vmlinuz", tmp_path / "initrd.img"
+    kernel.write_bytes(bzimage())
+    initrd.write_bytes(b"r" * 123_456)
+    doc = mapped(str(kernel), "--initrd", str(initrd), "--kernel-args", "console=ttyS0")
+    assert doc["board"] == "pc"
+    (disk,) = (each for each in doc["areas"] if each["size"] == 123_456)
+    (code,) = (each for each in doc["areas"] if each["base"] == SETUP_DEFAULTS["pref_address"])
+    assert (disk["kind"], code["kind"]) == ("image", "image")
+    assert disk["last"] < doc["memory"]
+    assert 123_456 not in [each["size"] for each in mapped(str(kernel))["areas"]]
+    assert cli.main(["map", str(kernel), "--initrd", str(initrd), "--memory", "17M"]) == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (["hello", "--initrd", "x"], "--initrd goes with an image or code without a header, and hello is assembly"),
+        (["--module", "x"], "--module goes with an image or code without a header, and none is named"),
         (["nothing"], "no payload is called 'nothing'"),
         (["nothing.asm"], "No such file"),
         (["--board", "q35"], "choose own, pc, testdev"),

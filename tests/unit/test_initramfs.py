@@ -8,7 +8,9 @@ import lzma
 import stat
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -237,6 +239,17 @@ def test_the_command(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     said = capsys.readouterr().out
     assert f"for Linux {RELEASE}, with {root}/bin/busybox" in said
     assert "pyvmm run VMLINUZ --initrd" in said
+
+
+def test_what_was_made_as_a_document(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], follows: Callable[[str, Any], Any]
+) -> None:
+    made = tmp_path / "initrd.img"
+    assert main(["initrd", str(root), "-o", str(made), "--json"]) == 0
+    doc = follows("initrd", capsys.readouterr().out)
+    assert doc["size"] == made.stat().st_size
+    assert (doc["file"], doc["release"], doc["busybox"]) == (str(made), RELEASE, f"{root}/bin/busybox")
+    assert Path(doc["modules"]).name == RELEASE
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.mistakes import edited, mistakes
 from vmm.cli import main
 from vmm.errors import HostError, UsageError
 from vmm.learn import folders
@@ -90,11 +91,60 @@ def test_the_lessons_are_packaged() -> None:
     manifest = (ROOT / "MANIFEST.in").read_text(encoding="utf-8").splitlines()
     sdist = next(line.split()[2:] for line in manifest if line.startswith("recursive-include vmm/learn/lessons "))
     files = [each for each in LESSONS.rglob("*") if each.is_file() and "__pycache__" not in each.parts]
-    assert len(files) > 6 * len(ORDER)
+    assert len(files) >= 5 * len(ORDER)
     for path in files:
         if path.suffix != ".py":  # a folder of them is a package
             assert any(fnmatch.fnmatch(path.name, pattern) for pattern in wheel), path
             assert any(fnmatch.fnmatch(path.name, pattern) for pattern in sdist), path
+
+
+@pytest.mark.parametrize("lesson", ALL)
+def test_each_lesson_has_three_mistakes_of_other_texts(lesson: Lesson) -> None:
+    found = mistakes(lesson)
+    assert len({each.name for each in found}) == len(found) >= 3
+    assert len({each.text for each in found} | {lesson.solution}) == len(found) + 1
+    for each in found:
+        assert of_text(each.text, "x.asm") == lesson
+        assert all(len(words) > 5 for words in each.says)
+
+
+SOLUTION = "start:\n    nop\n    hlt\n    nop\n"
+
+
+def test_a_mistake_is_the_solution_but_for_its_edits() -> None:
+    assert edited(SOLUTION, " start:\n-    nop\n     hlt\n") == "start:\n    hlt\n    nop\n"
+    assert edited(SOLUTION, "-start:\n+begin:\n\n     hlt\n+    ret\n     nop\n").split() == [
+        "begin:", "nop", "hlt", "ret", "nop"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("diff", "said"),
+    [
+        ("-    nop\n", "are 2 times in the solution"),
+        ("-    ret\n", "are 0 times in the solution"),
+        ("-    hlt\n\n-    hlt\n", "are 0 times in the solution"),
+        (" start:\n-    hlt\n", "are 0 times in the solution"),
+        ("     hlt\n", "this is no edit"),
+        ("-    hlt\n+    hlt\n", "this is no edit"),
+        ("    hlt\n@@ 1 @@\n", "this is no edit"),
+    ],
+)
+def test_an_edit_that_does_not_go_with_the_solution_is_refused(diff: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        edited(SOLUTION, diff)
+
+
+@pytest.mark.parametrize("entry", ["## a\n\nwords\n", "## a\n\n```diff\n-    hlt\n```\n", "words\n", ""])
+def test_a_mistake_without_edit_or_words_is_refused(
+    entry: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = "## b\n\n```diff\n-    hlt\n```\n\n- words\n" * entry.startswith("##")
+    (tmp_path / "hlt").mkdir()
+    (tmp_path / "hlt/mistakes.md").write_text(f"# Mistakes\n\n{whole}\n{entry}")
+    monkeypatch.setattr("vmm.learn.course.LESSONS", tmp_path)
+    with pytest.raises(ValueError, match="each `## NAME` has one"):
+        mistakes(find("hlt"))
 
 
 @pytest.mark.parametrize("word", ["0", "13", "99999999999", "hllt", ""])

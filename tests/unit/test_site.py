@@ -256,6 +256,17 @@ def test_a_checkout_without_a_site_has_the_text(call: Any, monkeypatch: pytest.M
     status, out, _ = call("docs", "debug")
     assert status == 0
     assert out.endswith("checkout/docs/debug.md\n")
+    for word, page, instead in (
+        ("STEAL_TIME", "features/STEAL_TIME", "explain STEAL_TIME"),
+        ("features/steal_time#abi", "features/STEAL_TIME", "explain STEAL_TIME"),
+        ("initrd", "commands/initrd", "help initrd"),
+        ("learn/idt", "learn/idt", "learn show idt"),
+    ):
+        status, out, err = call("docs", word)
+        assert (status, out) == (2, "")
+        assert f"the page {page} is of the site, which {tmp_path}/checkout has not built yet" in err
+        assert f"try: `make docs` there builds it, and `pyvmm {instead}`" in err
+    assert "no page is called" in call("docs", "commands/STEAL_TIME")[2]
     assert call("docs", "--path")[1].endswith("docs/README.md\n")
 
 

@@ -10,7 +10,8 @@ import sys
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vmm.base.record import replace
-from vmm.cli.run import add_device_arguments, add_guest_arguments, add_image_arguments, add_shape_arguments, options_of
+from vmm.cli.run import options_of
+from vmm.cli.run_arguments import add_device_arguments, add_guest_arguments, add_image_arguments, add_shape_arguments
 from vmm.errors import EXIT_HOST, HostError, UsageError
 from vmm.payload.catalog import find
 from vmm.payload.options import both

@@ -62,6 +62,12 @@ def one(word: str, every: dict[str, Place]) -> Place:
     if word == docs_place.FIRST and word not in every:
         word = "guides"
     found = docs_place.find(word, every)
+    if not found and docs_place.site() is None and (made := _made(word)):
+        page, instead = made
+        raise UsageError(
+            f"the page {page} is of the site, which {docs_place.CHECKOUT} has not built yet",
+            hint=f"`make docs` there builds it, and `pyvmm {instead}` tells what is on it",
+        )
     if not found:
         raise UsageError(names.unknown("page", word.partition("#")[0], list(every)), hint="`pyvmm docs` lists them")
     if len(found) > 1:
@@ -72,6 +78,27 @@ def one(word: str, every: dict[str, Place]) -> Place:
     if place.anchor and place.file.suffix == ".html" and f'id="{place.anchor}"' not in place.file.read_text("utf-8"):
         raise UsageError(f"the page {place.name} has no part #{place.anchor}", hint=f"`pyvmm docs {place.name}`")
     return place
+
+
+def _made(word: str) -> tuple[str, str] | None:
+    """(its page, what tells the same without one) of a word that has no file in docs/ and a page that the site is given
+    of the project's rows: a feature, a command, a lesson.
+    """
+    from vmm.abi import pv
+    from vmm.cli.arguments import COMMANDS
+    from vmm.learn.course import ORDER
+
+    rows = (
+        ("features", "explain", [each.name for each in pv.FEATURES]),
+        ("commands", "help", list(COMMANDS)),
+        ("learn", "learn show", list(ORDER)),
+    )
+    folder, _, name = word.partition("#")[0].rpartition("/")
+    for group, command, names in rows:
+        same = [each for each in names if each.lower() == name.lower()]
+        if same and folder in ("", group):
+            return f"{group}/{same[0]}", f"{command} {same[0]}"
+    return None
 
 
 def _list(found: list[Place], out: TextIO) -> None:

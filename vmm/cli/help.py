@@ -12,8 +12,10 @@ from vmm.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from vmm.payload.catalog import Payload
+    from vmm.report.explain import Topic
     from vmm.report.style import Style
 
 LEAST = 40  # columns
@@ -23,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "about", nargs="*", metavar="X", help="a command, a payload of `pyvmm list`, or anything `pyvmm explain` knows"
     )
+    parser.add_argument("--json", action="store_true", help="one JSON document (schema 1)")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
 
@@ -31,6 +34,11 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     from vmm.payload.catalog import find, shipped
 
     word = " ".join(args.about).strip()
+    if args.json:
+        import json
+
+        out.write(json.dumps(document(word), indent=2) + "\n")
+        return 0
     if not word:
         parser().print_help(out)
         return 0
@@ -48,11 +56,58 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
+def document(word: str) -> dict[str, Any]:
+    """The same as vmm/report/schemas/help.schema.json has it.
+
+    Raises:
+        UsageError: the word is nothing; the nearest names are offered.
+    """
+    from vmm.cli import list as listing
+    from vmm.payload.catalog import find, shipped
+
+    if not word:
+        rows = [{"name": name, "help": text} for name, text in COMMANDS.items()]
+        return {"schema": 1, "kind": "commands", "commands": rows}
+    if word in COMMANDS:
+        command = _command(word)
+        arguments = [_argument(each, command) for each in command._actions]
+        about = {"name": word, "help": COMMANDS[word], "usage": command.format_usage(), "arguments": arguments}
+        return {"schema": 1, "kind": "command", "command": about}
+    if word in shipped():
+        payload = find(word)
+        half = payload.host_half()
+        more = {"proves": list(payload.header.proves), "shown": ((half.doc if half else "") or "").strip()}
+        return {"schema": 1, "kind": "payload", "payload": listing.row(payload) | more}
+    from vmm.payload.proof.prove import proofs
+    from vmm.report import explain
+
+    found = _candidates(word)
+    if len(found) > 1:
+        return {"schema": 1, "kind": "topics", "topics": explain.list_document(found, word)["topics"]}
+    return {"schema": 1, "kind": "topic", "topic": explain.document(found[0], proofs({}))}
+
+
+def _argument(action: argparse.Action, command: argparse.ArgumentParser) -> dict[str, Any]:
+    choices = [] if action.choices is None else [str(each) for each in action.choices]
+    metavar = action.metavar if isinstance(action.metavar, str) else action.dest
+    text = (action.help or "") % {"prog": command.prog, "default": action.default}
+    return {
+        "names": list(action.option_strings),
+        "takes": "" if action.nargs == 0 else metavar,
+        "choices": choices,
+        "help": text,
+    }
+
+
+def _command(command: str) -> argparse.ArgumentParser:
+    (subs,) = (each for each in parser(command)._actions if isinstance(each, argparse._SubParsersAction))
+    made: argparse.ArgumentParser = subs.choices[command]
+    return made
+
+
 def command_help(command: str) -> str:
     """What `pyvmm COMMAND --help` prints."""
-    (subs,) = (each for each in parser(command)._actions if isinstance(each, argparse._SubParsersAction))
-    text: str = subs.choices[command].format_help()
-    return text
+    return _command(command).format_help()
 
 
 def payload_lines(payload: Payload, style: Style, width: int) -> Iterator[str]:
@@ -93,15 +148,25 @@ def _section(title: str, rows: list[tuple[str, str]], style: Style, width: int) 
 
 
 def _topic(word: str, style: Style) -> str:
-    """As `pyvmm explain`. UsageError: it is nothing; the nearest of all three are offered."""
+    """As `pyvmm explain`. UsageError: as of `_candidates`."""
+    from vmm.payload.proof.prove import proofs
+    from vmm.report import explain, explain_text
+
+    found = _candidates(word)
+    if len(found) > 1:
+        return explain_text.choice(word, found, style)
+    return explain_text.text(explain.document(found[0], proofs({})), style)
+
+
+def _candidates(word: str) -> list[Topic]:
+    """What `pyvmm explain` finds. UsageError: nothing; the nearest of commands, payloads, topics are offered."""
     from vmm.base.names import nearest
     from vmm.payload.catalog import shipped
     from vmm.payload.proof.prove import proofs
-    from vmm.report import explain, explain_find, explain_text
+    from vmm.report import explain_find
 
-    proven = proofs({})
     try:
-        found = explain_find.candidates(word, proven)
+        return explain_find.candidates(word, proofs({}))
     except UsageError as error:
         near = nearest(word, [*COMMANDS, *shipped()]) if len(word) <= explain_find.MAX_WORD else []
         meant = f"; did you mean {', '.join(near)}?" if near else ""
@@ -110,6 +175,3 @@ def _topic(word: str, style: Style) -> str:
         also = "" if near else error.text.partition("; ")[2]
         said = f"no command, payload or topic is called {word!r}{meant}" + (f"; {also}" if also else "")
         raise UsageError(said, hint="`pyvmm --help`, `pyvmm list`, `pyvmm explain --list`") from None
-    if len(found) > 1:
-        return explain_text.choice(word, found, style)
-    return explain_text.text(explain.document(found[0], proven), style)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TextIO
 
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--add", action="append", default=[], metavar="FILE[=PATH]", help="add a file, at that path; may repeat"
     )
+    parser.add_argument("--json", action="store_true", help="say what was made as one JSON document (schema 1)")
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
@@ -50,8 +52,14 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
         output.keep()
     finally:
         output.discard()
+    unknown = list(dict.fromkeys(modules.unknown))
+    if args.json:
+        made = {"schema": 1, "file": args.output, "size": len(data), "release": modules.release,
+                "modules": str(modules.folder), "busybox": str(busybox_file), "unknown": unknown}  # fmt: skip
+        out.write(json.dumps(made, indent=2) + "\n")
+        return 0
     print(f"{args.output}: {len(data) / 1e6:.1f} MB, for Linux {modules.release}, with {busybox_file}", file=out)
-    for name in dict.fromkeys(modules.unknown):
+    for name in unknown:
         print(f"  {name}: no file, taken to be built in (there is no modules.builtin in {modules.folder})", file=out)
     print(f'next: pyvmm run VMLINUZ --initrd {args.output} --kernel-args "console=ttyS0 quiet" --cpus 2', file=out)
     return 0

@@ -18,7 +18,7 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     if args.json:
         import json
 
-        print(json.dumps({"schema": 1, "payloads": [_row(each) for each in payloads]}, indent=2), file=out)
+        print(json.dumps({"schema": 1, "payloads": [row(each) for each in payloads]}, indent=2), file=out)
         return 0
     width = max((len(each.name) for each in payloads), default=0)
     group = ""
@@ -31,7 +31,8 @@ def run(args: argparse.Namespace, out: TextIO) -> int:
     return 0
 
 
-def _row(payload: Payload) -> dict[str, Any]:
+def row(payload: Payload) -> dict[str, Any]:
+    """What its header says, as vmm/report/schemas/list.schema.json has it."""
     header = payload.header
     return {
         "name": payload.name,

@@ -7,6 +7,8 @@ import argparse
 import json
 from typing import TextIO
 
+from vmm.cli.run import boot_of
+from vmm.cli.run_arguments import add_image_arguments
 from vmm.errors import UsageError
 
 MAX_MEMORY = 1 << 51
@@ -19,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--board", metavar="NAME", help="the hardware around its CPUs: own (the default), pc, testdev")
     parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
     parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
-    parser.add_argument("--base", metavar="A", help="the address of code without a header, for example 0x7c00")
-    parser.add_argument("--mode", choices=("real", "protected", "long"), help="the CPU mode of code without a header")
+    add_image_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON document (schema 1)")
     parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
 
@@ -57,24 +58,24 @@ def document(args: argparse.Namespace) -> dict[str, object]:
     count = args.cpus if args.cpus is not None else payload.header.cpus if payload else 1
     cpus = layout.check_cpus(count)
     memory = layout.parse_size(args.memory) if args.memory is not None else None
-    if payload is None and (args.base is not None or args.mode is not None):
-        raise UsageError("--base and --mode are of code without a header, and none is named")
-    if payload is not None and payload.text is not None and (args.base is not None or args.mode is not None):
-        raise UsageError(f"--base and --mode are of code without a header, and {payload.name} is assembly or C")
-    if payload is None or (payload.text is None and not payload.image and args.base is None and args.mode is None):
+    boot = boot_of(args)
+    if boot.named and (payload is None or payload.text is not None):
+        what = "none is named" if payload is None else f"{payload.name} is assembly or C"
+        raise UsageError(f"{boot.named} goes with an image or code without a header, and {what}")
+    if payload is None or (payload.text is None and not payload.image and not boot.named):
         memory = checked(memory if memory is not None else layout.default_memory(cpus), cpus)
         code = layout.REGIONS["code"].base
         parts = [Area(code, len(payload.code or b""), payload.name, "image", "rwx", "raw code")] if payload else []
         areas = guest_map.own_areas(memory, cpus, parts, board=board)
     elif payload.text is None:
         from vmm.payload.images import BroughtImage
-        from vmm.payload.options import BootOptions, Options
+        from vmm.payload.options import Options
 
-        brought = BroughtImage(payload, Options(boot=BootOptions(base=args.base, mode=args.mode)))
+        brought = BroughtImage(payload, Options(boot=boot))
         asked, board = brought.machine(memory, cpus, args.board)
         guest_map.check_board(board)
         memory = checked(layout.parse_size(asked), cpus)
-        areas = guest_map.image_areas(brought.image, memory, cpus, board)
+        areas = guest_map.image_areas(brought.image, memory, cpus, board, **brought.files)
     else:
         from vmm.payload.guest import assemble
 

@@ -31,114 +31,9 @@ PICTURES = (".png", ".pdf", ".jpg", ".jpeg", ".gif", ".webp", ".html")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_shape_arguments(parser)
-    parser.add_argument("--timeout", type=float, metavar="S", help="wall-clock limit in seconds (default 10)")
-    parser.add_argument("--exit-limit", type=int, metavar="N", help="stop after N exits")
-    parser.add_argument("--output-limit", metavar="SIZE", help="stop after so much console output (default 4M)")
-    add_guest_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print the outcome as one JSON document (schema 1)")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="the whole post-mortem: all registers, page walks, every vCPU"
-    )
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        help="run it again when its file, an include or its host half is saved; ^C ends it",
-    )
-    parser.add_argument(
-        "--stats", action="store_true", help="show by how much KVM's own statistics of the VM and its vCPUs rose"
-    )
-    parser.add_argument(
-        "--folder", metavar="DIR", help="let the guest's user program read the files of this folder, by system calls"
-    )
-    parser.add_argument("--folder-rw", metavar="DIR", help="and let it write and create files there")
-    add_device_arguments(parser)
-    parser.add_argument(
-        "--sandbox",
-        action=argparse_boolean(),
-        default=None,
-        help="before it runs, give up files, processes and system calls for good (`pyvmm docs sandbox`); what an image "
-        "or raw code is run with, unless --no-sandbox is given",
-    )
-    parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
-    add_trace_arguments(parser)
-    add_debug_arguments(parser)
-    add_image_arguments(parser)
-    parser.add_argument("--no-color", action="store_true", help="plain text, also on a terminal")
+    from vmm.cli import run_arguments
 
-
-def argparse_boolean() -> type[argparse.Action]:
-    """An option with a --no- of its own. The plain run has no argparse."""
-    import argparse
-
-    return argparse.BooleanOptionalAction
-
-
-def add_shape_arguments(parser: argparse.ArgumentParser) -> None:
-    """The payload and its machine: of `pyvmm run` and of `pyvmm debug`."""
-    parser.add_argument(
-        "payload",
-        nargs="?",
-        metavar="PAYLOAD",
-        help="a name of `pyvmm list`, or the path of an .asm file, an image (ELF, multiboot, PVH, bzImage), or raw "
-        "code (it runs from its first byte, at 0x20000, in 64-bit mode; `pyvmm explain map` has the memory)",
-    )
-    parser.add_argument("--cpus", type=int, metavar="N", help="number of vCPUs")
-    parser.add_argument("--memory", metavar="SIZE", help="guest memory, for example 2M or 0x200000")
-    parser.add_argument(
-        "--board",
-        metavar="NAME",
-        help="the hardware around its CPUs: own (the default), pc (`pyvmm docs boards`), or testdev "
-        "(`pyvmm docs kut`); on the latter two standard input is at COM1, and on a terminal C-a x quits, C-a h helps",
-    )
-
-
-def add_guest_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the guest sees and is given."""
-    parser.add_argument(
-        "--mask",
-        action="append",
-        default=[],
-        metavar="FEATURE",
-        help="hide a CPUID feature from the guest, for example STEAL_TIME or avx2; may repeat",
-    )
-    parser.add_argument(
-        "--expose",
-        action="append",
-        default=[],
-        metavar="FEATURE",
-        help="show a CPUID feature to the guest, offered or not; may repeat",
-    )
-    parser.add_argument(
-        "--param", action="append", default=[], metavar="K=V", help="set a payload's parameter; may repeat"
-    )
-    parser.add_argument(
-        "--strict",
-        action="store_true",
-        help="let nothing pass: stop when the guest touches a port or address nobody claims, and fail on a deviation",
-    )
-
-
-def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Devices that its header does not name."""
-    parser.add_argument(
-        "--net",
-        action="append",
-        default=[],
-        metavar="LINK",
-        help="a virtio network card, plugged into tap:NAME, passt:SOCKET, slirp4netns:SOCKET, fd:N, stream:, "
-        "seqpacket: or dgram:SOCKET, or none; then ,mac=ADDRESS and ,mtu=BYTES; may repeat",
-    )
-    parser.add_argument(
-        "--disk", action="append", default=[], metavar="FILE[,ro]", help="a virtio disk over this file; may repeat"
-    )
-    parser.add_argument("--rng", action="store_true", help="a virtio source of random bytes")
-    parser.add_argument(
-        "--virtio-console",
-        action="store_true",
-        help="a virtio console (Linux's hvc0): its output is shown as the guest's console is, and on a board with COM1 "
-        "standard input is at this one instead",
-    )
+    run_arguments.add_arguments(parser, TRACE_LIMIT, FREE_PORT)
 
 
 def plain(payload: str) -> Any:
@@ -150,65 +45,6 @@ def plain(payload: str) -> Any:
         rng=False, virtio_console=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None,
         elf_out=None, console=None, no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None,
         mode=None, protocol=None, gdb=None, wait=False, watch=False, verbose=False, sandbox=None,
-    )  # fmt: skip
-
-
-def add_trace_arguments(parser: argparse.ArgumentParser) -> None:
-    from vmm.cli import pages
-
-    group = parser.add_argument_group("seeing every exit")
-    group.add_argument(
-        "--trace",
-        nargs="?",
-        const="-",
-        action="append",
-        default=[],
-        metavar="FILE.jsonl",
-        help="print each exit as it happens, or record them all in a file for `pyvmm replay`; may be given twice",
-    )
-    group.add_argument(
-        "--trace-limit",
-        default=TRACE_LIMIT,
-        metavar="SIZE",
-        help="record no more exits than fit in so many bytes (64M)",
-    )
-    group.add_argument(
-        "--step",
-        action="store_true",
-        help="trace every guest instruction, by KVM's single-step; slow: 30 times the time limit, if none is given",
-    )
-    group.add_argument("--timeline", metavar="FILE.svg", help="draw the exits of each vCPU over time")
-    pages.add_option(group, "which instruction exited most, timeline, console, memory, page walks (docs/pages.md)")
-    group.add_argument(
-        "--elf-out", metavar="FILE", help="before the run, write it as an ELF file with symbols and lines, for gdb"
-    )
-
-
-def add_debug_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("a debugger (`pyvmm docs debug`)")
-    group.add_argument(
-        "--gdb",
-        nargs="?",
-        const=FREE_PORT,
-        metavar="ADDR:PORT|SOCKET",
-        help="let gdb attach: at a port of this machine alone (a free one, if none is given), or at a Unix socket",
-    )
-    group.add_argument("--wait", action="store_true", help="with --gdb: run nothing before a client has come")
-
-
-def add_image_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("images: ELF, multiboot, PVH, Linux, code without a header (`pyvmm docs images`)")
-    group.add_argument("--kernel-args", default="", metavar="S", help="the command line of a kernel")
-    group.add_argument("--initrd", metavar="FILE", help="the initial RAM disk of a kernel")
-    group.add_argument(
-        "--module", action="append", default=[], metavar="FILE[,ARGS]", help="a module of multiboot or PVH; may repeat"
-    )
-    group.add_argument("--base", metavar="A", help="the address of code without a header, for example 0x7c00")
-    group.add_argument("--entry", metavar="SYM|A", help="where to start, in place of the image's own entry")
-    group.add_argument("--mode", choices=("real", "protected", "long"), help="the CPU mode of code without a header")
-    group.add_argument(
-        "--protocol", metavar="P", help="one of several ways to start it: linux64, linux32, linux16, multiboot2, "
-        "multiboot, pvh, elf, flat",
     )  # fmt: skip
 
 
@@ -246,9 +82,7 @@ def options_of(args: argparse.Namespace) -> Options:
     if args.exit_limit is not None and args.exit_limit < 1:
         raise UsageError(f"--exit-limit {args.exit_limit}: give at least 1")
     options: dict[str, Any] = {}
-    boot = BootOptions(
-        args.kernel_args, args.initrd, tuple(args.module), args.base, args.entry, args.mode, args.protocol
-    )
+    boot = boot_of(args)
     if boot.named:
         options["boot"] = boot
     if args.timeout is not None:
@@ -269,6 +103,13 @@ def options_of(args: argparse.Namespace) -> Options:
         rng=args.rng,
         virtio_console=args.virtio_console,
         **options,
+    )
+
+
+def boot_of(args: argparse.Namespace) -> BootOptions:
+    """Those of images."""
+    return BootOptions(
+        args.kernel_args, args.initrd, tuple(args.module), args.base, args.entry, args.mode, args.protocol
     )
 
 

@@ -81,14 +81,14 @@ long long vmm_serve_faults(const int *fd, int end, void *who, void *kind, void *
         if (code <= 0)
             break;
         code = 0;
-        holder = PyObject_Vectorcall(who, NULL, 0, NULL);
+        holder = PyObject_CallFunctionObjArgs(who, NULL);
         if (holder == Py_None) {
             Py_DECREF(holder);
             break;
         }
         serve = holder ? PyObject_GetAttr(holder, name) : NULL;
         fault = serve ? fault_of(kind, address, flags) : NULL;
-        result = fault ? PyObject_Vectorcall(serve, &fault, 1, NULL) : NULL;
+        result = fault ? PyObject_CallFunctionObjArgs(serve, fault, NULL) : NULL;
         Py_XDECREF(fault);
         Py_XDECREF(serve);
         if (result)

@@ -3,23 +3,69 @@
  * What the C core asks of CPython beside its plain API: to call a handler whose arguments lie ready, and whether the GIL
  * has to be given up at all. The rows pio_out to mmio_read, rdmsr_python and wrmsr_python of the bench show both.
  *
- * The limited API of the compiler's header hides these functions; every CPython from 3.11 on exports them, under these
- * names and with these arguments. Those of vectorcalls belong to the stable ABI since 3.12.
+ * Every CPython so far exports these documented functions, and none of them belongs to the stable ABI of 3.11, for which
+ * the wheel is named. So they are looked for as the module is loaded, and a Python that has one no more does without it:
+ * its handlers are called by PyObject_Call, and the GIL is given up at each exit.
  */
-#ifdef Py_LIMITED_API
-typedef struct _is PyInterpreterState_; /* the header's name for it differs from one Python to the next */
-extern PyObject *PyObject_Vectorcall(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names);
-typedef PyObject *(*vectorcallfunc)(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names);
-extern vectorcallfunc PyVectorcall_Function(PyObject *call);
-extern PyInterpreterState_ *PyInterpreterState_Head(void);
-extern PyInterpreterState_ *PyInterpreterState_Next(PyInterpreterState_ *interpreter);
-extern PyThreadState *PyInterpreterState_ThreadHead(PyInterpreterState_ *interpreter);
-extern PyThreadState *PyThreadState_Next(PyThreadState *thread);
-#define PyInterpreterState PyInterpreterState_
+#include <dlfcn.h>
+
+#ifdef __GLIBC__ /* dlsym moved to another library in 2.34; by its old version a wheel also runs with what is older */
+__asm__(".symver dlsym, dlsym@GLIBC_2.2.5");
+#endif
+
+typedef PyObject *(*vmm_enter)(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names);
+
+static struct {
+    vmm_enter vectorcall;
+    vmm_enter (*function)(PyObject *call);
+    void *(*head)(void);
+    void *(*next)(void *interpreter);
+    PyThreadState *(*threads)(void *interpreter);
+    PyThreadState *(*next_thread)(PyThreadState *thread);
+} beside_abi3;
+
+__attribute__((constructor)) static void look_beside_abi3(void)
+{
+    const struct {
+        const char *name;
+        void *place;
+    } wanted[] = {
+        {"PyObject_Vectorcall", &beside_abi3.vectorcall},
+        {"PyVectorcall_Function", &beside_abi3.function},
+        {"PyInterpreterState_Head", &beside_abi3.head},
+        {"PyInterpreterState_Next", &beside_abi3.next},
+        {"PyInterpreterState_ThreadHead", &beside_abi3.threads},
+        {"PyThreadState_Next", &beside_abi3.next_thread},
+    };
+
+    for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
+        void *found = dlsym(RTLD_DEFAULT, wanted[i].name);
+
+        memcpy(wanted[i].place, &found, sizeof found);
+    }
+}
+
 #ifndef PY_VECTORCALL_ARGUMENTS_OFFSET
 #define PY_VECTORCALL_ARGUMENTS_OFFSET ((size_t)1 << (8 * sizeof(size_t) - 1))
 #endif
-#endif
+
+/* A call as the stable ABI of 3.11 has it. */
+static PyObject *by_tuple(PyObject *call, PyObject *const *arguments, size_t count, PyObject *names)
+{
+    Py_ssize_t size = (Py_ssize_t)(count & ~PY_VECTORCALL_ARGUMENTS_OFFSET);
+    PyObject *tuple = PyTuple_New(size), *result;
+
+    (void)names; /* nobody here gives any */
+    if (!tuple)
+        return NULL;
+    for (Py_ssize_t i = 0; i < size; i++) {
+        Py_INCREF(arguments[i]);
+        PyTuple_SetItem(tuple, i, arguments[i]);
+    }
+    result = PyObject_Call(call, tuple, NULL);
+    Py_DECREF(tuple);
+    return result;
+}
 
 /* A handler with what it is called with, taken apart once: a bound method is its function and `self`, and the arguments
  * of a device's claim stand before those of the exit. So a call makes no tuple and goes through nobody. */
@@ -28,7 +74,7 @@ extern PyThreadState *PyThreadState_Next(PyThreadState *thread);
 struct vmm_call {
     PyObject *row; /* the tuple that all below lie in: whoever holds it holds them */
     PyObject *function;
-    vectorcallfunc enter; /* its own, or PyObject_Vectorcall for what is called otherwise */
+    vmm_enter enter; /* its own, or PyObject_Vectorcall for what is called otherwise */
     size_t fixed;
     PyObject *arguments[1 + VMM_FIXED + VMM_GIVEN]; /* [0] is the callee's, who may need a place before the first */
 };
@@ -42,9 +88,9 @@ static int taken_apart(struct vmm_call *call, PyObject *row)
         return 0;
     call->row = row;
     call->function = PyTuple_GetItem(row, 1);
-    call->enter = PyVectorcall_Function(call->function);
+    call->enter = beside_abi3.function ? beside_abi3.function(call->function) : NULL;
     if (!call->enter)
-        call->enter = PyObject_Vectorcall;
+        call->enter = beside_abi3.vectorcall ? beside_abi3.vectorcall : by_tuple;
     call->fixed = (size_t)size - 2;
     for (Py_ssize_t i = 2; i < size; i++)
         call->arguments[1 + i - 2] = PyTuple_GetItem(row, i);
@@ -67,9 +113,20 @@ static PyObject *called(struct vmm_call *call, size_t count)
  * it again would be a third of an exit's instructions here. A thread of Python's that is started from now on is started
  * by a handler of this one, and found at its return; one that C made comes by PyGILState_Ensure, and gets the GIL after
  * the next exit or heartbeat (vmm/machine/run/all_cpus.py). */
-static int alone(PyInterpreterState *only, PyThreadState *me)
+static int alone(void *only, PyThreadState *me)
 {
-    return PyInterpreterState_ThreadHead(only) == me && !PyThreadState_Next(me);
+    return beside_abi3.threads(only) == me && !beside_abi3.next_thread(me);
+}
+
+/* The only interpreter; NULL where there are several, with threads of their own, or where that cannot be asked. */
+static void *only_interpreter(void)
+{
+    void *first;
+
+    if (!beside_abi3.head || !beside_abi3.next || !beside_abi3.threads || !beside_abi3.next_thread)
+        return NULL;
+    first = beside_abi3.head();
+    return beside_abi3.next(first) ? NULL : first;
 }
 
 /* A handler mostly takes less time than it takes to sleep for the GIL and to be woken: who finds the thread of another vCPU

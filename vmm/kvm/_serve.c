@@ -197,11 +197,8 @@ long long vmm_core_serve(struct vmm_core *core)
     struct vmm_known known[VMM_KNOWN];
     PyGILState_STATE state = PyGILState_Ensure();
     PyThreadState *me = PyThreadState_Get();
-    PyInterpreterState *only = PyInterpreterState_Head(); /* or NULL, where there are several, with threads of their own */
+    void *only = only_interpreter();
     long long key = VMM_FINISHED;
-
-    if (PyInterpreterState_Next(only))
-        only = NULL;
 
     for (int i = 0; i < VMM_KNOWN; i++)
         known[i].call.row = NULL;

@@ -2,7 +2,7 @@
 """The lessons in their order, and what each folder of lessons/ holds: text, starter, solution. It runs no guest.
 
 A lesson is lessons/NAME/: lesson.md (the title, the text, and sections `## Task`, `## Hint`, `## Sources`), starter.asm
-with one line that has HOLE, solution.asm, mistakes/*.asm, and check.py, which is loaded by who checks.
+with one line that has HOLE, solution.asm, mistakes.md, and check.py, which is loaded by who checks.
 """
 
 from __future__ import annotations

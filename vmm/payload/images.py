@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 from vmm.errors import ImageError, UsageError
 from vmm.machine.images.bzimage import PROTOCOLS
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.payload.catalog import Payload
     from vmm.payload.options import Options
+
+
+class Files(TypedDict):
+    """The command line as bytes, an initial RAM disk, modules; arguments of vmm.machine.images.place.plan."""
+
+    command_line: bytes
+    initrd: bytes | None
+    modules: tuple[Module, ...]
 
 
 class BroughtImage:
@@ -57,7 +65,7 @@ class BroughtImage:
         self.image: Image = read()
         if plain and self.image.format.startswith("flat, long") and len(payload.code) > REGIONS["code"].size:
             raise _too_large(payload)
-        self._args = boot.args
+        self._args = boot.args.encode("utf-8", "surrogateescape")
         self._initrd = read_file(boot.initrd, "initrd") if boot.initrd is not None else None
         self._modules = tuple(_module(text) for text in boot.modules)
 
@@ -76,6 +84,11 @@ class BroughtImage:
     def timeout(self) -> float | None:
         """Seconds of its run, where nobody says how many: an operating system runs until it is told to end."""
         return MAX_TIMEOUT if self.image.protocol in PROTOCOLS else None
+
+    @property
+    def files(self) -> Files:
+        """What goes with it into guest memory, until `load` has put it there."""
+        return {"command_line": self._args, "initrd": self._initrd, "modules": self._modules}
 
     def load(self, machine: Machine) -> None:
         """Put it into guest memory; its bytes and those of its files are let go of then."""

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from vmm.abi import testdev
 from vmm.errors import UsageError
 from vmm.machine.boards.others import OTHERS, board_class
-from vmm.machine.images.image import Image
+from vmm.machine.images.image import Image, Module
 from vmm.machine.images.place import plan
 from vmm.machine.memory import layout
 from vmm.machine.memory.layout import REGIONS, Region, format_size, ram_ranges
@@ -60,14 +60,26 @@ def own_areas(memory: int, cpus: int, parts: Iterable[Area] = (), *, board: str 
     return _filled(_laid(found, parts), memory)
 
 
-def image_areas(image: Image, memory: int, cpus: int, board: str) -> list[Area]:
-    """Of a machine with an image that is not linked for pyvmm's own map.
+def image_areas(
+    image: Image,
+    memory: int,
+    cpus: int,
+    board: str,
+    *,
+    command_line: bytes = b"",
+    initrd: bytes | None = None,
+    modules: tuple[Module, ...] = (),
+) -> list[Area]:
+    """Of a machine with an image, and what its protocol hands over.
 
     Raises:
         ImageError: something of it does not fit.
     """
     reserved = () if board == "own" else board_class(board).reserved
-    planned = plan(image, ram_ranges(memory), reserved=reserved, cpus=cpus)
+    planned = plan(
+        image, ram_ranges(memory), reserved=reserved, cpus=cpus, command_line=command_line, initrd=initrd,
+        modules=modules,
+    )  # fmt: skip
     if planned.own:
         parts = [Area(each.gpa, each.size, each.what, "image", "", image.format) for each in planned.segments]
         return own_areas(memory, cpus, parts, board=board)
@@ -75,9 +87,12 @@ def image_areas(image: Image, memory: int, cpus: int, board: str) -> list[Area]:
         Area(each.gpa, each.size, each.what, "image", "", image.format if each in image.segments else "made by pyvmm")
         for each in planned.segments
     ]
-    found += [Area(base, size, "reserved", "reserved", "", "screen and BIOS of a PC: none of it is used")
-              for base, size in reserved]  # fmt: skip
-    return _filled(_laid([*_devices(board)], found), memory)
+    # An image may need what is reserved, as a BIOS' page.
+    kept = [
+        Area(base, size, "reserved", "reserved", "", "screen and BIOS of a PC: none of it is used")
+        for base, size in reserved
+    ]
+    return _filled(_laid([*kept, *_devices(board)], found), memory)
 
 
 def _own(memory: int, cpus: int) -> Iterator[Area]:
