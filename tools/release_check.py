@@ -54,7 +54,7 @@ def pythons() -> Iterator[tuple[str, str]]:
     folders += [*Path.home().glob(".pyenv/versions/*/bin"), *Path.home().glob(".local/share/uv/python/*/bin")]
     found = {}
     oldest = int(PROMISED[0].partition(".")[2])
-    asked = "import sys, venv, ensurepip; print(*sys.version_info[:3], sys.implementation.name, sep='.')"
+    asked = "import sys, venv; print(*sys.version_info[:3], sys.implementation.name, sep='.')"
     for path in sorted({each for folder in folders for each in folder.glob("python3.*")}):
         minor = path.name.removeprefix("python3.")
         if minor.isdigit() and int(minor) >= oldest and minor not in found:
@@ -64,14 +64,17 @@ def pythons() -> Iterator[tuple[str, str]]:
     return iter(found[minor] for minor in sorted(found, key=int))
 
 
-def installed(wheel: Path, version: str, python: str) -> None:
-    """An empty venv of this Python, a PATH that has nothing but it, and a guest."""
+def installed(wheel: Path, version: str, python: str, tools: Path) -> None:
+    """An empty venv of this Python, a PATH that has nothing but it, and guests. The tools' pip installs: a Debian has
+    Pythons without one.
+    """
     with tempfile.TemporaryDirectory(prefix="release check ") as folder:
         place = Path(folder)
-        made = call(python, "-m", "venv", place / "env")
+        made = call(python, "-m", "venv", "--without-pip", place / "env")
         bare = {"PATH": str(place / "env/bin"), "PYTHONPATH": "", "PYTHONHOME": ""}
         program = place / "env/bin/pyvmm"
-        pip = [place / "env/bin/python", "-m", "pip", "install", "--quiet", "--only-binary=:all:", wheel]
+        pip = [tools / "bin/python", "-m", "pip", "--python", place / "env/bin/python", "install", "--quiet",
+               "--only-binary=:all:", wheel]  # fmt: skip
         for what, words in (
             ("installs", pip),
             ("says its version", [program, "--version", "--json"]),
@@ -109,7 +112,7 @@ def main() -> int:
         say("abi3audit", False, f"{error!r}: {done.stdout}{done.stderr}")
     here = dict(pythons())
     for version, python in here.items():
-        installed(wheel, version, python)
+        installed(wheel, version, python, tools)
     for promised in PROMISED:
         if not any(version.startswith(f"{promised}.") for version in here):
             skip(f"Python {promised}", f"there is no python{promised} on the PATH, of pyenv or of uv, that makes venvs")
