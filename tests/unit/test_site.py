@@ -151,6 +151,25 @@ def test_tables_have_every_row() -> None:
     assert any("MSR\\_KVM\\_STEAL\\_TIME" in row[1] or "MSR_KVM_STEAL_TIME" in row[1] for row in rows["msrs"])
 
 
+@pytest.mark.parametrize(("style", "scheme"), [("default", 0), ("github-dark", 1)])
+def test_highlighted_text_can_be_read(style: str, scheme: int) -> None:
+    """WCAG 2.2, 1.4.3: each colour of the highlighter on the ground that code lies on, in light and in dark."""
+    from pygments.styles import get_style_by_name
+
+    from tests.unit.test_pages_look import TEXT, colour, contrast
+
+    css = (ROOT / "tools/site/theme/static/pyvmm.css").read_text(encoding="utf-8")
+    assert re.search(r"pre, \.highlight pre \{\s*background: var\(--code\)", css)
+    ground = colour(re.findall(r"--code: (#\w{6});", css)[scheme])
+    used = {
+        str(token): f"#{each['color']}"
+        for token, each in get_style_by_name(style)
+        if each["color"] and "Whitespace" not in str(token)
+    }
+    assert len(used) > 20
+    assert {name: each for name, each in used.items() if contrast(colour(each), ground) < TEXT} == {}
+
+
 def test_every_lesson_is_a_page_in_its_place() -> None:
     made = dict(course.pages())
     assert set(made) == {"learn/index.md", *(f"learn/{each.name}.md" for each in lessons())}
