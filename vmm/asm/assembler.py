@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 VERSION = 2  # raise it when the same text gives other bytes, for whoever shares a cache between versions
 
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
-_FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))  # what every result depends on
+FOLDERS = tuple(os.path.join(_PACKAGE, name) for name in ("asm", "abi"))  # what every result depends on
 
 
 class Facts(Record):
@@ -109,7 +109,7 @@ def _fingerprint(files: tuple[str, ...]) -> tuple[tuple[str, int, int], ...]:
     """Sizes and times of the modules that decide a result, so that edited ones never meet their old results."""
     found = []
     try:
-        names = [os.path.join(folder, name) for folder in _FOLDERS for name in sorted(os.listdir(folder))]
+        names = [os.path.join(folder, name) for folder in FOLDERS for name in sorted(os.listdir(folder))]
         for name in (*names, *files):
             if name.endswith(".py"):
                 state = os.stat(name)

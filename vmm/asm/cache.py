@@ -14,6 +14,7 @@ import sys
 from _thread import get_ident
 
 from vmm.asm.program import Line, Program
+from vmm.base.cache_place import folder as folder
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ except ImportError:
     from hashlib import blake2b
 
 _MAGIC = b"pyvmm-asm-3\n"
+KINDS = {".asm": 64, ".run": 16}  # what is kept here, and by how many digits: programs, prepared guests
 MAX_ENTRIES = 1000  # a few kilobytes each; all shipped payloads are a tenth of it
 
 
@@ -35,18 +37,6 @@ def _silent(text: str) -> None:
 
 warn: Callable[[str], None] = _silent  # replaced by who can print
 notice: str | None = None  # the last warning, for who asks afterwards
-
-
-def folder() -> str:
-    """$PYVMM_CACHE, else $XDG_CACHE_HOME/pyvmm, else ~/.cache/pyvmm. Raises OSError without a home."""
-    if own := os.environ.get("PYVMM_CACHE"):
-        return own
-    if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return os.path.join(xdg, "pyvmm")
-    home = os.path.expanduser("~")
-    if home.startswith("~"):
-        raise OSError("no home directory is known")
-    return os.path.join(home, ".cache", "pyvmm")
 
 
 def _digest(data: bytes) -> bytes:
@@ -80,28 +70,35 @@ def store(name: str, program: Program) -> None:
     lines = [(row.address, row.size, row.file, row.line, row.text, row.origin) for row in program.lines]
     data = marshal.dumps((program.name, program.base, program.code, program.symbols, lines, program.constants), 2)
     data = _MAGIC + _digest(data) + data
-    temporary = ""
     try:
-        where = folder()
-        os.makedirs(where, exist_ok=True)
-        # A name of this thread alone; tempfile would do the same and take four milliseconds to import.
-        temporary = os.path.join(where, f".{name}.{os.getpid()}.{get_ident()}.tmp")
+        write(os.path.join(folder(), f"{name}.asm"), data)
+    except (OSError, ValueError) as e:
+        _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
+
+
+def write(path: str, data: bytes) -> None:
+    """An entry, whole or not at all; too many others go. Raises OSError, and ValueError for a path that cannot be."""
+    where, name = os.path.split(path)
+    os.makedirs(where, exist_ok=True)
+    # A name of this thread alone; tempfile would do the same and take four milliseconds to import.
+    temporary = os.path.join(where, f".{name}.{os.getpid()}.{get_ident()}.tmp")
+    try:
         with open(temporary, "wb") as file:
             file.write(data)
-        os.replace(temporary, os.path.join(where, f"{name}.asm"))
-        _thin_out(where)
-    except (OSError, ValueError) as e:
+        os.replace(temporary, path)
+    except BaseException:
         try:
             os.unlink(temporary)
         except OSError:
             pass  # it was never there
-        _warn(f"the assembler's cache cannot be written ({e}); set PYVMM_CACHE to a folder that can")
+        raise
+    _thin_out(where)
 
 
 def _is_entry(name: str) -> bool:
     """Sources end in .asm too, and the folder may be anybody's: only a key's digits make an entry."""
     stem, kind = os.path.splitext(name)
-    return kind == ".asm" and len(stem) == 64 and not stem.strip("0123456789abcdef")
+    return len(stem) == KINDS.get(kind) and not stem.strip("0123456789abcdef")
 
 
 def _thin_out(where: str) -> None:

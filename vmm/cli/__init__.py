@@ -7,20 +7,14 @@ the kernel takes the VM, its memory and its threads down with it.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import sys
-
-from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, HostError, KvmCallError, UsageError, VmmError, advised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, NoReturn, TextIO
-
-EXIT_PIPE = 128 + 13  # SIGPIPE, as a shell says it of any program whose reader went away
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # how writing fails but for EPIPE
 
 
 own_process = False
@@ -34,12 +28,6 @@ def command() -> NoReturn:
     global own_process
     own_process = True
     try:
-        from vmm.base.finder import install
-    except ImportError:
-        pass  # another Python than CPython
-    else:
-        install("vmm")
-    try:
         status = main()
     finally:
         gc.freeze()
@@ -48,15 +36,13 @@ def command() -> NoReturn:
     sys.exit(status)
 
 
-def _nowhere() -> bool:
-    """Is the current folder no more?"""
-    from pathlib import Path
-
+def _find_quickly() -> None:
+    """From here on many modules are loaded (vmm/base/finder.py)."""
     try:
-        Path.cwd()
-    except OSError:
-        return True
-    return False
+        from vmm.base.finder import install
+    except ImportError:
+        return  # another Python than CPython
+    install("vmm")
 
 
 def _awaited() -> bool:
@@ -87,41 +73,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     # No list(...) in this module: once imported, vmm.cli.list is what `list` means here.
     try:
-        return _run(sys.argv[1:] if argv is None else argv, _output())
-    except VmmError as error:
-        return _complain(_message(error), error.exit_code)
-    except KeyboardInterrupt:
-        # One that passed through exec() of text, as in making a dataclass, leaves CPython in the belief that nobody
-        # caught it: `python -m vmm` would die by the signal after all. To evaluate any text makes it forget that.
-        eval("0")
-        return _complain("interrupted", EXIT_INTERRUPTED)
-    except OSError as error:
-        if error.errno == errno.EPIPE:  # the reader went away (`pyvmm list | head`), and knows it
-            _drop_output()
-            return EXIT_PIPE
-        if error.errno == errno.ENOENT and not error.filename and _nowhere():
-            return _complain(
-                advised("the current folder is gone: somebody removed it", "`cd` to one that exists"), EXIT_USAGE
-            )
-        where = f"{error.filename}: " if error.filename else "writing the output: " if error.errno in FULL else ""
-        return _complain(f"{where}{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})", EXIT_HOST)
-    except MemoryError:
-        return _complain(advised("the host is out of memory", "a smaller --memory"), EXIT_HOST)
-    except ImportError as error:
-        if error.name != "vmm.kvm._kvm":
+        return _run(sys.argv[1:] if argv is None else argv, _output(), own=argv is None)
+    except (Exception, KeyboardInterrupt) as error:
+        from vmm.cli import wrong  # who goes well needs no errors
+
+        status = wrong.told(error)
+        if status is None:
             raise
-        return _complain(
-            advised("pyvmm's C binding has not been built", "`make`, or `python cffi_build.py`"), EXIT_HOST
-        )
+        return status
 
 
-def _run(arguments: Sequence[str], out: TextIO) -> int:
+def _run(arguments: Sequence[str], out: TextIO, *, own: bool) -> int:
+    """`own`: this process is the command's."""
     try:
         if len(arguments) == 2 and arguments[0] == "run" and not arguments[1].startswith("-"):
-            from vmm.cli.run import plain, run  # nothing to parse: argparse takes longer than the guest
-
-            status = run(plain(arguments[1]), out)
+            status = _plainly(arguments[1], out, own)
         else:
+            if own:
+                _find_quickly()
             status = _parsed(arguments, out)
         out.flush()
         return status
@@ -129,8 +98,25 @@ def _run(arguments: Sequence[str], out: TextIO) -> int:
         _say_what_the_cache_said()
 
 
+def _plainly(payload: str, out: TextIO, own: bool) -> int:
+    """`pyvmm run PAYLOAD`. Nothing is parsed: argparse takes longer than the guest."""
+    keeper = None
+    if own:
+        from vmm.cli import prepared
+
+        status = prepared.run(payload, out)
+        if status is not None:
+            return status
+        _find_quickly()
+        keeper = prepared.keeper(payload)
+    from vmm.cli.run import plain, run
+
+    return run(plain(payload), out, keeper)
+
+
 def _parsed(arguments: Sequence[str], out: TextIO) -> int:
     from vmm.cli.arguments import COMMANDS, module, parser
+    from vmm.errors import EXIT_USAGE, UsageError
 
     command = next((word for word in arguments if not word.startswith("-")), None)
     if command is not None and command not in COMMANDS:
@@ -179,6 +165,8 @@ def _output() -> TextIO:
         HostError: it is closed.
     """
     if sys.stdout is None:
+        from vmm.errors import HostError
+
         raise HostError("standard output is closed", hint="`>/dev/null`, if only the exit status is of interest")
     try:
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -191,38 +179,7 @@ def _say_what_the_cache_said() -> None:
     """A cache that cannot be written costs time and nothing else; that is said once, and is no error."""
     cache: Any = sys.modules.get("vmm.asm.cache")
     if cache is not None and cache.notice:
-        _complain(cache.notice, 0)
+        from vmm.cli.wrong import complain
+
+        complain(cache.notice, 0)
         cache.notice = ""  # said
-
-
-def _message(error: VmmError) -> str:
-    """Its text; of a device that cannot be opened, what doctor would say of it. Nobody else pays for looking around."""
-    if not isinstance(error, KvmCallError) or error.call != "open":
-        return str(error)
-    from vmm.host.unusable import message
-
-    return message(error)
-
-
-def _complain(text: str, status: int) -> int:
-    """One message on standard error; what was printed so far stays before it."""
-    from vmm.report.style import printable
-
-    if sys.stdout is not None:
-        try:
-            sys.stdout.flush()
-        except OSError:
-            _drop_output()
-    if sys.stderr is not None:
-        try:
-            print(f"pyvmm: {printable(text)}", file=sys.stderr, flush=True)
-        except OSError:
-            pass  # nobody can be told
-    return status
-
-
-def _drop_output() -> None:
-    """Output that cannot be written goes nowhere: nothing is left for the interpreter to flush and complain about."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)

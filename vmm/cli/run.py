@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from vmm.cli.files import OutputFile
     from vmm.payload.catalog import Payload
+    from vmm.payload.options import Watch
     from vmm.payload.outcome import Outcome
     from vmm.payload.statistics import Statistics
 
@@ -123,9 +124,10 @@ def nets_of(words: list[str]) -> tuple[str, ...]:
     return tuple(words)
 
 
-def run(args: argparse.Namespace, out: TextIO) -> int:
+def run(args: argparse.Namespace, out: TextIO, seen: Watch | None = None) -> int:
+    """`seen` is called with the guest before it runs (vmm.payload.options)."""
     if not args.watch:
-        return _found(args, out)
+        return _found(args, out, seen)
     from vmm.cli import watch
 
     payload = _watched(args)
@@ -144,9 +146,11 @@ def _watched(args: argparse.Namespace) -> str:
         return name
 
 
-def _found(args: argparse.Namespace, out: TextIO) -> int:
+def _found(args: argparse.Namespace, out: TextIO, seen: Watch | None = None) -> int:
     payload = find(payload_of(args))
     options = options_of(args)
+    if seen is not None:
+        options = replace(options, watch=seen)
     if args.gdb is not None or args.wait:
         from vmm.cli import gdb
 

@@ -94,6 +94,12 @@ def cpuid_copy(raw: Any) -> Any:
     return copy
 
 
+def cpuid_bytes(raw: Any) -> bytes:
+    """A struct kvm_cpuid2 with its entries, as KVM takes it."""
+    used = ffi.sizeof("struct kvm_cpuid2") + raw.nent * ffi.sizeof("struct kvm_cpuid_entry2")
+    return bytes(ffi.buffer(raw, used))
+
+
 def msr_buffer(values: dict[int, int]) -> Any:
     """A struct kvm_msrs of index -> value. UsageError for one that does not fit."""
     raw = ffi.new("struct kvm_msrs *", {"nmsrs": len(values), "entries": len(values)})

@@ -28,7 +28,7 @@ OUTPUT, ATTENTION, INTERRUPTED, FINISHED, DECODE, PORT_OUT = (
 )  # fmt: skip
 SERVED = (OUTPUT, ATTENTION, FINISHED)  # what the core gives that is no exit
 HALTED, STAGING, KEPT, DATA = lib.KVM_EXIT_HLT, lib.VMM_STAGING, lib.VMM_RECENT, lib.VMM_SEEN_DATA
-CPUID_ENTRIES = 128  # more than KVM has today
+CPUID_ENTRIES = lib.VMM_OFFERED
 
 serve = lib.vmm_core_serve
 """serve(core): run the guest until there is something to do: OUTPUT, ATTENTION, or an exit's key (_lean.h)."""

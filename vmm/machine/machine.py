@@ -166,6 +166,11 @@ class Machine(Hooks, VirtioSlots, Closes):
         """Every part has been made."""
         self._plain = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether nobody has looked at a part of it so far, nor its guest done anything but print and end."""
+        return self._plain is not None
+
     # -- building
 
     @property
@@ -303,10 +308,8 @@ class Machine(Hooks, VirtioSlots, Closes):
         if plain is not None and not plain.begun and not plain.closed:
             check_place(program, start, 1)
             try:
-                boot.write_tables(plain, 1, user=user, allowed_ports=allowed_ports)
-                plain.write(program.base, program.code)
                 self.program = program
-                boot.long_mode(plain, 0, self.address(start), ring=ring)
+                boot.begin(plain, program, self.address(start), ring=ring, user=user, allowed_ports=allowed_ports)
                 self._started.add(0)
                 return program
             except NotPlain:

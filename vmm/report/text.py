@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from vmm.abi.x86 import CR0, CR4, EFER, RFLAGS, describe_flags
 from vmm.payload.outcome import Outcome
+from vmm.report.closing import closing, counted
 from vmm.report.style import Style, printable
 
 TYPE_CHECKING = False
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
 
     from vmm.observe.postmortem import CodeLine, FaultInfo, PostMortem, VcpuState
 
-MARKS = {"pass": "good", "fail": "bad", "skip": "warn", "error": "bad", "timeout": "bad"}
 REGISTER_ROWS = (
     ("rax", "rbx", "rcx", "rdx"),
     ("rsi", "rdi", "rbp", "rsp"),
@@ -54,9 +54,8 @@ def outcome_lines(
 
         lines += statistics_lines(outcome.stats, style)
     if outcome.unclaimed:
-        lines.append(
-            f"{INDENT}{_count(outcome.unclaimed, 'access')} that no device claims: a read gives all ones (see --strict)"
-        )
+        accesses = counted(outcome.unclaimed, "access")
+        lines.append(f"{INDENT}{accesses} that no device claims: a read gives all ones (see --strict)")
         lines += [f"{INDENT}{INDENT}{each}" for each in outcome.missed[:MISSED]]
         if len(outcome.missed) > MISSED:
             lines.append(f"{INDENT}{INDENT}and {len(outcome.missed) - MISSED} more places (--json lists them)")
@@ -67,17 +66,7 @@ def outcome_lines(
 
 def closing_line(outcome: Outcome, style: Style) -> str:
     """`pass  hello  3 exits, 0.4 ms: the guest halted`."""
-    total = sum(outcome.exits.values())
-    name = style("head", printable(outcome.payload))
-    kinds = ", ".join(f"{count} {kind}" for kind, count in outcome.exits.items())
-    reason = f": {printable(outcome.reason)}" if outcome.reason else ""
-    ran = f"  {_count(total, 'exit')} ({kinds}), {outcome.wall_ms:.1f} ms" if total else ""
-    return f"{style(MARKS[outcome.outcome], outcome.outcome)}  {name}{ran}{reason}"
-
-
-def _count(number: int, what: str) -> str:
-    """`1 exit`, `2 exits`, `2 accesses`."""
-    return f"{number} {what}" + ("" if number == 1 else "es" if what.endswith("s") else "s")
+    return closing(outcome.outcome, outcome.payload, outcome.exits, outcome.wall_ms, outcome.reason, style)
 
 
 def postmortem_lines(pm: PostMortem, style: Style) -> list[str]:

@@ -19,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vmm.asm.program import Program
     from vmm.kvm.plain import PlainVm
     from vmm.kvm.vcpu import Vcpu
     from vmm.machine.memory.slots import GuestMemory
@@ -36,6 +37,21 @@ def write_tables(
     """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
     for gpa, data in _tables(memory.size, cpus, user, tuple(allowed_ports)):
         memory.write(gpa, data)
+
+
+def begin(
+    plain: PlainVm,
+    program: Program,
+    entry: int,
+    *,
+    ring: int = 0,
+    user: paging.UserRanges = (),
+    allowed_ports: Iterable[int] = (),
+) -> None:
+    """All that a plain machine begins with: tables, program, registers."""
+    write_tables(plain, 1, user=user, allowed_ports=allowed_ports)
+    plain.write(program.base, program.code)
+    long_mode(plain, 0, entry, ring=ring)
 
 
 @lru_cache(maxsize=16)

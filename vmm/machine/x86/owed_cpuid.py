@@ -76,7 +76,7 @@ def unedited(kvm: Kvm, apic_id: int, *, lapic: bool) -> Any:
     """What the vCPU with this APIC id gets where nobody edits CPUID, for KVM_SET_CPUID2: a struct kvm_cpuid2, one for
     every machine of a process, and not to be changed.
     """
-    return _of_vcpu(_offer(kvm, lapic), apic_id)
+    return with_apic_id(_offer(kvm, lapic), apic_id)
 
 
 def of_first_vcpu(kvm: int) -> Any | None:
@@ -89,11 +89,12 @@ def of_first_vcpu(kvm: int) -> Any | None:
             return None
         complete(offer, lapic=False, deadline_timer=False)
         _offers[False] = offer
-    return _of_vcpu(_offers[False], 0)
+    return with_apic_id(_offers[False], 0)
 
 
 @lru_cache(maxsize=64)
-def _of_vcpu(offer: Any, apic_id: int) -> Any:
+def with_apic_id(offer: Any, apic_id: int) -> Any:
+    """A copy of a struct kvm_cpuid2 in which each place of the APIC id holds this one."""
     own = cpuid_copy(offer)
     for entry in own.entries[0 : own.nent]:
         if entry.function in APIC_ID_AT:

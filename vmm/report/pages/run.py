@@ -15,13 +15,13 @@ from vmm.machine.memory.layout import format_size
 from vmm.observe.postmortem import PostMortem, VcpuState
 from vmm.observe.trace import Event, Exited, Made, Note, Stopped
 from vmm.payload.outcome import Outcome
+from vmm.report.closing import MARKS as COLOURS
 from vmm.report.pages import lanes
 from vmm.report.pages.ram import memory
 from vmm.report.pages.render import page
 from vmm.report.pages.story import Place, Story
 from vmm.report.statistics import statistics_lines
 from vmm.report.style import Style
-from vmm.report.text import MARKS as COLOURS
 from vmm.report.timeline import KINDS
 from vmm.report.trace import changed_text, event
 
