@@ -152,6 +152,13 @@ def test_what_is_not_kept(runs: Runs, text: str, status: int) -> None:
     assert runs.kept() == []
 
 
+def test_one_with_a_note_about_the_module_beside_it_is_not_kept(runs: Runs) -> None:
+    name = runs.write("own.asm", HALTS)
+    runs.write("own.py", "def chekc(guest): pass\n")
+    assert "note" in runs(name)[1]
+    assert runs.kept() == []
+
+
 def test_what_has_changed_just_now_is_not_kept(runs: Runs) -> None:
     name = runs.write("own.asm", HALTS)
     os.utime(name)

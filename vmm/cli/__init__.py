@@ -100,18 +100,19 @@ def _run(arguments: Sequence[str], out: TextIO, *, own: bool) -> int:
 
 def _plainly(payload: str, out: TextIO, own: bool) -> int:
     """`pyvmm run PAYLOAD`. Nothing is parsed: argparse takes longer than the guest."""
-    keeper = None
-    if own:
-        from vmm.cli import prepared
+    if not own:
+        from vmm.cli.run import plain, run
 
-        status = prepared.run(payload, out)
-        if status is not None:
-            return status
-        _find_quickly()
-        keeper = prepared.keeper(payload)
+        return run(plain(payload), out)
+    from vmm.cli import prepared
+
+    status = prepared.run(payload, out)
+    if status is not None:
+        return status
+    _find_quickly()
     from vmm.cli.run import plain, run
 
-    return run(plain(payload), out, keeper)
+    return run(plain(payload), out, prepared.keeper(payload))
 
 
 def _parsed(arguments: Sequence[str], out: TextIO) -> int:

@@ -27,6 +27,24 @@ void vmm_plain_close(struct vmm_plain *plain)
     plain->kvm = plain->vm = plain->vcpu = -1;
 }
 
+/* Put each piece into SIZE bytes of memory: a struct vmm_piece, and its bytes. 0, or -EFAULT for what is no memory. */
+static int put_pieces(__u8 *memory, __u64 size, const __u8 *image, __u64 length)
+{
+    struct vmm_piece piece;
+
+    for (; length; image += piece.size, length -= piece.size) {
+        if (length < sizeof piece)
+            return -EFAULT;
+        memcpy(&piece, image, sizeof piece);
+        image += sizeof piece;
+        length -= sizeof piece;
+        if (piece.size > length || piece.size > size || piece.gpa > size - piece.size)
+            return -EFAULT;
+        memcpy(memory + piece.gpa, image, piece.size);
+    }
+    return 0;
+}
+
 static int made(struct vmm_plain *plain, void *memory, __u64 size)
 {
     struct kvm_userspace_memory_region region = {.memory_size = size, .userspace_addr = (uintptr_t)memory};
@@ -68,28 +86,45 @@ int vmm_plain_make(struct vmm_plain *plain, void *memory, __u64 size)
 }
 
 /* Registers of a vCPU that starts; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs). 0 or -errno. */
-int vmm_plain_start(struct vmm_plain *plain, struct kvm_sregs *sregs, struct kvm_regs *regs)
+static int start(struct vmm_plain *plain, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
 {
-    struct kvm_sregs now;
+    struct kvm_sregs now, first = *sregs;
     int error;
 
     if ((error = vmm_ioctl(plain->vcpu, KVM_GET_SREGS, &now)) < 0)
         return error;
-    sregs->cr8 = now.cr8;
-    sregs->apic_base = now.apic_base;
-    memcpy(sregs->interrupt_bitmap, now.interrupt_bitmap, sizeof now.interrupt_bitmap);
-    if ((error = vmm_ioctl(plain->vcpu, KVM_SET_SREGS, sregs)) < 0)
+    first.cr8 = now.cr8;
+    first.apic_base = now.apic_base;
+    memcpy(first.interrupt_bitmap, now.interrupt_bitmap, sizeof now.interrupt_bitmap);
+    if ((error = vmm_ioctl(plain->vcpu, KVM_SET_SREGS, &first)) < 0)
         return error;
-    return vmm_ioctl(plain->vcpu, KVM_SET_REGS, regs);
+    return vmm_ioctl(plain->vcpu, KVM_SET_REGS, (void *)regs);
 }
 
-/* Around a run, on its thread: the signal that ends KVM_RUN, whom it marks, and the timer that sends it. 0 or -errno;
- * either way vmm_plain_end undoes it. */
-int vmm_plain_begin(struct vmm_plain *plain, long long first_ns, long long interval_ns)
+/* What a VM begins with: the pieces of IMAGE, CODE at BASE, and the registers of its vCPU. 0 or -errno. */
+int vmm_plain_load(struct vmm_plain *plain, void *memory, __u64 size, const void *image, __u64 length, __u64 base,
+                   const void *code, __u64 code_size, const void *sregs, const void *regs)
+{
+    int error = put_pieces(memory, size, image, length);
+
+    if (error < 0)
+        return error;
+    if (code_size > size || base > size - code_size)
+        return -EFAULT;
+    memcpy((__u8 *)memory + base, code, code_size);
+    return start(plain, sregs, regs);
+}
+
+/* Around a run, on its thread: the core as before the first exit, the bytes that its console takes, the signal that ends
+ * KVM_RUN, whom it marks, and the timer that sends it. 0 or -errno; either way vmm_plain_end undoes it. */
+int vmm_plain_begin(struct vmm_plain *plain, struct vmm_core *core, __u32 room, long long first_ns, long long interval_ns)
 {
     static int installed;
     int error;
 
+    vmm_core_reset(core);
+    core->attention = 0; /* who makes it whole sets it */
+    core->finish->sink_room = room;
     plain->before = bound_run;
     plain->begun = 1;
     if (!installed) {

@@ -2,6 +2,9 @@
  *
  * What Python and the C of plain machines (_plain.c) share; it is the cdef too.
  */
+/* Bytes for guest memory stand behind one of these. */
+struct vmm_piece { __u64 gpa, size; };
+
 struct vmm_plain {
     int kvm, vm, vcpu; /* descriptors; -1: not open */
     int run_size, spaces; /* bytes of kvm_run; sets of memslots that the VM has */

@@ -6,7 +6,6 @@
  */
 #include <sys/stat.h>
 
-struct vmm_piece { __u64 gpa, size; };
 struct vmm_state { __u64 bytes, changed; }; /* of a file, the second in ns; all ones: there is none */
 
 /* Is each file as it was? `paths` are one after the other, each with its 0; `states` has SIZE bytes. */
@@ -26,30 +25,6 @@ int vmm_unchanged(const char *paths, const void *states, __u64 size)
         paths += strlen(paths) + 1;
     }
     return 1;
-}
-
-/* Memory of SIZE bytes with the pieces of IMAGE in it: each is a struct vmm_piece, and its bytes. NULL: cannot be. */
-static __u8 *filled(__u64 size, const __u8 *image, __u64 length)
-{
-    __u8 *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    struct vmm_piece piece;
-
-    if (memory == MAP_FAILED)
-        return NULL;
-    for (; length; image += piece.size, length -= piece.size) {
-        if (length >= sizeof piece) {
-            memcpy(&piece, image, sizeof piece);
-            image += sizeof piece;
-            length -= sizeof piece;
-            if (piece.size <= length && piece.size <= size && piece.gpa <= size - piece.size) {
-                memcpy(memory + piece.gpa, image, piece.size);
-                continue;
-            }
-        }
-        munmap(memory, size);
-        return NULL;
-    }
-    return memory;
 }
 
 /* Does KVM offer what it did, each word of which MASK says it counts? All three are a struct kvm_cpuid2. */
@@ -77,8 +52,7 @@ static int ran(struct vmm_plain *plain, struct vmm_core *core, const struct vmm_
     long long key = VMM_INTERRUPTED;
 
     vmm_core_init(core, plain->vcpu, plain->run, core->finish);
-    vmm_core_reset(core);
-    if (vmm_plain_begin(plain, one->patience, one->patience) == 0) {
+    if (vmm_plain_begin(plain, core, one->room, one->patience, one->patience) == 0) {
         key = core_run(core);
         if (key == VMM_OUTPUT)
             key = core->held;
@@ -95,20 +69,17 @@ int vmm_prepared_run(const struct vmm_prepared *one, const void *image, const vo
 {
     struct vmm_core *core = malloc(sizeof *core);
     struct vmm_finish *finish = malloc(sizeof *finish);
-    __u8 *memory = filled(one->memory, image, one->image_size);
-    struct kvm_sregs first;
+    void *memory = mmap(NULL, one->memory, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     struct vmm_plain plain;
     int good = 0;
 
-    if (core && finish && memory && vmm_plain_make(&plain, memory, one->memory) == 0) {
+    if (core && finish && memory != MAP_FAILED && vmm_plain_make(&plain, memory, one->memory) == 0) {
         vmm_finish_init(finish);
         finish->sink_port = one->console;
-        finish->sink_room = one->room;
         core->finish = finish;
-        memcpy(&first, sregs, sizeof first);
         if (offers(plain.kvm, offer, mask, one->cpuid_size) &&
             vmm_ioctl(plain.vcpu, KVM_SET_CPUID2, (void *)cpuid) == 0 &&
-            vmm_plain_start(&plain, &first, (void *)regs) == 0) {
+            vmm_plain_load(&plain, memory, one->memory, image, one->image_size, 0, NULL, 0, sregs, regs) == 0) {
             __u64 begun = clock_now();
 
             good = ran(&plain, core, one);
@@ -119,7 +90,7 @@ int vmm_prepared_run(const struct vmm_prepared *one, const void *image, const vo
         }
         vmm_plain_close(&plain);
     }
-    if (memory)
+    if (memory != MAP_FAILED)
         munmap(memory, one->memory);
     free(finish);
     free(core);

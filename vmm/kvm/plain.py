@@ -10,13 +10,13 @@ import os
 
 from vmm.base.light import Lock, RLock
 from vmm.kvm._kvm import ffi, lib
-from vmm.kvm.buffers import uncleared
+from vmm.kvm.buffers import packed_u64, uncleared
 from vmm.kvm.memory import Mapping
 from vmm.kvm.seen import counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     from vmm.base.light import Counter
@@ -54,10 +54,10 @@ class PlainVm:
         self.lock = RLock()  # of who makes it whole, or closes it
         self.running = Lock()  # held for a run; whoever goes on with that holds it on
         self.pid = os.getpid()
-        self._sregs = b""
         self.mapping = mapping = Mapping(size)
+        self._memory = ffi.cast("void *", mapping.hva)
         try:
-            if lib.vmm_plain_make(c, ffi.cast("void *", mapping.hva), size) < 0:
+            if lib.vmm_plain_make(c, self._memory, size) < 0:
                 raise NotPlain
             own = cpuid(c.kvm)
             if own is None or lib.vmm_ioctl(c.vcpu, lib.KVM_SET_CPUID2, own) < 0:
@@ -71,24 +71,12 @@ class PlainVm:
         self.core = core = uncleared("struct vmm_core *")
         lib.vmm_core_init(core, c.vcpu, c.run, finish)
 
-    # -- what loading asks of memory and of a vCPU (GuestMemory.write, Vcpu.start_sregs, Vcpu.start_regs)
-
-    def write(self, gpa: int, data: bytes) -> None:
-        """NotPlain: not all of it is memory."""
-        end = gpa + len(data)
-        if gpa < 0 or end > self.size:
-            raise NotPlain
-        self.mapping.bytes[gpa:end] = data
-
-    def start_sregs(self, sregs: bytes) -> None:
-        """Kept until `start_regs` sets both."""
-        self._sregs = sregs
-
-    def start_regs(self, regs: dict[str, int]) -> None:
-        """NotPlain: KVM refuses them."""
-        sregs = ffi.new("struct kvm_sregs *")
-        ffi.memmove(sregs, self._sregs, len(self._sregs))
-        if lib.vmm_plain_start(self.c, sregs, ffi.new("struct kvm_regs *", regs)) < 0:
+    def load(self, image: bytes, base: int, code: bytes, sregs: bytes, regs: bytes) -> None:
+        """Put into memory what lies in `image` (of `pieces`), and `code` at `base`; the vCPU gets these registers,
+        structures of the kernel's. NotPlain: not all of it is memory, or KVM refuses them.
+        """
+        memory, size = self._memory, self.size
+        if lib.vmm_plain_load(self.c, memory, size, image, len(image), base, code, len(code), sregs, regs) < 0:
             raise NotPlain
 
     # -- running
@@ -99,10 +87,8 @@ class PlainVm:
         """
         if os.getpid() != self.pid:
             return False  # a child by fork, whom KVM does not serve
-        lib.vmm_core_reset(self.core)
-        self.core.attention = 0  # who makes it whole sets it
-        self.finish.sink_room = min(room, STAGING)
-        return bool(lib.vmm_plain_begin(self.c, max(int(first * 1e9), 1000), int(interval * 1e9)) >= 0)
+        first_ns, room = max(int(first * 1e9), 1000), min(room, STAGING)
+        return bool(lib.vmm_plain_begin(self.c, self.core, room, first_ns, int(interval * 1e9)) >= 0)
 
     def end(self) -> None:
         """After `begin`."""
@@ -130,10 +116,11 @@ class PlainVm:
         """The last exits as they are now, to be made values of by who looks; `halted` is the place of a HLT among them,
         0 for none.
         """
-        core = self.core
+        core, rows = self.core, ffi.NULL
         count, long_data = min(core.kept, KEPT), None
-        rows = ffi.new("struct vmm_seen[]", KEPT)
-        ffi.memmove(rows, core.recent, ffi.sizeof(rows))
+        if count:
+            rows = ffi.new("struct vmm_seen[]", KEPT)
+            ffi.memmove(rows, core.recent, ffi.sizeof(rows))
         if any(rows[i].size * rows[i].count > DATA for i in range(count)):  # string I/O
             long_data = [bytes(ffi.buffer(core.long_data[i])) for i in range(count)]
 
@@ -175,6 +162,11 @@ class PlainVm:
         # ^C may come between any two lines of who made it; of one that is whole others are the owners.
         if not getattr(self, "whole", True) and not self.closed:
             lib.vmm_plain_close(self.c)
+
+
+def pieces(found: Iterable[tuple[int, bytes]]) -> bytes:
+    """(guest-physical address, bytes) of each, in one, as C reads it (struct vmm_piece)."""
+    return b"".join(packed_u64((gpa, len(data))) + data for gpa, data in found)
 
 
 def offered_cpuid(kvm: int) -> Any | None:

@@ -101,7 +101,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         fast: bool = True,
     ) -> None:
         ids = _apic_ids(cpus)
-        layout.check_cpus(len(ids))
         if len(set(ids)) != len(ids):
             raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
         self._shape: dict[str, Any] = {
@@ -111,7 +110,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.grows = memory is None
         """Nobody said how much memory: an image that is loaded may have more."""
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
-        layout.check_memory(size, len(ids))
+        ram = layout.checked_ram(size, len(ids))
         self.irqchip: Irqchip = irqchip or ("none" if board == "own" else "kernel")
         self.program: Program | None = None
         self.line_drivers: list[Callable[[int, bool], object]] = []
@@ -127,7 +126,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         self.holder: Holder | None = None
         self._gdb: Any = None
         self._owns_kvm = kvm is None
-        self.ram = layout.ram_ranges(size)
+        self.ram = ram
         self.sink = Sink(console_limit, live)
         self.strict = strict
         self._plain: Plain | None = None
@@ -309,7 +308,8 @@ class Machine(Hooks, VirtioSlots, Closes):
             check_place(program, start, 1)
             try:
                 self.program = program
-                boot.begin(plain, program, self.address(start), ring=ring, user=user, allowed_ports=allowed_ports)
+                first = boot.registers(self.address(start), ring)
+                plain.load(boot.image(plain.size, user, allowed_ports), program.base, bytes(program.code), *first)
                 self._started.add(0)
                 return program
             except NotPlain:
@@ -811,4 +811,5 @@ def _apic_ids(cpus: int | Sequence[int]) -> list[int]:
     ids = [each for each in given if each is not None and each >= 0]
     if not ids or len(ids) != len(given):
         raise UsageError(f"cpus={cpus!r}: give the number of vCPUs, or a list of their APIC ids")
+    layout.check_cpus(len(ids))
     return ids

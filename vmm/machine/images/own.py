@@ -27,7 +27,7 @@ def as_program(what: object, base: int) -> Program:
     elif isinstance(what, Program):
         program = what
     else:
-        program = Program("<bytes>", base, _code(what), {}, ())
+        program = Program("<bytes>", base, _code(what), {}, (), {})
     if not program.code:
         raise UsageError(f"{program.name}: there is nothing to run in it")
     return program

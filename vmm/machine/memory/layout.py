@@ -236,6 +236,7 @@ def min_memory(cpus: int) -> int:
     return cpu_block(cpus - 1).base + CPU_BLOCK_SIZE
 
 
+@cache
 def default_memory(cpus: int) -> int:
     """DEFAULT_MEMORY, or the next 2 MiB above what this many vCPUs need."""
     return max(DEFAULT_MEMORY, -(-min_memory(cpus) // LARGE_PAGE) * LARGE_PAGE)
@@ -274,6 +275,12 @@ def check_memory(size: int, cpus: int, host: int | None = None) -> int:
             f"memory of {shown} bytes is not a whole number of 4 KiB pages; the next is {-(-size // PAGE) * PAGE}"
         )
     raise UsageError(f"memory of {shown} is too large: this host has {host >> 20}M in all")
+
+
+@lru_cache(maxsize=64)
+def checked_ram(size: int, cpus: int) -> tuple[tuple[int, int], ...]:
+    """The `ram_ranges` of what `check_memory` lets be."""
+    return ram_ranges(check_memory(size, cpus))
 
 
 def check_boot_tables(size: int) -> None:

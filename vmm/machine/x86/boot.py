@@ -11,6 +11,7 @@ from vmm.abi.x86 import CR0, CR4, EFER, KERNEL_CS, KERNEL_DS, RFLAGS, USER_CS, U
 from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.kvm.buffers import packed
+from vmm.kvm.plain import pieces
 from vmm.machine.memory import layout
 from vmm.machine.x86 import descriptors
 from vmm.machine.x86 import page_entries as paging
@@ -19,8 +20,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vmm.asm.program import Program
-    from vmm.kvm.plain import PlainVm
     from vmm.kvm.vcpu import Vcpu
     from vmm.machine.memory.slots import GuestMemory
 
@@ -32,26 +31,23 @@ XCR0_X87_SSE = 0x3
 
 
 def write_tables(
-    memory: GuestMemory | PlainVm, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
+    memory: GuestMemory, cpus: int, *, user: paging.UserRanges = (), allowed_ports: Iterable[int] = ()
 ) -> None:
     """Write GDT, IDT, gates, page tables and each vCPU's TSS where layout.MAP puts them."""
     for gpa, data in _tables(memory.size, cpus, user, tuple(allowed_ports)):
         memory.write(gpa, data)
 
 
-def begin(
-    plain: PlainVm,
-    program: Program,
-    entry: int,
-    *,
-    ring: int = 0,
-    user: paging.UserRanges = (),
-    allowed_ports: Iterable[int] = (),
-) -> None:
-    """All that a plain machine begins with: tables, program, registers."""
-    write_tables(plain, 1, user=user, allowed_ports=allowed_ports)
-    plain.write(program.base, program.code)
-    long_mode(plain, 0, entry, ring=ring)
+@lru_cache(maxsize=16)
+def image(memory: int, user: paging.UserRanges, allowed_ports: tuple[int, ...]) -> bytes:
+    """The tables of a plain machine, as `Plain.load` takes them."""
+    return pieces(_tables(memory, 1, user, allowed_ports))
+
+
+@lru_cache(maxsize=64)
+def registers(entry: int, ring: int) -> tuple[bytes, bytes]:
+    """(struct kvm_sregs, struct kvm_regs) of the one vCPU that starts there (`long_mode`)."""
+    return _sregs(0, 1, ring), packed("struct kvm_regs", _regs(0, entry, 1, ring))
 
 
 @lru_cache(maxsize=16)
@@ -79,22 +75,26 @@ def _segment(row: descriptors.Segment) -> dict[str, int]:
     return values | {"unusable": int(not row.present)}
 
 
-def long_mode(vcpu: Vcpu | PlainVm, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
+def long_mode(vcpu: Vcpu, index: int, entry: int, *, cpus: int = 1, ring: int = 0) -> None:
     """Set the registers of the vCPU with this index to start at `entry` in 64-bit mode.
 
     RDI holds the index and RSI the number of vCPUs. Ring 0 starts on the boot stack with interrupts off; ring 3
     on the stack of region `user` with interrupts on. Everything else is zero.
     """
-    if ring not in START_RFLAGS:
-        raise UsageError(f"a vCPU starts in ring 0 or 3, not {ring}")
     vcpu.start_sregs(_sregs(index, cpus, ring))
+    vcpu.start_regs(_regs(index, entry, cpus, ring))
+
+
+def _regs(index: int, entry: int, cpus: int, ring: int) -> dict[str, int]:
     stack = layout.USER_STACK_TOP if ring else layout.cpu_block(index).boot_stack_top
-    vcpu.start_regs({"rip": entry, "rsp": stack, "rdi": index, "rsi": cpus, "rflags": START_RFLAGS[ring]})
+    return {"rip": entry, "rsp": stack, "rdi": index, "rsi": cpus, "rflags": START_RFLAGS[ring]}
 
 
 @lru_cache(maxsize=64)
 def _sregs(index: int, cpus: int, ring: int) -> bytes:
     """Segments, descriptor tables and control registers of a vCPU that starts, packed once for all VMs of a process."""
+    if ring not in START_RFLAGS:
+        raise UsageError(f"a vCPU starts in ring 0 or 3, not {ring}")
     data = _segment(descriptors.segment(USER_DS if ring else KERNEL_DS))
     tables = layout.REGIONS["gdt"], layout.REGIONS["idt"]
     return packed(
