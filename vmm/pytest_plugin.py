@@ -21,8 +21,10 @@ import pytest
 
 if TYPE_CHECKING:
     from vmm.kvm import Kvm
+    from vmm.machine.snapshot import Snapshot
     from vmm.payload.outcome import Outcome
     from vmm.report.failure import WatchedMachine
+    from vmm.report.guest_functions import GuestFunctions
 
 NO_KVM = "no usable KVM"
 REQUIRE = "PYVMM_REQUIRE_KVM"
@@ -104,12 +106,25 @@ def pytest_runtest_makereport(
             raised.traceback = type(raised.traceback)(shown)
             raised.value.__cause__, raised.value.__suppress_context__ = None, True
     report = yield
+    functions: Any = getattr(item, "funcargs", {}).get("guest_function")
+    if report.failed and call.when == "call" and hasattr(functions, "again") and (last := functions.again()):
+        _guests(item).append(last)  # the smallest that failed is what hypothesis has called last
+        item.addfinalizer(last.close)
     guests = item.stash.get(GUESTS, [])
     if guests and report.failed and call.when != "teardown":
         for title, text in _sections(guests):
             report.sections.append((title, text))
             item.user_properties.append((f"pyvmm.{title.replace(': ', '.')}", text))
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """What the test's functions had of the thread is the next test's."""
+    functions: Any = getattr(item, "funcargs", {}).get("guest_function")
+    if hasattr(functions, "rest"):
+        functions.rest()
+        functions.called = None
 
 
 def _without_ours(trace: TracebackType | None) -> TracebackType | None:
@@ -155,6 +170,63 @@ def machine_factory(request: pytest.FixtureRequest, kvm: Kvm) -> Iterator[Callab
 def machine(machine_factory: Callable[..., WatchedMachine]) -> WatchedMachine:
     """A fresh machine with one vCPU and the default memory; `machine.call(name, ...)` calls a function in it."""
     return machine_factory()
+
+
+@pytest.fixture(scope="module")
+def guest_image(request: pytest.FixtureRequest) -> Any:
+    """What `fresh_machine` and `guest_function` load: the module's GUEST, which is assembly text, bytes, a Program, or
+    the name of an .asm, .c or .bin file beside the module. A project may have its own.
+    """
+    image = getattr(request.module, "GUEST", None)
+    if image is None:
+        pytest.fail("this module has no GUEST: assembly text, or the name of a file beside it", pytrace=False)
+    name = str(image) if isinstance(image, str | Path) else ""
+    if not name.endswith((".asm", ".c", ".bin")) or "\n" in name:
+        return image
+    from vmm.payload.catalog import find
+    from vmm.payload.guest import assemble
+
+    return assemble(find(str(request.path.parent / name)), {})
+
+
+@pytest.fixture(scope="module")
+def _loaded(guest_image: Any) -> Iterator[tuple[WatchedMachine, Snapshot]]:
+    _require()
+    from vmm.report.failure import WatchedMachine
+
+    with WatchedMachine() as machine:
+        machine.load(guest_image)
+        with machine.snapshot() as snapshot:
+            yield machine, snapshot
+
+
+@pytest.fixture
+def fresh_machine(request: pytest.FixtureRequest, _loaded: tuple[WatchedMachine, Snapshot]) -> WatchedMachine:
+    """A machine with the module's GUEST, loaded once, and put back for each test: in microseconds, not milliseconds."""
+    machine, snapshot = _loaded
+    machine.reset(snapshot)
+    machine.sink.clear()
+    machine.last = None
+    _guests(request.node).append(machine)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def guest_function(guest_image: Any) -> Iterator[GuestFunctions]:
+    """`guest_function(name)`: a function of the module's GUEST, to be called from a property test thousands of times,
+    each time in the machine as it was loaded; numbers, and bytes, of which it gets the address. A failure shows console
+    and post-mortem of the last call: the smallest that failed.
+    """
+    _require()
+    from vmm.kvm import Kvm
+    from vmm.report.guest_functions import GuestFunctions
+
+    with Kvm.open() as kvm:
+        functions = GuestFunctions(kvm, guest_image)
+        try:
+            yield functions
+        finally:
+            functions.close()
 
 
 @pytest.fixture

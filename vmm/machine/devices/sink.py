@@ -53,6 +53,13 @@ class Sink:
         with self._lock:
             return bytes(self._taken[count:])
 
+    def clear(self) -> None:
+        """Forget all that was taken."""
+        with self._lock:
+            self._taken.clear()
+            if self.told is not None:
+                self.told()
+
     @property
     def length(self) -> int:
         """Bytes taken."""

@@ -32,6 +32,8 @@ class Repeatable(Whole, Protocol):
 
     def snapshot(self) -> Snapshot: ...
 
+    def reset(self, to: Snapshot) -> int: ...
+
     def rounds(self, snapshot: Snapshot, timeout: float | None = None) -> Rounds: ...
 
 
@@ -67,10 +69,12 @@ class Function:
         self.close()
 
     def close(self) -> None:
-        """The machine is anybody's again. Idempotent."""
+        """The machine is anybody's again, and as it was before the first call. Idempotent."""
         if self._rounds is not None:
             self._rounds.close()
             self._rounds = None
+            if self._snapshot is not None:
+                self._machine.reset(self._snapshot)
         if self._snapshot is not None:
             self._snapshot.close()
             self._snapshot = None
@@ -94,16 +98,13 @@ class Function:
         self.calls += 1
         self.last = args
         rounds.reset()
-        given, at = {"rdi": 0, "rsi": 0}, BUFFERS.base
-        for register, value in zip(ARGUMENTS, args, strict=False):
-            if isinstance(value, int):
-                if not -(1 << 63) <= value <= MASK64:
-                    raise UsageError(f"calling {self.name}: an argument does not fit in 64 bits")
-                given[register] = value
-            else:
-                self._put(at, bytes(value))
-                given[register] = at
-                at += (len(value) + 31) & ~15  # sixteen bytes of nothing between two
+        given = {"rdi": 0, "rsi": 0}
+        for register, value, number in zip(ARGUMENTS, args, addresses(args), strict=False):
+            if not isinstance(value, int):
+                self._put(number, bytes(value))
+            elif not -(1 << 63) <= value <= MASK64:
+                raise UsageError(f"calling {self.name}: an argument does not fit in 64 bits")
+            given[register] = number
         stop = rounds.run(**given)
         regs = rounds.regs
         if regs.rip != self._lands or stop.why not in (Why.HALT, Why.EXIT_PORT):
@@ -118,10 +119,19 @@ class Function:
 
     def buffer(self, number: int, size: int) -> bytes:
         """`size` bytes of what the last call left where its argument `number` (from 0) was put, which was bytes."""
-        at = BUFFERS.base
-        for value in self.last[:number]:
-            at += 0 if isinstance(value, int) else (len(value) + 31) & ~15
-        return self._machine.memory.read(at, size)
+        return self._machine.memory.read(addresses(self.last)[number], size)
+
+
+def addresses(args: tuple[Argument, ...]) -> tuple[int, ...]:
+    """What the function gets: each number, and of bytes where they are put."""
+    given, at = [], BUFFERS.base
+    for value in args:
+        if isinstance(value, int):
+            given.append(value)
+        else:
+            given.append(at)
+            at += (len(value) + 31) & ~15  # sixteen bytes of nothing, at least, between two
+    return tuple(given)
 
 
 def shown(name: str | int, args: tuple[Argument, ...]) -> str:
