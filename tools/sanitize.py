@@ -54,18 +54,22 @@ def library() -> str:
     return found
 
 
+def environment() -> dict[str, str]:
+    """What a process with such a binding needs besides."""
+    return {
+        "LD_PRELOAD": library(),
+        # Python itself leaves memory behind, and maps guard pages where it likes.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=97",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",
+    }
+
+
 def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         binding = build(Path(folder))
-        environment = os.environ | {
-            "LD_PRELOAD": library(),
-            # Python itself leaves memory behind, and maps guard pages where it likes.
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=97",
-            "UBSAN_OPTIONS": "print_stacktrace=1",
-            "PYTHONMALLOC": "malloc",
-        }
         command = [sys.executable, "-c", _CHILD, str(binding), *(arguments or TESTS)]
-        return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+        return subprocess.run(command, cwd=ROOT, env=os.environ | environment(), check=False).returncode
 
 
 if __name__ == "__main__":

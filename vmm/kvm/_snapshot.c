@@ -71,11 +71,11 @@ static int asked(struct vmm_saved *saved, int fd, unsigned long request, void *a
     return -errno;
 }
 #define ASK(fd, request, argument) asked(saved, fd, request, argument, #request)
-#define TRY(fd, request, argument)                    \
-    do {                                              \
-        int result = ASK(fd, request, argument);      \
-        if (result < 0)                               \
-            return result;                            \
+#define TRY(fd, request, argument) /* not by ASK: its #request would be the number that the name stands for */ \
+    do {                                                                                                      \
+        int result = asked(saved, fd, request, argument, #request);                                           \
+        if (result < 0)                                                                                       \
+            return result;                                                                                    \
     } while (0)
 
 /* -- making and giving back */

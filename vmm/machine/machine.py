@@ -772,16 +772,20 @@ class Machine(Hooks, VirtioSlots, Closes):
             return
         from vmm.machine.run.cpu import current
 
-        if current() not in self.cpus:  # what a hook asks for is refused below, and changes nothing
-            self.close_parts()
-        self.all_cpus.close(self._release)
-        self.close_kvm()
+        try:
+            if current() not in self.cpus:  # what a hook asks for is refused below, and changes nothing
+                self.close_parts()
+        finally:  # what KVM did not give back goes with the VM
+            self.all_cpus.close(self._release)
+            self.close_kvm()
 
     def close_parts(self) -> None:
         """Of those that were made, the ones with threads and descriptors of their own."""
-        self._close_virtio()
-        if "board" in self.__dict__:
-            self.board.close()
+        try:
+            self._close_virtio()
+        finally:
+            if "board" in self.__dict__:
+                self.board.close()
 
     def _release(self) -> None:
         self.lane.close()

@@ -71,10 +71,12 @@ class WriteEvent(Closes):
     def close(self) -> None:
         """Take it back, while the VM is open, and close the eventfd. Idempotent."""
         if self._open:
-            if not self._vm.closed and not self._vm.inherited:
-                self.deassign()
             self._open = False
-            os.close(self.fd)
+            try:
+                if not self._vm.closed and not self._vm.inherited:
+                    self.deassign()
+            finally:
+                os.close(self.fd)
 
 
 Kick = WriteEvent  # its name of 0.1

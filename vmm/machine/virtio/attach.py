@@ -294,21 +294,33 @@ class VirtioSlots:
         self.all_cpus.end(None, stop)
 
     def _close_virtio(self) -> None:
-        """End the devices' threads and give back what they hold, while the VM is still there. Idempotent."""
+        """End the devices' threads and give back what they hold, while the VM is still there. Idempotent.
+
+        Raises:
+            HostError: KVM refused one of the calls, the first of them; all is closed all the same.
+        """
         for listener in self._listeners:  # first: they wait for descriptors that the devices close
             listener.close()
         self._listeners = ()
+        refused: list[HostError] = []
         for each in self._virtio:
             each.mmio.close()
             if each.service is not None:
                 try:
                     if not self.vm.inherited and not each.service.ended:
                         self._bind(each.service, each.base, deassign=True)
+                except HostError as error:
+                    refused.append(error)
                 finally:
                     each.service.close()
         self._virtio = ()
         if self._virtio_interrupts is not None:
-            self._virtio_interrupts.close()
+            try:
+                self._virtio_interrupts.close()
+            except HostError as error:
+                refused.append(error)
+        if refused:
+            raise refused[0]
 
 
 def _eventfd_of(interrupt: Interrupt) -> int | None:

@@ -118,9 +118,18 @@ class Interrupts:
         return Irqfd(fd)
 
     def close(self) -> None:
-        """Take the eventfds back from KVM. Idempotent; nobody may raise an interrupt after it."""
+        """Take the eventfds back from KVM. Idempotent; nobody may raise an interrupt after it.
+
+        Raises:
+            HostError: KVM refused one of the calls; all are closed all the same.
+        """
         while self._bound:
             fd, gsi = self._bound.pop()
-            if not self._vm.closed and not self._vm.inherited:
-                self._vm.irqfd(fd, gsi, deassign=True)
-            os.close(fd)
+            try:
+                if not self._vm.closed and not self._vm.inherited:
+                    self._vm.irqfd(fd, gsi, deassign=True)
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                os.close(fd)
