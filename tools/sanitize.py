@@ -58,8 +58,8 @@ def environment() -> dict[str, str]:
     """What a process with such a binding needs besides."""
     return {
         "LD_PRELOAD": library(),
-        # Python itself leaves memory behind, and maps guard pages where it likes.
-        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=97",
+        # Python itself leaves memory behind, and maps guard pages where it likes. What is freed is kept for a while.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=0:exitcode=97:quarantine_size_mb=16",
         "UBSAN_OPTIONS": "print_stacktrace=1",
         "PYTHONMALLOC": "malloc",
     }
