@@ -92,6 +92,9 @@ EXITS = (
     Named(0x07F, "SVM_EXIT_SHUTDOWN", "a triple fault", None, HEADER),
     Named(0x080, "SVM_EXIT_VMRUN", "VMRUN", None, HEADER),
     Named(0x081, "SVM_EXIT_VMMCALL", "VMMCALL", None, HEADER),
+    Named(
+        0x400, "SVM_EXIT_NPF", "nested paging does not allow the access: no memslot, or a page to be made", None, HEADER
+    ),
     Named(0xFFFF_FFFF_FFFF_FFFF, "SVM_EXIT_ERR", "VMRUN refused the VMCB (VMEXIT_INVALID)", None, None),
 )
 CONSTANTS = (

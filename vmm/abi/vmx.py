@@ -148,6 +148,10 @@ EXITS = (
     Named(33, "EXIT_REASON_INVALID_STATE", "the entry found guest state that is not valid", None, HEADER),
     Named(34, "EXIT_REASON_MSR_LOAD_FAIL", "the entry could not load an MSR", None, HEADER),
     Named(41, "EXIT_REASON_MCE_DURING_VMENTRY", "a machine check came during the entry", None, HEADER),
+    Named(
+        48, "EXIT_REASON_EPT_VIOLATION", "EPT does not allow the access: no memslot, or a page to be made", None, HEADER
+    ),
+    Named(49, "EXIT_REASON_EPT_MISCONFIG", "an EPT entry that cannot be: KVM marks MMIO by it", None, HEADER),
     Named(0x8000_0000, "VMX_EXIT_REASONS_FAILED_VMENTRY", "the entry failed; added to the reason", None, HEADER),
 )
 

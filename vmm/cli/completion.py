@@ -68,6 +68,12 @@ def _lessons() -> list[str]:
     return [each.name for each in lessons()]
 
 
+def _guests() -> list[str]:
+    from vmm.payload.templates import BY_KIND
+
+    return list(BY_KIND)
+
+
 def _commands() -> list[str]:
     from vmm.cli.arguments import COMMANDS
 
@@ -78,6 +84,7 @@ def _commands() -> list[str]:
 WORDS: dict[str, Callable[[], list[str]]] = {
     "board": _boards,
     "topic": _topics,
+    "kind": _guests,
     "FEATURE": _features,
     "ROW": _rows,
     "COMMAND": _commands,

@@ -15,7 +15,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
 
-from vmm.abi import apic, caps, cpuid, cpuid_leaves, exits, flags, msrs, port_map, pv, quirks, svm, vmx, x86
+from vmm.abi import apic, caps, cpuid, cpuid_leaves, exits, flags, msrs, port_map, pv, quirks, svm, terms, vmx, x86
 from vmm.abi.cpuid_bits import ALIASES
 from vmm.abi.rows import Named
 from vmm.abi.structs import Struct
@@ -38,6 +38,7 @@ KINDS = {
     "register": "Registers and bits of devices and of the CPU",
     "virtio": "Virtio",
     "constant": "Other constants of assembly text",
+    "term": "Words of the field",
 }
 """Kind -> heading, the order in which a name is looked for; features, MSRs and hypercalls come before them."""
 
@@ -137,7 +138,19 @@ def _kvm() -> Iterator[Fact]:
     for vendor, rows in (("VMX", [*vmx.EXITS, *vmx.ERRORS]), ("SVM", [*svm.EXITS])):
         where = source(vendor.lower())
         for named in rows:
-            yield Fact("vmexit", named.name, f"{vendor}: {named.meaning}", named.value, where=where)
+            yield Fact(
+                "vmexit", named.name, f"{vendor}: {named.meaning}", named.value, where=where, also=_manual(named.name)
+            )
+    for term in terms.TERMS:
+        yield Fact("term", term.name, term.meaning, where=source("terms"), also=term.also)
+
+
+def _manual(name: str) -> tuple[str, ...]:
+    """What the maker's manual calls an exit reason: VMEXIT_NPF; of VMX, the words `EPT violation`."""
+    if name.startswith("SVM_EXIT_"):
+        return (name.replace("SVM_EXIT_", "VMEXIT_"),)
+    said = name.removeprefix("EXIT_REASON_")
+    return (said,) if said != name and "_" in said else ()
 
 
 def _machine() -> Iterator[Fact]:

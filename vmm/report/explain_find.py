@@ -25,6 +25,7 @@ WORDS = {
     "cpuid": "cpuid", "gpa": "address", "address": "address", "struct": "structure", "structure": "structure",
     "field": "field", "region": "region", "feature": "feature", "constant": "constant", "flag": "flag",
     "register": "register", "quirk": "quirk", "vmexit": "vmexit", "virtio": "virtio", "row": "row",
+    "term": "term",
 }  # fmt: skip
 """What somebody may write in front -> the kind."""
 BY_NUMBER = ("exit", "capability", "exception", "leaf")
@@ -56,6 +57,8 @@ def candidates(word: str, proofs: Mapping[str, Payload]) -> list[Topic]:
         return [row]
     kind, rest = _qualified(word)
     number = _number(rest)
+    if kind == "cpuid" and number is not None:  # `cpuid 1`: bits have names, leaves have numbers
+        kind = "leaf"
     found = _by_number(number, proofs) if number is not None else _by_name(rest, proofs)
     if kind:
         own = [each for each in explain.topics(proofs) if fold(each.name) == fold(rest)]

@@ -17,7 +17,7 @@ from vmm.report.style import Style
 
 WIDTH = 100
 KIND_WORDS = {"constant": "a constant,", "cpuid": "a CPUID bit", "structure": "a structure", "vmexit": "exit reason",
-              "virtio": "a constant of virtio,"}  # fmt: skip
+              "virtio": "a constant of virtio,", "term": "a word of the field"}  # fmt: skip
 ENDING = (
     "`pyvmm explain NAME` says more of each. There are more kinds, `pyvmm explain --list KIND`: {kinds}. `pyvmm map` "
     "shows the guest's memory"
