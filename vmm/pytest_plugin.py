@@ -77,7 +77,7 @@ def pytest_exception_interact(
         ]
         sys.stdout.write("\n".join(lines) + "\n")
         if opened:
-            from vmm.debug.prompt import Open, prompt
+            from vmm.debug.prompt.prompt import Open, prompt
 
             if prompt([Open(*each) for each in opened], dict(frames[-1])):
                 pytest.exit(f"ended at the prompt of {DEBUG}", pytest.ExitCode.INTERRUPTED)

@@ -14,11 +14,12 @@ import pytest
 
 from vmm.abi.x86 import PAGE
 from vmm.debug import abilities
+from vmm.debug.legs import Cause
 from vmm.debug.session import Session
-from vmm.debug.values import Stopped
-from vmm.errors import MissingCapability, UsageError
+from vmm.debug.values import WATCHPOINT, Stopped
+from vmm.errors import HostError, MissingCapability, UsageError
 from vmm.kvm.exits import PortOut
-from vmm.machine.ends import Why
+from vmm.machine.ends import Stop, Why
 from vmm.machine.machine import Machine
 from vmm.machine.memory.layout import REGIONS
 from vmm.observe.postmortem import examine
@@ -775,3 +776,29 @@ def test_the_way_of_an_exit_is_as_if_there_had_never_been_a_debugger(fast: bool)
             session.kill()
         after = min(calls_of_a_run(machine) for _ in range(3))
         assert abs(after - before) < EXITS // 2, "a call more for each exit would be twice that"
+
+
+def test_a_machine_that_is_closed_has_no_session() -> None:
+    machine = Machine()
+    machine.close()
+    with pytest.raises(HostError, match="debugging it: this machine has been closed"):
+        Session(machine)
+
+
+def test_a_debug_register_for_reads_stops_at_no_write(loop: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """x86 has none for reads alone. As if one struck here: a leg's end is made up, what is in memory is not."""
+    can = replace(loop.can, watchpoints=True)
+    monkeypatch.setattr(Session, "can", property(lambda _session: can))
+    made = loop.watch(DATA, 4, "read")
+    cpu = loop.machine.cpus[0]
+    struck = Stop(Why.DEBUG, "a watchpoint"), cpu, Cause(WATCHPOINT, cpu, DATA)
+    loop._begin()
+    stopped = loop._seen(*struck)
+    assert stopped is not None
+    assert (stopped.breakpoint, made.hits) == (made, 1)
+    loop.write(DATA, b"new!")  # by the guest, as it were
+    assert loop._seen(*struck) is None
+    assert loop._seen(*struck) is not None
+    loop.write(DATA, b"more")
+    loop._begin()
+    assert loop._seen(*struck) is not None
