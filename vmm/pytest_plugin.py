@@ -191,6 +191,7 @@ def guest_image(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="module")
 def _loaded(guest_image: Any) -> Iterator[tuple[WatchedMachine, Snapshot]]:
+    """A machine with the module's GUEST, and how it was then."""
     _require()
     from vmm.report.failure import WatchedMachine
 

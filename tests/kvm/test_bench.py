@@ -54,7 +54,7 @@ def test_every_row_is_there_and_measured(document):
             assert row["median"] is None or row["floor"] is None, name
             continue
         assert row["n"] > 0, name
-        assert row["median"] > 0, name
+        assert row["median"] > 0 or name == "sandbox", name  # a difference of two times, of which noise may be more
         if row["peer"]:
             assert row["floor"] > 0, name
             assert row["ratio"] > 0, name

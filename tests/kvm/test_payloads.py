@@ -199,8 +199,23 @@ def _ports(*allowed: int) -> Callable[[pytest.MonkeyPatch], object]:
 
     def patch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(descriptors, "tss", lambda block, ports: right(block, allowed))
-        for made_once in ("_tables", "_tss"):  # what was made before is not what is asked for now
-            monkeypatch.setattr(boot, made_once, getattr(boot, made_once).__wrapped__)
+        _make_anew(monkeypatch)
+
+    return patch
+
+
+def _make_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a guest begins with that was made before is not what is asked for now."""
+    for made_once in ("_tables", "_tss", "image", "_sregs", "registers"):
+        monkeypatch.setattr(boot, made_once, getattr(boot, made_once).__wrapped__)
+
+
+def _begins(name: str, value: Any) -> Callable[[pytest.MonkeyPatch], object]:
+    """A constant of vmm/machine/x86/boot.py is another."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(boot, name, value)
+        _make_anew(monkeypatch)
 
     return patch
 
@@ -226,8 +241,8 @@ SABOTAGE = {
     "msr-nothing": Sabotage("msr", "LSTAR is 0x0", "    call  write_msr\n", ""),
     "msr-clock": Sabotage("msr", "counter did not grow", "sub   rax, rbx", "sub   rax, rax"),
     "msr-exists": Sabotage("msr", "does not exist is 0x0", "NO_SUCH_MSR = 0xdead", "NO_SUCH_MSR = MSR_LSTAR"),
-    "msr-efer": Sabotage("msr", "EFER is 0xd00", patch=_patched(boot, "LONG_MODE_EFER", 0xD00)),
-    "paging-wp": Sabotage("paging", "read-only page is 0x2", patch=_patched(boot, "LONG_MODE_CR0", WITHOUT_WP)),
+    "msr-efer": Sabotage("msr", "EFER is 0xd00", patch=_begins("LONG_MODE_EFER", 0xD00)),
+    "paging-wp": Sabotage("paging", "read-only page is 0x2", patch=_begins("LONG_MODE_CR0", WITHOUT_WP)),
     "paging-rw": Sabotage("paging", "read-only page is 0x2", "and   rax, -3", "and   rax, -1"),
     "paging-nx": Sabotage("paging", "executable page is 0x3", "NX_BIT = 0x8000000000000000", "NX_BIT = 0x200"),
     "paging-exec": Sabotage("paging", "no-execute page is 0x10", "or    rax, qword", "mov   rax, qword"),

@@ -206,4 +206,6 @@ def test_every_goal_fits_its_column() -> None:
 
 
 def test_every_row_of_processes_names_its_peer() -> None:
-    assert {spec.row.peer for spec in processes.specs()} == {"QEMU", "Python"}
+    of_a_difference = {"sandbox"}  # which has no peer: the same command with and without
+    named = {spec.row.peer for spec in processes.specs() if spec.row.name not in of_a_difference}
+    assert named == {"QEMU", "Python"}

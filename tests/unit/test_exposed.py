@@ -65,5 +65,5 @@ def test_a_vcpu_has_its_own_apic_id_and_nobody_elses():
     model = CpuidModel([*leaves, CpuidEntry(0x1F, 1, 1, edx=3)])
     raw = cpuid_buffer(model.entries())
     for apic_id in (0, 5, 0x123):
-        assert tuple(cpuid_list(owed_cpuid._of_vcpu(raw, apic_id))) == model.of_vcpu(apic_id)
+        assert tuple(cpuid_list(owed_cpuid.with_apic_id(raw, apic_id))) == model.of_vcpu(apic_id)
     assert cpuid_list(raw) == model.entries()

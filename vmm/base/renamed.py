@@ -42,7 +42,6 @@ NEW = {
     "machine.layout": "machine.memory.layout",
     "machine.limits": "machine.run.limits",
     "machine.loop": "machine.run.handle",
-    "machine.migration": "machine.extra.migration_control",
     "machine.modes": "machine.x86.modes",
     "machine.page_tables": "machine.x86.page_edits",
     "machine.paged": "machine.memory.on_demand",
