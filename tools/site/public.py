@@ -54,7 +54,7 @@ PAGES = (
         "[interrupts.md](/interrupts.md), [virtio.md](/virtio.md), [cpu.md](/cpu.md).",
         (
             "vmm.machine.extra.split_irqchip", "vmm.machine.extra.ioeventfd", "vmm.machine.extra.injector",
-            "vmm.machine.extra.syscalls", "vmm.machine.extra.folder",
+            "vmm.machine.extra.syscalls", "vmm.machine.extra.folder", "vmm.machine.migration",
         ),
     ),
     Page(

@@ -44,8 +44,8 @@ MOVED = "the machine moves to another process"
 
 
 class Report(Record):
-    """How a machine moved: pages sent in each round, the last one with the guest standing still; seconds that it stood,
-    until the other end was ready to run it; bytes that went over.
+    """How a machine moved: `pages` (of 4096 bytes) sent in each round, the last one with the guest standing still;
+    `downtime` in seconds that it stood, until the other end was ready to run it; `sent` bytes that went over.
     """
 
     pages: tuple[int, ...]
