@@ -33,7 +33,8 @@ def assembled(make: Callable[[], Program], file: str) -> Program:
         PayloadError: it came to a limit, or ended its process; one line says which.
     """
     doing = "assembling it"
-    data = apart(lambda: _told(lambda: _dumped(make())), doing, prepare=_engines, cpu=ASSEMBLING, file=file)
+    _engines()  # here, so that every further child has them from its start
+    data = apart(lambda: _told(lambda: _dumped(make())), doing, cpu=ASSEMBLING, file=file)
     made: Program = _taken(data, _loaded, doing, file)
     return made
 
@@ -57,8 +58,8 @@ def readable(read: Callable[[], object], file: str) -> None:
 
 
 def _engines() -> None:
-    """What assembling needs, whatever the text is. keystone and capstone are loaded by ctypes, which may want more than
-    the child keeps; of modules Python writes what it has compiled.
+    """Load what assembling needs, whatever the text is: it is dear, and ctypes, which loads keystone and capstone, may
+    want more than the child keeps.
     """
     from vmm.abi import asm_constants
     from vmm.asm import disassembler, expand, keystone_engine, layout
