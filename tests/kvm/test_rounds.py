@@ -103,7 +103,8 @@ look:   mov rbx, [0x400000]
 
 
 @pytest.mark.every_host
-@pytest.mark.parametrize("ring", [0, 3])
+# Ring 3 ends by OUT, which QEMU's TCG does not let through there (fault qemu-ring3-io of tools/hostlab/expected).
+@pytest.mark.parametrize("ring", [0, pytest.param(3, marks=pytest.mark.on_demand)])
 @pytest.mark.parametrize("lean", [False, True], ids=["reset", "rounds"])
 def test_what_the_guest_made_of_its_page_tables_is_gone(ring: int, lean: bool) -> None:
     """The table is put back, and so is what KVM and the CPU keep of it: shadow pages, where KVM has those."""
