@@ -19,6 +19,7 @@ from vmm.machine.ends import Result, Stop, Why
 from vmm.machine.images.own import as_program, check_place
 from vmm.machine.memory import layout
 from vmm.machine.plain import NotPlain, Plain
+from vmm.machine.repeats import Repeats
 from vmm.machine.run import limits
 from vmm.machine.run.hooks import Hooks
 from vmm.machine.virtio.attach import VirtioSlots
@@ -28,7 +29,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
-    from typing import Any, Literal, Self, TypeAlias
+    from typing import Any, Literal, TypeAlias
 
     from vmm.asm.program import Program
     from vmm.kvm.exits import Exit
@@ -42,11 +43,8 @@ if TYPE_CHECKING:
     from vmm.machine.run.all_cpus import Observer
     from vmm.machine.run.cpu import Cpu
     from vmm.machine.run.debug import Debugger
-    from vmm.machine.run.function import Function
     from vmm.machine.run.hold import Holder
-    from vmm.machine.run.rounds import Rounds
     from vmm.machine.run.watch import Watcher
-    from vmm.machine.snapshot import Snapshot
     from vmm.machine.x86.cpuid import CpuidModel
     from vmm.machine.x86.registers import Registers
 
@@ -62,7 +60,7 @@ PARTS = frozenset(("kvm", "vm", "memory", "board", "platform", "reach", "lane", 
 CLOSED = "this machine has been closed; make another one to run"
 
 
-class Machine(Hooks, VirtioSlots, Closes):
+class Machine(Hooks, VirtioSlots, Repeats, Closes):
     """A VM with `cpus` vCPUs (a number, or their APIC ids) and `memory` bytes from guest-physical 0.
 
     - board: "own" (debug console, exit port, COM1: what pyvmm's payloads use), "pc" (what operating systems expect:
@@ -437,111 +435,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         context.restore(saved, self)
         self._started = set(saved.started)
 
-    def snapshot(self) -> Snapshot:
-        """The state as it is now, to go back to in microseconds by `reset`. From then on KVM logs which pages are
-        written. The memory that was touched is copied. Limits: vmm.machine.snapshot.Snapshot.
-
-        Raises:
-            UsageError: the machine is running, or inside of an instruction that would end the run; its dirty log is
-                read otherwise.
-            HostError: the machine is closed; KVM refuses a call, or there is no memory for the copy.
-        """
-        self.between_runs("taking a snapshot")
-        from vmm.machine import snapshot  # only who takes one pays for it
-
-        return snapshot.take(self, self._started)
-
-    def reset(self, to: Snapshot) -> int:
-        """Go back to a snapshot of this machine, as often as one likes: the number of pages (4 KiB) that were put back.
-        Everything that the guest can change is as it was; what the host alone has (the console's text, callbacks, a
-        disk's file) stays.
-
-        Raises:
-            UsageError: it is of another machine (`fork` is for that), or of other memslots or devices; it is closed.
-            HostError: the machine is closed; KVM refuses a call.
-        """
-        if to.machine is not self:
-            self._check_own(to)
-        pages = to.put_back()
-        self._started = set(to.started)
-        return pages
-
-    def rounds(self, snapshot: Snapshot, timeout: float | None = None) -> Rounds:
-        """Short runs that each begin at a snapshot of this machine, tens of thousands of them a second:
-
-            with m.rounds(m.snapshot()) as rounds:
-                for value in values:
-                    stop = rounds.run(rdi=value)
-                    print(stop.why, rounds.regs.rax)
-
-        What happens is what `reset` and then `run` do, for one vCPU that nobody watches. Inside of the block the
-        machine runs in rounds alone. `timeout` in seconds is that of a round (default: `self.timeout`).
-
-        Raises:
-            UsageError: the snapshot is of another machine, or the limit is none; others as Rounds.__enter__.
-            HostError: the machine is closed.
-        """
-        self.between_runs("rounds from a snapshot")
-        self._check_own(snapshot)
-        if not self._unwatched:
-            raise UsageError("rounds of a machine that is watched or debugged", hint="reset() and run() do it there")
-        from vmm.machine.run.rounds import Rounds
-
-        return Rounds(self, snapshot, self._limit(timeout))
-
-    def _check_own(self, snapshot: Snapshot) -> None:
-        if snapshot.machine is not self:
-            raise UsageError("this snapshot is of another machine", hint="Machine.fork makes a new one of it")
-
-    def fork(self, snapshot: Snapshot, prepare: Callable[[Machine], object] | None = None) -> Machine:
-        """A new machine of the same shape that stands where the snapshot was taken. Its memory is that of the snapshot,
-        mapped privately: a page is copied when it is written. `prepare(machine)` adds devices and callbacks that this
-        machine has, before their state is put there; this one may run meanwhile.
-
-        Raises:
-            UsageError: the shape differs: devices that `prepare` did not add.
-            HostError: KVM or the host refuses something.
-        """
-        twin = type(self)(**self._shape)
-        try:
-            if prepare is not None:
-                prepare(twin)
-            snapshot.put_into(twin)
-            twin.take_over(self.program, snapshot.started)
-        except BaseException:
-            twin.close()
-            raise
-        return twin
-
-    def save_snapshot(self, snapshot: Snapshot, path: str | Path) -> int:
-        """Write a snapshot of this machine to a file, from which `load_snapshot` starts another, also in another
-        process. The number of bytes; pages of zeros are none.
-
-        Raises:
-            UsageError: it is of another machine, or closed; a device has a state that no file can hold; there is
-                read-only memory.
-            HostError: the file cannot be written.
-        """
-        self._check_own(snapshot)
-        from vmm.machine import snapshot_file
-
-        return snapshot_file.save(snapshot, self.shape, path)
-
-    @classmethod
-    def load_snapshot(cls, path: str | Path, prepare: Callable[[Self], object] | None = None, **options: Any) -> Self:
-        """A machine that stands where a snapshot was taken that `save_snapshot` wrote to a file, in this process or in
-        another. `prepare(machine)` adds devices and callbacks that it had; `options` are those of Machine that no file
-        holds: live, console_limit, cpuid, before_vcpus, kvm, fast.
-
-        Raises:
-            UsageError: the file is damaged, no snapshot, or of another version; the state is of another host (CPUID,
-                capabilities, MSRs that KVM lists) or shape. One line says which.
-            HostError: the file cannot be read; KVM or the host refuses something.
-        """
-        from vmm.machine import snapshot_file
-
-        return snapshot_file.load(cls, path, prepare, options)  # type: ignore[return-value]
-
     @property
     def shape(self) -> dict[str, Any]:
         """What it was made with: the arguments of Machine by name."""
@@ -630,10 +523,10 @@ class Machine(Hooks, VirtioSlots, Closes):
             UsageError: it runs already, or a limit is none.
         """
         plain = self._plain
-        if plain is not None and self._started and until is None and exit_limit is None and self._unwatched:
+        if plain is not None and self._started and until is None and exit_limit is None and self.unwatched:
             return self._run_plainly(plain, timeout)
         active = self.members()
-        limit = self._limit(timeout)
+        limit = self.limit(timeout)
         exit_limit = None if exit_limit is None else limits.exit_limit(exit_limit)
         if self._watcher is not None:
             self._watcher.begin(active)
@@ -651,11 +544,11 @@ class Machine(Hooks, VirtioSlots, Closes):
         return self.conclude(stop, by, wall)
 
     @property
-    def _unwatched(self) -> bool:
+    def unwatched(self) -> bool:
         """Nobody has ever stepped, held or watched this machine's runs."""
         return self._debugger is None and self.holder is None and self._watcher is None
 
-    def _limit(self, timeout: float | None) -> float | None:
+    def limit(self, timeout: float | None) -> float | None:
         """Seconds that a run may take. UsageError: they are no number of seconds."""
         limit = self.timeout if timeout is None else timeout
         return None if limit is None else limits.time_limit(limit)
@@ -664,7 +557,7 @@ class Machine(Hooks, VirtioSlots, Closes):
         """A run that begins with a plain machine; where something comes that needs a whole one, that goes on."""
         if plain.closed:
             raise HostError(CLOSED)
-        limit = self._limit(timeout)
+        limit = self.limit(timeout)
         if not plain.running.acquire(blocking=False):
             raise UsageError(limits.RUNS_ALREADY)
         try:
@@ -728,20 +621,6 @@ class Machine(Hooks, VirtioSlots, Closes):
         from vmm.machine.run.call import call
 
         return call(self, function, *args, timeout=timeout)
-
-    def function(self, name: str | int, timeout: float | None = None) -> Function:
-        """A function of the loaded program, by name or address, to be called very often, each time in the machine as it
-        is now:
-
-            with m.function("add") as add:
-                assert add(40, 2) == 42
-
-        `timeout` in seconds is that of a call (default: `self.timeout`). Errors as `call`, at the beginning of the
-        block, and as `rounds`.
-        """
-        from vmm.machine.run.function import Function
-
-        return Function(self, name, timeout)
 
     def stop(self, text: object = "the host asked for it") -> None:
         """End the run, from a hook, a signal handler or another thread. Between two runs it ends the next at once, so

@@ -3,7 +3,7 @@
 written meanwhile, round after round; at last the guest stands still for the rest, and goes on over there.
 
     here:   report = migration.send(machine, connection)      runs the guest as it sends
-    there:  machine = migration.receive(connection)           and then machine.run()
+    there:  machine = migration.receive(Machine, connection)  and then machine.run()
 
 `connection` is a stream socket (a socketpair, a Unix socket). It knows frames and rounds; states are frozen.py's. A
 frame is a letter, a u32 of bytes, and these. Both ends sum what goes over (SHA-256), and the sums are compared.
@@ -16,7 +16,7 @@ import os
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from vmm.abi.x86 import PAGE
 from vmm.base.record import Record
@@ -254,7 +254,7 @@ def receive(
         finally:
             os.close(fd)
         stream.send(b"K", b"")
-        return cast("Machine", machine)
+        return machine
     except BaseException as error:
         if machine is not None:
             machine.close()

@@ -25,8 +25,11 @@ from vmm.machine.snapshot import Snapshot, become, memory_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeVar
 
     from vmm.machine.whole import Whole
+
+    W = TypeVar("W", bound=Whole)
 
 MAGIC = b"pyvmmSNP"
 VERSION = 1
@@ -86,8 +89,8 @@ def _write_slot(out: _Summed, memory: memoryview) -> None:
 
 
 def load(
-    kind: Callable[..., Whole], path: str | Path, prepare: Callable[[Any], object] | None, options: dict[str, Any]
-) -> Whole:
+    kind: Callable[..., W], path: str | Path, prepare: Callable[[Any], object] | None, options: dict[str, Any]
+) -> W:
     """See `Machine.load_snapshot`."""
     path = Path(path)
     try:
@@ -121,13 +124,13 @@ def _checked(file: BinaryIO, path: Path) -> frozen.Frozen:
 
 
 def _started(
-    kind: Callable[..., Whole],
+    kind: Callable[..., W],
     state: frozen.Frozen,
     file: BinaryIO,
     path: Path,
     prepare: Callable[[Any], object] | None,
     options: dict[str, Any],
-) -> Whole:
+) -> W:
     try:
         slots = [(int(gpa), int(size)) for gpa, size in state["slots"]]
         if any(size <= 0 or size % PAGE or gpa % PAGE for gpa, size in slots):
@@ -162,8 +165,8 @@ def _read_slot(file: BinaryIO, memory: memoryview) -> None:
 
 
 def machine_of(
-    kind: Callable[..., Whole], state: frozen.Frozen, prepare: Callable[[Any], object] | None, options: dict[str, Any]
-) -> Whole:
+    kind: Callable[..., W], state: frozen.Frozen, prepare: Callable[[Any], object] | None, options: dict[str, Any]
+) -> W:
     """A machine of that kind (Machine, or one derived from it) as the state needs it; it does not stand there yet.
 
     Raises:

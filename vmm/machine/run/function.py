@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Protocol
 
 from vmm.base.bits import MASK64
 from vmm.errors import GuestError, UsageError
+from vmm.kvm.handle import Closes
 from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.call import ARGUMENTS, LANDING_AT, prepare
 from vmm.machine.whole import Whole
 
 if TYPE_CHECKING:
-    from types import TracebackType
     from typing import Self
 
     from vmm.machine.run.rounds import Rounds
@@ -28,7 +28,15 @@ Argument = int | bytes | bytearray
 
 
 class Repeatable(Whole, Protocol):
-    """A machine as it is needed here."""
+    """A machine as it is needed by what begins again (vmm/machine/repeats.py)."""
+
+    @property
+    def started(self) -> tuple[int, ...]: ...
+
+    @property
+    def unwatched(self) -> bool: ...
+
+    def limit(self, timeout: float | None) -> float | None: ...
 
     def snapshot(self) -> Snapshot: ...
 
@@ -37,16 +45,15 @@ class Repeatable(Whole, Protocol):
     def rounds(self, snapshot: Snapshot, timeout: float | None = None) -> Rounds: ...
 
 
-class Function:
+class Function(Closes):
     """Made by `Machine.function`, to be used in a `with`. `calls` counts, `last` has the arguments of the last call."""
 
     def __init__(self, machine: Repeatable, name: str | int, timeout: float | None) -> None:
-        self.name, self.calls, self.last = name, 0, ()
+        self.name, self.calls = name, 0
+        self.last: tuple[Argument, ...] = ()
         self._machine, self._timeout = machine, timeout
         self._snapshot: Snapshot | None = None
         self._rounds: Rounds | None = None
-
-    last: tuple[Argument, ...]
 
     def __enter__(self) -> Self:
         machine = self._machine
@@ -62,11 +69,6 @@ class Function:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """The machine is anybody's again, and as it was before the first call. Idempotent."""

@@ -14,6 +14,7 @@ from vmm.base.bits import MASK64
 from vmm.errors import UsageError
 from vmm.kvm import kick
 from vmm.kvm.exits import Halt
+from vmm.kvm.handle import Closes
 from vmm.kvm.lean import VMM_DECODE, VMM_HALTED, core_round
 from vmm.kvm.saved import BY_RUN, NOW, put_c
 from vmm.machine.ends import Stop, Why
@@ -22,7 +23,6 @@ from vmm.machine.run.cpu import current, enter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
     from typing import Self
 
     from vmm.machine.snapshot import Snapshot
@@ -35,7 +35,7 @@ REGISTERS = frozenset(
 """Of struct kvm_regs."""
 
 
-class Rounds:
+class Rounds(Closes):
     """Made by `Machine.rounds`, to be used in a `with`: until its end the machine is this one's, on this thread."""
 
     def __init__(self, machine: Whole, snapshot: Snapshot, limit: float | None) -> None:
@@ -87,11 +87,6 @@ class Rounds:
             self.close()
             raise
         return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """The machine is anybody's again; it stands where the last round ended. Idempotent."""
