@@ -304,7 +304,7 @@ def assemble(payload: Payload, params: dict[str, int] | None = None) -> Program:
         constants=payload.header.constants(params),
         facts=Facts(constants, (layout.__file__,)),
         include_dirs=(os.path.dirname(payload.file), INCLUDES),
-        apart=partial(_apart, payload.file),
+        apart=None if payload.group else partial(_apart, payload.file),  # those that come with pyvmm are its own text
     )
     if not program.code:
         raise PayloadError("no instruction in it: there is nothing to run", file=payload.file)
