@@ -23,6 +23,7 @@ def rows(name: str, mask: tuple[str, ...] = ()) -> list[Row]:
     return prove(find(name), Options(mask=mask))
 
 
+@pytest.mark.on_demand  # a host's probe has the same rows and refusals, which the lab judges
 @pytest.mark.parametrize("name", FEATURES)
 def test_as_kvm_offers_it(name: str, kvm: Kvm) -> None:
     basics, state = rows(name)
@@ -44,6 +45,7 @@ def test_masked_it_is_absent(name: str) -> None:
         assert (row.verdict, row.finding.reason) == (Verdict.ABSENT, "masked")
 
 
+@pytest.mark.on_demand
 @pytest.mark.parametrize("name", FEATURES)
 def test_a_guest_that_does_not_see_it_cannot(name: str) -> None:
     if not supported().has(FEATURES[name]):
