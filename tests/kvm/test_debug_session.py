@@ -386,6 +386,68 @@ def test_both_vcpus_come_to_a_breakpoint_and_none_is_lost() -> None:
         assert stopped.result.stop.why is Why.HALT
 
 
+def test_a_vcpu_gets_past_a_condition_that_is_wrong_though_another_was_stopped_last() -> None:
+    """vCPU 0 waits for vCPU 1, which comes by the breakpoint again and again: each time it must get past it."""
+    text = f"""
+    start:
+        mov   ecx, 20
+        test  edi, edi
+        jz    wait
+    add_one:
+        inc   qword ptr [{DATA:#x}]
+        dec   ecx
+        jnz   add_one
+        mov   byte ptr [{DATA + 8:#x}], 1
+        hlt
+    wait:
+        pause
+        cmp   byte ptr [{DATA + 8:#x}], 1
+        jne   wait
+        hlt
+    """
+    with Machine(cpus=2) as machine, Session(machine) as session:
+        machine.load(text)
+        machine.start(1, "start")
+        never = session.break_at("add_one", when="rcx == 21")
+        session.step(vcpu=0)
+        stopped = session.go(timeout=30)
+        assert (stopped.why, session.read(DATA, 8)) == ("ended", (20).to_bytes(8, "little")), str(stopped)
+        assert never.hits == 0
+
+
+def test_a_step_with_others_lets_them_off_where_they_stand() -> None:
+    text = f"""
+    start:
+        lea   ebx, [rdi * 8 + {DATA:#x}]
+    count:
+        inc   qword ptr [rbx]
+        jmp   count
+    """
+    with Machine(cpus=2) as machine, Session(machine) as session:
+        machine.load(text)
+        machine.start(1, "start")
+        session.break_at("count")
+        for vcpu in (0, 1):
+            session.go(vcpus=[vcpu])
+        before = session.where(1).address
+        stopped = session.step(vcpu=0, others=True)
+        assert session.where(1).address != before or session.read(DATA + 8, 8) != bytes(8)
+        assert stopped.vcpu == 0 or session.read(DATA + 8, 8) != bytes(8), "vCPU 1 struck where it stood"
+        session.kill()
+
+
+def test_what_is_not_to_run_is_not_let_off_its_breakpoint() -> None:
+    with Machine(cpus=2) as machine, Session(machine) as session:
+        program = machine.load("start: inc eax\n jmp start")
+        machine.start(1, program.entry)
+        session.break_at("start")
+        session.go(vcpus=[0])
+        session.go(vcpus=[1])
+        session.go(vcpus=[1])
+        assert [session.registers(vcpu)["rax"] for vcpu in (0, 1)] == [0, 1]
+        session.kill()
+
+
 def test_a_payload_whose_host_half_runs_it_is_held() -> None:
     stops: list[Stopped] = []
 

@@ -16,7 +16,7 @@ from vmm.machine.ends import Stop, Why
 from vmm.observe.postmortem import readable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from vmm.machine.run.cpu import Cpu
 
@@ -70,31 +70,45 @@ class Going(Stops):
         if slow(breaks):
             only = [cpu for cpu in self._legs.members if vcpus is None or cpu.index in vcpus]
             return self._slow_go(breaks, only, lambda: False)
-        first = self._off_a_breakpoint(breaks)
-        if first is not None:
-            return first
-        self._pass_caught()
         run = self._legs.members if vcpus is None else [cpu for cpu in self._legs.members if cpu.index in vcpus]
         if not run:
             raise UsageError(f"vCPUs {list(vcpus or ())}: none of them runs")
+        passed, first = self._off_breakpoints(breaks, run)
+        if not passed:
+            return first
+        self._pass_caught()
+        run = self._set_off(cpu for cpu in run if cpu in self._legs.members)
         end = self._legs.leg(breaks, run)
         return self._seen(end.stop, end.by, end.cause)
 
-    def _off_a_breakpoint(self, breaks: list[Break]) -> Stopped | None:
-        for index in dict.fromkeys((self._last_vcpu, self.vcpu)):
-            cpu = self.machine.cpus[index]
-            if cpu not in self._legs.members or cpu is self._caught:
-                continue
-            cpu.vcpu.complete()
-            at = cpu.at
-            if self._stood.get(index) != at:
-                continue  # it has not been told to stand here: what is set here strikes
-            if not any(each.enabled and each.kind == BREAKPOINT and each.address == at for each in breaks):
-                continue
-            did = self._steps.step(cpu, breaks, [cpu], without=at)
+    def _off_breakpoints(self, breaks: list[Break], cpus: Sequence[Cpu]) -> tuple[bool, Stopped | None]:
+        """Each of these vCPUs makes its next instruction if it stands where it has been told, and something is set. One
+        that is left there would strike again at once, and stop the others before they have come anywhere.
+
+        False: something else has ended it, which is this stop, or none where a condition was wrong.
+        """
+        placed = {each.address for each in breaks if each.enabled and each.kind == BREAKPOINT}
+        stands = [cpu for cpu in cpus if cpu is not self._caught and self._stands_told(cpu, placed)]
+        sleep = [cpu for cpu in stands if self.machine.irqchip != "none" and self._at_hlt(cpu)]
+        for cpu in [*(cpu for cpu in stands if cpu not in sleep), *sleep]:
+            run = cpus if cpu in sleep else [cpu]  # who wakes it may be one of the others
+            did = self._steps.step(cpu, breaks, run, without=cpu.at)
             if did.cause is None or did.cause.kind != STEP:
-                return self._seen(did.stop, did.by, did.cause)
-        return None
+                return False, self._seen(did.stop, did.by, did.cause)
+        return True, None
+
+    def _set_off(self, cpus: Iterable[Cpu]) -> list[Cpu]:
+        """These vCPUs are about to run: where they come to has not been told."""
+        run = list(cpus)
+        for cpu in run:
+            self._stood.pop(cpu.index, None)
+        return run
+
+    def _stands_told(self, cpu: Cpu, placed: set[int]) -> bool:
+        if cpu.index not in self._stood or not placed:
+            return False
+        cpu.vcpu.complete()
+        return cpu.at in placed and cpu.at == self._stood[cpu.index]
 
     def _slow_go(self, breaks: list[Break], cpus: list[Cpu], there: Callable[[], bool]) -> Stopped | None:
         """Steps of these vCPUs, one after the other, until what is watched changes, something else stops them, or they

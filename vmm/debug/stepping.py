@@ -104,8 +104,14 @@ class Stepping(Going):
             raise UsageError(
                 f"vCPU {cpu.index} does not run: it {'has halted' if cpu.index in self.halted else 'was not started'}"
             )
+        run = [cpu]
+        if others:
+            members = [each for each in self._legs.members if each is not cpu]
+            passed, first = self._off_breakpoints(self.breaks, members)
+            if first is not None:
+                return first
+            run += self._set_off(each for each in members if passed and each in self._legs.members)
         self._pass_caught()
-        run = self._legs.members if others else [cpu]
         self._finish_exit(cpu)
         here = cpu.at
         watched = Watched(self.machine, slow(self.breaks))
@@ -130,9 +136,12 @@ class Stepping(Going):
             if stopped is not None:
                 return stopped
         while True:
-            first = self._off_a_breakpoint([*self.breaks, here]) if cpu.at != address else None
-            if first is not None:
-                return first
+            if cpu.at != address:
+                passed, first = self._off_breakpoints([*self.breaks, here], [cpu])
+                if first is not None:
+                    return first
+                if not passed:
+                    continue
             end = self._legs.leg([*self.breaks, here], [cpu], without=cpu.at)
             if end.cause and end.cause.kind == BREAKPOINT and end.cause.address == address and end.cause.cpu is cpu:
                 if depth is not None and self._depth(cpu) < depth:

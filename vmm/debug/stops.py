@@ -96,10 +96,6 @@ class Stops(Points):
         if not self.keep_interrupts:
             self._legs.forget_interrupt()
 
-    @property
-    def _last_vcpu(self) -> int:
-        return self.stops[-1].vcpu if self.stops else 0
-
     def _pass_caught(self) -> None:
         if self._caught is not None:
             self._legs.let_pass(self._caught)
