@@ -22,7 +22,7 @@ GUIDES = {
     "Write a guest": ("learn", "begin", "payloads", "c", "images", "linux", "boards"),
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
     "Use it in Python and tests": ("library", "testing", "ci"),
-    "The machine": ("cpu", "memory", "interrupts", "virtio", "sandbox"),
+    "The machine": ("cpu", "memory", "interrupts", "virtio", "sandbox", "snapshots"),
     "Hosts and measurements": ("hosts", "hostlab", "selftests", "kut", "bench"),
     "Take part": ("release",),
 }

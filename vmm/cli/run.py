@@ -46,6 +46,7 @@ def plain(payload: str) -> Any:
         rng=False, virtio_console=False, trace=[], trace_limit=TRACE_LIMIT, step=False, timeline=None, html=None,
         elf_out=None, console=None, no_color=False, kernel_args="", initrd=None, module=[], base=None, entry=None,
         mode=None, protocol=None, gdb=None, wait=False, watch=False, verbose=False, sandbox=None,
+        snapshot_out=None, snapshot_at=None, from_snapshot=None,
     )  # fmt: skip
 
 
@@ -147,8 +148,14 @@ def _watched(args: argparse.Namespace) -> str:
 
 
 def _found(args: argparse.Namespace, out: TextIO, seen: Watch | None = None) -> int:
+    if args.from_snapshot is not None:
+        from vmm.cli import snapshots
+
+        snapshots.begin(args)
     payload = find(payload_of(args))
     options = options_of(args)
+    if args.from_snapshot is not None:
+        options = snapshots.going_on(args, options)
     if seen is not None:
         options = replace(options, watch=seen)
     if args.gdb is not None or args.wait:
@@ -175,6 +182,17 @@ def _found(args: argparse.Namespace, out: TextIO, seen: Watch | None = None) -> 
         from vmm.cli import elf_out
 
         elf_out.write(payload, args.elf_out, dict(options.params))
+    if args.snapshot_at is not None and args.snapshot_out is None:
+        raise UsageError(f"--snapshot-at {args.snapshot_at}: into which file?", hint="--snapshot-out FILE")
+    if args.snapshot_out is None:
+        return _with_input(args, payload, options, out)
+    from vmm.cli import snapshots
+
+    options, keeper = snapshots.kept(args, payload, options)
+    return snapshots.told(keeper, _with_input(args, payload, options, out))
+
+
+def _with_input(args: argparse.Namespace, payload: Payload, options: Options, out: TextIO) -> int:
     console = Console(out)
     live = None if args.json else console.write
     if payload.code is None and args.board in (None, "own"):

@@ -42,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser, trace_limit: str, free_port: 
         "or raw code is run with, unless --no-sandbox is given",
     )
     parser.add_argument("--console", metavar="FILE", help="also write the guest's console there, byte for byte")
+    add_snapshot_arguments(parser)
     add_trace_arguments(parser, trace_limit)
     add_debug_arguments(parser, free_port)
     add_image_arguments(parser)
@@ -112,6 +113,26 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="a virtio console (Linux's hvc0): its output is shown as the guest's console is, and on a board with COM1 "
         "standard input is at this one instead",
+    )
+
+
+def add_snapshot_arguments(parser: argparse.ArgumentParser) -> None:
+    """A run that another goes on from."""
+    group = parser.add_argument_group("snapshots (`pyvmm docs snapshots`)")
+    group.add_argument(
+        "--snapshot-out",
+        metavar="FILE",
+        help="write the whole state of its machine there, to go on from with --from-snapshot; this run goes on too",
+    )
+    group.add_argument(
+        "--snapshot-at",
+        metavar="WHEN",
+        help="start, end (of the run, the default), a symbol or address that a vCPU comes to, or 2.5s of running",
+    )
+    group.add_argument(
+        "--from-snapshot",
+        metavar="FILE",
+        help="go on from there, on the same host; without PAYLOAD it is the one that the snapshot was taken of",
     )
 
 

@@ -27,6 +27,7 @@ NODES = ("/dev/kvm", "/dev/net/tun", "/dev/urandom", "/dev/null", "/dev/tty")
 NEEDS_MORE = {
     "gdb": ("--gdb", "a debugger may read and write whatever the process can, and listens"),
     "watch": ("--watch", "to run it again takes what was given up"),
+    "snapshot_out": ("--snapshot-out", "its file is made while the guest runs"),
     "folder_rw": ("--folder-rw", "files are opened and created while the guest runs"),
 }
 
@@ -86,4 +87,5 @@ def _before_devices(args: argparse.Namespace, payload: Payload, options: Options
     folder = os.path.dirname(payload.file)
     own = [os.path.join(folder, given) for _, given in payload.header.devices if given]
     disks = [text if os.path.exists(text) else text.partition(",")[0] for text in options.disks]
+    own += [args.from_snapshot] if args.from_snapshot else []
     no_more_files(["/sys/module", "/proc/self/fd", *([args.folder] if args.folder else ())], [*disks, *own, *NODES])

@@ -95,9 +95,12 @@ class Repeats:
             raise
         return twin
 
-    def save_snapshot(self: Repeatable, snapshot: Snapshot, path: str | Path) -> int:
+    def save_snapshot(
+        self: Repeatable, snapshot: Snapshot, path: str | Path, about: dict[str, Any] | None = None
+    ) -> int:
         """Write a snapshot of this machine to a file, from which `load_snapshot` starts another, also in another
-        process. The number of bytes; pages of zeros are none.
+        process. The number of bytes; pages of zeros are none. `about` is for whoever reads it: numbers, text, lists and
+        dicts, which vmm.machine.snapshot_file.about gives again.
 
         Raises:
             UsageError: it is of another machine, or closed; a device has a state that no file can hold; there is
@@ -107,7 +110,7 @@ class Repeats:
         _check_own(self, snapshot)
         from vmm.machine import snapshot_file
 
-        return snapshot_file.save(snapshot, self.shape, path)
+        return snapshot_file.save(snapshot, self.shape, path, about)
 
     @classmethod
     def load_snapshot(

@@ -39,7 +39,7 @@ PIECE = 1 << 20
 ZEROS = bytes(PAGE)
 
 
-def save(snapshot: Snapshot, shape: dict[str, Any], path: str | Path) -> int:
+def save(snapshot: Snapshot, shape: dict[str, Any], path: str | Path, about: dict[str, Any] | None = None) -> int:
     """See `Machine.save_snapshot`. Bytes that were written."""
     path = Path(path)
     machine, memory = snapshot.machine, snapshot.copied()
@@ -47,7 +47,8 @@ def save(snapshot: Snapshot, shape: dict[str, Any], path: str | Path) -> int:
     if readonly:
         raise UsageError(f"saving a snapshot: the read-only memslot at {readonly[0].gpa:#x} is no part of it")
     slots = [(slot.gpa, slot.size) for slot in snapshot.slots]
-    text = frozen.text_of(frozen.frozen(machine, shape, snapshot.parts, snapshot.devices, slots, snapshot.started))
+    state = frozen.frozen(machine, shape, snapshot.parts, snapshot.devices, slots, snapshot.started)
+    text = frozen.text_of(state | {"about": about or {}})
     made = path.with_name(f"{path.name}.{os.getpid()}")  # renamed when done: nobody meets half a file
     try:
         with made.open("xb") as file:
@@ -99,6 +100,22 @@ def load(
             return _started(kind, state, file, path, prepare, options)
     except OSError as error:
         raise HostError(f"reading the snapshot {path}: {error.strerror or error}") from error
+
+
+def about(path: str | Path) -> dict[str, Any]:
+    """What whoever saved it had to say (Machine.save_snapshot).
+
+    Raises:
+        UsageError: it is damaged, or no snapshot of this version.
+        HostError: it cannot be read.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            found = _checked(file, path).get("about", {})
+    except OSError as error:
+        raise HostError(f"reading the snapshot {path}: {error.strerror or error}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def _checked(file: BinaryIO, path: Path) -> frozen.Frozen:

@@ -75,8 +75,12 @@ class AnyGuest(Closes):
 
     def run(self, timeout: float | None = None) -> Result:
         """Run the machine; keeps the result."""
-        self.result = self.machine.run(timeout, exit_limit=self.options.exit_limit)
-        return self.result
+        if self.options.runs is not None:
+            result: Result = self.options.runs(self, timeout)
+        else:
+            result = self.machine.run(timeout, exit_limit=self.options.exit_limit)
+        self.result = result
+        return result
 
     def value(self, slot: ResultSlot) -> int | None:
         """What the guest stored in a result slot; None if it stored nothing."""
@@ -177,19 +181,20 @@ class Guest(AnyGuest):
         if self._brought:
             memory, board = self._brought.machine(memory, how_many, options.board)
         chip = irqchip or (header.irqchip if board == "own" else None)
-        self.machine = Machine(
-            memory,
-            how_many,
-            board=board,
-            irqchip=chip,
-            strict=options.strict,
-            console_limit=_first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
-            live=live,
-            cpuid=edit if options.mask or options.expose or cpuid else None,
-            before_vcpus=self._equipped(before_vcpus, hypercalls),
-        )
+        given: dict[str, Any] = {
+            "console_limit": _first(options.output_limit, header.output_limit, DEFAULT_CONSOLE_LIMIT),
+            "live": live,
+            "cpuid": edit if options.mask or options.expose or cpuid else None,
+            "before_vcpus": self._equipped(before_vcpus, hypercalls),
+        }
+        if options.snapshot is None:
+            self.machine = Machine(memory, how_many, board=board, irqchip=chip, strict=options.strict, **given)
+        else:
+            self.machine = self._thawed(options.snapshot, given)
         try:
-            if self._brought:  # what describes its machine to it (ACPI) names its devices
+            if options.snapshot is not None:
+                self._limit_time()
+            elif self._brought:  # what describes its machine to it (ACPI) names its devices
                 self._equip()
                 self._load()
             else:
@@ -225,13 +230,43 @@ class Guest(AnyGuest):
         self._equip = equip
         return prepare
 
+    def _thawed(self, path: str, given: dict[str, Any]) -> Machine:
+        """The machine of a snapshot, with the devices of this payload.
+
+        Raises:
+            UsageError: it is of another payload, or as Machine.load_snapshot says.
+        """
+
+        def prepare(machine: Machine) -> None:
+            self.machine = machine
+            self._equip()
+
+        machine = Machine.load_snapshot(path, prepare, **given)
+        try:
+            found = machine.program
+            if found is None or (found.base, found.code) != (self.program.base, self.program.code):
+                raise UsageError(
+                    f"the snapshot {path} is not of {self.payload.name} as it is now",
+                    hint="the payload, and its parameters, that it was taken of; or take it anew",
+                )
+            machine.take_over(self.program, machine.started)
+        except BaseException:
+            machine.close()
+            raise
+        return machine
+
+    def _limit_time(self) -> None:
+        """Give the machine the limit of its runs that was asked for, or is the payload's."""
+        theirs = self._brought.timeout if self._brought else self.header.timeout
+        limit = self.options.timeout if self.options.timeout is not None else theirs
+        if limit is not None:
+            self.machine.timeout = limit
+
     def _load(self) -> None:
         machine, header = self.machine, self.header
         if self._brought:
             self._brought.load(machine)
-            limit = self.options.timeout if self.options.timeout is not None else self._brought.timeout
-            if limit is not None:
-                machine.timeout = limit
+            self._limit_time()
             return
         user: tuple[tuple[int, int], ...] = ()
         ports = header.ports
@@ -249,9 +284,7 @@ class Guest(AnyGuest):
         if header.start_all:
             for cpu in machine.cpus[1:]:
                 machine.start(cpu.index, self.program.entry, ring=header.ring)
-        limit = self.options.timeout if self.options.timeout is not None else header.timeout
-        if limit is not None:
-            machine.timeout = limit
+        self._limit_time()
 
 
 def _brought(payload: Payload, options: Options) -> BroughtImage | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
 Watch: TypeAlias = "Callable[[Any], object]"  # of a Guest, which is above this module
+Runs: TypeAlias = "Callable[[Any, float | None], Any]"  # of a Guest and a timeout; a Result
 
 
 class BootOptions(Record):
@@ -45,7 +46,8 @@ class Options(Record):
     limits. `board` is a name of Machine(board=...). `nets` are words of vmm.machine.virtio.links.words: the first is
     the link of the header's `virtio_net`, if that names none; each other one is a card more. `disks` are `FILE` or
     `FILE,ro`, a virtio disk each; `rng` is a virtio source of random bytes, `virtio_console` a virtio console, which
-    then has the standard input that COM1 would have.
+    then has the standard input that COM1 would have. `snapshot` is a file of Machine.save_snapshot: the machine is what
+    it has, and not made anew. `runs(guest, timeout)` is called in place of each Machine.run of it, seconds.
     """
 
     cpus: int | None = None
@@ -66,6 +68,8 @@ class Options(Record):
     rng: bool = False
     virtio_console: bool = False
     boot: BootOptions | None = None
+    snapshot: str | None = None
+    runs: Runs | None = None
 
     @property
     def devices(self) -> bool:
