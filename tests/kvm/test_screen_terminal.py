@@ -140,7 +140,7 @@ def test_without_colour_every_mark_is_there(terminal: Terminal) -> None:
     terminal.ended(0)
 
 
-@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("HUP", 129)])
+@pytest.mark.parametrize(("name", "status"), [("TERM", 143), ("HUP", 129), ("INT", 130)])
 def test_a_signal_ends_it_and_the_terminal_is_well(terminal: Terminal, name: str, status: int) -> None:
     terminal.run("hello")
     terminal.until("►   9")

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The command `pyvmm`: arguments in, text out, one exit status. The only floor that prints.
 
-Signals: ^C (SIGINT) ends a run with one line and status 130. SIGTERM is left as it is: it ends the process at once, and
-the kernel takes the VM, its memory and its threads down with it.
+Signals: ^C (SIGINT) ends a run with one line and status 130: where work is done, by KeyboardInterrupt, else at once.
+SIGTERM is left as it is: it ends the process at once, and the kernel takes the VM, its memory and its threads with it.
 """
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` without its enums, which take longer than a guest
 import gc
 import os
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from types import FrameType
     from typing import Any, NoReturn, TextIO
 
 
@@ -27,6 +29,8 @@ def command() -> NoReturn:
     gc.set_threshold(20_000)
     global own_process
     own_process = True
+    _at_ctrl_c(_leave)
+    sys.unraisablehook = _nothing_lost
     try:
         status = main()
     finally:
@@ -34,6 +38,35 @@ def command() -> NoReturn:
     if not _awaited():
         os._exit(status)  # all is written and closed: to take every module apart lasts longer than a guest
     sys.exit(status)
+
+
+def _at_ctrl_c(handler: Callable[[int, FrameType | None], object]) -> None:
+    """What ^C does from here on, if this process is the command's and whoever started it lets ^C be heard."""
+    if own_process and _signal.getsignal(_signal.SIGINT) in (_leave, _signal.default_int_handler):
+        _signal.signal(_signal.SIGINT, handler)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """^C before anything has begun, or when all is done. KeyboardInterrupt is not for here: Python would raise it in
+    the middle of an import, or of its own end, and tell of it in its own way.
+    """
+    try:
+        if sys.stderr is not None:
+            os.write(2, b"pyvmm: interrupted\n")
+    finally:
+        os._exit(128 + number)
+
+
+def _nothing_lost(unraisable: sys.UnraisableHookArgs) -> None:
+    """What Python cannot raise, as in a callback of a weak reference (an import has some), it tells and forgets; a ^C
+    is to be heard right behind it. This thread would hear it in here, so another one says it.
+    """
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        import _thread
+
+        _thread.start_new_thread(os.kill, (os.getpid(), _signal.SIGINT))
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _find_quickly() -> None:
@@ -75,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else argv, _output(), own=argv is None)
     except (Exception, KeyboardInterrupt) as error:
+        _at_ctrl_c(_leave)
         from vmm.cli import wrong  # who goes well needs no errors
 
         status = wrong.told(error)
@@ -93,6 +127,7 @@ def _run(arguments: Sequence[str], out: TextIO, *, own: bool) -> int:
                 _find_quickly()
             status = _parsed(arguments, out)
         out.flush()
+        _at_ctrl_c(_leave)
         return status
     finally:
         _say_what_the_cache_said()
@@ -112,6 +147,7 @@ def _plainly(payload: str, out: TextIO, own: bool) -> int:
     _find_quickly()
     from vmm.cli.run import plain, run
 
+    _at_ctrl_c(_signal.default_int_handler)
     return run(plain(payload), out, prepared.keeper(payload))
 
 
@@ -142,7 +178,9 @@ def _parsed(arguments: Sequence[str], out: TextIO) -> int:
     if args.command is None:
         parser().print_help(out)
         return EXIT_USAGE
-    status: int = module(args.command).run(args, out)
+    chosen = module(args.command)
+    _at_ctrl_c(_signal.default_int_handler)
+    status: int = chosen.run(args, out)
     return status
 
 

@@ -101,6 +101,8 @@ def _run(app: DebugScreen, control: Control, name: str, out: TextIO) -> int:
     if not ended:
         print("pyvmm: its host half did not end in time; the process ends all the same", file=sys.stderr)
         status = EXIT_HOST
+    if app.ended_by == signal.SIGINT:
+        raise KeyboardInterrupt  # as ^C ends every other command
     if app.ended_by:
         out.flush()
         signal.signal(app.ended_by, signal.SIG_DFL)

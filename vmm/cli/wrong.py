@@ -18,7 +18,8 @@ def told(error: BaseException) -> int | None:
     match error:
         case VmmError():
             return complain(_message(error), error.exit_code)
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | RuntimeError(__cause__=KeyboardInterrupt()):
+            # While a class names its members, as an enum's, Python before 3.12 makes a RuntimeError of it.
             # One that passed through exec() of text, as in making a dataclass, leaves CPython in the belief that nobody
             # caught it: `python -m vmm` would die by the signal after all. To evaluate any text makes it forget that.
             eval("0")
