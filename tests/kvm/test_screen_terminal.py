@@ -167,7 +167,7 @@ def test_a_payload_that_does_not_assemble_is_said_on_the_terminal(terminal: Term
     (tmp_path / "bad.asm").write_text("start: nonsense\n", encoding="utf-8")
     terminal.run(str(tmp_path / "bad.asm"))
     text = terminal.ended(2)
-    assert "bad.asm:1" in text
+    assert "bad.asm:1" in text.replace("\n", "")  # the folder's name is long
     assert "Traceback" not in text
 
 
