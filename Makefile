@@ -7,7 +7,7 @@ PYTHON ?= python3
 EXTRAS ?= test,dev,plot,docs
 PAYLOADS ?= hello
 PYTEST_ARGS ?=
-JOBS ?= auto
+JOBS ?= $(shell expr 2 \* $$(nproc 2>/dev/null || echo 1))
 COVERAGE ?= --cov --cov-report=term
 BENCH_ARGS ?=
 HOSTS ?= svm-newest svm-6.1 vmx-6.1
@@ -63,7 +63,7 @@ run: build ## build, what this host is, one guest, every paravirtual feature pro
 	@echo '       $(PYVMM) doctor --all       all that this KVM offers;  make test: everything that must hold'
 
 # A file stays on one worker, so that what a file has made for itself is made once. More than four workers gain nothing:
-# tests that start guests wait for each other's CPUs then.
+# tests that start guests wait for each other's CPUs then. Two a CPU: half of a test's time is waiting.
 test: check ## build, check, then every test with branch coverage, JOBS at a time
 	@$(PY) -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(COVERAGE) $(PYTEST_ARGS)
 

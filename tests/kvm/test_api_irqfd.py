@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from guest_payloads.api import irqfd
 from vmm.kvm.events import VmEvents
 from vmm.kvm.vm import Vm
 from vmm.payload.catalog import find
@@ -39,6 +40,7 @@ def test_without_a_resample_eventfd_the_device_hears_nothing(monkeypatch):
         bind(vm, fd, gsi, deassign=deassign)
 
     monkeypatch.setattr(VmEvents, "irqfd", without)
+    monkeypatch.setattr(irqfd, "PATIENCE", 1.0)
     assert verdicts(timeout=3)["irqfd_resample"] is Verdict.BROKEN
 
 

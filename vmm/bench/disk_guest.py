@@ -159,21 +159,7 @@ submit:                                   ; ESI = head of a chain; it reads at a
 submitted:
     ret
 
-handler:
-    push  rax
-    push  rcx
-    push  rdx
-    mov   eax, dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_STATUS]
-    mov   dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_ACK], eax
-    mov   ecx, {eoi}
-    xor   eax, eax
-    xor   edx, edx
-    wrmsr
-    pop   rdx
-    pop   rcx
-    pop   rax
-    iretq
-"""
+{handler}"""
 
 
 def disk_reads(depth: int, count: int) -> Guest:
@@ -183,14 +169,13 @@ def disk_reads(depth: int, count: int) -> Guest:
         PayloadError: the text does not assemble.
     """
     from vmm.asm.assembler import assemble
-    from vmm.bench.guests import number
-    from vmm.bench.virtio_guest import interrupts
+    from vmm.bench.virtio_guest import handler, interrupts
 
     code = REGIONS["code"].base
     text = _TEXT.format(
         queue=DATA, entries=ENTRIES, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
         features_high=FEATURES >> 32, interrupts=interrupts(VECTOR),
-        eoi=number("X2APIC_EOI"), count=count, depth=depth, page=PAGE, pages=PAGES, stamp=STAMP,
+        handler=handler(), count=count, depth=depth, page=PAGE, pages=PAGES, stamp=STAMP,
     )  # fmt: skip
     program = assemble(text, base=code)
     return Guest(program.code, count, handler=program.symbols["handler"] - code)

@@ -164,21 +164,7 @@ send:                                     ; the next descriptor of TX; the ring 
 sent:
     ret
 
-handler:
-    push  rax
-    push  rcx
-    push  rdx
-    mov   eax, dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_STATUS]
-    mov   dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_ACK], eax
-    mov   ecx, {eoi}
-    xor   eax, eax
-    xor   edx, edx
-    wrmsr
-    pop   rdx
-    pop   rcx
-    pop   rax
-    iretq
-"""
+{handler}"""
 
 
 def echoed_frames(size: int, depth: int, count: int) -> Guest:
@@ -188,15 +174,14 @@ def echoed_frames(size: int, depth: int, count: int) -> Guest:
         PayloadError: the text does not assemble.
     """
     from vmm.asm.assembler import assemble
-    from vmm.bench.guests import number
-    from vmm.bench.virtio_guest import interrupts
+    from vmm.bench.virtio_guest import handler, interrupts
 
     assert virtio_net.NET_HDR.size + size <= BUFFER
     code = REGIONS["code"].base
     text = _TEXT.format(
         data=DATA, entries=ENTRIES, base=BASE, features_low=FEATURES & 0xFFFFFFFF,
         features_high=FEATURES >> 32, interrupts=interrupts(VECTOR),
-        eoi=number("X2APIC_EOI"), count=count, depth=depth, buffer=BUFFER, size=size, stamp=STAMP,
+        handler=handler(), count=count, depth=depth, buffer=BUFFER, size=size, stamp=STAMP,
     )  # fmt: skip
     program = assemble(text, base=code)
     return Guest(program.code, count, handler=program.symbols["handler"] - code)

@@ -29,6 +29,23 @@ pins:
     jb    pins
 """
 
+_HANDLER = """
+handler:
+    push  rax
+    push  rcx
+    push  rdx
+    mov   eax, dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_STATUS]
+    mov   dword ptr [r12 + VIRTIO_MMIO_INTERRUPT_ACK], eax
+    mov   ecx, {eoi}
+    xor   eax, eax
+    xor   edx, edx
+    wrmsr
+    pop   rdx
+    pop   rcx
+    pop   rax
+    iretq
+"""
+
 
 def interrupts(vector: int) -> str:
     """Assembly that switches the LAPIC on, in x2APIC mode, and makes every pin of the IOAPIC this vector of this vCPU.
@@ -39,3 +56,10 @@ def interrupts(vector: int) -> str:
     return _INTERRUPTS.format(
         apicbase=number("MSR_IA32_APICBASE"), spiv=number("X2APIC_SPIV"), vector=vector, ioapic=REGIONS["ioapic"].base
     )
+
+
+def handler() -> str:
+    """Assembly of `handler:`, which takes the interrupt of the device whose registers are at R12, and ends it."""
+    from vmm.bench.guests import number
+
+    return _HANDLER.format(eoi=number("X2APIC_EOI"))
