@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from vmm.debug.gdb import wire
+from vmm.debug.gdb.commands import MOST_MEMORY
 from vmm.debug.gdb.packets import MOST, encode
 from vmm.debug.gdb.server import GdbServer
 from vmm.errors import HostError, UsageError
@@ -151,6 +152,38 @@ def test_huge_lengths_give_no_more_than_a_packet_and_keep_nothing(held: Held) ->
     client.close()
     held.proper().close()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 256 << 10  # KiB
+
+
+def test_a_read_gives_no_more_than_a_packet_holds(held: Held) -> None:
+    """Where memory goes on for longer than that."""
+    client = held.proper()
+    assert len(ask(client, b"m20000,ffffffff")) == 2 * MOST_MEMORY
+    assert MOST_MEMORY < len(ask(client, b"x20000,ffffffff")) <= 2 * MOST_MEMORY  # with its escapes
+    client.close()
+
+
+@pytest.mark.parametrize(
+    "number", [b"0x20000", b" 20000", b"20000 ", b"2_0000", b"+20000", b"-1", b"0" * 12 + b"20000", b"2000g", b""]
+)
+def test_a_number_is_hexadecimal_digits_and_nothing_else(held: Held, number: bytes) -> None:
+    client = held.proper()
+    assert len(ask(client, b"m20000,4")) == 8
+    assert ask(client, b"m%s,4" % number) == b"E01"
+    client.close()
+
+
+def test_what_a_client_has_set_goes_with_it(held: Held) -> None:
+    """It has hung up without a word: the next one's guest stops at none of it."""
+    client = held.proper()
+    session = held.server.session
+    assert session is not None
+    assert ask(client, b"Z0,20000,1") == ask(client, b"Z2,30000,4") == b"OK"
+    ask(client, b"qRcmd," + b"break start".hex().encode())
+    assert len(session.breaks) == 3
+    client.close()
+    client = held.proper()
+    assert session.breaks == []
+    client.close()
 
 
 def test_a_flood_without_reading_and_a_half_closed_socket(held: Held) -> None:

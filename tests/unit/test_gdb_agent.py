@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from vmm.debug.gdb.agent import MOST_STEPS, conditions, evaluate
+from vmm.debug.gdb.agent import DEEPEST, MOST_STEPS, conditions, evaluate
 from vmm.errors import VmmError
 
 REGISTERS = {0: 5, 1: (1 << 64) - 3}
@@ -61,6 +61,20 @@ def test_a_value(code: str, expected: int) -> None:
 def test_what_has_no_value_is_an_error(code: str) -> None:
     with pytest.raises(VmmError, match="condition"):
         value(code)
+
+
+def test_a_stack_has_a_depth() -> None:
+    """Each constant is kept until the end: what a client sends must not decide how much."""
+    assert value("2201" * DEEPEST + "27") == 1
+    with pytest.raises(VmmError, match="does not come to its end"):
+        value("2201" * (DEEPEST + 1) + "27")
+
+
+def test_an_operand_that_is_cut_off_is_not_read_as_a_shorter_one() -> None:
+    """The last GOTO has one byte of two: 3, were it read, is where an END is."""
+    assert value("210004 27 2207 210003") == 7
+    with pytest.raises(VmmError, match="cannot be read"):
+        value("210004 27 2207 2103")
 
 
 def test_any_bytes_give_a_number_or_an_error_soon() -> None:
