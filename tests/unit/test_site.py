@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import importlib.metadata
 import json
 import os
 import re
@@ -32,10 +35,47 @@ MENTION = re.compile(
 pytestmark = pytest.mark.timeout(600)  # the first test builds the whole site, which takes a loaded machine minutes
 
 
-@pytest.fixture(scope="module")
+# All that the site is made of, beside the packages that make it.
+MADE_OF = (
+    "CHANGELOG.md", "CONTRIBUTING.md", "pyproject.toml", "docs", "guest_payloads", "tests/listings", "tools/site",
+    "vmm",
+)  # fmt: skip
+BUILT = ROOT / "build" / "tested-site"
+
+
+def made_of() -> str:
+    """A hash of it: every file, every installed package with its version, this Python."""
+    said = hashlib.sha256(sys.version.encode())
+    said.update(repr(sorted((each.name, each.version) for each in importlib.metadata.distributions())).encode())
+    for path in sorted(path for name in MADE_OF for path in (ROOT / name, *(ROOT / name).rglob("*"))):
+        if path.is_file() and path.suffix not in (".pyc", ".so"):
+            said.update(f"{path.relative_to(ROOT)} {path.stat().st_size} ".encode())
+            said.update(path.read_bytes())
+    return said.hexdigest()[:32]
+
+
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole site, built as `make docs` builds it; in a process that coverage does not make slow."""
-    out = tmp_path_factory.mktemp("site") / "site"
+    """The whole site, built as `make docs` builds it, in a process that coverage does not make slow. What a run before
+    built of the same files is the same: it was checked then, and is kept, one at a time, in build/.
+    """
+    try:
+        BUILT.mkdir(parents=True, exist_ok=True)
+        lock = (BUILT / "lock").open("w")
+    except OSError:  # sources that cannot be written to
+        return built(tmp_path_factory.mktemp("site") / "site")
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = BUILT / made_of()
+        if not kept.exists():
+            for old in BUILT.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            built(BUILT / "new").rename(kept)
+        return kept
+
+
+def built(out: Path) -> Path:
     env = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     words = [sys.executable, "-m", "tools.site", "--out", str(out)]
     done = subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=600, check=False)
@@ -262,7 +302,6 @@ def test_docs_opens_a_browser_or_says_that_there_is_none(
 def test_a_checkout_without_a_site_has_the_text(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(docs_place, "PACKAGE", tmp_path)
     monkeypatch.setattr(docs_place, "CHECKOUT", tmp_path / "checkout")
-    import importlib.metadata
     from email.message import Message
 
     assert "no documentation is installed" in call("docs")[2]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import shutil
@@ -24,7 +23,6 @@ def build(out: Path) -> list[str]:
     from sphinx.application import Sphinx
     from sphinx.util.docutils import docutils_namespace, patch_docutils
 
-    gc.set_threshold(100_000)  # documents are large trees, and they stay
     said = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, patch_docutils(), docutils_namespace():
         source, made, trees = (Path(folder) / name for name in ("source", "made", "trees"))

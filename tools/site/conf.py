@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tools.site import docstrings, stage
+from tools.site import docstrings, stage, words
 from vmm.base.version import pyvmm_version
 
 project = "pyvmm"
@@ -50,3 +50,4 @@ suppress_warnings = ["ref.python"]  # a short name in a docstring that several c
 def setup(app: object) -> None:
     """Called by Sphinx."""
     docstrings.setup(app)
+    words.setup(app)
