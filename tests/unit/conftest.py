@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +38,15 @@ def closed(schema: Any) -> Any:
 def follows() -> Callable[[str, Any], Any]:
     """`follows("probe", document)`: the document as a reader gets it, after it was held against its schema."""
 
-    def check(name: str, document: Any) -> Any:
-        schema = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
+    @cache  # going over a schema takes longer than most documents
+    def validator(name: str) -> jsonschema.Draft202012Validator:
+        schema = closed(json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8")))
         jsonschema.Draft202012Validator.check_schema(schema)
+        return jsonschema.Draft202012Validator(schema)
+
+    def check(name: str, document: Any) -> Any:
         read = json.loads(document if isinstance(document, str) else json.dumps(document, allow_nan=False))
-        jsonschema.validate(read, closed(schema), cls=jsonschema.Draft202012Validator)
+        validator(name).validate(read)
         return read
 
     return check

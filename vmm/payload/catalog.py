@@ -7,7 +7,7 @@ import os
 import stat
 
 import guest_payloads
-from vmm.base.light import cache
+from vmm.base.light import cache, lru_cache
 from vmm.base.record import Record
 from vmm.errors import PayloadError, UsageError
 from vmm.machine.memory.layout import REGIONS
@@ -118,7 +118,12 @@ def _exists(file: str) -> bool:
 
 def _source(name: str, file: str, group: str, mark: str = ASM) -> Payload:
     text = read_source(file)
-    return Payload(name, file, group, _checked(parse(text, file, mark), file, group), text=text)
+    return Payload(name, file, group, _header(text, file, group, mark), text=text)
+
+
+@lru_cache(128)  # whoever asks for each proof or runs one again has the same text again; a changed file has another
+def _header(text: str, file: str, group: str, mark: str) -> Header:
+    return _checked(parse(text, file, mark), file, group)
 
 
 def read_source(file: str, otherwise: str = "a raw binary needs the suffix .bin") -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from vmm.abi import elsewhere, msrs, pv, structs
@@ -60,12 +61,19 @@ class Topic(NamedTuple):
 
 def topics(proofs: Mapping[str, Payload]) -> list[Topic]:
     """Everything: features in the order of bits, MSRs, hypercalls, then the rows without a bit."""
-    found = [_feature(row) for row in pv.FEATURES]
-    found += [Topic("msr", row.name, row.what, msrs=(row,)) for row in msrs.KVM_MSRS]
-    found += [Topic("hypercall", row.kernel_name, row.meaning, hypercalls=(row,)) for row in pv.HYPERCALLS]
+    found = list(_of_the_facts())
     named = {topic.name for topic in found}
     found += [Topic("row", name, payload.header.summary) for name, payload in proofs.items() if name not in named]
     return found
+
+
+@cache
+def _of_the_facts() -> tuple[Topic, ...]:
+    return (
+        *(_feature(row) for row in pv.FEATURES),
+        *(Topic("msr", row.name, row.what, msrs=(row,)) for row in msrs.KVM_MSRS),
+        *(Topic("hypercall", row.kernel_name, row.meaning, hypercalls=(row,)) for row in pv.HYPERCALLS),
+    )
 
 
 def _feature(row: pv.Feature) -> Topic:
@@ -105,7 +113,8 @@ def look_up(word: str, proofs: Mapping[str, Payload]) -> Topic | None:
 def _constant(word: str) -> Topic | None:
     """A constant that assembly text may use, by its exact name or in capitals."""
     every = constants()
-    name = word if word in every else next((each for each in every if each.upper() == word.strip().upper()), "")
+    wanted = word.strip().upper()
+    name = word if word in every else next((each for each in every if each.upper() == wanted), "")
     return (
         Topic("constant", name, f"a name that assembly may use; its value is {every[name]:#x} ({every[name]})")
         if name
