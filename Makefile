@@ -76,7 +76,8 @@ build: $(VENV)/built.stamp ## .venv with pyvmm in it, editable; done again only 
 
 # What is missing is said before pip fails halfway through. A changed pyproject.toml starts the venv anew; a changed
 # source of the extension only compiles that. pip is renewed because the start scripts of an old one import `re`, a tenth
-# of the time of a short `pyvmm run`; where no newer one is to be had, the old one does.
+# of the time of a short `pyvmm run`; where no newer one is to be had, the old one does. Bytecode is written here, since
+# containers often have PYTHONDONTWRITEBYTECODE set, and each `pyvmm` of the tests would compile all of it anew.
 $(VENV)/built.stamp: pyproject.toml setup.py $(EXTENSION_SOURCES)
 	@sh tools/check-build-tools '$(PYTHON)'
 ifneq (,$(wildcard $(VENV)/built.stamp))
@@ -91,6 +92,7 @@ endif
 	else \
 	    $(PY) cffi_build.py >/dev/null; \
 	fi
+	@$(PY) -m compileall -q vmm guest_payloads tools
 	@touch $@
 
 listings: build ## write tests/listings/ anew: the bytes of every payload, for review

@@ -180,5 +180,5 @@ def _make_wheel(root: Path, environment: dict[str, str]) -> str:
     # A path line, and not addsitedir: an editable pyvmm of this process is not to be found there.
     (site / "dependencies.pth").write_text(sysconfig.get_path("platlib") + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(venv / "bin/python")]
-    subprocess.run([*pip, "install", "--no-deps", str(file)], env=environment, check=True)
+    subprocess.run([*pip, "install", "--no-deps", "--no-compile", str(file)], env=environment, check=True)
     return ""
