@@ -132,7 +132,9 @@ def refusals(lab: Lab) -> list[Refusal]:
         rows = feature_refusals(lab, lambda machine: machine.add_virtio_blk(path), lab.param("features"))
     found = gather(lab, readonly=True)
     offered = bool(found.driver.offered & virtio.feature(virtio.VIRTIO_BLK_F_RO))
-    rows.append(Refusal("argument", "a read-only disk says so", "VIRTIO_BLK_F_RO True", f"VIRTIO_BLK_F_RO {offered}"))
-    rows.append(Refusal("argument", "requests to a read-only disk", str(READONLY), str(found.statuses)))
-    rows.append(Refusal("argument", "sectors of a read-only disk that change", "[]", str(_changed(found.file))))
+    rows.append(Refusal("argument", "a read-only disk has VIRTIO_BLK_F_RO", "yes", "yes" if offered else "no"))
+    for name, status, want in zip(REQUESTS, found.statuses, READONLY, strict=True):
+        rows.append(Refusal("argument", f"request `{name}` to a read-only disk", f"status {want}", f"status {status}"))
+    changed = ", ".join(map(str, _changed(found.file))) or "none"
+    rows.append(Refusal("argument", "sectors of a read-only disk that change", "none", changed))
     return rows

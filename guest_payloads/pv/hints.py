@@ -83,6 +83,6 @@ def refusals(lab: Lab) -> dict[str, list[Refusal]]:
     with lab.guest(mask=lab.proves, enforce=True, params={"rounds": 1, "turns": 1}) as guest:
         evidence = measure(guest)
     return {
-        name: [Refusal("enforced", "CPUID shows the hidden bit", "False", str(evidence.sees(name)))]
+        name: [Refusal("enforced", "CPUID shows the hidden bit", "no", "yes" if evidence.sees(name) else "no")]
         for name in lab.proves
     }

@@ -84,6 +84,7 @@ def test_each_kind_as_a_document(capsys: pytest.CaptureFixture[str], follows: Ca
     [
         (["rnu"], "did you mean run"),
         (["helo"], "did you mean hello"),
+        (["nope"], "`pyvmm help` lists the commands, `pyvmm list` the payloads, `pyvmm explain --list` the topics"),
         (["KVM_EXIT_MIMO"], "did you mean KVM_EXIT_MMIO"),
         (["\x1b[2J"], "no command, payload or topic is called"),
         (["x" * 9999], "9999 characters"),

@@ -104,6 +104,7 @@ def test_a_tab(tab: Tab, tmp_path: Path) -> None:
         "pyvmm diff not": ("notes.json", "notes.txt"),
         "pyvmm probe STEAL": ("STEAL_TIME", "PV_EOI"),
         "pyvmm completion fi": ("fish", "zsh"),
+        "pyvmm docs begi": ("begin", "bench"),
         "pyvmm new x --kind ri": ("ring3", "plain"),
     }
     for (line, (good, bad)), answer in zip(asked.items(), tab(tmp_path, *asked), strict=True):

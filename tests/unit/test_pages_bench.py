@@ -137,6 +137,11 @@ def test_documents_of_other_days_need_no_kvm(tmp_path: Path, capsys: pytest.Capt
     assert main(["bench", "goals", "--from", files[0], "goals"]) == 2
     assert main(["bench", "--quick", "--from", files[0]]) == 2
     assert "--from measures nothing" in capsys.readouterr().err
+    other = f"{Path(files[0]).parent}/./{Path(files[0]).name}"
+    assert main(["bench", "--from", *files, files[0]]) == 2
+    assert f"--from names one file twice: {files[0]}\n" in capsys.readouterr().err
+    assert main(["bench", "--from", *files, other]) == 2
+    assert f"--from names one file twice: {other}, as {files[0]}\n" in capsys.readouterr().err
     assert main(["bench", "--from", files[0], "--json", "--against", files[0]]) == 0
     assert json.loads(capsys.readouterr().out)["schema"] == 1
 

@@ -138,7 +138,7 @@ def test_closing_tells_what_is_broken_with_its_evidence(made: Callable[..., Tabl
     text = "\n".join(table.closing(made(*ROWS), Style()))
     assert tame(text)
     assert "broken  BROKEN: a|b" in text
-    assert "[1, 2, 4096]" in text
+    assert "1, 2, 4096 (0x1000)" in text
     assert "accepted, and the ABI says #GP" in text
     assert "a mistake in pyvmm" in text
     assert text.endswith(
@@ -279,7 +279,7 @@ def test_junit_is_valid_and_counts(made: Callable[..., Table]) -> None:
     ]  # fmt: skip
     failure = cases[6].find("failure")
     assert failure is not None
-    assert "numbers = [1, 2, 4096]" in (failure.text or "")
+    assert "numbers = 1, 2, 4096 (0x1000)" in (failure.text or "")
     properties = {each.get("name"): each.get("value") for each in cases[6].iter("property")}
     assert properties["verdict"] == "broken"
     assert properties["evidence.ratio"] == "1.5"

@@ -200,7 +200,15 @@ def _end(
 
 
 def _named(files: list[str], option: str) -> list[tuple[str, dict[str, Any]]]:
-    """(name, document) of each file: its name without what all have in common is enough to tell it."""
+    """(name, document) of each file: its name without what all have in common is enough to tell it.
+
+    Raises:
+        UsageError: a file is none, or named twice: a history has each once.
+    """
+    for at, file in enumerate(files):
+        for other in files[:at]:
+            if Path(file).resolve() == Path(other).resolve():
+                raise UsageError(f"{option} names one file twice: {file}" + f", as {other}" * (file != other))
     stems = [Path(file).stem for file in files]
     names = files if len(set(stems)) < len(stems) else stems
     return [(name, _earlier(file, option)) for name, file in zip(names, files, strict=True)]

@@ -20,7 +20,7 @@ PROGRAMS = ("asm", "c", "bin", "elf", "img")
 DIRECTORIES = {"DIR", "ROOT"}
 FILES = {"FILE", "VMLINUZ", "SCRIPT", "BINARY", "PATH"}
 FREE = {"N", "S", "SIZE", "K=V", "VALUE", "LEAF", "A", "SYM|A", "P", "R", "NAME", "LINK", "ADDR:PORT|SOCKET",
-        "TEST", "GROUP", "KIND", "PAGE"}  # fmt: skip
+        "TEST", "GROUP", "KIND", "WHEN"}  # fmt: skip
 """What only the user knows."""
 
 
@@ -80,11 +80,18 @@ def _commands() -> list[str]:
     return list(COMMANDS)
 
 
+def _pages() -> list[str]:
+    from vmm.base.docs_place import pages
+
+    return list(pages())
+
+
 # By the name in the namespace where that says more than the metavar, else by the metavar.
 WORDS: dict[str, Callable[[], list[str]]] = {
     "board": _boards,
     "topic": _topics,
     "kind": _guests,
+    "page": _pages,
     "FEATURE": _features,
     "ROW": _rows,
     "COMMAND": _commands,

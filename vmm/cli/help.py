@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmm.report.style import Style
 
 LEAST = 40  # columns
+HINT = "`pyvmm help` lists the commands, `pyvmm list` the payloads, `pyvmm explain --list` the topics"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -174,4 +175,4 @@ def _candidates(word: str) -> list[Topic]:
             raise
         also = "" if near else error.text.partition("; ")[2]
         said = f"no command, payload or topic is called {word!r}{meant}" + (f"; {also}" if also else "")
-        raise UsageError(said, hint="`pyvmm --help`, `pyvmm list`, `pyvmm explain --list`") from None
+        raise UsageError(said, hint=HINT) from None

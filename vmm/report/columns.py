@@ -65,8 +65,16 @@ def line(row: tuple[str, ...], widths: Iterable[int], indent: str = "  ") -> str
 
 
 def number(value: Any) -> str:
-    """A piece of evidence for a person: `0x1000 (4096)`, `2.50`, or its text as one line."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    """A piece of evidence for a person: `4096 (0x1000)`, `2.5`, `yes`, or its text as one line; of several values each,
+    `read 0, write 1`, and `none` where there is none.
+    """
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, dict):
+        return ", ".join(f"{one_line(str(name))} {number(each)}" for name, each in value.items()) or "none"
+    if isinstance(value, list | tuple | set):
+        return ", ".join(map(number, value)) or "none"
+    if not isinstance(value, int | float):
         return one_line(str(value))
     if isinstance(value, float):
         return f"{value:.6g}"

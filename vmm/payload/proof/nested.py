@@ -166,10 +166,14 @@ def judge_moved(seen: Moved, area: int) -> Finding:
             return Finding(Verdict.BROKEN, text, numbers)
     if seen.moved.exits != seen.alone.exits or seen.moved.results != seen.alone.results:
         differ = [
-            f"exit {at}: {dict(there)} instead of {dict(here)}"
+            f"exit {at}: {_told(there)} instead of {_told(here)}"
             for at, (here, there) in enumerate(zip(seen.alone.exits, seen.moved.exits, strict=True), 1)
             if here != there
-        ] or [f"results: {dict(seen.moved.results)} instead of {dict(seen.alone.results)}"]
+        ] or [f"results: {_told(seen.moved.results)} instead of {_told(seen.alone.results)}"]
         return Finding(Verdict.BROKEN, f"moved, the guest has {differ[0]}", numbers)
     summary = f"{seen.inside.size} bytes of nested state taken while L2 ran; it went on in another machine, the same"
     return Finding(Verdict.WORKS, "", numbers, summary)
+
+
+def _told(values: Exit) -> str:
+    return ", ".join(f"{name} {value:#x}" for name, value in values.items()) or "none"
