@@ -39,9 +39,10 @@ FLOORS = {
     "bench": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload"},
     "report": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload", "bench"},
     "learn": {*_SHOWING},
+    "fleet": {"base", "errors", "abi", "kvm", "host", "payload"},
     "pytest_plugin": {*_SHOWING},
     "screen": {*_SHOWING},
-    "cli": {*_SHOWING, "screen", "bench", "learn"},
+    "cli": {*_SHOWING, "screen", "bench", "learn", "fleet"},
 }
 FACES = {
     "__init__",
@@ -54,8 +55,17 @@ ONE_DOOR = {
     "elftools": "machine",
     "rich": "cli",
     "jinja2": "report",
+    "distributed": "fleet",
 }
-LAZY = {"rich", "shtab", "matplotlib", "elftools", "jinja2", "textual"}  # slow to import: never at module level
+LAZY = {
+    "rich",
+    "shtab",
+    "matplotlib",
+    "elftools",
+    "jinja2",
+    "textual",
+    "distributed",
+}  # slow to import: never at module level
 TERMINAL = {"rich", "textual"}  # what the floor "screen" is made with; whoever opens a screen loads that floor late
 MEDIAN_LINES = 150
 LICENCE = "# SPDX-License-Identifier: GPL-2.0-or-later"

@@ -23,7 +23,7 @@ GUIDES = {
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
     "Use it in Python and tests": ("library", "testing", "ci"),
     "The machine": ("cpu", "memory", "interrupts", "virtio", "sandbox", "snapshots"),
-    "Hosts and measurements": ("hosts", "hostlab", "selftests", "kut", "bench"),
+    "Hosts and measurements": ("hosts", "fleet", "hostlab", "selftests", "kut", "bench"),
     "Take part": ("release",),
 }
 OTHERS = "More"

@@ -31,6 +31,7 @@ COMMANDS = {
     "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
     "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
     "matrix": "what several hosts said of every feature, side by side, also into a page of documentation",
+    "fleet": "probe many hosts at once, by Dask's scheduler: their matrix, and what differs",
     "kut": "run the images of kvm-unit-tests by their unittests.cfg, without QEMU, and tell their verdicts",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",

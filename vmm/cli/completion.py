@@ -20,7 +20,7 @@ PROGRAMS = ("asm", "c", "bin", "elf", "img")
 DIRECTORIES = {"DIR", "ROOT"}
 FILES = {"FILE", "VMLINUZ", "SCRIPT", "BINARY", "PATH"}
 FREE = {"N", "S", "SIZE", "K=V", "VALUE", "LEAF", "A", "SYM|A", "P", "R", "NAME", "LINK", "ADDR:PORT|SOCKET",
-        "TEST", "GROUP", "KIND", "WHEN"}  # fmt: skip
+        "TEST", "GROUP", "KIND", "WHEN", "ADDRESS"}  # fmt: skip
 """What only the user knows."""
 
 
