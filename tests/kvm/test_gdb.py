@@ -299,13 +299,15 @@ def test_ring3_and_back(served: Callable[..., Served]) -> None:
 def test_monitor_commands(served: Callable[..., Served]) -> None:
     run = served("pio")
     said = run.gdb(
-        "monitor help", "monitor map", "monitor translate start", "monitor phys 0x20000 16", "monitor msr EFER",
+        "monitor help", "monitor map", "monitor translate $rip", "monitor phys 0x20000 16", "monitor phys $pc 7",
+        "monitor msr EFER",
         "monitor msr 0xc0000080", "monitor devices", "monitor vcpus", "monitor can", "monitor nonsense", "monitor phys",
         "monitor catch exit PortOut", "continue", "monitor exits", "monitor breaks", "monitor delete 1",
         "set $r15 = 99",
         "monitor reset", "maintenance flush register-cache", "p $r15", "p/x $rip", "continue",
     )  # fmt: skip
     assert "translate   ADDRESS" in said
+    assert len(re.findall(r"0x0000020000  [0-9a-f]{2} ", said)) == 2
     assert "memslot 0: 0x0" in said
     assert "PTE" in said
     assert "(0xc0000080) = 0xd01" in said
@@ -316,6 +318,25 @@ def test_monitor_commands(served: Callable[..., Served]) -> None:
     assert "$1 = 0" in said
     assert "$2 = 0x20000" in said
     assert run.end()[0] == 0
+
+
+@needs_gdb
+def test_what_a_monitor_command_has_set_stops_a_client_that_knows_nothing_of_it(served: Callable[..., Served]) -> None:
+    """gdb goes on, without a word, from a breakpoint or watchpoint that is reported as one of its own and is none."""
+    run = served("smp", "--cpus", "1")
+    said = run.gdb(
+        "monitor break add_one if rcx == 998", "continue", "p $rcx", "monitor delete 1",
+        "monitor watch 0xa0040", "continue", "p *(long *)0xa0040", "watch *(long *)0xa0000", "monitor delete 2",
+        "continue",
+    )  # fmt: skip
+    assert "pyvmm: breakpoint 1 at add_one if rcx == 998" in said
+    assert "pyvmm: watchpoint 2 at 0xa0040, 8 bytes" in said
+    assert said.count("SIGTRAP") == 2
+    assert "$1 = 998" in said
+    assert "$2 = 3" in said
+    assert "Hardware watchpoint 1: *(long *)0xa0000" in said
+    assert "pyvmm: watchpoint 3" not in said, "gdb has its own numbers"
+    assert "New value = 1" in said
 
 
 @needs_gdb

@@ -101,6 +101,10 @@ class Commands:
         self._when.clear()
         self._monitor.gone(session)
 
+    def has_set(self, made: Break) -> bool:
+        """Is it of a client's packets? A monitor command makes others, of which gdb knows nothing."""
+        return any(made is each for each in self._places.values())
+
     def console(self) -> list[str]:
         """What a monitor command printed."""
         return self._monitor.printed()
@@ -285,7 +289,9 @@ class Commands:
         for text in session.doubts(made):
             if address not in self._warned:
                 self._warned.add(address)
-                self._note(f"{text}\n")
+                self._note(
+                    f"{text.replace(f'{made.kind} {made.number} ', f'the {made.kind} ')}\n"
+                )  # gdb counts its own
         return made
 
     def _clear(self, session: Session, rest: str) -> bytes:

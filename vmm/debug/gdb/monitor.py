@@ -13,6 +13,7 @@ from vmm.abi.msrs import msr_name
 from vmm.errors import UsageError, VmmError
 from vmm.machine.memory.layout import describe
 from vmm.machine.x86 import page_walk
+from vmm.machine.x86.registers import names
 from vmm.observe.postmortem import place
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ class Monitor:
             "exits": ("how many exits of each kind this run has had, and the last ten of the vCPU", _exits),
             "devices": ("who answers at which ports and MMIO addresses", _devices),
             "map": ("guest-physical memory: memslots, and what pyvmm's map has there", _map),
-            "translate": ("ADDRESS: its page walk by the vCPU's tables", _translate),
-            "phys": ("ADDRESS [BYTES]: guest-physical memory", _phys),
+            "translate": ("ADDRESS: its page walk by the vCPU's tables; $rsp is an address, too", _translate),
+            "phys": ("ADDRESS [BYTES]: guest-physical memory; $cr3 is an address, too", _phys),
             "phys-write": ("ADDRESS HEX: write guest-physical memory", _phys_write),
             "msr": ("NAME|NUMBER [VALUE]: read or set an MSR of the vCPU", _msr),
             "can": ("what this host cannot do for a debugger", _can),
@@ -157,12 +158,13 @@ def _map(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
 
 def _translate(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
     machine = session.machine
-    walk = session.walk(_address(session, words[0]), vcpu=vcpu)
+    walk = session.walk(_place(session, words[0], vcpu), vcpu=vcpu)
     yield from page_walk.render(walk, lambda gpa: place(machine, gpa))
 
 
 def _phys(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
-    address, size = int(words[0], 0), int(words[1], 0) if len(words) > 1 else 4 * ROW
+    register, size = _register(session, words[0], vcpu), int(words[1], 0) if len(words) > 1 else 4 * ROW
+    address = int(words[0], 0) if register is None else register
     data = session.machine.memory.read(address, min(max(size, 1), MOST_BYTES))
     for at in range(0, len(data), ROW):
         row = data[at : at + ROW]
@@ -205,12 +207,12 @@ def _condition(words: list[str]) -> tuple[list[str], str | None]:
 
 def _break(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
     words, when = _condition(words)
-    yield str(session.break_at(words[0], when=when))
+    yield str(session.break_at(_place(session, words[0], vcpu), when=when))
 
 
 def _watch(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
     words, when = _condition(words)
-    made = session.watch(words[0], int(words[1], 0) if len(words) > 1 else 8, when=when)
+    made = session.watch(_place(session, words[0], vcpu), int(words[1], 0) if len(words) > 1 else 8, when=when)
     yield str(made)
     yield from session.doubts(made)
 
@@ -244,5 +246,12 @@ def _delete(session: Session, words: list[str], vcpu: int) -> Iterator[str]:
     yield "gone"
 
 
-def _address(session: Session, text: str) -> int:
-    return session.address(text)
+def _register(session: Session, text: str, vcpu: int) -> int | None:
+    """Of `$rip`, as gdb writes it, its value; None: that is no register."""
+    name = {"$pc": "rip", "$sp": "rsp", "$fp": "rbp"}.get(text, text[1:])
+    return int(getattr(session.machine.cpus[vcpu].regs, name)) if text[:1] == "$" and name in names() else None
+
+
+def _place(session: Session, text: str, vcpu: int) -> int | str:
+    value = _register(session, text, vcpu)
+    return text if value is None else value

@@ -14,7 +14,7 @@ from vmm.debug.gdb.commands import Commands, Going
 from vmm.debug.gdb.packets import Packet
 from vmm.debug.gdb.wire import CAME, GONE, INTERRUPT, Wire
 from vmm.debug.session import Session
-from vmm.debug.values import BREAKPOINT, CATCH, FAULT, INTERRUPTED, WATCHPOINT, Stopped
+from vmm.debug.values import BREAKPOINT, FAULT, INTERRUPTED, WATCHPOINT, Stopped
 from vmm.errors import VmmError
 
 if TYPE_CHECKING:
@@ -221,11 +221,13 @@ class GdbServer:
         if stopped is not None:
             signal = {INTERRUPTED: SIGINT, FAULT: SIGSEGV}.get(stopped.why, SIGTRAP)
             struck = stopped.breakpoint
-            if stopped.why == BREAKPOINT and struck is not None:
+            if struck is not None and not self._commands.has_set(struck):
+                self._note_once(stopped)  # gdb would take a breakpoint that it does not know for a late one, and go on
+            elif stopped.why == BREAKPOINT and struck is not None:
                 why = "hwbreak:;" if struck.hardware else "swbreak:;"
-            if stopped.why == WATCHPOINT and struck is not None:
+            elif stopped.why == WATCHPOINT and struck is not None:
                 why = f"{ {'write': 'watch', 'read': 'rwatch', 'access': 'awatch'}[struck.access] }:{struck.address:x};"
-            if stopped.why in (FAULT, CATCH):
+            elif stopped.why == FAULT:
                 self._note_once(stopped)
         return f"T{signal:02x}thread:{session.vcpu + 1:x};{why}{self._commands.expedited(session)}"
 
