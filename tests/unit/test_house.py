@@ -38,11 +38,12 @@ FLOORS = {
     "payload": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe"},
     "bench": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload"},
     "report": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload", "bench"},
+    "fuzz": {*_SHOWING},
     "learn": {*_SHOWING},
     "fleet": {"base", "errors", "abi", "kvm", "host", "payload"},
     "pytest_plugin": {*_SHOWING},
     "screen": {*_SHOWING},
-    "cli": {*_SHOWING, "screen", "bench", "learn", "fleet"},
+    "cli": {*_SHOWING, "screen", "bench", "learn", "fleet", "fuzz"},
 }
 FACES = {
     "__init__",

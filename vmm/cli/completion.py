@@ -68,6 +68,12 @@ def _lessons() -> list[str]:
     return [each.name for each in lessons()]
 
 
+def _targets() -> list[str]:
+    from vmm.fuzz.targets.catalog import SHIPPED
+
+    return list(SHIPPED)
+
+
 def _guests() -> list[str]:
     from vmm.payload.templates import BY_KIND
 
@@ -98,6 +104,7 @@ WORDS: dict[str, Callable[[], list[str]]] = {
     "X": _commands,
     "ACTION": _actions,
     "LESSON|FILE": _lessons,
+    "TARGET": _targets,
 }
 
 
