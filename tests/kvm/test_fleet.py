@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -19,7 +20,7 @@ import pytest
 from tests.unit.conftest import SCHEMAS, closed
 from vmm.cli import main
 from vmm.errors import HostError, UsageError
-from vmm.fleet import cluster, work
+from vmm.fleet import cluster, fuzzing, work
 from vmm.fleet.cluster import Fleet, Task
 from vmm.payload.proof.probe import Probe, select
 
@@ -195,6 +196,49 @@ def test_one_that_comes_later_with_another_pyvmm_takes_no_part(client: Any, said
     assert said[0].endswith("; it takes no part")
 
 
+DEVICE = """
+class Mine:
+    def read(self, offset, size):
+        return 0
+
+    def write(self, offset, size, value):
+        if value == 0x41:
+            raise ValueError("planted")
+
+def device():
+    return Mine()
+"""
+
+
+def test_a_planted_bug_is_found_and_brought_home(
+    fleet: Say, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(DEVICE)
+    status, out, err = fleet("fuzz", "mine.py", "--seconds", "1", "--seed", "5", "--json")
+    doc = follows("fleet", out)
+    assert (status, len(doc["kinds"])) == (1, 1), err
+    assert doc["inputs"] == len(list(Path("fuzz-mine/corpus").iterdir())) > 0
+    assert doc["rounds"] >= 1
+    assert doc["execs"] > doc["crashed"] > 0
+    (crash,) = Path("fuzz-mine/crashes").glob("*.json")
+    assert "planted" in crash.with_suffix(".txt").read_text()
+    assert main(["fuzz", "--replay", str(crash)]) == 1  # it names the file here, and not where it was over there
+    assert "planted" in capsys.readouterr().out
+
+
+def test_a_round_begins_with_what_is_known_and_brings_what_is_new() -> None:
+    first = fuzzing.one_round("mine.py", DEVICE, 1, 0.2, {})
+    assert first["inputs"]
+    names = {hashlib.sha256(data).hexdigest()[:16]: data for data in first["inputs"]}
+    again = fuzzing.one_round("mine.py", DEVICE, 1, 0.2, names)
+    assert not set(again["inputs"]) & set(first["inputs"])
+    assert again["reached"] >= first["reached"]
+    assert list(first["crashes"]) == list(again["crashes"])
+    with pytest.raises(HostError, match=r"with seed 1 failed: .*"):
+        fuzzing.one_round("mine.py", "device = 1", 1, 0.2, {})
+
+
 def _never() -> None:
     raise AssertionError("cannot be")
 
@@ -232,6 +276,12 @@ def test_no_time_and_no_worker(fleet: Say, joined: Fleet, said: list[str], monke
         (["probe", "--scheduler", "http://a:1"], "unknown address scheme"),
         (["probe", "--scheduler", "tcp://127.0.0.1:1"], "no Dask scheduler answers at tcp://127.0.0.1:1"),
         (["wobble"], "invalid choice"),
+        (["probe", "--seconds", "1"], "--seconds goes with fuzz"),
+        (["fuzz", "uart", "--no-refusals"], "--no-refusals goes with probe and diff"),
+        (["fuzz"], "fuzz takes one target, and 0"),
+        (["fuzz", "nothing"], "a fleet fuzzes a target"),
+        (["fuzz", "nothing.py"], "reading 'nothing.py': No such file"),
+        (["fuzz", "uart", "--seconds", "0"], "time limit"),
     ],
 )
 def test_what_cannot_be_is_one_line(

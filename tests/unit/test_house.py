@@ -40,7 +40,7 @@ FLOORS = {
     "report": {"base", "errors", "abi", "kvm", "sandbox", "asm", "machine", "host", "observe", "payload", "bench"},
     "fuzz": {*_SHOWING},
     "learn": {*_SHOWING},
-    "fleet": {"base", "errors", "abi", "kvm", "host", "payload"},
+    "fleet": {"base", "errors", "abi", "kvm", "host", "payload", "fuzz"},
     "pytest_plugin": {*_SHOWING},
     "screen": {*_SHOWING},
     "cli": {*_SHOWING, "screen", "bench", "learn", "fleet", "fuzz"},

@@ -31,7 +31,7 @@ COMMANDS = {
     "diff": "what changed between two probes: hosts, kernels; exit status 1 on a regression",
     "baseline": "what the hosts of several probes have in common: what a guest may use and still be migrated",
     "matrix": "what several hosts said of every feature, side by side, also into a page of documentation",
-    "fleet": "probe many hosts at once, by Dask's scheduler: their matrix, and what differs",
+    "fleet": "probe many hosts at once, or fuzz on them, by Dask's scheduler: their matrix, and what differs",
     "kut": "run the images of kvm-unit-tests by their unittests.cfg, without QEMU, and tell their verdicts",
     "fuzz": "inputs by the thousand for a device of pyvmm's or yours; what crashes is made small and kept",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`pyvmm fleet probe|diff`: every host of a Dask cluster probed, side by side or against one that is known."""
+"""`pyvmm fleet`: every host of a Dask cluster probed, side by side or against one that is known; a target fuzzed on
+every worker.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import secrets
 import sys
 import time
 from pathlib import Path
@@ -15,7 +18,10 @@ from vmm.cli.arguments import Parser
 from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT, UsageError
 
 if TYPE_CHECKING:
-    from vmm.fleet.cluster import Fleet
+    from collections.abc import Iterable
+
+    from vmm.fleet.cluster import Fleet, Lost
+    from vmm.fleet.fuzzing import Fuzzed
     from vmm.fleet.probing import Probed
     from vmm.report.snapshot import Snapshot
 
@@ -23,6 +29,7 @@ SCHEMA = 1
 ACTIONS = {
     "probe": "prove every paravirtual feature on every host, and print the matrix",
     "diff": "the same, and what differs from a known good one, or from the first host",
+    "fuzz": "fuzz a target on every worker, each with seeds of its own; what one finds, all go on from",
 }
 HELP = "actions:\n" + "".join(f"  {name:<7} {text}\n" for name, text in ACTIONS.items())
 EPILOG = (
@@ -30,6 +37,9 @@ EPILOG = (
     "             99 no scheduler, no worker, no usable KVM, or a host that was lost, 124 time limit, 130 interrupted"
 )
 LIMIT = 600.0
+SECONDS = 60.0
+OF_FUZZ = ("corpus", "seconds", "seed")
+OF_PROBES = ("api", "no_refusals", "strict", "against", "save", "markdown")
 PER = {"host": 1, "core": None}
 
 
@@ -38,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.mixed = True
     parser.epilog = f"{HELP}\n{EPILOG}"
     parser.add_argument("action", choices=tuple(ACTIONS), metavar="ACTION", help="one of those below")
-    parser.add_argument("features", nargs="*", metavar="FEATURE", help="as of `pyvmm probe`; all if none is named")
+    parser.add_argument(
+        "features",
+        nargs="*",
+        metavar="FEATURE",
+        help="as of `pyvmm probe`, all if none is named; fuzz: the target, as of `pyvmm fuzz`",
+    )
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:8786; else a cluster on this machine"
     )
@@ -57,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", metavar="A.json", help="diff: the known good, output of `pyvmm probe --json`")
     parser.add_argument("--timeout", type=float, default=LIMIT, metavar="S", help="seconds for all of it (600)")
     parser.add_argument("--save", metavar="DIR", help="write what each host said there, as HOST.json")
+    parser.add_argument("--corpus", metavar="DIR", help="fuzz: inputs and crashes (default fuzz-TARGET)")
+    parser.add_argument("--seconds", type=float, default=None, metavar="S", help="fuzz: so long (60)")
+    parser.add_argument("--seed", type=int, default=None, metavar="N", help="fuzz: what the seeds of all are made of")
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON document (schema 1)")
     form.add_argument("--markdown", action="store_true", help="Markdown, for the summary of a CI step")
@@ -64,13 +82,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, out: TextIO) -> int:
+    if args.action == "fuzz":
+        return _fuzz(args, out)
     from vmm.fleet.cluster import fleet
     from vmm.fleet.probing import probe
 
     known = _check(args)
     begin = time.monotonic()
     shown = _Progress()
-    with fleet(args.scheduler, args.workers or (2 if args.per == "host" else os.cpu_count() or 1), shown.say) as found:
+    with fleet(args.scheduler, _workers(args), shown.say) as found:
         shown.say(f"{len(found.workers)} workers on {', '.join(found.hosts)}")
         if args.action == "diff" and known is None and len(found.hosts) < 2:
             raise UsageError(f"{found.hosts[0]} is the one host: with what is it compared?", hint="--against A.json")
@@ -103,14 +123,87 @@ def _check(args: argparse.Namespace) -> Snapshot | None:
     from vmm.payload.proof.probe import select
 
     check_timeout(args.timeout)
-    if args.workers is not None and args.workers < 1:
-        raise UsageError(f"--workers {args.workers}: give at least 1")
-    if args.workers is not None and args.scheduler is not None:
-        raise UsageError("--workers and --scheduler: a cluster that is there has its own", hint="one of them")
+    _check_workers(args)
+    wrong = next((each for each in OF_FUZZ if getattr(args, each) is not None), None)
+    if wrong:
+        raise UsageError(f"--{wrong} goes with fuzz, not with {args.action}")
     if args.against is not None and args.action != "diff":
         raise UsageError("--against goes with diff", hint=f"`pyvmm fleet diff --against {args.against}`")
     select(args.features, api=args.api)
     return read_all([args.against])[0][0] if args.against is not None else None
+
+
+def _workers(args: argparse.Namespace) -> int:
+    """How many processes a cluster of this machine has."""
+    few = args.per == "host" and args.action != "fuzz"
+    return args.workers or (2 if few else os.cpu_count() or 1)
+
+
+def _check_workers(args: argparse.Namespace) -> None:
+    """UsageError: as many as cannot be."""
+    if args.workers is not None and args.workers < 1:
+        raise UsageError(f"--workers {args.workers}: give at least 1")
+    if args.workers is not None and args.scheduler is not None:
+        raise UsageError("--workers and --scheduler: a cluster that is there has its own", hint="one of them")
+
+
+def _fuzz(args: argparse.Namespace, out: TextIO) -> int:
+    from vmm.fleet.cluster import fleet
+    from vmm.fleet.fuzzing import folder_of, fuzz
+    from vmm.payload.options import check_timeout
+
+    _check_workers(args)
+    wrong = next((each for each in OF_PROBES if getattr(args, each)), None)
+    if wrong:
+        raise UsageError(f"--{wrong.replace('_', '-')} goes with probe and diff, not with fuzz")
+    if len(args.features) != 1:
+        raise UsageError(f"fuzz takes one target, and {len(args.features)} are named", hint="`pyvmm fuzz --list`")
+    seconds = check_timeout(SECONDS if args.seconds is None else args.seconds)
+    seed = secrets.randbits(32) if args.seed is None else args.seed
+    (word,) = args.features
+    folder, text = folder_of(word, args.corpus)
+    shown = _Progress()
+
+    def so_far(total: Fuzzed) -> None:
+        shown.say(f"round {total.rounds}: {_numbers(total)}")
+
+    begin = time.monotonic()
+    with fleet(args.scheduler, _workers(args), shown.say) as found:
+        shown.say(f"{len(found.workers)} workers on {', '.join(found.hosts)}; seed {seed}, corpus {folder.path}")
+        total = fuzz(found, word, text, folder, seed=seed, seconds=seconds, progress=so_far)
+        lost = found.lost
+        workers = _rows(found)
+    status = EXIT_HOST if total.left else EXIT_FAIL if total.crashed else EXIT_PASS
+    if args.json:
+        document = {
+            "schema": SCHEMA, "action": "fuzz", "workers": workers, "lost": _lost(lost), "target": folder.target,
+            "folder": os.fspath(folder.path), "seed": seed, "rounds": total.rounds, "execs": total.execs,
+            "crashed": total.crashed, "reached": total.reached, "inputs": total.inputs, "kinds": list(total.kinds),
+            "not_done": [{"host": "", "task": "round"}] * total.left, "elapsed_s": round(time.monotonic() - begin, 3),
+            "exit_code": status,
+        }  # fmt: skip
+        print(json.dumps(document, indent=2), file=out)
+        return status
+    print(f"{word}: {_numbers(total)}", file=out)
+    for kind in total.kinds:
+        print(f"  new: pyvmm fuzz --replay {folder.crashes / kind}.json", file=out)
+    return status
+
+
+def _numbers(total: Fuzzed) -> str:
+    kinds = f", {len(total.kinds)} new kinds" if total.kinds else ""
+    return f"{total.execs:,} execs, {total.inputs} new inputs, reached {total.reached}, {total.crashed} crashed{kinds}"
+
+
+def _rows(found: Fleet) -> list[dict[str, Any]]:
+    return [
+        {"address": each.address, "host": each.host, "version": each.identity["version"]}
+        for each in found.workers.values()
+    ]
+
+
+def _lost(lost: Iterable[Lost]) -> list[dict[str, Any]]:
+    return [{"worker": each.worker, "host": each.host, "task": each.task, "again": each.again} for each in lost]
 
 
 class _Progress:
@@ -157,13 +250,8 @@ def _document(
     return {
         "schema": SCHEMA,
         "action": args.action,
-        "workers": [
-            {"address": each.address, "host": each.host, "version": each.identity["version"]}
-            for each in found.workers.values()
-        ],
-        "lost": [
-            {"worker": each.worker, "host": each.host, "task": each.task, "again": each.again} for each in found.lost
-        ],
+        "workers": _rows(found),
+        "lost": _lost(found.lost),
         "unusable": [{"host": host, "reason": why} for host, why in probed.unusable.items()],
         "not_done": [{"host": host, "task": name} for host, name in probed.left],
         "probes": probes,
