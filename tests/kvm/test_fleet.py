@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -227,14 +228,22 @@ def test_a_planted_bug_is_found_and_brought_home(
     assert "planted" in capsys.readouterr().out
 
 
+# Nobody guesses it.
+DEEP = DEVICE.replace("value == 0x41", "value * 0x9E3779B97F4A7C15 % 2**64 == 0x6EDC9E5BA1F037C2")
+FOUND = pow(0x9E3779B97F4A7C15, -1, 1 << 64) * 0x6EDC9E5BA1F037C2 % (1 << 64)
+
+
 def test_a_round_begins_with_what_is_known_and_brings_what_is_new() -> None:
-    first = fuzzing.one_round("mine.py", DEVICE, 1, 0.2, {})
+    first = fuzzing.one_round("mine.py", DEEP, 1, 0.2, {})
     assert first["inputs"]
-    names = {hashlib.sha256(data).hexdigest()[:16]: data for data in first["inputs"]}
-    again = fuzzing.one_round("mine.py", DEVICE, 1, 0.2, names)
+    assert not first["crashes"]
+    given = {hashlib.sha256(data).hexdigest()[:16]: data for data in first["inputs"]}
+    deep = struct.pack("<BHQ", 1 | 3 << 4, 0, FOUND)  # a write of 8 bytes
+    again = fuzzing.one_round("mine.py", DEEP, 1, 0.2, given | {hashlib.sha256(deep).hexdigest()[:16]: deep})
     assert not set(again["inputs"]) & set(first["inputs"])
-    assert again["reached"] >= first["reached"]
-    assert list(first["crashes"]) == list(again["crashes"])
+    ((kind, files),) = again["crashes"].items()
+    assert "ValueError" in kind
+    assert set(files) == {".json", ".txt"}
     with pytest.raises(HostError, match=r"with seed 1 failed: .*"):
         fuzzing.one_round("mine.py", "device = 1", 1, 0.2, {})
 

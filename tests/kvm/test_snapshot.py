@@ -274,13 +274,35 @@ def test_a_fork_has_its_own_memory(machine: Machine) -> None:
 def test_a_fork_copies_nothing_of_a_large_machine() -> None:
     with Machine(memory="64M") as machine:
         machine.memory.fill(0x100000, 60 << 20, 0x5A)
-        machine.load("start: mov eax, [0x3000000]; hlt")
+        machine.load(
+            "mov eax, [0x3000000]; mov rbx, 0x2000000; mov dword ptr [rbx], 7; mov dword ptr [rbx + 0x5000], 7; hlt"
+        )
         snap = machine.snapshot()
         before = _private_bytes()
         with machine.fork(snap) as twin:
             twin.run(5)
             assert twin.regs.eax == 0x5A5A5A5A
             assert _private_bytes() - before < 8 << 20
+            (slot,) = twin.memory.slots
+            own = _of_mapping(slot.hva)
+            assert own["Size"] >= 60 << 20
+            assert 2 * 4096 <= own["Anonymous"] <= 32 * 4096  # what it wrote: two pages, tables, its stack
+            assert twin.memory.read_u64(0x2005000) == 0x5A5A5A5A_00000007
+        assert machine.memory.read_u64(0x2005000) == 0x5A5A5A5A_5A5A5A5A
+
+
+def _of_mapping(address: int) -> dict[str, int]:
+    """What of the mapping at that address is where, in bytes by the names of proc(5), smaps."""
+    found: dict[str, int] = {}
+    inside = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, *values = line.split()
+        if "-" in name and not name.endswith(":"):
+            first, last = (int(each, 16) for each in name.split("-"))
+            inside = first <= address < last
+        elif inside and values[-1] == "kB":
+            found[name.rstrip(":")] = int(values[0]) * 1024
+    return found
 
 
 def _private_bytes() -> int:
