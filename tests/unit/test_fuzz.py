@@ -9,10 +9,12 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from vmm.cli import main
 from vmm.errors import UsageError
@@ -21,7 +23,7 @@ from vmm.fuzz.folder import Folder, read_crash
 from vmm.fuzz.mutate import Mutator
 from vmm.fuzz.smaller import smaller
 from vmm.fuzz.target import HostTarget, Wrong
-from vmm.fuzz.targets import devices, virtio
+from vmm.fuzz.targets import devices, readers
 from vmm.fuzz.targets.catalog import SHIPPED, shipped
 from vmm.machine.devices.uart16550 import Uart16550A
 
@@ -120,19 +122,18 @@ def test_it_goes_on_where_it_was(tmp_path: Path):
         Folder(tmp_path, "ioapic")
 
 
-@pytest.mark.parametrize("name", ["uart", "ioapic", *(each.name for each in virtio.BACKENDS)])
+@pytest.mark.parametrize("name", [name for name in SHIPPED if name not in ("hypercalls", "gdb")])
 def test_each_device_takes_what_comes(name: str, tmp_path: Path):
     """A few hundred inputs; `pyvmm fuzz NAME` runs as many as one likes."""
     target = shipped(name)
     engine = Engine(target, Folder(tmp_path, name), "3")
     engine.begin()
     first = len(engine.reached)
-    while engine.execs < 600:
+    while engine.execs < 400 or len(engine.reached) == first:
         engine.step()
     target.close()
     assert not engine.found, engine.found[0].with_suffix(".txt").read_text()
-    assert len(engine.reached) > max(first, 50)
-    assert name in SHIPPED
+    assert len(engine.reached) > 50
 
 
 class Loops(HostTarget):
@@ -351,3 +352,16 @@ def test_the_device_of_the_page_is_fuzzed_as_it_says(tmp_path: Path):
     engine = Engine(own, Folder(tmp_path / "f", own.name), "1")
     until_found(engine, 100_000)
     assert "a bug" in engine.found[0].with_suffix(".txt").read_text(), engine.execs
+
+
+def test_debug_information_that_is_damaged_is_no_exception():
+    """What the fuzzer found: a unit with another size of addresses is an AssertionError of pyelftools."""
+    whole = readers.Elf.seed
+    with BytesIO(whole) as file:
+        section = ELFFile(file).get_section_by_name(".debug_info")
+        at, size = section["sh_offset"], min(section["sh_size"], 24)
+    target = readers.Elf()
+    for place in range(at, at + size):
+        for value in (0, 1, 0xFF):
+            crash = target.run(whole[:place] + bytes((value,)) + whole[place + 1 :]).crash
+            assert crash is None, crash

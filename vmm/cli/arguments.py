@@ -33,7 +33,7 @@ COMMANDS = {
     "matrix": "what several hosts said of every feature, side by side, also into a page of documentation",
     "fleet": "probe many hosts at once, or fuzz on them, by Dask's scheduler: their matrix, and what differs",
     "kut": "run the images of kvm-unit-tests by their unittests.cfg, without QEMU, and tell their verdicts",
-    "fuzz": "inputs by the thousand for a device of pyvmm's or yours; what crashes is made small and kept",
+    "fuzz": "inputs by the thousand for a device or a guest; what crashes is made small and kept",
     "bench": "what pyvmm costs beside a C program and beside QEMU, with the goals it has to meet",
     "cpuid": "the CPUID leaves that KVM offers, with every bit named; explain a value from a log",
     "initrd": "make an initial file system for a Linux guest: busybox, the drivers of its devices, a shell",

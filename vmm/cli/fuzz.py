@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 QUIET = 10.0  # seconds between two lines where nobody sees a line move
 MOVING = 0.5
 MOST_JOBS = 256
+LONGEST = 1 << 16
+GUEST = ("call", "input", "length", "timeout")
 EXIT_STATUS = """\
 exit status: 0 no crash, 1 at least one, 2 usage, 99 no usable KVM or an error of pyvmm's own,
              130 interrupted (^C)"""
@@ -30,10 +32,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         nargs="?",
         metavar="TARGET",
-        help="one that comes with pyvmm (--list), or a Python file with a function device()",
+        help="one that comes with pyvmm (--list), a guest with --call or --input, or a Python file with device()",
     )
     parser.add_argument("--list", action="store_true", help="the targets that come with pyvmm")
     parser.add_argument("--replay", metavar="FILE", help="run the input of a crash once more: crashes/KIND.json")
+    guest = parser.add_argument_group("a guest")
+    guest.add_argument(
+        "--call", metavar="SYM|A", help="call this function: RDI points to the input, RSI is its length in bytes"
+    )
+    guest.add_argument(
+        "--input", metavar="SYM|A", help="run the whole guest, with the input at this label or address (needs --length)"
+    )
+    guest.add_argument("--length", type=int, metavar="N", help="the most bytes of an input (default 256 with --call)")
+    guest.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        help="a run that takes longer hangs (default 1 second, counted from its start)",
+    )
     how = parser.add_argument_group("how long, and where")
     how.add_argument("--corpus", metavar="DIR", help="inputs and crashes, also of earlier runs (default fuzz-TARGET)")
     how.add_argument("--seconds", type=float, metavar="S", help="end after so many seconds (default: ^C ends it)")
@@ -76,14 +92,18 @@ def _plan(args: argparse.Namespace) -> Plan:
     from vmm.fuzz.targets.asked import asked
     from vmm.fuzz.workers import Plan
 
-    for option, value, least in (("--jobs", args.jobs, 1), ("--execs", args.execs, 1)):
+    for option, value, least in (("--jobs", args.jobs, 1), ("--execs", args.execs, 1), ("--length", args.length, 1)):
         if value is not None and value < least:
             raise UsageError(f"{option} {value}: give at least {least}")
     if args.jobs > MOST_JOBS:
         raise UsageError(f"--jobs {args.jobs}: give at most {MOST_JOBS}")
+    if args.length is not None and args.length > LONGEST:
+        raise UsageError(f"--length {args.length}: give at most {LONGEST}")
+    if args.timeout is not None and not args.timeout > 0:
+        raise UsageError(f"--timeout {args.timeout:g}: give more than 0")
     if args.seconds is not None and not args.seconds > 0:
         raise UsageError(f"--seconds {args.seconds:g}: give more than 0")
-    options: dict[str, Any] = {}
+    options = {name: value for name in GUEST if (value := getattr(args, name)) is not None}
     found = asked(args.target, options)
     folder = Folder(Path(args.corpus or f"fuzz-{Path(args.target).stem}"), found.name)
     seed = secrets.randbits(32) if args.seed is None else args.seed

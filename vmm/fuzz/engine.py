@@ -91,7 +91,7 @@ class Engine:
             if file_name(seen.crash.kind) not in self._known:
                 self._keep_crash(data, seen.crash)
         elif not self.reached >= seen.reached:
-            if not kept:
+            if not kept and self.target.repeats:
                 data = self._trimmed(data, seen.reached - self.reached)
             self.reached |= seen.reached
             self.last_new = self.execs

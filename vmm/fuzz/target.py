@@ -53,6 +53,10 @@ class Target(Protocol):
     def row(self) -> int:
         """An input is rows of so many bytes, each with a meaning of its own; 1 where it is not."""
 
+    @property
+    def repeats(self) -> bool:
+        """Whether what an input reaches is told each time, and not only the first time that any input does."""
+
     def seeds(self) -> Sequence[bytes]:
         """Inputs to begin with, at least one."""
 
@@ -75,6 +79,7 @@ class HostTarget:
     name = ""
     most = 512
     row = 1
+    repeats = True
     allowed: tuple[type[BaseException], ...] = ()
     files: tuple[str, ...] = ()
     closely: tuple[str, ...] = ()

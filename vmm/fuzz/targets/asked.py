@@ -13,6 +13,8 @@ from vmm.errors import UsageError
 from vmm.fuzz.target import Target
 from vmm.fuzz.targets import catalog
 
+GUESTS = (".asm", ".c", ".bin")
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -40,4 +42,9 @@ def asked(word: str, options: Mapping[str, Any]) -> Asked:
 
         path = str(Path(word).absolute())
         return Asked(path, partial(Own, path))
-    return Asked(word, partial(catalog.shipped, word))
+    from vmm.fuzz.targets import guest
+
+    if not (options or word.endswith(GUESTS)):
+        catalog.shipped(word)  # says what there is
+    path = str(Path(word).absolute()) if Path(word).exists() else word
+    return Asked(path, partial(guest.GuestTarget, path, options), partial(guest.again, path, options))

@@ -243,7 +243,7 @@ class Lines:
     def __init__(self, file: Any) -> None:
         self._dwarf: Any = file.get_dwarf_info() if file.has_dwarf_info() else None
         self._tables: list[tuple[list[int], list[str]]] = []
-        self._units: Iterator[Any] = iter(self._dwarf.iter_CUs()) if self._dwarf else iter(())
+        self._units: Iterator[Any] = _undamaged(self._dwarf.iter_CUs()) if self._dwarf else iter(())
 
     def at(self, address: int) -> str:
         for table in self._tables:
@@ -281,6 +281,14 @@ class Lines:
             return [], []
         rows.sort(key=lambda row: (row[0], row[1] != ""))  # where one sequence ends another may begin
         return [row[0] for row in rows], [row[1] for row in rows]
+
+
+def _undamaged(units: Iterator[Any]) -> Iterator[Any]:
+    """Up to the first that cannot be read: where the next would begin is not known then."""
+    try:
+        yield from units
+    except Exception:  # pyelftools asserts, divides and looks up what the file says
+        return
 
 
 def _place(program: Any, state: Any) -> str:

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The fuzzer with guests: a magic number, a buffer's end, a hang; and what needs a machine beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vmm.cli import main
+from vmm.fuzz.blocks import blocks
+from vmm.fuzz.engine import Engine
+from vmm.fuzz.folder import Folder, read_crash
+from vmm.fuzz.targets.catalog import shipped
+
+pytestmark = pytest.mark.kvm
+
+GUEST = """
+start:  lea rdi, [rip + data]
+        mov rsi, 16
+        call look
+        hlt
+look:   cmp rsi, 8
+        jb  .no
+        cmp dword ptr [rdi], 0x6d6d7679
+        jne .no
+        cmp byte ptr [rdi + 4], 'a'
+        jne .no
+        mov rax, [rdi + 6]
+        ud2
+.no:    xor eax, eax
+        ret
+stuck:  cmp byte ptr [rdi], 'A'
+.hang:  je  .hang
+        ret
+data:   .zero 16
+"""
+
+
+@pytest.fixture
+def guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    Path("look.asm").write_text(GUEST)
+    return "look.asm"
+
+
+def fuzzed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    assert main(["fuzz", *words, "--seed", "1", "--json"]) == 1
+    told: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return told
+
+
+@pytest.mark.every_host
+def test_a_function_behind_a_magic_number_and_its_buffers_end(guest: str, capsys: pytest.CaptureFixture[str]):
+    told = fuzzed(capsys, guest, "--call", "look", "--length", "24", "--execs", "8000")
+    kinds = {each["kind"]: each["file"] for each in told["crashes"]}
+    assert set(kinds) == {
+        "guest-fault-UD-invalid-opcode-at-look+0x18",  # the UD2
+        "guest-fault-PF-page-fault-at-look+0x14",  # RAX is read from beyond the end of an input of 8 to 13 bytes
+    }
+    found = read_crash(Path(kinds["guest-fault-UD-invalid-opcode-at-look+0x18"]))
+    assert found["input"].startswith(b"yvmma")
+    text = Path(kinds["guest-fault-UD-invalid-opcode-at-look+0x18"]).with_suffix(".txt").read_text()
+    assert "#UD (invalid opcode)" in text
+    assert "look.asm:13  ud2" in text
+    assert main(["fuzz", "--replay", kinds["guest-fault-PF-page-fault-at-look+0x14"]]) == 1
+    out = capsys.readouterr().out
+    assert "#PF" in out
+    assert "look.asm:12  mov rax, [rdi + 6]" in out
+    assert "crash  " in out
+
+
+def test_a_whole_program_and_its_reproducer_runs_as_a_payload(guest: str, capsys: pytest.CaptureFixture[str]):
+    told = fuzzed(capsys, guest, "--input", "data", "--length", "16", "--execs", "2000")
+    (crash,) = told["crashes"]
+    assert crash["kind"] == "guest-fault-UD-invalid-opcode-at-look+0x18"
+    assert told["reached"] == 6, "start, behind its call, look, behind its jumps up to the UD2, .no"
+    assert main(["run", str(Path(crash["file"]).with_suffix(".elf"))]) == 1
+    assert "#UD (invalid opcode)" in capsys.readouterr().out
+
+
+def test_a_function_that_hangs(guest: str, capsys: pytest.CaptureFixture[str]):
+    told = fuzzed(capsys, guest, "--call", "stuck", "--execs", "2", "--timeout", "0.05")
+    (crash,) = told["crashes"]
+    assert crash["kind"] == "time-limit"
+    assert read_crash(Path(crash["file"]))["input"][:1] == b"A"
+
+
+def test_blocks_are_followed_and_numbers_are_words():
+    # jz +2; mov eax, 0x11223344; jmp over a data byte; hlt
+    code = bytes.fromhex("7405 b844332211 eb01 ff f4".replace(" ", ""))
+    begins, words = blocks(code, 0x1000, (0x1000,))
+    assert begins == {0x1000, 0x1002, 0x1007, 0x100A}
+    assert bytes.fromhex("44332211") in words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["look.asm"], "where does the input go?"),
+        (["look.asm", "--call", "look", "--input", "data"], "where does the input go?"),
+        (["look.asm", "--input", "data"], "how long is an input?"),
+        (["look.asm", "--input", "nodata", "--length", "4"], "no label 'nodata'"),
+        (["look.asm", "--input", "0x10000000", "--length", "4"], "--input: "),
+        (["look.asm", "--call", "nothing"], "nothing"),
+        (["look.asm", "--call", "look", "--length", "0"], "give at least 1"),
+        (["look.asm", "--call", "look", "--timeout", "0"], "give more than 0"),
+        (["look.asm", "--call", "look", "--length", "65537"], "give at most 65536"),
+        (["uart", "--input", "x"], "--input: uart is no guest"),
+        (["gone.asm", "--call", "x"], "gone.asm"),
+        (["ring.asm", "--input", "0x20000", "--length", "4"], "runs in ring 3"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_line(words: list[str], said: str, guest: str, capsys: pytest.CaptureFixture[str]):
+    Path("ring.asm").write_text("; machine: ring=3\nstart: out 0xf4, al\n")
+    assert main(["fuzz", *words, "--execs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["hypercalls", "gdb"])
+def test_what_stands_beside_a_machine_takes_what_comes(name: str, tmp_path: Path):
+    target = shipped(name)
+    engine = Engine(target, Folder(tmp_path, name), "3")
+    try:
+        for data in target.seeds():
+            assert target.run(data).crash is None
+        engine.begin()
+        for _ in range(200 if name == "hypercalls" else 40):
+            engine.step()
+    finally:
+        target.close()
+    assert not engine.found, engine.found[0].with_suffix(".txt").read_text()
+    assert len(engine.reached) > 40
