@@ -864,3 +864,21 @@ def test_a_debug_register_for_reads_stops_at_no_write(loop: Session, monkeypatch
     loop.write(DATA, b"more")
     loop._begin()
     assert loop._seen(*struck) is not None
+
+
+@pytest.mark.parametrize(("payload", "steps"), [("faults", 120), ("faults", 400), ("memslots", 80), ("pv_eoi", 260)])
+def test_who_steps_a_while_and_goes_on_leaves_no_trap_flag(payload: str, steps: int) -> None:
+    """Neither in what a fault or an interrupt has saved, of ring 0 and of ring 3, nor in ring 3 itself; and the guest's
+    own trap flag is the guest's. The payload ends as it does without a debugger.
+    """
+    made: list[int] = []
+
+    def front(session: Session) -> None:
+        while not session.ended and len(made) < steps:
+            made.append(session.step().where.address)
+        session.detach()
+
+    without = run_payload(find(payload), Options())
+    outcome = run_payload(find(payload), Options(watch=lambda guest: Session(guest.machine, front=front, history=0)))
+    assert made
+    assert outcome.outcome == without.outcome, outcome.reason

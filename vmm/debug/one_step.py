@@ -12,24 +12,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmm.abi.x86 import RFLAGS
 from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.debug.abilities import measure
 from vmm.debug.gates import gate
 from vmm.debug.legs import Cause
-from vmm.debug.ring3_step import CANNOT, Ring3Step, go_to_ring3, returns_to_ring3
+from vmm.debug.ring3_step import CANNOT, EXCEPTIONS, Ring3Step, go_to_ring3, returns_to_ring3
 from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
 from vmm.errors import MissingCapability
 from vmm.machine.ends import Stop, Why
+from vmm.machine.run.gate_entry import Gates, take_tf_out
 from vmm.observe.postmortem import code_bits, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmm.debug.legs import LegEnd, Legs
+    from vmm.kvm.state import Regs, Sregs
     from vmm.machine.run.cpu import Cpu
 
 HLT = b"\xf4"
-EXCEPTIONS = 32
 CATCHES = "a step of ring 3 by the guest's own trap: no catch is looked at in it"
 TOOK = "more than one instruction: it took an exception, whose handler has run as a whole, and so has what came next"
 ELSEWHERE = ("j", "call", "ret", "iret", "loop", "sys", "int", "lcall", "ljmp", "ud")
@@ -52,6 +54,7 @@ class Steps:
 
     def __init__(self, legs: Legs) -> None:
         self._legs = legs
+        self._gates: dict[int, Gates] = {}  # by the index of a vCPU
 
     def step(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], *, without: int) -> Did:
         """One instruction of `cpu`, which is one of those that run; at `without`, where it stands, nothing strikes.
@@ -72,9 +75,30 @@ class Steps:
         if code.startswith(HLT):
             return self._sleep(cpu, breaks, run, without)
         bits, native = code_bits(sregs), measure(machine).step_ring3
+        before, old = vcpu.get_regs(), vcpu.get_sregs()
         end = self._legs.leg(breaks, run, stepping=cpu, without=without)
+        self._take_flag_back(cpu, before, old)
         took = native and end.cause and end.cause.kind == STEP and self._took(cpu, without, code, bits)
         return Did(end.stop, end.by, end.cause, TOOK if took else "")
+
+    def _take_flag_back(self, cpu: Cpu, before: Regs, old: Sregs) -> None:
+        """TF was the step's: an interrupt or a fault has saved it, and the handler's IRET would give it to the guest,
+        which then takes a trap that nobody is there for.
+        """
+        vcpu, memory = cpu.vcpu, self._legs.machine.memory
+        vcpu.complete()
+        now = vcpu.get_regs()
+        if now.rsp == before.rsp or before.rflags & RFLAGS.TF:
+            return  # no frame; or the guest steps itself
+        sregs = vcpu.get_sregs()
+
+        def size(address: int) -> int:
+            code = readable(self._legs.machine, sregs, address, MAX_LENGTH)
+            return len(disassemble(code, address, count=1)[0].bytes) if code else 0
+
+        found = self._gates.setdefault(cpu.index, Gates(memory)).entry(before, old, now, sregs, size)
+        if found is not None:
+            take_tf_out(memory, sregs, found)
 
     def _took(self, cpu: Cpu, before: int, code: bytes, bits: int) -> bool:
         """Is this vCPU where that instruction cannot have led, and at no handler's begin?"""

@@ -5,7 +5,8 @@ natively there, and the trap of RFLAGS.TF is the guest's own. 64-bit mode alone.
 In ring 3 TF is set by us. The #DB goes the guest's way, through its IDT, and ends at a breakpoint on the handler's
 first instruction: there the frame is taken off again, its ring-0 stack gets back the bytes that the frame lay on, and
 the guest has seen nothing. A fault of the instruction itself, or SYSCALL, ends at the first instruction of its handler,
-as a step would, without TF in what was saved. IRETQ and SYSRETQ to ring 3 are done by hand.
+as a step would, without TF in what was saved; so does the trap of a guest that has set TF itself. IRETQ and SYSRETQ to
+ring 3 are done by hand.
 
 Source: Intel SDM vol. 3A, 6.14 (interrupt and exception handling in 64-bit mode); vol. 2, IRET, SYSCALL, SYSRET.
 """
@@ -15,12 +16,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from vmm.abi.x86 import EFER, RFLAGS
+from vmm.abi.x86 import EFER, HAS_ERROR_CODE, RFLAGS
+from vmm.debug.abilities import measure
 from vmm.debug.gates import DB, GP, PF, Gate, descriptor, gate, u64
 from vmm.debug.values import BREAKPOINT, Break
 from vmm.errors import MissingCapability, VmmError
 from vmm.kvm.state import Segment
-from vmm.machine.x86.virtual import read_virtual, write_virtual
+from vmm.machine.memory.layout import REGIONS
+from vmm.machine.x86.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
     from vmm.debug.legs import LegEnd, Legs
@@ -28,7 +31,8 @@ if TYPE_CHECKING:
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
 
-WITH_ERROR_CODE = (GP, PF)
+EXCEPTIONS = 32
+STUBS = REGIONS["gates"]
 MSR_STAR, MSR_LSTAR = 0xC0000081, 0xC0000082
 SYSRET_FLAGS = 0x3C7FD7
 IRETQ, SYSRETQ, SYSCALL = b"\x48\xcf", b"\x48\x0f\x07", b"\x0f\x05"
@@ -83,10 +87,23 @@ class Ring3Step:
         self._gates = {
             each.handler: each for each in (gate(self._machine, self._sregs, v) for v in (DB, GP, PF)) if each
         }
+        self._faults = self._other_handlers()
         self._debug = next((each for each in self._gates.values() if each.vector == DB), None)
         if self._debug is None:
             raise MissingCapability(f"{CANNOT}, and it has no handler of #DB", hint="a breakpoint in ring 0")
         self._system_call = self._lstar()
+
+    def _other_handlers(self) -> dict[int, Gate]:
+        """Of the guest's own, those that no debug register is left for: INT3 lies there, where it strikes in ring 0."""
+        if not measure(self._machine).int3_ring0:
+            return {}
+        gates = (gate(self._machine, self._sregs, vector) for vector in range(EXCEPTIONS))
+        return {
+            each.handler: each
+            for each in gates
+            if each and each.handler not in self._gates and not STUBS.base <= each.handler < STUBS.end
+            and not translate(self._machine.memory, self._sregs, each.handler).user
+        }  # fmt: skip
 
     def _lstar(self) -> int:
         return self._cpu.vcpu.get_msrs([MSR_LSTAR]).get(MSR_LSTAR, 0) if self._sregs.efer & EFER.SCE else 0
@@ -101,11 +118,12 @@ class Ring3Step:
         vcpu.set_regs(self._regs)
         self._regs.rflags = before
         traps = [Break(0, BREAKPOINT, f"{each:#x}", each, hardware=True) for each in dict.fromkeys(places)]
+        traps += [Break(0, BREAKPOINT, f"{each:#x}", each) for each in self._faults if each not in places]
         end = self._legs.leg(traps, [self._cpu], served=self._cpu)
         self._cpu.vcpu.complete()
         cause = end.cause
-        taken = self._gates.get(cause.address) if cause and cause.kind == BREAKPOINT else None
-        if taken is self._debug and taken is not None:
+        taken = (self._gates | self._faults).get(cause.address) if cause and cause.kind == BREAKPOINT else None
+        if taken is self._debug and taken is not None and not before & RFLAGS.TF:
             self._unwind(kept)
             vcpu.set_debugregs(debug)
         else:
@@ -129,8 +147,7 @@ class Ring3Step:
         rip, cs, flags, rsp, ss = (u64(self._machine, sregs, regs.rsp + 8 * i) for i in range(5))
         if kept is not None and kept[0] == regs.rsp:
             write_virtual(self._machine.memory, sregs, *kept)
-        own = self._regs.rflags & RFLAGS.TF
-        regs.rip, regs.rsp, regs.rflags = rip, rsp, flags & ~RFLAGS.TF | own
+        regs.rip, regs.rsp, regs.rflags = rip, rsp, flags & ~RFLAGS.TF
         for name, selector in (("cs", cs), ("ss", ss)):
             old = getattr(self._sregs, name)
             same = old.selector == selector & 0xFFFF
@@ -156,6 +173,6 @@ class Ring3Step:
             events.exception_injected = events.exception_pending = 0
             vcpu.set_vcpu_events(events)
         if taken is not None:
-            at = regs.rsp + 16 + (8 if taken.vector in WITH_ERROR_CODE else 0)
+            at = regs.rsp + 16 + (8 if taken.vector in HAS_ERROR_CODE else 0)
             flags = u64(self._machine, sregs, at)
             write_virtual(self._machine.memory, sregs, at, (flags & ~RFLAGS.TF).to_bytes(8, "little"))
