@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from vmm.payload.proof.verdict import Finding, Refusal, Verdict
 
 ROUNDS = 4  # of memory while the guest runs; one more while it stands
 LAPS = 2  # of the guest, from one piece on the line to the next: at least one that began after it
+LOOK = 0.1  # seconds from one look at a guest that may have ended to the next
 PATIENCE = 60.0  # seconds for a lap, and for an answer of the other process
 DIFFERS = "the sums differ"  # of what the other process says then
 ANSWERS = struct.Struct("<6Q")
@@ -74,8 +76,8 @@ class Line:
     runs. `pages` are the places (memslot, page) that went over, in order.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket, self.recv = connection, connection.recv
+    def __init__(self, connection: socket.socket, machine: Machine) -> None:
+        self._socket, self.recv, self._machine = connection, connection.recv, machine
         self._main, self._lap = threading.current_thread(), threading.Condition()
         self.laps, self.pages = 0, list[tuple[int, int]]()
 
@@ -93,9 +95,11 @@ class Line:
         step = migration.PLACE.size + PAGE
         self.pages += [migration.PLACE.unpack_from(places, at) for at in range(0, len(places), step)]
         if threading.current_thread() is not self._main:  # else it stands already
+            until = time.monotonic() + PATIENCE
             with self._lap:
                 due = self.laps + LAPS
-                self._lap.wait_for(lambda: self.laps >= due, PATIENCE)
+                while self.laps < due and self._machine.all_cpus.running and time.monotonic() < until:
+                    self._lap.wait(LOOK)
 
 
 class BadLine(Line):
@@ -124,7 +128,7 @@ def move(lab: Lab, kind: type[Line] = Line) -> Evidence:
     with here, lab.guest() as guest:
         hot, cold = (_pages(guest, name) for name in ("HOT", "COLD"))
         guest.open_to_ring3(guest.constant("HOT"), (len(hot) + len(cold)) * PAGE)
-        line = kind(here)
+        line = kind(here, guest.machine)
         _run_to_first_lap(guest, line)
         here.settimeout(PATIENCE)
         with _process(lab, guest, there) as process:

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from guest_payloads.api.migration import BadLine, move
+from guest_payloads.api.migration import PATIENCE, BadLine, Line, move
 from tests.descriptors import files_before, open_files
 from vmm.machine import migration
 from vmm.payload.catalog import find
@@ -44,6 +46,24 @@ def test_a_guest_that_is_not_told_runs_into_its_limit(monkeypatch: pytest.Monkey
     (row,) = prove(PAYLOAD, Options(timeout=0.3, params={"arrives": 0}), refusals=False)
     assert row.verdict is Verdict.BROKEN
     assert "over there: the guest did not end within its time limit" in row.finding.reason
+
+
+def test_a_guest_that_ends_before_it_has_moved_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its copier waits for a lap that never comes; the thread that runs the guest tells it so."""
+    waits: list[float] = []
+    real = Line.sendall
+
+    def timed(line: Line, data: bytes) -> None:
+        if data[:1] == b"P" and line._machine.all_cpus.running:
+            line._machine.stop("it ends here")
+        begin = time.monotonic()
+        real(line, data)
+        waits.append(time.monotonic() - begin)
+
+    monkeypatch.setattr(Line, "sendall", timed)
+    refused = move(Lab(PAYLOAD)).refused
+    assert "its guest ended before" in refused
+    assert max(waits) < PATIENCE / 2, waits
 
 
 def test_what_changed_on_the_way_is_not_run() -> None:

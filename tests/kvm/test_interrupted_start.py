@@ -73,7 +73,7 @@ cli.command()
 
 
 @pytest.mark.parametrize(
-    ("every", "least", "arguments"), [(11, 9, ["list"]), (8, 8, ["run", "hlt"]), (130, 2, ["debug", "hello"])]
+    ("every", "least", "arguments"), [(7, 9, ["list"]), (8, 8, ["run", "hlt"]), (130, 2, ["debug", "hello"])]
 )
 def test_at_any_import_of_a_start(every: int, least: int, arguments: list[str]) -> None:
     if arguments[0] == "debug":

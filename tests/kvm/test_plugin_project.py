@@ -130,6 +130,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# A machine that has no time for an example fails none.
+PATIENT = """
+from hypothesis import settings
+settings.register_profile("here", deadline=None)
+settings.load_profile("here")
+"""
+
+
 def run_pytest(wheel: Wheel, folder: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     options = ("-rs", "--strict-markers", "-p", "no:cacheprovider", "--junitxml=out.xml")
     return wheel.run("python", "-m", "pytest", *options, *arguments, cwd=folder, **more)
@@ -208,6 +216,7 @@ def test_what_the_documentation_shows(wheel: Wheel, tmp_path: Path, page: str) -
         pytest.skip("README.md shows no test")
     for number, code in enumerate(examples):
         (tmp_path / f"test_{number}.py").write_text(code, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(PATIENT, encoding="utf-8")
     done = run_pytest(wheel, tmp_path)
     assert done.returncode == 0, done.stdout
     assert "passed" in done.stdout

@@ -116,6 +116,11 @@ class AllCpus:
         finally:
             cpu.core.keep_held()
 
+    @property
+    def running(self) -> bool:
+        """A run has begun that is not through yet; from any thread."""
+        return self._running.locked()
+
     def take_over(self, running: Lock) -> None:
         """A run that has begun already holds this lock in place of ours."""
         self._running = running
