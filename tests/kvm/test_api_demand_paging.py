@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from guest_payloads.api import demand_paging
+from vmm.debug.session import Session
 from vmm.errors import UsageError
 from vmm.kvm import userfaultfd
 from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
@@ -89,3 +90,16 @@ def test_the_host_may_ask_too():
         slot.release()
         assert m.memory.read(BASE + 2 * PAGE, 2) == bytes(2)
         assert slot.asked == []
+
+
+@pytest.mark.usefixtures("permitted")
+def test_the_state_is_not_saved_whose_pages_nobody_could_supply_and_a_debugger_does_without():
+    """Who reads such a page waits for it with the GIL, which the one who supplies it needs: it would be for ever."""
+    with Machine() as m, paged(m.memory, BASE, PAGE, lambda page: bytes(PAGE)):
+        m.load("hlt")
+        with pytest.raises(UsageError, match="supplied on demand"):
+            m.save()
+        with Session(m) as session:
+            assert session.step(1).why == "ended"
+            with pytest.raises(UsageError):
+                session.back(1)

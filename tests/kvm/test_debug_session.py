@@ -866,6 +866,8 @@ def test_a_debug_register_for_reads_stops_at_no_write(loop: Session, monkeypatch
     assert loop._seen(*struck) is not None
 
 
+@every_host
+@pytest.mark.on_demand
 @pytest.mark.parametrize(("payload", "steps"), [("faults", 120), ("faults", 400), ("memslots", 80), ("pv_eoi", 260)])
 def test_who_steps_a_while_and_goes_on_leaves_no_trap_flag(payload: str, steps: int) -> None:
     """Neither in what a fault or an interrupt has saved, of ring 0 and of ring 3, nor in ring 3 itself; and the guest's

@@ -67,6 +67,8 @@ class Mapping:
         self.droppable = not shared and fd < 0
         """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
         self.users = 0  # VMs with a memslot over it
+        self.held_back = False
+        """Whether who touches a page may have to wait for it, with the GIL (userfaultfd.py)."""
         self.touched: Touched | None = None
         """Where who writes these bytes says so; nobody asks, as a rule."""
 

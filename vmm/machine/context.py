@@ -83,9 +83,11 @@ def save(machine: Whole, started: Iterable[int]) -> Context:
     that still wants of a device or a callback is asked for now.
 
     Raises:
-        UsageError: that instruction would end the run.
+        UsageError: that instruction would end the run; or pages of its memory are supplied when they are first touched.
         whatever a callback raises.
     """
+    if any(slot.mapping.held_back for slot in machine.memory.slots):  # nobody could supply them: we hold the GIL
+        raise UsageError("saving the state of a machine whose pages are supplied on demand")
     machine.all_cpus.settle()
     vm, memory, kernel = machine.vm, machine.memory, machine.irqchip == "kernel"
     devices = device_state.get(

@@ -415,7 +415,8 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
 
         Raises:
             HostError: the machine has been closed.
-            UsageError: it is running, or a vCPU is inside an instruction that would end the run.
+            UsageError: it is running, a vCPU is inside an instruction that would end the run, or pages of its memory
+                are supplied on demand.
         """
         self.between_runs("saving its state")
         from vmm.machine import context  # only who saves a state pays for it

@@ -69,6 +69,7 @@ def held_back(
     # Opened after the machine and closed before it: KVM waits for its workers when it closes, and they wait for us.
     with Userfaultfd.open() as uffd:
         mapping = Mapping(size)
+        mapping.held_back = True
         slot = PagedSlot(uffd, memory.add(gpa, size, mapping=mapping))
         uffd.register(mapping.hva, mapping.size)
         with FaultHandler(uffd, lambda fault: serve(slot, fault)) as handler:
