@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import signal
 import subprocess
@@ -67,6 +68,26 @@ def test_a_solution_is_right(lesson: Lesson) -> None:
     usable(lesson)
     verdict = attempt(lesson, lesson.file, lesson.solution, PATIENT)
     assert (verdict.outcome, verdict.notes) == (RIGHT, ()), verdict.text
+
+
+def test_each_lesson_is_shown_with_what_differs_here(learn: Callable[..., tuple[int, str, str]]) -> None:
+    for each in lessons():
+        status, out, err = learn("show", each.name)
+        assert (status, err) == (0, ""), each.name
+        assert each.title in out
+        assert checks.of(each.name).differs()[:40] in out
+
+
+def test_the_timer_is_measured_with_a_handler_that_ends_nothing() -> None:
+    timer = importlib.import_module("vmm.learn.lessons.timer.check")
+    assert find("timer").solution.count(timer.END + "    xor   eax, eax\n    xor   edx, edx\n" + timer.WRITE) == 1
+    verdict = verdict_of(
+        "timer",
+        lambda text: text.replace(timer.END, "").replace(f"edx, edx\n{timer.WRITE}    pop", "edx, edx\n    pop"),
+    )
+    assert verdict.outcome == WRONG
+    assert "no line of your handler writes to X2APIC_EOI" in verdict.text
+    assert bool(checks.of("timer").differs()) == (timer.NOT_HELD in verdict.text)
 
 
 @pytest.mark.parametrize("lesson", ALL)

@@ -67,6 +67,8 @@ DM_NMI = 0x400
 DM_INIT = 0x500
 DM_STARTUP = 0x600
 DM_EXTINT = 0x700
+DM_MASK = 0x700
+VECTOR_MASK = 0xFF  # bits 7:0; of a start-up IPI the number of a page
 DELIVERY_MODES = {
     DM_FIXED: "fixed",
     DM_LOWEST: "lowest priority",

@@ -11,6 +11,8 @@ from vmm.learn.seen import Seen
 
 FRAME = ("RIP", "CS", "RFLAGS", "RSP", "SS")
 """What the CPU pushes for an exception, from the address in RSP up: Intel SDM volume 3A, 6.14.2."""
+NARROW = ("iretd", "iret")
+NARROW_SAID = "Without the Q it takes words of 4 bytes or less, and words of 8 lie there: IRETQ"
 RING = 3
 
 
@@ -22,10 +24,10 @@ def refused(seen: Seen) -> str:
     match seen.statement(seen.rip):
         case "iretq":
             return f"IRETQ was to take {frame(seen, seen.reg('rsp'))} from the stack{_code_segment(seen)}"
-        case "iretd" | "iret":
-            return "Without the Q it takes words of 4 bytes or less, and the CPU has pushed words of 8: IRETQ"
-        case ("wrmsr" | "rdmsr") as name:
-            return _msr(seen, name)
+        case name if name in NARROW:
+            return NARROW_SAID
+        case ("wrmsr" | "rdmsr") as access:
+            return _msr(seen, access)
         case _:
             return ""
 

@@ -73,7 +73,7 @@ def why(seen: Seen) -> str:
     if entry is None:
         return ""
     return (
-        f"It has looked at all leaves, and none had what it compares with. Leaf {seen.params['base']:#x} has EBX "
+        f"It has looked at all leaves, and taken none. Leaf {seen.params['base']:#x} has EBX "
         f"{entry.ebx:#x}, "
         f"ECX {entry.ecx:#x}, EDX {entry.edx:#x}"
     )

@@ -11,6 +11,7 @@ from vmm.payload.guest import Guest
 
 WANTED = 42
 SYSCALL_BYTES = 2
+HEXADECIMAL = ": with 0x in front it is a hexadecimal number"
 
 
 def _steps(seen: Seen) -> str:
@@ -27,7 +28,7 @@ def check(seen: Seen) -> str:
     if rax != WANTED:
         raise Wrong(
             f"your guest halted with interrupts off{_steps(seen)}: {seen.here}; nothing can wake it, so no line below "
-            f"it runs. RAX is {rax} then, and the task is {WANTED}"
+            f"it runs. RAX is {rax} then, and the task is {WANTED}{HEXADECIMAL * (rax == int(str(WANTED), 16))}"
         )
     return f"your guest halted{_steps(seen)}, at {seen.here}, with RAX {rax}: KVM left the guest by KVM_EXIT_HLT"
 

@@ -34,17 +34,9 @@ def check(seen: Seen) -> str:
 
 def _went(seen: Seen) -> str:
     """Where the handler's first IRETQ goes, if not behind the UD2: seen in a run of its own."""
-    iretq = first_of(seen, "iretq", seen.guest.symbol("on_ud"))
-    if iretq is None:
-        return ""
-    with up_to(seen, iretq) as stood:
-        if stood is None:
-            return ""
-        regs, memory = stood
-        to = memory.read_u64(regs.rsp)
     first = next(line for line in seen.program.lines if line.text == "ud2")
-    after = first.address + first.size
-    if to == after:
+    after, to = first.address + first.size, _target(seen)
+    if to in (None, after):
         return ""
     return (
         f". Your handler goes back to {to:#x}; the UD2 is at {first.address:#x}, and the instruction behind it at "
@@ -52,16 +44,27 @@ def _went(seen: Seen) -> str:
     )
 
 
+def _target(seen: Seen) -> int | None:
+    """What lies at RSP before the handler's first IRETQ; None where it does not come to one."""
+    iretq = first_of(seen, "iretq", seen.guest.symbol("on_ud"))
+    if iretq is None:
+        return None
+    with up_to(seen, iretq) as stood:
+        return stood[1].read_u64(stood[0].rsp) if stood else None
+
+
 def why(seen: Seen) -> str:
     fault = seen.postmortem.fault
     if seen.stop.why is Why.TIME_LIMIT and seen.reg("rbp") > WANTED:
-        return (
-            f"Your handler has run {seen.reg('rbp')} times: the RIP on the stack is that of the UD2 itself, "
-            "so IRETQ goes back to it, and it faults again"
-        )
+        often = f"Your handler has run {seen.reg('rbp')} times"
+        if seen.statement(_target(seen) or 0) != "ud2" and (went := _went(seen)):
+            return f"{often}{went}"
+        return f"{often}: the RIP on the stack is that of the UD2 itself, so IRETQ goes back to it, and it faults again"
     if fault and fault.vector == VECTOR_OF["GP"] and "iretq" in seen.here:
+        if seen.line(seen.u64(seen.reg("rsp"))):  # RSP is where RIP lies
+            return "RIP is the first of the five words, at RSP itself, and the only one that is to be changed"
         return "#UD has no error code, so there is nothing to be dropped before"
-    return ""
+    return _went(seen).removeprefix(". ")
 
 
 CHECKS = Checks(check, why)

@@ -23,6 +23,8 @@ def check(seen: Seen) -> str:
     elsewhere = next((name for name in REGISTERS if seen.reg(name) == right), None)
     if elsewhere:
         raise Wrong(f"{said}. That is in {elsewhere.upper()}; RESULT stores RAX")
+    if got == right - last and seen.reg("rcx") == last:
+        raise Wrong(f"{said}. What is missing is {last}, the last number: the loop ended before it was added")
     if got == right - last:
         raise Wrong(f"{said}. What is missing is {last}, the first number: it was counted down before it was added")
     if got == last:

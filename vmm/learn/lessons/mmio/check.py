@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from vmm.kvm.exits import MmioRead, MmioWrite, PortIn
+from vmm.kvm.exits import MmioRead, MmioWrite, PortIn, PortOut
 from vmm.learn.checks import Checks, Wrong
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
@@ -58,7 +58,9 @@ def _written(seen: Seen) -> str:
     wanted = seen.params["count"] + 1
     writes = seen.of(MmioWrite)
     if not writes:
-        raise Wrong("your guest never wrote to the device: no KVM_EXIT_MMIO came for a write (RAM causes no exit)")
+        other = next((each for each in seen.of(PortOut)), None)
+        instead = "RAM causes no exit" if other is None else f"an OUT goes to a port, at {seen.place(other.at)}"
+        raise Wrong(f"your guest never wrote to the device: no KVM_EXIT_MMIO came for a write ({instead})")
     exit = writes[0].exit
     assert isinstance(exit, MmioWrite)
     value = int.from_bytes(exit.data, "little")

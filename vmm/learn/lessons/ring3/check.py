@@ -6,7 +6,7 @@ from __future__ import annotations
 from vmm.abi.x86 import RFLAGS, USER_CS, USER_DS
 from vmm.learn.again import first_of, up_to
 from vmm.learn.checks import Checks, Wrong
-from vmm.learn.refused import FRAME, frame
+from vmm.learn.refused import FRAME, NARROW, NARROW_SAID, frame
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
 from vmm.machine.memory.layout import USER_STACK_TOP, cpu_block
@@ -14,7 +14,6 @@ from vmm.payload.proof.lab import ring0
 
 RING = 3
 PUSHED = 6 * 8  # error code, RIP, CS, RFLAGS, RSP, SS
-RFLAGS_AT = 2 * 8
 
 
 def check(seen: Seen) -> str:
@@ -28,9 +27,10 @@ def check(seen: Seen) -> str:
     if cs & RING != RING:
         raise Wrong(
             f"the #GP did not come from ring 3: CS was {cs:#x}, ring {cs & RING}, at {seen.place(rip)}. "
-            f"What IRETQ found on the stack was not what it wants: {_frame(seen, rip)}"
+            f"{_frame(seen, rip)}"
         )
-    if (flags := _flags(seen)) & RFLAGS.IOPL:
+    taken = _taken(seen)
+    if (flags := taken.get("RFLAGS", 0)) & RFLAGS.IOPL:
         passed = " On this host it was refused all the same." * (rip == seen.guest.symbol("program"))
         raise Wrong(
             f"your IRETQ took RFLAGS {flags:#x}: with IOPL (bits 13:12) 3 a CPU lets ring 3 execute CLI.{passed}"
@@ -42,10 +42,15 @@ def check(seen: Seen) -> str:
             f"#GP came from ring 3, but not from `program`: at {seen.place(rip)}{bytes_of * (rip == seen.u64(program))}"
         )
     if cs != USER_CS:
+        how = "your IRETQ took" if taken else "ring 3 was entered, and by no IRETQ, with"
         raise Wrong(
-            f"your IRETQ took CS {cs:#x} from the stack, and the code segment of ring 3 is USER_CS, {USER_CS:#x}; "
-            f"{cs:#x} is "
-            "none. The CPU of this host's ring 0 let it pass, and others refuse it with #GP"
+            f"{how} CS {cs:#x}, and the code segment of ring 3 is USER_CS, {USER_CS:#x}; {cs:#x} is none. The CPU of "
+            "this host's ring 0 let it pass, and others refuse it with #GP"
+        )
+    if taken and taken["SS"] != USER_DS:
+        raise Wrong(
+            f"your IRETQ took SS {taken['SS']:#x}, and the data segment of ring 3 is USER_DS, {USER_DS:#x}: a stack "
+            "lies in no other. The CPU of this host's ring 0 let it pass, and others refuse it with #GP"
         )
     if rsp != USER_STACK_TOP:
         raise Wrong(f"in ring 3 RSP was {rsp:#x}, and the stack of ring 3 ends at USER_STACK_TOP, {USER_STACK_TOP:#x}")
@@ -55,13 +60,15 @@ def check(seen: Seen) -> str:
     )
 
 
-def _flags(seen: Seen) -> int:
-    """RFLAGS as the first IRETQ takes them, seen in a run of its own: a host may not let ring 3 have them all."""
+def _taken(seen: Seen) -> dict[str, int]:
+    """The five words as the first IRETQ takes them, seen in a run of its own: a host may not let ring 3 have them all.
+    Empty where it comes to none.
+    """
     iretq = first_of(seen, "iretq", seen.program.entry)
     if iretq is None:
-        return 0
+        return {}
     with up_to(seen, iretq) as stood:
-        return stood[1].read_u64(stood[0].rsp + RFLAGS_AT) if stood else 0
+        return {name: stood[1].read_u64(stood[0].rsp + 8 * at) for at, name in enumerate(FRAME)} if stood else {}
 
 
 def why(seen: Seen) -> str:
@@ -78,15 +85,18 @@ def _frame(seen: Seen, rip: int) -> str:
     """The five words that lay at RSP of the IRETQ: it has not taken them."""
     rsp = seen.guest["rsp"]
     line = seen.line(rip)
+    if seen.statement(rip) in NARROW:
+        return NARROW_SAID
     if line is None or "iretq" not in line.text:
-        return "it was no IRETQ that was refused"
+        return "It was no IRETQ that was refused"
     wanted = {"CS": USER_CS, "RSP": USER_STACK_TOP, "SS": USER_DS}
     other = [
         f"{name} {wanted[name]:#x}"
         for at, name in enumerate(FRAME)
         if seen.u64(rsp + 8 * at) != wanted.get(name, -1) and name in wanted
     ]
-    return f"{frame(seen, rsp)}. To be there: {', '.join(other)}" if other else frame(seen, rsp)
+    said = f"What IRETQ found on the stack was not what it wants: {frame(seen, rsp)}"
+    return f"{said}. To be there: {', '.join(other)}" if other else said
 
 
 def _came(seen: Seen, cs: int, rsp: int) -> bool:

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+from vmm.abi.apic import DM_MASK, DM_STARTUP, VECTOR_MASK
+from vmm.abi.x86 import PAGE
 from vmm.learn.checks import Checks, Wrong
 from vmm.learn.endings import INIT_RECEIVED, UNINITIALIZED
 from vmm.learn.seen import Seen
 from vmm.machine.ends import Why
 from vmm.machine.memory.layout import REGIONS
+from vmm.machine.x86.lapic import Lapic
 
 TRAMPOLINE = REGIONS["trampoline"].base
-SECOND = 1
+FIRST, SECOND = 0, 1
 WAITING = (UNINITIALIZED, INIT_RECEIVED)
 
 
@@ -32,20 +35,20 @@ def check(seen: Seen) -> str:
 
 def why(seen: Seen) -> str:
     """What the second CPU is doing while the first waits."""
-    first, *_ = sorted(seen.postmortem.vcpus, key=lambda each: each.index)
-    if first.mode == "real mode":
+    states = {each.index: each for each in seen.postmortem.vcpus}
+    if FIRST in states and states[FIRST].mode == "real mode":
         return (
             "CPU 0 is in real mode, where a CPU begins after INIT: your guest has sent it to itself. APIC id 0 is the "
             f"CPU that runs; the other one has {SECOND}"
         )
-    if seen.stop.why not in (Why.TIME_LIMIT, Why.SHUTDOWN, Why.INTERNAL_ERROR) or len(seen.postmortem.vcpus) <= SECOND:
+    if seen.stop.why not in (Why.TIME_LIMIT, Why.SHUTDOWN, Why.INTERNAL_ERROR) or SECOND not in states:
         return ""
-    state = next((each for each in seen.postmortem.vcpus if each.index == SECOND), None)
-    if state is not None and state.mp_state == INIT_RECEIVED:
-        return "A SIPI that came before the INIT is lost"
-    if state is None or state.mode != "real mode" or state.mp_state in WAITING:
+    state = states[SECOND]
+    if state.mp_state == INIT_RECEIVED:
+        return "It waits for a SIPI that comes after its INIT: one that came before is lost"
+    if state.mode != "real mode" or state.mp_state in WAITING:
         return ""
-    base = seen.guest.machine.cpus[SECOND].vcpu.get_sregs().cs.base
+    base = _sent_to(seen)
     if base == TRAMPOLINE:
         return ""
     return (
@@ -53,6 +56,18 @@ def why(seen: Seen) -> str:
         "of a SIPI "
         f"are the number of a page of 4 KiB, here {TRAMPOLINE >> 12:#x}"
     )
+
+
+def _sent_to(seen: Seen) -> int:
+    """Where the SIPI made CPU 1 begin: by the last command of CPU 0's LAPIC, for what CPU 1 has executed since may have
+    led it elsewhere (zeros, and the interrupt table of real mode, which is zeros); else by its CS now.
+    """
+    first, second = (seen.guest.machine.cpus[index].vcpu for index in (FIRST, SECOND))
+    command = Lapic(first.get_lapic())["ICR"]
+    if command & DM_MASK == DM_STARTUP:
+        return (command & VECTOR_MASK) * PAGE
+    base: int = second.get_sregs().cs.base
+    return base
 
 
 CHECKS = Checks(check, why)
