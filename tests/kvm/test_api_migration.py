@@ -26,6 +26,7 @@ def run(**params: int) -> Row:
 
 
 @pytest.mark.every_host
+@pytest.mark.on_demand
 def test_works_and_leaves_nothing_open() -> None:
     before = files_before()
     (row,) = prove(PAYLOAD, Options(mask=("STEAL_TIME",)))  # what is hidden there is hidden over there
