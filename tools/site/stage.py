@@ -21,7 +21,7 @@ GUIDES = {
     "Install it": ("install",),
     "Write a guest": ("learn", "begin", "payloads", "c", "images", "linux", "boards"),
     "See what happens": ("tour", "trace", "screen", "debug", "pages"),
-    "Use it in Python and tests": ("library", "testing", "fuzz", "ci"),
+    "Use it in Python and tests": ("library", "testing", "fuzz", "oracle", "ci"),
     "The machine": ("cpu", "memory", "interrupts", "virtio", "sandbox", "snapshots"),
     "Hosts and measurements": ("hosts", "fleet", "hostlab", "selftests", "kut", "bench"),
     "Take part": ("release",),
