@@ -311,6 +311,25 @@ def test_without_the_extra_it_says_what_to_install(
     assert "pip install 'pyvmm[fleet]'" in capsys.readouterr().err
 
 
+class Gone:
+    """A client whose scheduler has ended."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+        if self.error is not None:
+            raise self.error
+        return {}
+
+
+@pytest.mark.parametrize("error", [None, OSError("closed"), RuntimeError("no loop")])
+def test_a_scheduler_that_went_away_is_one_line(error: Exception | None) -> None:
+    task = Task("host", "task", os.getpid)
+    with pytest.raises(HostError, match="the scheduler went away"):
+        Fleet(Gone(error), print).run([task], _never, deadline=time.monotonic() + PATIENCE)
+
+
 def test_two_hosts_of_one_name_are_two() -> None:
     made = Fleet(None, print)
 

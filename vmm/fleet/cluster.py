@@ -73,7 +73,11 @@ class Fleet:
         return tuple(sorted({each.host for each in self.workers.values()}))
 
     def _there(self) -> set[str]:
-        return set(self._client.scheduler_info(n_workers=-1)["workers"])
+        """Addresses. HostError: the scheduler went away."""
+        try:
+            return set(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (OSError, KeyError, RuntimeError) as error:  # a client that has lost it knows of nothing
+            raise HostError("the scheduler went away", hint="it has to run as long as `pyvmm fleet` does") from error
 
     def meet(self) -> None:
         """Ask every worker who it is.
@@ -137,10 +141,7 @@ class Fleet:
 
     def look(self) -> set[str]:
         """Who is there now of those that may take part; new ones are asked who they are."""
-        try:
-            there = self._there()
-        except OSError as error:
-            raise HostError(f"the scheduler went away: {error}") from error
+        there = self._there()
         for address in sorted(there - self.workers.keys() - self._refused):
             try:
                 wrong = self._adopt(address)
@@ -280,7 +281,8 @@ def fleet(address: str | None, workers: int, say: Callable[[str], object]) -> It
         import distributed
     except ImportError as error:
         raise HostError(f"`pyvmm fleet` needs {error.name}, which is not installed", hint=EXTRA) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said by us
+    for name in ("distributed", "distributed.client"):  # what goes wrong is said by us
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvmm-fleet-", ignore_cleanup_errors=True))
