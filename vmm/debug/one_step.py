@@ -26,9 +26,9 @@ from vmm.observe.postmortem import code_bits, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from vmm.debug.legs import LegEnd, Legs
-    from vmm.kvm.state import Regs, Sregs
     from vmm.machine.run.cpu import Cpu
 
 HLT = b"\xf4"
@@ -75,19 +75,19 @@ class Steps:
         if code.startswith(HLT):
             return self._sleep(cpu, breaks, run, without)
         bits, native = code_bits(sregs), measure(machine).step_ring3
-        before, old = vcpu.get_regs(), vcpu.get_sregs()
+        before = vcpu.look("regs")
         end = self._legs.leg(breaks, run, stepping=cpu, without=without)
-        self._take_flag_back(cpu, before, old)
+        self._take_flag_back(cpu, before, sregs)
         took = native and end.cause and end.cause.kind == STEP and self._took(cpu, without, code, bits)
         return Did(end.stop, end.by, end.cause, TOOK if took else "")
 
-    def _take_flag_back(self, cpu: Cpu, before: Regs, old: Sregs) -> None:
+    def _take_flag_back(self, cpu: Cpu, before: Any, old: Any) -> None:
         """TF was the step's: an interrupt or a fault has saved it, and the handler's IRET would give it to the guest,
         which then takes a trap that nobody is there for.
         """
         vcpu, memory = cpu.vcpu, self._legs.machine.memory
         vcpu.complete()
-        now = vcpu.get_regs()
+        now = vcpu.look("regs")
         if now.rsp == before.rsp or before.rflags & RFLAGS.TF:
             return  # no frame; or the guest steps itself
         sregs = vcpu.get_sregs()
