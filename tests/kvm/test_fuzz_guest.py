@@ -28,12 +28,19 @@ look:   cmp rsi, 8
         jne .no
         cmp byte ptr [rdi + 4], 'a'
         jne .no
-        mov rax, [rdi + 6]
+        cmp byte ptr [rdi + 5], 'q'
+        jne .no
+        cmp byte ptr [rdi + 6], 'k'
+        jne .no
+        cmp byte ptr [rdi + 7], 'z'
+        jne .no
         ud2
 .no:    xor eax, eax
         ret
 stuck:  cmp byte ptr [rdi], 'A'
 .hang:  je  .hang
+        ret
+reads:  mov al, [rdi + 4]
         ret
 data:   .zero 16
 """
@@ -53,30 +60,33 @@ def fuzzed(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.every_host
-def test_a_function_behind_a_magic_number_and_its_buffers_end(guest: str, capsys: pytest.CaptureFixture[str]):
-    told = fuzzed(capsys, guest, "--call", "look", "--length", "24", "--execs", "8000")
+def test_a_function_behind_a_magic_number(guest: str, capsys: pytest.CaptureFixture[str]):
+    told = fuzzed(capsys, guest, "--call", "look", "--length", "24", "--execs", "3000")
     kinds = {each["kind"]: each["file"] for each in told["crashes"]}
-    assert set(kinds) == {
-        "guest-fault-UD-invalid-opcode-at-look+0x18",  # the UD2
-        "guest-fault-PF-page-fault-at-look+0x14",  # RAX is read from beyond the end of an input of 8 to 13 bytes
-    }
-    found = read_crash(Path(kinds["guest-fault-UD-invalid-opcode-at-look+0x18"]))
-    assert found["input"].startswith(b"yvmma")
-    text = Path(kinds["guest-fault-UD-invalid-opcode-at-look+0x18"]).with_suffix(".txt").read_text()
+    file = Path(kinds["guest-fault-UD-invalid-opcode-at-look+0x26"])
+    assert read_crash(file)["input"].startswith(b"yvmmaqkz")
+    text = file.with_suffix(".txt").read_text()
     assert "#UD (invalid opcode)" in text
-    assert "look.asm:13  ud2" in text
-    assert main(["fuzz", "--replay", kinds["guest-fault-PF-page-fault-at-look+0x14"]]) == 1
+    assert "look.asm:18  ud2" in text
+
+
+def test_a_byte_behind_the_input_is_a_fault(guest: str, capsys: pytest.CaptureFixture[str]):
+    told = fuzzed(capsys, guest, "--call", "reads", "--execs", "200")
+    (crash,) = told["crashes"]
+    assert crash["kind"] == "guest-fault-PF-page-fault-at-reads"
+    assert len(read_crash(Path(crash["file"]))["input"]) < 5
+    assert main(["fuzz", "--replay", crash["file"]]) == 1
     out = capsys.readouterr().out
     assert "#PF" in out
-    assert "look.asm:12  mov rax, [rdi + 6]" in out
+    assert "mov al, [rdi + 4]" in out
     assert "crash  " in out
 
 
 def test_a_whole_program_and_its_reproducer_runs_as_a_payload(guest: str, capsys: pytest.CaptureFixture[str]):
     told = fuzzed(capsys, guest, "--input", "data", "--length", "16", "--execs", "2000")
     (crash,) = told["crashes"]
-    assert crash["kind"] == "guest-fault-UD-invalid-opcode-at-look+0x18"
-    assert told["reached"] == 6, "start, behind its call, look, behind its jumps up to the UD2, .no"
+    assert crash["kind"] == "guest-fault-UD-invalid-opcode-at-look+0x26"
+    assert told["reached"] == 9, "start, behind its call, look, behind its jumps up to the UD2, .no"
     assert main(["run", str(Path(crash["file"]).with_suffix(".elf"))]) == 1
     assert "#UD (invalid opcode)" in capsys.readouterr().out
 
@@ -122,7 +132,8 @@ def test_what_cannot_be_is_said_in_a_line(words: list[str], said: str, guest: st
 
 
 @pytest.mark.parametrize("name", ["hypercalls", "gdb"])
-def test_what_stands_beside_a_machine_takes_what_comes(name: str, tmp_path: Path):
+def test_what_stands_beside_a_machine_takes_what_comes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("vmm.fuzz.engine.TRIMMING", 4)
     target = shipped(name)
     engine = Engine(target, Folder(tmp_path, name), "3")
     try:

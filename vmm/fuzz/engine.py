@@ -120,7 +120,9 @@ class Engine:
 
         data = smaller(data, same, row=self.target.row)
         again = self._run(data).crash
-        text = again.text if again is not None else f"(it did not happen once more with the same input)\n{crash.text}"
+        text = self.target.told(data, again or crash)
+        if again is None:
+            text = f"(it did not happen once more with the same input)\n{text}"
         about = {"target": self.target.name, "kind": crash.kind, "input": data.hex(), "options": self._options}
         files = self._files(data) if self._files is not None else {}
         self.found.append(self.folder.keep_crash(crash.kind, about, text, files))

@@ -66,6 +66,9 @@ class Target(Protocol):
     def run(self, data: bytes) -> Seen:
         """One input."""
 
+    def told(self, data: bytes, crash: Crash) -> str:
+        """All about a crash that this input has caused: asked of one that is kept or shown."""
+
     def close(self) -> None:
         """Give back what it holds. Idempotent."""
 
@@ -109,6 +112,9 @@ class HostTarget:
         except (Exception, Endless) as error:
             crash = of_error(error)
         return Seen(frozenset(self._lines.seen), crash)
+
+    def told(self, data: bytes, crash: Crash) -> str:
+        return crash.text
 
     def close(self) -> None:
         pass

@@ -312,5 +312,6 @@ def _tell(engine: Engine, writer: int) -> None:
 
 
 def replay(target: Target, data: bytes) -> Crash | None:
-    """One input once more: the crash that it causes."""
-    return target.run(data).crash
+    """One input once more: the crash that it causes, with all about it."""
+    crash = target.run(data).crash
+    return None if crash is None else crash._replace(text=target.told(data, crash))

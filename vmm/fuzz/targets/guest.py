@@ -130,7 +130,7 @@ class GuestTarget:
                 self._met.append(at)
                 self._bytes[at] = self._marks.pop(at)
                 continue
-            crash = self._crash(stop, regs, data)
+            crash = self._crash(stop, regs)
             if len(self._met) > MANY_MET:
                 self._begin()
             return Seen(frozenset(reached), crash)
@@ -181,7 +181,7 @@ class GuestTarget:
             memory.write(at, data)
         return {"rdi": at, "rsi": len(data)}
 
-    def _crash(self, stop: Stop, regs: Any, data: bytes) -> Crash | None:
+    def _crash(self, stop: Stop, regs: Any) -> Crash | None:
         if "call" in self._options:
             ended = LANDING_AT <= regs.rip <= LANDING_AT + 3 and stop.why in (Why.HALT, Why.EXIT_PORT)
         else:
@@ -191,9 +191,9 @@ class GuestTarget:
         machine = self._guest.machine
         where = "" if stop.why is Why.TIME_LIMIT else where_ended(machine, stop, machine.cpus[0]).partition(",")[0]
         code = f" {stop.code}" if stop.why is Why.EXIT_PORT else ""
-        return Crash(f"{stop.why}{code} {where}".strip(), self._postmortem(data))
+        return Crash(f"{stop.why}{code} {where}".strip(), stop.text)
 
-    def _postmortem(self, data: bytes) -> str:
+    def told(self, data: bytes, crash: Crash) -> str:
         """Of the same in a machine of its own, which nobody has marked."""
         guest = self._made()
         try:
