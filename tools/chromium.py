@@ -121,9 +121,13 @@ class Chromium:
         file.write_text(text, encoding="utf-8")
         self.complaints.clear()
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
+        self.visit(file.as_uri() + fragment, width=width, dark=dark)
+
+    def visit(self, url: str, *, width: int = 1600, dark: bool = False) -> None:
+        """The same of a page that lies somewhere, with what lies beside it."""
         self.look(width=width, dark=dark)
         self._events.clear()
-        self.call("Page.navigate", url=file.as_uri() + fragment)
+        self.call("Page.navigate", url=url)
         self._loaded()
 
     def look(self, *, width: int, dark: bool = False, media: str = "screen") -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tools.chromium import Chromium
 from tools.site import build, check, commands, course, stage, tables
 from vmm.abi import pv
 from vmm.base import docs_place
@@ -189,6 +190,13 @@ def test_tables_have_every_row() -> None:
     rows = {each.name: each.rows for each in tables.every()}
     assert len(rows["exits"]) == 44
     assert any("MSR\\_KVM\\_STEAL\\_TIME" in row[1] or "MSR_KVM_STEAL_TIME" in row[1] for row in rows["msrs"])
+
+
+def test_pages_are_no_wider_than_a_telephone(site: Path, chromium: Chromium) -> None:
+    for name in ("index", "changelog", "library", "reference/images", "features/STEAL_TIME", "tables/msrs"):
+        chromium.visit((site / f"{name}.html").as_uri(), width=400)
+        assert chromium.run("document.documentElement.scrollWidth") == 400, name
+    assert chromium.complaints == []
 
 
 @pytest.mark.parametrize(("style", "scheme"), [("default", 0), ("github-dark", 1)])
