@@ -36,7 +36,9 @@ def check(seen: Seen) -> str:
 def why(seen: Seen) -> str:
     """What the second CPU is doing while the first waits."""
     states = {each.index: each for each in seen.postmortem.vcpus}
-    if FIRST in states and states[FIRST].mode == "real mode":
+    started = SECOND in states and states[SECOND].mp_state not in WAITING
+    # CPU 1, where it executes what is no code, may spoil what CPU 0 needs, and KVM resets a CPU that shuts down.
+    if FIRST in states and states[FIRST].mode == "real mode" and not started:
         return (
             "CPU 0 is in real mode, where a CPU begins after INIT: your guest has sent it to itself. APIC id 0 is the "
             f"CPU that runs; the other one has {SECOND}"
@@ -48,26 +50,24 @@ def why(seen: Seen) -> str:
         return "It waits for a SIPI that comes after its INIT: one that came before is lost"
     if state.mode != "real mode" or state.mp_state in WAITING:
         return ""
-    base = _sent_to(seen)
+    base, sent = _sent_to(seen), "with CS at"
+    if base is None:
+        base, sent = seen.guest.machine.cpus[SECOND].vcpu.get_sregs().cs.base, "its CS is now"
     if base == TRAMPOLINE:
         return ""
     return (
-        f"CPU {SECOND} did start, with CS at {base:#x}, and the trampoline is at {TRAMPOLINE:#x}: the low 8 bits "
+        f"CPU {SECOND} did start, {sent} {base:#x}, and the trampoline is at {TRAMPOLINE:#x}: the low 8 bits "
         "of a SIPI "
         f"are the number of a page of 4 KiB, here {TRAMPOLINE >> 12:#x}"
     )
 
 
-def _sent_to(seen: Seen) -> int:
-    """Where the SIPI made CPU 1 begin: by the last command of CPU 0's LAPIC, for what CPU 1 has executed since may have
-    led it elsewhere (zeros, and the interrupt table of real mode, which is zeros); else by its CS now.
+def _sent_to(seen: Seen) -> int | None:
+    """Where the SIPI made CPU 1 begin, by the last command of CPU 0's LAPIC; None where that was reset. What CPU 1 has
+    executed since may have led it elsewhere: zeros, and the interrupt table of real mode, which is zeros.
     """
-    first, second = (seen.guest.machine.cpus[index].vcpu for index in (FIRST, SECOND))
-    command = Lapic(first.get_lapic())["ICR"]
-    if command & DM_MASK == DM_STARTUP:
-        return (command & VECTOR_MASK) * PAGE
-    base: int = second.get_sregs().cs.base
-    return base
+    command = Lapic(seen.guest.machine.cpus[FIRST].vcpu.get_lapic())["ICR"]
+    return (command & VECTOR_MASK) * PAGE if command & DM_MASK == DM_STARTUP else None
 
 
 CHECKS = Checks(check, why)
