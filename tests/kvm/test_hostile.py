@@ -40,7 +40,16 @@ def test_a_worker_that_dies_is_a_finding(
         main(["4", "--jobs", "1"])
 
 
-def test_what_a_worker_holds_is_counted():
-    held = worker.held()
-    assert held.keys() == {"files", "threads", "maps", "KiB"}
-    assert held["files"] >= 3
+def test_what_a_worker_holds_is_counted_without_the_memory_of_its_guests(tmp_path: Path):
+    stand = worker.Stand({}, tmp_path)
+    try:
+        before = worker.held([stand])
+        slot = stand.machine.memory.slots[0]
+        stand.machine.memory.write(slot.gpa, b"x" * slot.size)
+        after = worker.held([stand])
+        assert after["KiB"] - before["KiB"] < slot.size / 1024 / 2
+        assert worker.held([])["KiB"] - after["KiB"] > slot.size / 1024 / 2
+        assert {**after, "KiB": 0} == {**before, "KiB": 0}
+        assert before["files"] >= 3
+    finally:
+        stand.close()
