@@ -386,6 +386,8 @@ def test_both_vcpus_come_to_a_breakpoint_and_none_is_lost() -> None:
         assert stopped.result.stop.why is Why.HALT
 
 
+@every_host
+@pytest.mark.on_demand
 def test_a_vcpu_gets_past_a_condition_that_is_wrong_though_another_was_stopped_last() -> None:
     """vCPU 0 waits for vCPU 1, which comes by the breakpoint again and again: each time it must get past it."""
     text = f"""
@@ -415,6 +417,8 @@ def test_a_vcpu_gets_past_a_condition_that_is_wrong_though_another_was_stopped_l
         assert never.hits == 0
 
 
+@every_host
+@pytest.mark.on_demand
 def test_a_step_with_others_lets_them_off_where_they_stand() -> None:
     text = f"""
     start:
@@ -436,6 +440,8 @@ def test_a_step_with_others_lets_them_off_where_they_stand() -> None:
         session.kill()
 
 
+@every_host
+@pytest.mark.on_demand
 def test_what_is_not_to_run_is_not_let_off_its_breakpoint() -> None:
     with Machine(cpus=2) as machine, Session(machine) as session:
         program = machine.load("start: inc eax\n jmp start")

@@ -12,23 +12,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmm.abi.x86 import RFLAGS
 from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.debug.abilities import measure
 from vmm.debug.gates import gate
 from vmm.debug.legs import Cause
 from vmm.debug.ring3_step import CANNOT, EXCEPTIONS, Ring3Step, go_to_ring3, returns_to_ring3
+from vmm.debug.step_flag import StepFlag
 from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
 from vmm.errors import MissingCapability
 from vmm.machine.ends import Stop, Why
-from vmm.machine.run.gate_entry import Gates, take_tf_out
 from vmm.observe.postmortem import code_bits, readable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
 
     from vmm.debug.legs import LegEnd, Legs
+    from vmm.kvm.state import Sregs
     from vmm.machine.run.cpu import Cpu
 
 HLT = b"\xf4"
@@ -54,7 +53,7 @@ class Steps:
 
     def __init__(self, legs: Legs) -> None:
         self._legs = legs
-        self._gates: dict[int, Gates] = {}  # by the index of a vCPU
+        self._flag = StepFlag(legs.machine)
 
     def step(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], *, without: int) -> Did:
         """One instruction of `cpu`, which is one of those that run; at `without`, where it stands, nothing strikes.
@@ -68,7 +67,7 @@ class Steps:
         code = readable(machine, sregs, without, MAX_LENGTH)
         if not measure(machine).step_ring3:
             if sregs.ss.dpl == 3:
-                return self._in_ring3(cpu, breaks)
+                return self._in_ring3(cpu, breaks, code, sregs)
             if returns_to_ring3(cpu, machine, sregs, code):
                 go_to_ring3(cpu, machine, code)
                 return Did(Stop(Why.DEBUG, "a step"), cpu, Cause(STEP, cpu, cpu.at))
@@ -77,28 +76,9 @@ class Steps:
         bits, native = code_bits(sregs), measure(machine).step_ring3
         before = vcpu.look("regs")
         end = self._legs.leg(breaks, run, stepping=cpu, without=without)
-        self._take_flag_back(cpu, before, sregs)
+        self._flag.take_back(cpu, code, before, sregs)
         took = native and end.cause and end.cause.kind == STEP and self._took(cpu, without, code, bits)
         return Did(end.stop, end.by, end.cause, TOOK if took else "")
-
-    def _take_flag_back(self, cpu: Cpu, before: Any, old: Any) -> None:
-        """TF was the step's: an interrupt or a fault has saved it, and the handler's IRET would give it to the guest,
-        which then takes a trap that nobody is there for.
-        """
-        vcpu, memory = cpu.vcpu, self._legs.machine.memory
-        vcpu.complete()
-        now = vcpu.look("regs")
-        if now.rsp == before.rsp or before.rflags & RFLAGS.TF:
-            return  # no frame; or the guest steps itself
-        sregs = vcpu.get_sregs()
-
-        def size(address: int) -> int:
-            code = readable(self._legs.machine, sregs, address, MAX_LENGTH)
-            return len(disassemble(code, address, count=1)[0].bytes) if code else 0
-
-        found = self._gates.setdefault(cpu.index, Gates(memory)).entry(before, old, now, sregs, size)
-        if found is not None:
-            take_tf_out(memory, sregs, found)
 
     def _took(self, cpu: Cpu, before: int, code: bytes, bits: int) -> bool:
         """Is this vCPU where that instruction cannot have led, and at no handler's begin?"""
@@ -110,11 +90,13 @@ class Steps:
         gates = (gate(self._legs.machine, sregs, vector) for vector in range(EXCEPTIONS)) if bits == 64 else ()
         return all(each is None or each.handler != at for each in gates)
 
-    def _in_ring3(self, cpu: Cpu, breaks: Sequence[Break]) -> Did:
+    def _in_ring3(self, cpu: Cpu, breaks: Sequence[Break], code: bytes, old: Sregs) -> Did:
         """By the guest's own trap (ring3_step.py)."""
         if not measure(self._legs.machine).hardware:
             raise MissingCapability(CANNOT)
+        before = cpu.vcpu.get_regs()
         end = Ring3Step(self._legs, cpu).make()
+        self._flag.take_back(cpu, code, before, old)
         note = CATCHES if any(each.kind == CATCH and each.enabled for each in breaks) else ""
         if end.cause and end.cause.kind == BREAKPOINT:
             return Did(end.stop, end.by, Cause(STEP, cpu, cpu.at, end.cause.exit), note)
