@@ -146,3 +146,15 @@ def test_what_stands_beside_a_machine_takes_what_comes(name: str, tmp_path: Path
         target.close()
     assert not engine.found, engine.found[0].with_suffix(".txt").read_text()
     assert len(engine.reached) > 40
+
+
+def test_a_guest_that_does_not_assemble_is_said_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Though a process of its own has found that out."""
+    monkeypatch.chdir(tmp_path)
+    Path("bad.asm").write_text("f:  ret\nstart:\n    nonsense rax\n")
+    assert main(["fuzz", "bad.asm", "--call", "f", "--execs", "1"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"pyvmm: {Path('bad.asm').resolve()}:3:5: unknown instruction 'nonsense'")
+    assert "\n      nonsense rax\n      ^\n" in error

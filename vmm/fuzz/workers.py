@@ -229,12 +229,12 @@ def _lost(plan: Plan, data: bytes, kind: str) -> Path | None:
     return plan.folder.keep_crash(kind, about, text, {})
 
 
-def _error(told: dict[str, str]) -> VmmError:
+def _error(told: dict[str, Any]) -> VmmError:
+    """The error that `_of_error` took apart: of its own kind, with all that its message is made of."""
     from vmm import errors
 
-    kind = getattr(errors, told["type"], errors.HostError)
-    made: VmmError = errors.VmmError.__new__(kind)
-    errors.VmmError.__init__(made, told["text"], told["hint"])
+    made: VmmError = errors.VmmError.__new__(getattr(errors, told["type"], errors.HostError))
+    vars(made).update(told["state"])
     return made
 
 
@@ -260,18 +260,20 @@ def _live(plan: Plan, number: int, execs: int | None, seconds: float | None, pla
     except BrokenPipeError:  # nobody listens any more
         status = 0
     except VmmError as error:
-        told["error"] = {"type": type(error).__name__, "text": error.text, "hint": error.hint}
+        told["error"] = _of_error(error)
         os.write(writer, json.dumps(told).encode() + b"\n")
         status = 0
     except BaseException:
-        told["error"] = {
-            "type": "VmmError",
-            "text": f"a fault of the fuzzer's own:\n{traceback.format_exc()}",
-            "hint": "",
-        }
+        told["error"] = _of_error(VmmError(f"a fault of the fuzzer's own:\n{traceback.format_exc()}"))
         os.write(writer, json.dumps(told).encode() + b"\n")
     finally:
         os._exit(status)
+
+
+def _of_error(error: VmmError) -> dict[str, Any]:
+    """What of an error goes over a pipe: its kind, and its text, numbers and places."""
+    state = {name: value for name, value in vars(error).items() if isinstance(value, str | int | None)}
+    return {"type": type(error).__name__, "state": {"text": error.text, "hint": error.hint} | state}
 
 
 def _limit() -> None:
