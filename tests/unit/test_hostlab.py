@@ -285,7 +285,7 @@ def test_nothing_runs_on_after_a_signal(tmp_path: Path, number: int) -> None:
         "m.lab.settle = lambda host, say: (host, None, None)\n"
         "m.lab.prepare = lambda host, archive, found, _: host\n"
         "m._need = lambda named: None\n"
-        "def run(host, out, patience, _):\n"
+        "def run(host, out, patience, _, crew):\n"
         "    with store.scratch('run'):\n"
         f"        emulator.run([sys.executable, '-c', {inner!r}], out / host.name, limits=emulator.Limits(), say=say)\n"
         "m.lab.run = run\n"
@@ -606,7 +606,7 @@ def test_where_the_emulator_has_one_thread_the_tests_have_a_machine_of_their_own
         disks[work / "disk"] = steps
         return work / "disk", 1
 
-    def run(words: list[Path], console: Path, *, limits: emulator.Limits, say: Any) -> None:
+    def run(words: list[Path], console: Path, *, limits: emulator.Limits, say: Any, began: Any) -> None:
         steps = disks[words[0]]
         assert (shares[steps], set(limits.steps)) == (console.name, set(steps))
         together.wait(20)

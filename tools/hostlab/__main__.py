@@ -10,14 +10,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 
 from vmm.report.pages.hosts import hosts_page
 
-from . import bochs, guests, hosts, lab, parcel, qemu, root, selftests, store, tools
+from . import bochs, fleet, guests, hosts, lab, parcel, qemu, root, selftests, store, tools
 from .errors import LabError, NotToBeHad
 from .progress import Progress
 
@@ -78,6 +78,7 @@ def main(words: list[str] | None = None) -> int:
         ]  # fmt: skip
         hosts.one_emulator(named)
         parcel.limits([step for host in named for step in host.steps])
+        fleet.check(named, args.at_once)
         _need(named)
         with _alone(args.out):
             return _all(named, args)
@@ -129,31 +130,42 @@ def _all(named: list[hosts.Host], args: argparse.Namespace) -> int:
     progress = Progress()
     store.prune()
     seen: set[str] = set()
+    crew: fleet.Crew | None = None
 
     def one(host: hosts.Host) -> lab.Report | None:
         say = partial(progress, host.name)
         try:
             settled, archive, found = lab.settle(host, say)
             if settled.name in seen:  # svm-newest is svm-7.2 today
+                fewer()
                 return None
             seen.add(settled.name)
             say = partial(progress, settled.name)
             host = settled
-            report = lab.run(lab.prepare(host, archive, found, say), args.out, args.patience, say)
+            report = lab.run(lab.prepare(host, archive, found, say), args.out, args.patience, say, crew)
         except NotToBeHad as error:
+            fewer()
             report = lab.Report(host.name, "", skipped=str(error))
         except (LabError, OSError) as error:
+            fewer()
             report = lab.Report(host.name, "failed", (str(error),))
         say(last_line(report))
         return report
 
+    def fewer() -> None:
+        if crew:
+            crew.fewer()
+
     pool = ThreadPoolExecutor(max(1, args.at_once))
-    try:
-        runs = [pool.submit(one, host) for host in named]
-        reports = [each.result() for each in runs]
-    finally:
-        tools.stop()
-        pool.shutdown(cancel_futures=True)
+    with ExitStack() as stack:
+        try:
+            if any(fleet.STEP in host.steps for host in named):
+                crew = stack.enter_context(fleet.crew(len(named), args.out, args.patience, partial(progress, "fleet")))
+            runs = [pool.submit(one, host) for host in named]
+            reports = [each.result() for each in runs]
+        finally:
+            tools.stop()
+            pool.shutdown(cancel_futures=True)
     ended = [each for each in reports if each]
     if args.html is not None:
         write_page(ended, args.out, args.html)

@@ -98,8 +98,16 @@ class _Watch:
         return True
 
 
-def run(words: Sequence[str], console: Path, *, limits: Limits, say: Callable[[str], object]) -> float:
+def run(
+    words: Sequence[str],
+    console: Path,
+    *,
+    limits: Limits,
+    say: Callable[[str], object],
+    began: Callable[[int], object] = lambda pid: None,
+) -> float:
     """Start it, write its console into a file, hand each line that begins with "hostlab:" to `say`; seconds it took.
+    `began` is told its process id, for who means to end it before.
 
     Raises:
         HostFailed: it did not come to its end in time, or its kernel panicked; with the console's last lines.
@@ -114,6 +122,7 @@ def run(words: Sequence[str], console: Path, *, limits: Limits, say: Callable[[s
             process = stack.enter_context(tools.started(words, output=slave, grace=3.0))
         finally:
             os.close(slave)  # the emulator has its own: when that is closed too, the console is
+        began(process.pid)
         try:
             _follow(master, file.write, watch, say)
         except HostFailed as error:

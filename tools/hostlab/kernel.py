@@ -6,7 +6,7 @@ packages are unpacked, and depmod reads their modules. One initramfs does for bo
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,24 +67,25 @@ def source(host: Host, archive: Archive) -> Source:
     return Source(tuple(packages), version, release)
 
 
-def kernel(host: Host, archive: Archive, found: Source, say: Say = silent) -> Kernel:
-    """The kernel, fetched and packed once for each version.
+def kernel(host: Host, archive: Archive, found: Source, say: Say = silent, extra: Sequence[str] = ()) -> Kernel:
+    """The kernel, fetched and packed once for each version; `extra` are modules that are there beside the usual ones.
 
     Raises:
         NotToBeHad: the archive lost a package.
     """
     tools_of = Archive(ROOT_RELEASE)
     tools_of.refresh(say)
-    digest = store.key(RECIPE, found, tools_of.version(BUSYBOX), MODULES, IF_THERE, INIT)
+    digest = store.key(RECIPE, found, tools_of.version(BUSYBOX), (*MODULES, *extra), IF_THERE, INIT)
 
     def make(work: Path) -> None:
-        _make(work, archive, tools_of, found)
+        _make(work, archive, tools_of, found, (*MODULES, *extra))
 
-    folder = store.get("kernel", digest, make, say, f"a kernel with its initramfs, Linux {found.version}")
+    what = f"a kernel with its initramfs, Linux {found.version}" + (f", and {', '.join(extra)}" if extra else "")
+    folder = store.get("kernel", digest, make, say, what)
     return Kernel(folder / "vmlinuz", folder / "initramfs", found.version, found.release)
 
 
-def _make(work: Path, archive: Archive, tools_of: Archive, found: Source) -> None:
+def _make(work: Path, archive: Archive, tools_of: Archive, found: Source, modules_of: Sequence[str]) -> None:
     need("depmod", "cpio", "dpkg-deb")
     tree, room = work / "tree", work / "initramfs.d"
     for package in found.packages:
@@ -100,7 +101,7 @@ def _make(work: Path, archive: Archive, tools_of: Archive, found: Source) -> Non
     shutil.copy(next(iter((work / "busybox").rglob("bin/busybox"))), room / "bin/busybox")
     shutil.copy(INIT, room / "init")
     (room / "init").chmod(0o755)
-    _few_modules(modules / found.release, room, found.release, work)
+    _few_modules(modules / found.release, room, found.release, work, modules_of)
     pack = 'cd "$0" && find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 --reproducible | gzip -1 >"$1"'
     call(["sh", "-c", pack, room, work / "initramfs"], limit=300, what="packing the initramfs")
     for rest in (tree, room, work / "busybox"):
@@ -114,11 +115,11 @@ def unpack(archive: Archive, package: str, into: Path) -> None:
         call(["dpkg-deb", "-x", deb, into], limit=300, what=f"unpacking {package}")
 
 
-def _few_modules(whole: Path, room: Path, release: str, work: Path) -> None:
+def _few_modules(whole: Path, room: Path, release: str, work: Path, wanted: Sequence[str]) -> None:
     """Of all modules of a kernel those that a host needs, unpacked, with tables of their own: modprobe works there."""
     _depmod(whole, release, work)
     builtin = [module_name(line) for line in (whole / "modules.builtin").read_text().split()]
-    needed = load_order(parse_dependencies((whole / "modules.dep").read_text()), MODULES, IF_THERE, builtin)
+    needed = load_order(parse_dependencies((whole / "modules.dep").read_text()), wanted, IF_THERE, builtin)
     few = room / "lib/modules" / release
     for file in needed:
         target = few / file.partition(".ko")[0]

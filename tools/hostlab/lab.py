@@ -13,7 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import bochs, emulator, expected, guests, hosts, judge, junit, kernel, parcel, qemu, root, selftests, store
+from . import (
+    bochs,
+    emulator,
+    expected,
+    fleet,
+    guests,
+    hosts,
+    judge,
+    junit,
+    kernel,
+    parcel,
+    qemu,
+    root,
+    selftests,
+    store,
+)
 from .errors import HostFailed
 from .hosts import Host
 from .packages import Archive
@@ -82,11 +97,13 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
             other, its_archive, source = settle(replace(host, kernel=kernel_name, release=""), say)
             folders[f"{guests.FOLDER}-{other.kernel}"] = guests.linux(its_archive, source, say)
     image = root.image(say, parcel.packages(host.steps))
-    return Prepared(host, kernel.kernel(host, archive, found, say), image, folders)
+    cards = [card] if (card := parcel.card(host.steps)) else []
+    return Prepared(host, kernel.kernel(host, archive, found, say, cards), image, folders)
 
 
-def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
-    """Start the host, run its steps, compare. What goes wrong with the host is in the report.
+def run(prepared: Prepared, out: Path, patience: float, say: Say, crew: fleet.Crew | None = None) -> Report:
+    """Start the host, run its steps, compare. What goes wrong with the host is in the report. `crew` is that of the
+    step `fleet`, where it is asked for.
 
     Raises:
         LabError: the lab itself failed.
@@ -96,17 +113,28 @@ def run(prepared: Prepared, out: Path, patience: float, say: Say) -> Report:
     shutil.rmtree(room, ignore_errors=True)
     room.mkdir(parents=True)
     failed, begin = list[str](), time.monotonic()
+    member = crew.join(host, room) if crew else None
     with ThreadPoolExecutor() as pool, store.scratch("run") as work:
         runs = [
-            pool.submit(_share, prepared, steps, work / "-".join(steps), room / console, patience, say)
+            pool.submit(_share, prepared, steps, work / "-".join(steps), room / console, patience, say, member)
             for steps, console in zip(host.shares, ("console.txt", "console-2.txt"), strict=False)
         ]
         for each in runs:
             failed += each.result()
+    if member:
+        failed = member.left(failed)
     return judged(host, room, failed, time.monotonic() - begin)
 
 
-def _share(prepared: Prepared, steps: Sequence[str], work: Path, console: Path, patience: float, say: Say) -> list[str]:
+def _share(
+    prepared: Prepared,
+    steps: Sequence[str],
+    work: Path,
+    console: Path,
+    patience: float,
+    say: Say,
+    member: fleet.Member | None,
+) -> list[str]:
     """One machine from its start to its end, and what went wrong; its results go beside its console."""
     host, failed = prepared.host, list[str]()
 
@@ -117,13 +145,16 @@ def _share(prepared: Prepared, steps: Sequence[str], work: Path, console: Path, 
             failed.append(f"{line}: see {console}")
 
     work.mkdir()
-    disk, at = parcel.build(work, steps, KVM[host.kind], prepared.folders, host.tests)
+    disk, at = parcel.build(
+        work, steps, KVM[host.kind], prepared.folders, host.tests, member.parameters if member else None
+    )
     make = bochs.command if host.emulator == "bochs" else qemu.command
     words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
+    words += qemu.network(member.ports) if member else []
     limits = emulator.Limits(parcel.limits(steps)).times(patience)
     say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
     with _told(failed):
-        emulator.run(words, console, limits=limits, say=heard)
+        emulator.run(words, console, limits=limits, say=heard, began=member.began if member else lambda pid: None)
     with _told(failed):  # after a failure too: what the steps before it left is there
         parcel.unpack(disk, at, console.parent)
     return failed

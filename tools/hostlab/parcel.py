@@ -52,7 +52,7 @@ def _pip(command: str, *words: str | Path) -> list[str | Path]:
     return [sys.executable, "-m", "pip", command, *quiet, *python, *tags, *words]
 
 
-def _install(target: Path, *words: str | Path) -> None:
+def install(target: Path, *words: str | Path) -> None:
     """Install into a folder, compiled if the Python that runs here writes what the root's reads: compiling at the first
     import takes minutes where the CPU is emulated.
     """
@@ -68,7 +68,7 @@ def dependencies(say: Say = silent) -> Path:
     wanted = requirements("test")
 
     def make(work: Path) -> None:
-        _install(work / "packages", *wanted)
+        install(work / "packages", *wanted)
 
     digest = store.key("compiled", PYTHON, PLATFORMS, *wanted)
     return store.get("site", digest, make, say, "a folder of what pyvmm depends on") / "packages"
@@ -132,6 +132,15 @@ def packages(steps: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for step in steps for name in _said(step, "packages").split(",") if name))
 
 
+def card(steps: Sequence[str]) -> str:
+    """The module of a network card that these steps need, by their line `# network: MODULE`, or "".
+
+    Raises:
+        LabError: there is no such step.
+    """
+    return next((module for step in steps if (module := _said(step, "network"))), "")
+
+
 def _said(step: str, what: str) -> str:
     script = STEPS / f"{step}.sh"
     if not re.fullmatch(r"[\w-]+", step) or not script.exists():
@@ -142,19 +151,24 @@ def _said(step: str, what: str) -> str:
 
 
 def build(
-    work: Path, steps: Sequence[str], module: str, folders: Mapping[str, Path], tests: str = ""
+    work: Path,
+    steps: Sequence[str],
+    module: str,
+    folders: Mapping[str, Path],
+    tests: str = "",
+    more: Mapping[str, str] | None = None,
 ) -> tuple[Path, int]:
     """(disk, MiB from its start at which results begin). `module` is KVM's, `folders` go below /lab by their names,
-    `tests` selects of the tests (Host.tests).
+    `tests` selects of the tests (Host.tests), `more` are further lines of /lab/parameters.
     """
     installed = work / "installed"
-    _install(installed, "--no-deps", wheel())
+    install(installed, "--no-deps", wheel())
     shutil.rmtree(installed / "bin", ignore_errors=True)  # scripts that name this machine's Python
     disk = work / "parcel.img"
     _write(disk, (dependencies(), installed), [*wheels().iterdir(), wheel()], folders)
     at = disk.stat().st_size // MIB + 2  # what is added says it, and is less than a MiB
     with tarfile.open(disk, "a", format=tarfile.GNU_FORMAT) as tar:
-        rows = {"KVM": module, "STEPS": " ".join(steps), "RESULTS_AT": str(at), "TESTS": tests}
+        rows = {"KVM": module, "STEPS": " ".join(steps), "RESULTS_AT": str(at), "TESTS": tests, **(more or {})}
         text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in rows.items())
         _text(tar, "lab/parameters", text, 0o644)
     with disk.open("r+b") as file:

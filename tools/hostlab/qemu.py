@@ -8,6 +8,7 @@ The TSC of TCG is one clock for all its CPUs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .emulator import Disks
@@ -22,6 +23,8 @@ MEMORY = "3G"
 COUNTED = ("-icount", "shift=3")
 NO_POLL = " kvm.halt_poll_ns=0"
 COMMANDS = ("qemu-system-x86_64",)
+OUTSIDE = "10.0.2.2"  # this machine's loopback, in QEMU's user network
+LOOPBACK = "127.0.0.1"
 APPEND = (
     "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr random.trust_cpu=on nowatchdog audit=0 "
     "tsc=reliable panic=-1"
@@ -43,3 +46,11 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
     for disk, options in ((disks.root, "snapshot=on"), (disks.parcel, "cache=unsafe")):
         words += ["-drive", f"file={disk},if=virtio,format=raw,{options}"]
     return ["env", f"TMPDIR={work}", *words]
+
+
+def network(ports: Sequence[int]) -> list[str]:
+    """Words for the end of the command: a card on QEMU's user network. Whoever connects to one of these ports of this
+    machine's loopback comes to the same port of the host.
+    """
+    forwards = "".join(f",hostfwd=tcp:{LOOPBACK}:{port}-:{port}" for port in ports)
+    return ["-netdev", f"user,id=net{forwards}", "-device", "virtio-net-pci,netdev=net,romfile="]

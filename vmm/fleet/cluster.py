@@ -155,7 +155,7 @@ class Fleet:
     def lose(self, worker: Worker, task: Task, *, again: bool) -> None:
         """Note it, and say so."""
         self.lost.append(Lost(worker.address, worker.host, task.name, again))
-        then = "another one does it again" if again else f"that was attempt {ATTEMPTS}, and the last"
+        then = "the task waits for another one there" if again else f"that was attempt {ATTEMPTS}, and the last"
         self._say(f"worker {worker.address} on {worker.host} was lost in {task.name}; {then}")
 
 
