@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vmm.debug.legs import Cause
-from vmm.debug.one_step import HLT
+from vmm.debug.one_step import HLT, Did
 from vmm.debug.slow_watch import Watched, slow
 from vmm.debug.stops import Stops
 from vmm.debug.values import BREAKPOINT, INTERRUPTED, STEP, WATCHPOINT, Break, Stopped
@@ -93,9 +93,15 @@ class Going(Stops):
         for cpu in [*(cpu for cpu in stands if cpu not in sleep), *sleep]:
             run = cpus if cpu in sleep else [cpu]  # who wakes it may be one of the others
             did = self._steps.step(cpu, breaks, run, without=cpu.at)
+            if self._others_go_on(did, cpus):
+                continue
             if did.cause is None or did.cause.kind != STEP:
                 return False, self._seen(did.stop, did.by, did.cause)
         return True, None
+
+    def _others_go_on(self, did: Did, cpus: Sequence[Cpu]) -> bool:
+        """A vCPU that ran alone has halted for good, and others of these have not: a run of all would go on."""
+        return did.cause is None and did.stop.why is Why.HALT and any(cpu in self._legs.members for cpu in cpus)
 
     def _set_off(self, cpus: Iterable[Cpu]) -> list[Cpu]:
         """These vCPUs are about to run: where they come to has not been told."""
@@ -134,6 +140,8 @@ class Going(Stops):
                 changed = self._changed(cpu, watched)
                 if changed is not None:
                     return changed
+                if self._others_go_on(did, cpus):
+                    continue
                 if did.cause is None or did.cause.kind != STEP:
                     return self._seen(did.stop, did.by, did.cause, note=did.note)
                 came = self._came_by_steps(breaks, cpu)
