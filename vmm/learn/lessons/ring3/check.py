@@ -36,11 +36,7 @@ def check(seen: Seen) -> str:
             f"your IRETQ took RFLAGS {flags:#x}: with IOPL (bits 13:12) 3 a CPU lets ring 3 execute CLI.{passed}"
         )
     if rip != seen.guest.symbol("program"):
-        program = seen.guest.symbol("program")
-        bytes_of = ". That is what lies at `program`, taken for an address: LEA gives the address itself"
-        raise Wrong(
-            f"#GP came from ring 3, but not from `program`: at {seen.place(rip)}{bytes_of * (rip == seen.u64(program))}"
-        )
+        raise Wrong(f"#GP came from ring 3, but not from `program`: at {seen.place(rip)}{_content(seen, rip)}")
     if cs != USER_CS:
         how = "your IRETQ took" if taken else "ring 3 was entered, and by no IRETQ, with"
         raise Wrong(
@@ -96,7 +92,14 @@ def _frame(seen: Seen, rip: int) -> str:
         if seen.u64(rsp + 8 * at) != wanted.get(name, -1) and name in wanted
     ]
     said = f"What IRETQ found on the stack was not what it wants: {frame(seen, rsp)}"
-    return f"{said}. To be there: {', '.join(other)}" if other else said
+    return f"{said}. To be there: {', '.join(other)}" if other else f"{said}{_content(seen, seen.u64(rsp))}"
+
+
+def _content(seen: Seen, rip: int) -> str:
+    """Some CPUs refuse an address that is none in IRETQ itself, some where it leads."""
+    if rip != seen.u64(seen.guest.symbol("program")):
+        return ""
+    return ". That is what lies at `program`, taken for an address: LEA gives the address itself"
 
 
 def _came(seen: Seen, cs: int, rsp: int) -> bool:
