@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
@@ -38,6 +39,7 @@ def local() -> Iterator[Any]:
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=0
     ) as made:
         yield made
+    gc.collect()  # Dask leaves its sockets and pipes to the collector, and later tests count theirs
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def project_page() -> str:
 
     try:
         listed = metadata("pyvmm").get_all("Project-URL") or []
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):  # OSError: one who may not read it; importlib_metadata's finder says so
         return ""
     pairs = [each.partition(", ") for each in listed]
     return next((url for label, _, url in pairs if label.lower() == "documentation"), "")

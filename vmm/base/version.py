@@ -10,5 +10,5 @@ def pyvmm_version() -> str:
 
     try:
         return version("pyvmm")
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):  # OSError: one who may not read it (docs_place.py)
         return "(not installed)"

@@ -53,7 +53,7 @@ def _package(name: str) -> str | None:
 
     try:
         return version(name)
-    except PackageNotFoundError:
+    except (PackageNotFoundError, OSError):
         return None
 
 
