@@ -101,6 +101,16 @@ def test_its_emulator_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert words[words.index("-smp") + 1] == "1"
 
 
+def test_a_kernel_of_backports_does_without_what_qemu_gets_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(qemu, "path_of", lambda name: Path("/usr/bin") / name)
+    kernel, disks = Kernel(tmp_path, tmp_path, "", ""), Disks(tmp_path, tmp_path, 1)
+    for name, without in (("svm-6.12-bookworm-backports", True), ("svm-6.12", False)):
+        words = qemu.command(hosts.parse(name), kernel, disks, tmp_path)
+        assert ("clearcpuid=cx16" in words[words.index("-append") + 1].split()) is without
+
+
 def test_more_packages_are_another_image() -> None:
     assert root._digest(()) != root._digest(("qemu-system-x86",))
 
