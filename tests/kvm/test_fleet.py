@@ -9,6 +9,8 @@ import json
 import os
 import signal
 import struct
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,7 @@ distributed = pytest.importorskip("distributed", reason="pip install 'pyvmm[flee
 pytestmark = pytest.mark.kvm
 
 PATIENCE = 60.0
+ROOT = Path(__file__).resolve().parents[2]
 Say = Callable[..., tuple[int, str, str]]
 
 
@@ -349,3 +352,26 @@ def test_an_error_of_pyvmm_from_over_there_is_that_error() -> None:
     worker = cluster.Worker("tcp://a:1", "h", {})
     error = UsageError("no such thing", hint="another")
     assert cluster._told(Task("h", "t", print), worker, error) is error
+
+
+def test_ctrl_c_of_a_terminal_is_one_line(uncovered: dict[str, str]) -> None:
+    """It goes to every process of the group, Dask's too."""
+    command = [sys.executable, "-m", "vmm", "fleet", "probe"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=uncovered, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as running:  # fmt: skip
+        assert running.stderr is not None
+        assert "2 workers" in running.stderr.readline()
+        os.killpg(running.pid, signal.SIGINT)
+        said = running.stderr.read()
+    assert (running.returncode, said) == (130, "pyvmm: interrupted\n")
+
+
+def test_a_local_cluster_that_does_not_start_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: object) -> None:
+        raise RuntimeError("Nanny failed to start.") from OSError("no room")
+
+    monkeypatch.setattr(distributed, "LocalCluster", refuse)
+    with pytest.raises(HostError, match="does not start: OSError: no room"), cluster.fleet(None, 1, print):
+        pass

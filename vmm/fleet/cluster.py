@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import tempfile
 import threading
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 from vmm.base.record import Record, field
@@ -269,6 +271,19 @@ def _killed(future: Any, kind: type[BaseException]) -> bool:
 
 
 @contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """^C of a terminal goes to all processes: those that are started in here, or by a thread that is, never hear it.
+    This one hears it at the end.
+    """
+    resource_tracker.ensure_running()  # whoever starts it lets this thread hear ^C again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
 def fleet(address: str | None, workers: int, say: Callable[[str], object]) -> Iterator[Fleet]:
     """A fleet: of the scheduler at `address`, or of as many processes on this machine, on loopback alone. `say` is told
     a line where a worker is lost or refused.
@@ -286,10 +301,15 @@ def fleet(address: str | None, workers: int, say: Callable[[str], object]) -> It
     with contextlib.ExitStack() as stack:
         if address is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="pyvmm-fleet-", ignore_cleanup_errors=True))
-            local = distributed.LocalCluster(
-                n_workers=workers, threads_per_worker=1, processes=True, host=LOOPBACK, dashboard_address=ANY_PORT,
-                memory_limit=0, local_directory=folder, silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            try:
+                with _unheard():
+                    local = distributed.LocalCluster(
+                        n_workers=workers, threads_per_worker=1, processes=True, host=LOOPBACK,
+                        dashboard_address=ANY_PORT, memory_limit=0, local_directory=folder,
+                        silence_logs=logging.CRITICAL,
+                    )  # fmt: skip
+            except (RuntimeError, OSError) as error:
+                raise HostError(f"the local cluster does not start: {_cause(error)}") from error
             address = stack.enter_context(local)
             where = "the local cluster"
         else:
