@@ -48,6 +48,15 @@ twice:
     ret
 """
 
+COUNTS = f"""
+start:
+    lea   ebx, [rdi * 8 + {DATA:#x}]
+count:
+    inc   qword ptr [rbx]
+    jmp   count
+"""
+"""Each vCPU counts in a word of its own."""
+
 TOUCHES = f"""
 start:
     mov   ebx, {DATA:#x}
@@ -333,15 +342,8 @@ def test_back_by_steps_from_the_nearest_snapshot(loop: Session) -> None:
 
 
 def test_two_vcpus_one_is_stepped_and_the_other_stands_still() -> None:
-    text = f"""
-    start:
-        lea   ebx, [rdi * 8 + {DATA:#x}]
-    count:
-        inc   qword ptr [rbx]
-        jmp   count
-    """
     with Machine(cpus=2) as machine, Session(machine) as session:
-        machine.load(text)
+        machine.load(COUNTS)
         machine.start(1, "start")
         made = session.break_at("count")
         stopped = session.go()
@@ -428,15 +430,8 @@ def test_a_vcpu_gets_past_a_condition_that_is_wrong_though_another_was_stopped_l
 @every_host
 @pytest.mark.on_demand
 def test_a_step_with_others_lets_them_off_where_they_stand() -> None:
-    text = f"""
-    start:
-        lea   ebx, [rdi * 8 + {DATA:#x}]
-    count:
-        inc   qword ptr [rbx]
-        jmp   count
-    """
     with Machine(cpus=2) as machine, Session(machine) as session:
-        machine.load(text)
+        machine.load(COUNTS)
         machine.start(1, "start")
         session.break_at("count")
         for vcpu in (0, 1):

@@ -66,7 +66,7 @@ class Going(Stops):
             self._forget()
 
     def _one_go(self, breaks: list[Break], vcpus: Sequence[int] | None) -> Stopped | None:
-        """Off the breakpoint that the stopped vCPU is at, and on to the next. None: a condition was wrong."""
+        """Off the breakpoints that vCPUs stand at, and on to the next. None: a condition was wrong."""
         if slow(breaks):
             only = [cpu for cpu in self._legs.members if vcpus is None or cpu.index in vcpus]
             return self._slow_go(breaks, only, lambda: False)
