@@ -8,7 +8,7 @@ import time
 import pytest
 
 from guest_payloads.api.migration import PATIENCE, BadLine, Line, move
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.machine import migration
 from vmm.payload.catalog import find
 from vmm.payload.options import Options

@@ -19,7 +19,7 @@ import jsonschema
 import pytest
 
 import vmm.report
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm import cli
 from vmm.bench import compare, ending, floor, guests, processes, sides, table
 from vmm.bench.image import SetUp, image

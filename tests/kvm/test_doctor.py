@@ -13,7 +13,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.abi import caps, pv
 from vmm.cli import doctor
 from vmm.errors import HostError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
 from tests.kvm.gdb_client import PATIENCE, Client
+from tests.left_behind import files_before, open_files
 from vmm.errors import HostError, UsageError
 from vmm.machine.ends import Result, Why
 from vmm.machine.machine import Machine

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests import kut_images
+from tests.left_behind import children
 from vmm import cli
 from vmm.errors import HostError
 from vmm.machine.machine import Machine
@@ -166,12 +167,6 @@ def started(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def all_children_of(pid: int) -> list[int]:
-    """Of every thread of a process."""
-    tasks = Path(f"/proc/{pid}/task")
-    return [int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()]
-
-
 def runs_a_guest(pid: int) -> bool:
     """Whether it has a vCPU."""
     with contextlib.suppress(OSError):
@@ -192,7 +187,7 @@ def test_nothing_is_left_when_it_ends_early(number: int, status: int, folder: Pa
     below: list[int] = []
     deadline = time.monotonic() + 60
     while not any(map(runs_a_guest, below)) and time.monotonic() < deadline:
-        below = all_children_of(child.pid)
+        below = children(child.pid)
         time.sleep(0.1)
     assert any(map(runs_a_guest, below))
     child.send_signal(number)

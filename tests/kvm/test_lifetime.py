@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.errors import HostError, KvmCallError, VmmError, exhausted, resource_hint
 from vmm.kvm import Kvm, kick
 from vmm.kvm.exits import Halt

@@ -9,7 +9,7 @@ import pytest
 
 from guest_payloads.pv import async_pf
 from guest_payloads.pv.async_pf import CONTENT, Evidence, judge, observe
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.abi.x86 import PAGE
 from vmm.errors import UsageError
 from vmm.kvm import userfaultfd

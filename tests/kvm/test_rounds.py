@@ -10,8 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.descriptors import files_before, open_files
 from tests.kvm.test_snapshot import LEAVES, differences, state
+from tests.left_behind import files_before, open_files
 from vmm import Machine
 from vmm.errors import UsageError
 from vmm.machine.ends import Stop, Why

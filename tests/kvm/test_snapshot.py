@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm import Machine
 from vmm.abi.msrs import msr_name
 from vmm.errors import HostError, UsageError

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
 from tests.kvm.test_snapshot import differences, state
+from tests.left_behind import files_before, open_files
 from vmm import Machine
 from vmm.errors import HostError, UsageError
 from vmm.machine import frozen, migration

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.abi import virtio
 from vmm.errors import HostError, UsageError
 from vmm.kvm.vm import Vm

@@ -22,7 +22,7 @@ from types import FrameType
 import pytest
 
 from guest_payloads.api.virtio_net import neighbourhood
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.abi import virtio, virtio_net
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests, net_guest

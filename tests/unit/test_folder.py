@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.errors import HostError
 from vmm.machine.extra import folder
 from vmm.machine.extra.folder import FIRST, MAX_FILE, MAX_OPEN, MAX_TRANSFER, Folder

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import children, files_before, open_files
 from vmm.asm import keystone_engine
 from vmm.asm.assembler import assemble
 from vmm.asm.program import Program
@@ -33,14 +33,13 @@ def test_bytes_come_back_whole():
 
 
 def test_nothing_is_left_behind():
-    before = files_before()
+    before, born = files_before(), children()
     for _ in range(3):
         child.apart(lambda: b"a", "counting")
         with pytest.raises(PayloadError):
             child.apart(os.abort, "counting")
     assert open_files() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == born
 
 
 def refused(work: object) -> str:
@@ -91,12 +90,11 @@ def test_an_interrupt_takes_the_child_along(monkeypatch: pytest.MonkeyPatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(child.select, "select", interrupted)
-    before = files_before()
+    before, born = files_before(), children()
     with pytest.raises(KeyboardInterrupt):
         child.apart(_sleep, "counting")
     assert open_files() == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert children() == born
 
 
 def test_no_child_to_be_had_is_the_hosts_error(monkeypatch: pytest.MonkeyPatch):

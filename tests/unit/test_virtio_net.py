@@ -24,7 +24,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.abi import virtio as v
 from vmm.abi import virtio_net as n
 from vmm.errors import HostError, UsageError

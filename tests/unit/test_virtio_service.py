@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.descriptors import files_before, open_files
+from tests.left_behind import files_before, open_files
 from vmm.errors import HostError
 from vmm.machine.virtio.service import Service
 
