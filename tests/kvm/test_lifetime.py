@@ -30,6 +30,12 @@ from vmm.machine.x86 import boot
 HLT = b"\xf4"
 
 
+@pytest.fixture(autouse=True)
+def _swept_floor() -> None:
+    """A machine that an earlier test left in a cycle is not one that these left."""
+    gc.collect()
+
+
 def kvm_files() -> int:
     return sum("kvm" in str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink())
 
