@@ -3,8 +3,8 @@
 
 Runs hostile guest programs (programs.py) in worker processes (worker.py), with a line of progress. A worker that dies
 or hangs is a finding, by the number of its program, and another takes its place: `--first N 1` runs that one again.
-With --state a run that ended early goes on where it was. With --asan the binding is built with AddressSanitizer and
-UBSan, as by tools/sanitize.py. Status 0: no finding, and nothing grew.
+With --state a run that ended early goes on where it was, and its report is of all its parts. With --asan the binding
+is built with AddressSanitizer and UBSan, as by tools/sanitize.py. Status 0: no finding, and nothing grew.
 """
 
 from __future__ import annotations
@@ -29,9 +29,12 @@ ROOT = Path(__file__).resolve().parents[2]
 CHUNK = 200
 MANY_LOST = 5
 HANG = 60.0  # seconds without a step from one program to the next
-GROWS = {"files": 0, "threads": 0, "maps": 64, "KiB": 8 << 10}
+GROWS = {"files": 0, "maps": 64, "KiB": 8 << 10}
 """What a worker may hold more at its end than after its second chunk, the guests' memory aside: nothing, but what an
 allocator keeps."""
+ON_DEMAND = {"device timers": 1}
+"""Threads that begin late, by name, and how many a worker may have of each. The alarms of its one PC are rung by a
+thread that begins when a guest first sets one, and ends with the machine; a reset leaves it, waiting."""
 FREED = 24 << 10  # KiB more: what AddressSanitizer keeps of what was freed
 
 _ASAN = """
@@ -63,6 +66,7 @@ class Worker:
         )
         self.chunk: tuple[int, int] | None = None
         self.held: list[dict[str, int]] = []
+        self.threads: list[dict[str, int]] = []
         self._seen, self._since = -1, time.monotonic()
 
     def give(self, first: int, count: int) -> None:
@@ -106,11 +110,15 @@ class Run:
 
     def __init__(self, arguments: argparse.Namespace, folder: Path, binding: Path | None) -> None:
         self.asked, self.folder, self.binding = arguments, folder, binding
-        self.state: dict[str, Any] = {"seed": arguments.seed, "done": [], "ended": {}, "findings": []}
+        self.state: dict[str, Any] = {"seed": arguments.seed, "asan": arguments.asan, "ran": 0, "seconds": 0.0,
+                                      "done": [], "ended": {}, "findings": []}  # fmt: skip
         if arguments.state and Path(arguments.state).exists():
             self.state = json.loads(Path(arguments.state).read_text())
             if self.state["seed"] != arguments.seed:
                 raise SystemExit(f"{arguments.state} is of seed {self.state['seed']}: give --seed {self.state['seed']}")
+            if self.state["asan"] != arguments.asan:
+                raise SystemExit(f"{arguments.state} is of a run {'with' if self.state['asan'] else 'without'} --asan")
+        self.before = self.state["seconds"]
         done = set(self.state["done"])
         end = arguments.first + arguments.count
         self.left = [(at, min(CHUNK, end - at)) for at in range(arguments.first, end, CHUNK) if at not in done]
@@ -138,6 +146,7 @@ class Run:
             said = worker.end()
             if not said.startswith("status 0\n"):
                 self.state["findings"].append([worker.number, f"the worker ended with {said}"])
+        self._keep()
 
     def _worker(self) -> Worker:
         self.names += 1
@@ -160,8 +169,10 @@ class Run:
         self.state["done"].append(told["first"])
         self.ended.update(told["ended"])
         self.ran += told["count"]
+        self.state["ran"] += told["count"]
         self.state["findings"] += told["wrong"]
         worker.held.append(told["held"])
+        worker.threads.append(told["threads"])
         self._keep()
         self._next(worker)
 
@@ -184,10 +195,16 @@ class Run:
             room = most + (FREED if self.asked.asan and name == "KiB" else 0)
             if after[name] - before[name] > room:
                 self.state["findings"].append([worker.number, f"{name} grew from {before[name]} to {after[name]}"])
+        was = worker.threads[1]
+        for name, count in worker.threads[-1].items():
+            if count > max(was.get(name, 0), ON_DEMAND.get(name, 0)):
+                grew = f"threads named {name!r} grew from {was.get(name, 0)} to {count}"
+                self.state["findings"].append([worker.number, grew])
 
     def _keep(self) -> None:
         if self.asked.state:
             self.state["ended"] = dict(self.ended)
+            self.state["seconds"] = self.before + time.monotonic() - self.begin
             path = Path(self.asked.state)
             path.with_suffix(".new").write_text(json.dumps(self.state))
             path.with_suffix(".new").replace(path)
@@ -216,15 +233,33 @@ def main(words: list[str]) -> int:
     seconds = time.monotonic() - run.begin
     print(f"{run.ran} programs in {seconds:.0f} s, seed {arguments.seed}, {arguments.jobs} workers"
           f"{', AddressSanitizer' if arguments.asan else ''}; {run.total - run.ran} left")  # fmt: skip
+    if arguments.state:
+        print(f"{run.state['ran']} programs in {run.state['seconds']:.0f} s with those that ran before")
     for ended, count in sorted(run.ended.items()):
         print(f"  {count:8} {ended}")
-    held = [(each.held[0], each.held[-1]) for each in run.workers if each.held]
-    print(*(f"  held, after the first chunk and at the end: {one}" for one in held), sep="\n")
+    for each in run.workers:
+        print(*_holds(each), sep="\n")
     findings = run.state["findings"]
     print(f"{len(findings)} findings")
     for number, text in findings:
         print(f"program {number}: {text}")
     return 1 if findings else 0
+
+
+def _holds(worker: Worker) -> list[str]:
+    """What a worker held after its first chunk, at the quarters of its work and at its end; its threads by name."""
+    if not worker.held:
+        return []
+    last = len(worker.held) - 1
+    lines = [
+        f"  held after chunk {at + 1}: {worker.held[at]}" for at in sorted({last * part // 4 for part in range(5)})
+    ]
+    lines.append(f"  threads at the end: {worker.threads[-1]}")
+    for name in worker.threads[-1]:
+        since = next(at for at, threads in enumerate(worker.threads) if name in threads)
+        if since:
+            lines.append(f"  since chunk {since + 1}: {name}")
+    return lines
 
 
 if __name__ == "__main__":
