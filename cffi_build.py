@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vmm.abi import Constant
 
 HERE = Path(__file__).resolve().parent
-SHARED = ("_lean.h", "_queue.h", "_disk.h", "_net.h", "_plain.h", "_prepared.h", "_snapshot.h")
+SHARED = ("_transmitter.h", "_lean.h", "_queue.h", "_disk.h", "_net.h", "_plain.h", "_prepared.h", "_snapshot.h")
 HEADER = Path("/usr/include/linux/kvm.h")
 
 
@@ -57,8 +57,8 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    parts = ("_lean", "_queue", "_disk", "_net", "_plain", "_prepared", "_snapshot", "_python", "_serve", "_faults",
-             "_signals", "_confine")  # fmt: skip
+    parts = ("_lean", "_transmitter", "_queue", "_disk", "_net", "_plain", "_prepared", "_snapshot", "_python",
+             "_serve", "_faults", "_signals", "_confine")  # fmt: skip
     return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *(f"{name}.c" for name in parts))))
 
 

@@ -6,6 +6,8 @@
  *   floor batch GUEST       a round: from one OUT to the stamp port to the next, no other exit looked at; a second vCPU,
  *                           where the guest has one, runs on a thread of its own, and so does who waits for an ioeventfd
  *   floor console GUEST     the same, taking the bytes of the console port
+ *   floor serial GUEST      the same, as a serial port that sends under THRE's interrupt: IIR and LSR are answered, a
+ *                           byte is taken, and the line moved by KVM_IRQ_LINE, down and up for each
  *   floor touch GUEST       the same, with the pages of the range `touch` dropped before each
  *   floor uffd GUEST        the same, each of those pages supplied by a thread that reads a userfaultfd
  *   floor lifecycle GUEST   a round: create VM, memory and vCPU, run to the first HLT, close
@@ -56,7 +58,8 @@
 
 #define MAX_CPUID 256
 #define MAX_CPUS 2
-#define MAGIC 0x33726f6f6c66 /* "floor3" */
+#define MAGIC 0x34726f6f6c66 /* "floor4" */
+enum { SPLIT = 1, KERNEL }; /* of guest.irqchip */
 
 /* What a vCPU starts with; its APIC id is its place. */
 struct cpu {
@@ -71,10 +74,11 @@ struct cpu {
 /* vmm/bench/image.py writes it. 0 means: none. A u32 at answer_address counts what came by the ioeventfd. */
 struct guest {
     uint64_t magic, memory_size, image_offset, image_size, cpu_count;
-    uint64_t split_irqchip, msi_address, msi_data;
+    uint64_t irqchip, msi_address, msi_data;
     uint64_t stamp_port, console_port, ioeventfd_port, ioeventfd_address, answer_address, coalesced_port;
     uint64_t denied_msr, exit_hypercalls;
     uint64_t touch_base, touch_size;
+    uint64_t serial_port, serial_gsi;
     struct cpu cpus[MAX_CPUS];
 };
 
@@ -129,7 +133,9 @@ static void load(const char *path)
 
 static void set_up(struct vm *m)
 {
-    if (guest.split_irqchip) {
+    if (guest.irqchip == KERNEL)
+        call(m->vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
+    if (guest.irqchip == SPLIT) {
         struct kvm_enable_cap cap = {.cap = KVM_CAP_SPLIT_IRQCHIP, .args = {24}};
 
         call(m->vm, KVM_ENABLE_CAP, &cap, "KVM_CAP_SPLIT_IRQCHIP");
@@ -192,14 +198,14 @@ static void create(struct vm *m)
     region.memory_size = guest.memory_size;
     region.userspace_addr = (uintptr_t)m->memory;
     call(m->vm, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
-    if (guest.split_irqchip || guest.denied_msr)
+    if (guest.irqchip || guest.denied_msr)
         set_up(m); /* before the first vCPU */
     m->vcpu = call(m->vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
     m->run_size = (size_t)call(m->kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE");
     m->run = mmap(NULL, m->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, m->vcpu, 0);
     if (m->run == MAP_FAILED)
         die("mmap of kvm_run");
-    if (!guest.split_irqchip && !guest.denied_msr)
+    if (!guest.irqchip && !guest.denied_msr)
         set_up(m);
     call(m->vcpu, KVM_SET_CPUID2, &guest.cpus[0].cpuid, "KVM_SET_CPUID2");
     /* Pages of zeros stay untouched, as they do in pyvmm. */
@@ -275,6 +281,46 @@ static void to_stamp(struct vm *m, int console)
     } while (!at_stamp(m->run));
 }
 
+/* A 16550A whose transmitter is always empty. IIR: 2 with THRE's interrupt, else 1; LSR: 0x60, THRE and TEMT. */
+static void drive(struct vm *m, uint32_t level)
+{
+    struct kvm_irq_level line = {.irq = (uint32_t)guest.serial_gsi, .level = level};
+    static uint32_t now_at;
+
+    if (level != now_at)
+        call(m->vm, KVM_IRQ_LINE, &line, "KVM_IRQ_LINE");
+    now_at = level;
+}
+
+static void serve_serial(struct vm *m, uint64_t offset, uint8_t *data)
+{
+    static int pending;
+
+    if (m->run->io.direction == KVM_EXIT_IO_OUT && offset == 0) {
+        drive(m, 0);
+        take(data, 1);
+        drive(m, 1);
+        pending = 1;
+    } else if (m->run->io.direction == KVM_EXIT_IO_IN && offset == 2) {
+        *data = pending ? 2 : 1;
+        drive(m, 0);
+        pending = 0;
+    } else if (m->run->io.direction == KVM_EXIT_IO_IN && offset == 5)
+        *data = 0x60;
+}
+
+static void serial_to_stamp(struct vm *m)
+{
+    for (;;) {
+        enter(m);
+        if (at_stamp(m->run))
+            return;
+        check_alive(m->run);
+        if (m->run->exit_reason == KVM_EXIT_IO && m->run->io.port - guest.serial_port < 8)
+            serve_serial(m, m->run->io.port - guest.serial_port, (uint8_t *)m->run + m->run->io.data_offset);
+    }
+}
+
 /* The thread behind `floor uffd`: every page that is missed is zero. */
 static void *supply(void *argument)
 {
@@ -315,6 +361,24 @@ static long next_rounds(void)
     return scanf("%ld", &count) == 1 && count > 0 ? count : 0;
 }
 
+static void serials(void)
+{
+    struct vm m;
+    long count;
+
+    create(&m);
+    while ((count = next_rounds())) {
+        serial_to_stamp(&m);
+        for (long i = 0; i < count; i++) {
+            int64_t begin = now();
+
+            serial_to_stamp(&m);
+            printf("%lld ", (long long)(now() - begin));
+        }
+        putchar('\n');
+    }
+}
+
 /* The second vCPU: what it does is between the two; no exit of it is looked at, but it must have none that ends it. */
 static void *second_thread(void *argument)
 {
@@ -338,7 +402,7 @@ static void add_second(struct vm *m)
 
     m->second = call(m->vm, KVM_CREATE_VCPU, (void *)1, "KVM_CREATE_VCPU");
     call(m->second, KVM_SET_CPUID2, &guest.cpus[1].cpuid, "KVM_SET_CPUID2");
-    if (guest.split_irqchip)
+    if (guest.irqchip)
         call(m->second, KVM_SET_MP_STATE, &runnable, "KVM_SET_MP_STATE");
     start(m->second, &guest.cpus[1]);
 }
@@ -1131,6 +1195,8 @@ int main(int argc, char **argv)
         load(argv[2]);
     if (!strcmp(mode, "batch") || !strcmp(mode, "console"))
         batches(!strcmp(mode, "console"), 0, 0);
+    else if (!strcmp(mode, "serial"))
+        serials();
     else if (!strcmp(mode, "touch") || !strcmp(mode, "uffd"))
         batches(0, 1, !strcmp(mode, "uffd"));
     else if (!strcmp(mode, "work"))
@@ -1146,7 +1212,7 @@ int main(int argc, char **argv)
     else if (!strcmp(mode, "irqfd") || !strcmp(mode, "kick"))
         wakes(!strcmp(mode, "irqfd"));
     else {
-        fprintf(stderr, "usage: floor batch|console|touch|uffd|work|lifecycle|irqfd|kick GUEST, floor reset|rerun GUEST MSRS, floor disk GUEST FILE BASE, "
+        fprintf(stderr, "usage: floor batch|console|serial|touch|uffd|work|lifecycle|irqfd|kick GUEST, floor reset|rerun GUEST MSRS, floor disk GUEST FILE BASE, "
                         "floor net GUEST FD BASE, floor echo FD, floor spawn COMMAND...\n");
         return 2;
     }

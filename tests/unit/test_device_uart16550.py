@@ -485,6 +485,23 @@ def test_loopback_shows_modem_interrupts_in_iir_but_keeps_the_line_low():
     assert driver.edges == [True]
 
 
+class Told:
+    """A server that takes nothing, and keeps what it hears."""
+
+    def __init__(self, said: list[str]) -> None:
+        self.said = said
+
+    def when_quiet(self, quiet: bool) -> None:
+        self.said.append(f"quiet {quiet:d}")
+
+    def lend(self, pending: int, idle: int, event: bool) -> bool:
+        self.said.append(f"offered {pending:#x} {idle:#x} {event:d}")
+        return False
+
+    def take_back(self) -> tuple[bool, bool]:
+        raise AssertionError("it was never lent")
+
+
 @pytest.mark.parametrize("how", ["fed", "fed at once", "put back"])
 def test_whoever_answers_for_a_quiet_one_is_told_before_the_guest_is_woken(how: str) -> None:
     """C code answers for it that nothing is there, and a guest that asks too early would believe it."""
@@ -494,12 +511,50 @@ def test_whoever_answers_for_a_quiet_one_is_told_before_the_guest_is_woken(how: 
     uart = Uart16550A(Sink(), lambda level: said.append(f"line {level:d}"))
     uart.write(r.UART_MCR, 1, r.UART_MCR_OUT2)
     uart.write(r.UART_IER, 1, r.UART_IER_RDI)
-    uart.watch(lambda quiet: said.append(f"quiet {quiet:d}"))
+    uart.watch(Told(said))
     if how == "put back":
         uart.set_state(other.uart.get_state())
     else:
         uart.feed(b"x", wait=how == "fed")
     assert said == ["quiet 1", "quiet 0", "line 1"]
+
+
+def test_what_was_lent_comes_back_before_anybody_looks() -> None:
+    """Whoever has it may have sent, or read IIR, since."""
+
+    class Core(Told):
+        def lend(self, pending: int, idle: int, event: bool) -> bool:
+            self.state = (event, event)
+            return not super().lend(pending, idle, event)
+
+        def take_back(self) -> tuple[bool, bool]:
+            self.said.append("back")
+            return self.state
+
+    said: list[str] = []
+    core = Core(said)
+    uart = Uart16550A(Sink(), lambda level: said.append(f"line {level:d}"))
+    uart.watch(core)
+    uart.write(r.UART_FCR, 1, r.UART_FCR_ENABLE_FIFO)
+    uart.write(r.UART_MCR, 1, r.UART_MCR_OUT2)
+    del said[:]
+    uart.write(r.UART_IER, 1, r.UART_IER_THRI)
+    assert said == ["line 1", "quiet 0", "offered 0xc2 0xc1 1"]
+    del said[:]
+    core.state = (False, False)  # it has read IIR
+    assert not uart.interrupting
+    assert said == ["back"]
+    assert uart.read(r.UART_IIR, 1) == 0xC1
+    assert said == ["back", "offered 0xc2 0xc1 0"]
+    core.state = (True, True)
+    state = uart.get_state()
+    assert said == ["back", "offered 0xc2 0xc1 0", "back"]
+    other = Uart16550A(Sink(), None)
+    other.set_state(state)
+    assert other.interrupting
+    assert other.read(r.UART_IIR, 1) == 0xC2
+    uart.watch(None)
+    assert said[3:] == ["quiet 0"]
 
 
 class Plain(Uart16550A):

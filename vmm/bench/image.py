@@ -11,7 +11,8 @@ from vmm.errors import UsageError
 from vmm.machine.machine import Machine
 from vmm.machine.run.cpu import Cpu
 
-MAGIC = 0x33726F6F6C66  # "floor3"
+MAGIC = 0x34726F6F6C66  # "floor4"
+IRQCHIPS = {"none": 0, "split": 1, "kernel": 2}
 MAX_CPUS = 2
 MAX_CPUID = 256
 CPUID_ENTRY = 40
@@ -33,17 +34,19 @@ class SetUp:
     exit_hypercalls: int = 0
     touch_base: int = 0
     touch_size: int = 0
+    serial_port: int = 0
+    serial_gsi: int = 0
 
 
 def image(machine: Machine, set_up: SetUp) -> bytes:
     """The file's bytes, from a machine that is loaded and has not run."""
     cpus = len(machine.cpus)
-    if machine.irqchip == "kernel" or len(machine.memory.slots) != 1 or cpus > MAX_CPUS:
-        raise UsageError(f"the C floor knows split interrupt controllers or none, one memslot, and {MAX_CPUS} vCPUs")
+    if len(machine.memory.slots) != 1 or cpus > MAX_CPUS:
+        raise UsageError(f"the C floor knows one memslot, and {MAX_CPUS} vCPUs")
     vcpus = [_vcpu(cpu) for cpu in machine.cpus]
     states = b"".join(vcpus).ljust(MAX_CPUS * len(vcpus[0]), b"\0")
     memory = machine.memory.read(0, machine.memory.size).rstrip(b"\0")
-    words = [machine.irqchip == "split", *astuple(set_up)]
+    words = [IRQCHIPS[machine.irqchip], *astuple(set_up)]
     offset = 8 * (5 + len(words)) + len(states)
     memory += bytes(-len(memory) % PAGE)
     head = struct.pack(f"<{5 + len(words)}Q", MAGIC, machine.memory.size, offset, len(memory), cpus, *words)

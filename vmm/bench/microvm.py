@@ -107,7 +107,8 @@ def command(kernel: Path) -> list[str]:
 
 def multiboot(guest: Guest, base: int) -> bytes:
     """The guest as a flat multiboot image (GNU Multiboot Specification 0.6.96, 3.1): pyvmm's memory, a page at a time,
-    and what copies it to its places and goes over to its 64-bit mode. At `base` it looks where its devices are.
+    and what copies it to its places and goes over to its 64-bit mode. At `base` it looks where its virtio devices are;
+    0: it has none.
     """
     from vmm.asm.assembler import assemble
 
@@ -115,11 +116,12 @@ def multiboot(guest: Guest, base: int) -> bytes:
         memory = machine.memory
         boot.write_tables(memory, 1)
         memory.write(CODE, guest.code)
-        assert guest.handler is not None
-        gate = layout.REGIONS["idt"].base + 16 * guests.VECTOR
-        memory.write(gate, descriptors.gate(CODE + guest.handler))
+        if guest.handler is not None:
+            gate = layout.REGIONS["idt"].base + 16 * guests.VECTOR
+            memory.write(gate, descriptors.gate(CODE + guest.handler))
         machine.start(0, CODE)
-        memory.write(base, struct.pack("<2Q", QEMU_PLACES, QEMU_STRIDE))
+        if base:
+            memory.write(base, struct.pack("<2Q", QEMU_PLACES, QEMU_STRIDE))
         sregs, regs = machine.cpus[0].vcpu.get_sregs(), machine.cpus[0].vcpu.get_regs()
         _map_devices(machine, sregs.cr3)
         trampoline = layout.REGIONS["trampoline"].base

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from vmm.abi import apic, pv
-from vmm.abi.ports import DEBUG_CONSOLE, DELAY
+from vmm.abi.ports import COM1, COM1_IRQ, DEBUG_CONSOLE, DELAY
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests
 from vmm.bench.guests import STAMP, Guest
@@ -163,8 +163,9 @@ class Serial(Batch):
         super().__init__(guest, board="pc", irqchip="kernel")
 
     def image(self) -> bytes:
-        """The same guest without a line: the floor takes its exits alone."""
-        plain = Batch(self.guest)
+        """The same guest on a plainer board, with KVM's interrupt controllers: the floor is its port."""
+        plain = Batch(self.guest, irqchip="kernel")
+        plain.set_up |= {"serial_port": COM1, "serial_gsi": COM1_IRQ}
         try:
             return plain.image()
         finally:

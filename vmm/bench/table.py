@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from vmm.base.names import unknown
-from vmm.bench import debugging, disks, exits, growth, nets, processes, whole
+from vmm.bench import debugging, disks, exits, growth, nets, processes, serials, whole
 from vmm.bench.compare import QUICK, Budget, Row
 from vmm.bench.floor import NoFloor
 from vmm.bench.spec import Spec
@@ -23,6 +23,7 @@ def specs() -> Iterator[Spec]:
     yield from processes.specs()
     yield from disks.specs()
     yield from nets.specs()
+    yield from serials.specs()
     yield from debugging.specs()
     yield from (Spec(each.row, each.measure) for each in (*exits.WAKES, *exits.KINDS))
     yield from growth.specs()

@@ -13,6 +13,7 @@
 #include <linux/version.h>
 #include <asm/kvm_para.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -166,6 +166,16 @@ static long long ask(struct vmm_core *core, int code, __u32 size, __u64 address,
     return key_of(code, size, address);
 }
 
+static __attribute__((noinline)) int transmitter_access(struct vmm_finish *finish, __u32 port, int out, __u8 *data);
+
+/* Whether it is an access to a serial port that sends under THRE's interrupt, and all of it is done. */
+static inline int to_transmitter(struct vmm_finish *finish, const struct kvm_run *run, __u8 *data)
+{
+    if (USUALLY((run->io.port & -VMM_UART_SIZE) != finish->sends.port) || run->io.size != 1 || run->io.count != 1)
+        return 0;
+    return transmitter_access(finish, run->io.port, run->io.direction == KVM_EXIT_IO_OUT, data);
+}
+
 /* VMM_FINISHED, or the key for Python. */
 static long long port_exit(struct vmm_core *core)
 {
@@ -185,6 +195,8 @@ static long long port_exit(struct vmm_core *core)
             remember_data(core, seen, data, (size_t)size * count);
         if ((port == finish->sink_port || (port == finish->uart_port && size == 1)) && to_sink(finish, data, size * count))
             return VMM_FINISHED;
+        if (to_transmitter(finish, run, data))
+            return VMM_FINISHED;
         if (slot) {
             write_word(slot, load(data + (size_t)size * (count - 1), size), count);
             return VMM_FINISHED;
@@ -196,6 +208,8 @@ static long long port_exit(struct vmm_core *core)
             memset(data, VMM_UART_READY, count);
             return VMM_FINISHED;
         }
+        if (to_transmitter(finish, run, data))
+            return VMM_FINISHED;
         if (slot) {
             for (__u32 i = 0; i < count; i++)
                 memcpy(data + (size_t)size * i, &slot->value, size);
@@ -399,7 +413,7 @@ static long long core_run(struct vmm_core *core)
 void vmm_finish_init(struct vmm_finish *finish)
 {
     memset(finish, 0, offsetof(struct vmm_finish, sink));
-    finish->sink_port = finish->uart_port = VMM_NO_PORT;
+    finish->sink_port = finish->uart_port = finish->sends.port = VMM_NO_PORT;
 }
 
 void vmm_core_init(struct vmm_core *core, int fd, struct kvm_run *run, struct vmm_finish *finish)

@@ -14,6 +14,8 @@ int vmm_supply(int fd, __u64 address, const void *data, __u64 size, __u64 mode);
 long long vmm_serve_faults(const int *fd, int end, void *who, void *kind, void *told);
 void vmm_signaller(void *self, void *told);
 void vmm_core_reset(struct vmm_core *core);
+void vmm_transmitter_lend(struct vmm_finish *finish, const struct vmm_transmitter *as);
+int vmm_transmitter_take(struct vmm_finish *finish);
 int vmm_drain(struct vmm_finish *finish, __u8 *to);
 void vmm_acked_raise(struct vmm_acked *acked, __u32 bits);
 void vmm_acked_take(struct vmm_acked *acked, __u32 bits);

@@ -23,8 +23,6 @@
 #define VMM_HALTED 13     /* of vmm_core_round alone: KVM_EXIT_HLT */
 
 #define VMM_NO_PORT 0x10000
-#define VMM_UART_LSR 5      /* this register of it */
-#define VMM_UART_READY 0x60 /* and what it reads: UART_LSR_THRE | UART_LSR_TEMT */
 #define VMM_SLOTS 64
 #define VMM_MMIO_SLOTS 16
 #define VMM_MSR_SLOTS 16
@@ -46,6 +44,7 @@ struct vmm_finish {
     __u32 sink_port, port_count, mmio_count, msr_count;
     __u32 sink_length, sink_room;
     __u32 uart_port; /* of a UART that only sends: bytes to it are console output, and its LSR says so; VMM_NO_PORT */
+    struct vmm_transmitter sends; /* the same UART under THRE's interrupt (_transmitter.c) */
     struct kvm_coalesced_mmio_ring *ring; /* of the VM, or NULL: nothing is coalesced */
     __u64 changes; /* of who serves what: Python counts them, and what _serve.c knows from before is void */
     __u8 ring_shared; /* others than the console's bytes come there too, and wait for Python */

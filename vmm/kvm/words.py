@@ -107,6 +107,8 @@ class Acked:
 
 
 UART_LSR: int = lib.VMM_UART_LSR
+UART_IIR: int = lib.VMM_UART_IIR
+UART_SIZE: int = lib.VMM_UART_SIZE
 
 
 class Finish:
@@ -130,6 +132,20 @@ class Finish:
     def uart_port(self, port: int | None) -> None:
         """A UART at this port sends, and does nothing else: the core serves THR and LSR. None: Python does."""
         self.c.uart_port = lib.VMM_NO_PORT if port is None else port
+
+    def lend_transmitter(self, port: int, line: tuple[int, int], pending: int, idle: int, event: bool) -> None:
+        """A UART at this port, a multiple of 8, sends under THRE's interrupt: the core serves THR, IIR and LSR, and
+        drives the line, a (descriptor of a VM or -1, GSI). `pending` and `idle` are IIR with that interrupt and
+        without; it is pending, and the line is up, where `event` says so.
+        """
+        fd, gsi = line
+        fields = {"port": port, "fd": fd, "gsi": gsi, "pending": pending, "idle": idle, "event": event, "level": event}
+        lib.vmm_transmitter_lend(self.c, ffi.new("struct vmm_transmitter *", fields))
+
+    def take_transmitter(self) -> tuple[bool, bool]:
+        """Python serves it again: whether the interrupt is pending, and whether the line is up."""
+        state = lib.vmm_transmitter_take(self.c)
+        return bool(state & 1), bool(state & 2)
 
     def set_room(self, room: int) -> None:
         """How many bytes of output may still be taken."""

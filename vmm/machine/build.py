@@ -132,7 +132,8 @@ def _wire(machine: Unbuilt, board: str, finish: Finish, fast: bool) -> None:
     machine.reach = Reach(machine.vm, machine.memory, platform, irqchip=machine.irqchip, ram=machine.ram)
     platform.ports.check, platform.mmio.check = machine.reach.port, machine.reach.mmio
     machine.memory.check = machine.reach.slot
-    machine.hook(platform, LeanLane(platform, machine.sink, finish), machine.vm)
+    lines = (machine.irq_line, machine.vm) if machine.irqchip == "kernel" else None
+    machine.hook(platform, LeanLane(platform, machine.sink, finish, lines), machine.vm)
     machine.all_cpus = AllCpus(platform, machine.lane if fast else None)
 
 

@@ -29,6 +29,7 @@ class Events:
     def listen(self) -> None:
         """From now on, tell what the host raises."""
         self._machine.vm.raised = self._raised
+        self._machine.lane.uart_is_pythons()  # whose line the core may have moved until now
         for cpu in self._machine.cpus:
             cpu.vcpu.raised = lambda kind, number, index=cpu.index: self._raised(kind, number, index)
 

@@ -7,6 +7,7 @@ What a machine asks of a board is vmm.machine.boards.board's to say.
 from __future__ import annotations
 
 from vmm.abi import ports
+from vmm.base.light import partial
 from vmm.machine.bus.bus import WriteCall, both
 from vmm.machine.bus.claims import Claim
 from vmm.machine.bus.platform import Platform
@@ -97,7 +98,7 @@ class OwnBoard:
         from vmm.machine.devices.uart16550 import Uart16550A
 
         irq = self._irq
-        return Uart16550A(self.sink, None if irq is None else lambda level: irq(ports.COM1_IRQ, level))
+        return Uart16550A(self.sink, None if irq is None else partial(irq, ports.COM1_IRQ))
 
     def _make_scratch(self) -> ScratchMmio:
         from vmm.machine.devices.scratch import ScratchMmio

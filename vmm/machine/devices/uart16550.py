@@ -25,7 +25,22 @@ from vmm.machine.devices.uart_receiver import Receiver
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
+    from typing import Any, Protocol
+
+    class Server(Protocol):
+        """Who serves a port in place of this device while little can happen to it, and is told when that changes."""
+
+        def when_quiet(self, quiet: bool) -> None:
+            """It only sends, with its interrupt off (`Uart16550A.quiet`), or does no longer."""
+
+        def lend(self, pending: int, idle: int, event: bool) -> bool:
+            """It only sends, under THRE's interrupt: THR, IIR and LSR are yours, and the line, if you take it. IIR is
+            `pending` with the interrupt and `idle` without; which of them now, and where the line is, `event` says.
+            """
+
+        def take_back(self) -> tuple[bool, bool]:
+            """What was lent is the device's again: (the interrupt is pending, the line is up)."""
+
 
 _STATE = (
     "_ier", "_lcr", "_mcr", "_scr", "_divisor", "_thre_event", "_level", "_pins", "_lines", "_deltas"
@@ -52,9 +67,13 @@ class Uart16550A:
         self._pins = self._lines = PEER_READY
         self._deltas = 0
         self._told_quiet = False
-        self._only_sends = False
-        self.when_quiet: Callable[[bool], object] | None = None
-        """Told whenever `quiet` changes."""
+        self._only_sends = self._lent = False
+        self._server: Server | None = None
+
+    @property
+    def line(self) -> Callable[[bool], object] | None:
+        """What is called when the interrupt line changes."""
+        return self._irq
 
     @property
     def sink(self) -> Sink:
@@ -75,27 +94,44 @@ class Uart16550A:
             or self._rx.overrun
         )
 
-    def watch(self, when_quiet: Callable[[bool], object] | None) -> None:
+    def watch(self, server: Server | None) -> None:
         """Tell this one from here on, and at once; None: nobody."""
         with self._lock:
-            if self.when_quiet is not None:
-                self.when_quiet(False)
-            self.when_quiet, self._told_quiet = when_quiet, False
+            if self._server is not None:
+                self._take_back()
+                self._server.when_quiet(False)
+            self._server, self._told_quiet = server, False
             self._tell()
 
     def _tell(self) -> None:
-        if self.when_quiet is not None and self.quiet != self._told_quiet:
+        if self._server is not None and self.quiet != self._told_quiet:
             self._told_quiet = not self._told_quiet
-            self.when_quiet(self._told_quiet)
+            self._server.when_quiet(self._told_quiet)
+
+    def _take_back(self) -> bool:
+        """Before anything is looked at or done: what was lent is here again. Whether it was lent."""
+        if not self._lent:
+            return False
+        assert self._server is not None
+        self._lent = False
+        self._thre_event, self._level = self._server.take_back()
+        return True
+
+    def _lend(self) -> None:
+        if self._server is not None and self._thre_event == self._level:  # else the line is still to be driven
+            fifo = r.IIR_FIFOS_ENABLED if self._rx.fifo else 0
+            self._lent = self._server.lend(r.UART_IIR_THRI | fifo, r.UART_IIR_NO_INT | fifo, self._level)
 
     def get_state(self) -> tuple[Any, ...]:
         """Its registers, its line and what it holds, for `set_state`."""
         with self._lock:
+            self._take_back()
             return tuple(getattr(self, name) for name in _STATE), self._rx.get_state()
 
     def set_state(self, state: tuple[Any, ...]) -> None:
         """Be as `get_state` found it; the interrupt line is driven to where it was."""
         with self._lock:
+            self._take_back()
             level, (values, receiver) = self._level, state
             for name, value in zip(_STATE, values, strict=True):
                 setattr(self, name, value)
@@ -113,6 +149,7 @@ class Uart16550A:
         setting up. With `wait=False` all arrive now: what finds no room is an overrun, and in loopback all are lost.
         """
         with self._lock:
+            self._take_back()
             if wait:
                 self._rx.queue(data)
             elif not self._mcr & r.UART_MCR_LOOP:
@@ -132,7 +169,9 @@ class Uart16550A:
     @property
     def interrupting(self) -> bool:
         """The level of the interrupt line."""
-        return self._level
+        with self._lock:
+            self._take_back()
+            return self._level
 
     def set_modem_lines(self, lines: int) -> None:
         """The peer drives its lines: any of UART_MSR_CTS, DSR, RI and DCD; UsageError on other bits."""
@@ -141,18 +180,21 @@ class Uart16550A:
                 f"setting modem lines to {lines:#x}: only bits of UART_MSR_CTS|DSR|RI|DCD (0xf0) are lines"
             )
         with self._lock:
+            self._take_back()
             self._pins = lines
             self._settle()
 
     def read(self, offset: int, size: int) -> int:
         """Registers from `offset` up, one per byte; past the eighth, all ones."""
         with self._lock:
+            self._take_back()
             return int.from_bytes(bytes(self._read(offset + i) for i in range(size)), "little")
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Registers from `offset` up, one per byte; past the eighth, dropped."""
         with self._lock:
-            if self._only_sends and offset == r.UART_TX and size == 1:
+            lent = self._take_back()
+            if self._only_sends and not lent and offset == r.UART_TX and size == 1:
                 self._send_next(value & 0xFF)
                 return
             for i in range(size):
@@ -285,8 +327,10 @@ class Uart16550A:
         self._sense_modem()
         self._drive()
         self._only_sends = self._can_only_send() if self._ier & r.UART_IER_THRI else False
-        if self.when_quiet is not None:
+        if self._server is not None:
             self._tell()
+            if self._only_sends:
+                self._lend()
 
     def _drive(self) -> None:
         # Loopback forces the output pins inactive, OUT2 among them, and a PC lets the interrupt out only through OUT2.

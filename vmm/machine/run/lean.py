@@ -27,7 +27,7 @@ from vmm.kvm.lean import (
     hand_over,
     taken_apart,
 )
-from vmm.kvm.words import UART_LSR, Finish, Word
+from vmm.kvm.words import Finish, Word
 from vmm.machine.bus import answers
 from vmm.machine.bus.bus import Bus
 from vmm.machine.bus.platform import Platform
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from vmm.kvm.coalesced import CoalescedRing
     from vmm.machine.devices.word import WordDevice
+    from vmm.machine.run.lent_uart import KvmLines, LentUart
 
 KEPT = 4096  # accesses whose handler is remembered: a guest that walks through a large device must not fill memory
 
@@ -49,10 +50,14 @@ class LeanLane:
     """Handlers for one machine. It follows every change of the claims."""
 
     _words: tuple[tuple[Bus, int, WordDevice], ...] = ()  # what is claimed for words, and from where on
-    _uart: Any = None  # whose THR and LSR the core may serve
+    _uart: LentUart | None = None  # whose registers the core may serve
 
-    def __init__(self, platform: Platform, sink: Sink, finish: Finish | None = None) -> None:
+    def __init__(
+        self, platform: Platform, sink: Sink, finish: Finish | None = None, lines: KvmLines | None = None
+    ) -> None:
+        """`lines`: what drives KVM's interrupt lines, where it has the controllers."""
         self.finish = finish or Finish()
+        self._lines = lines
         self._lock = RLock()  # a live display may run another machine
         self._tables = RLock()  # of the three tables, and of what counts their changes
         self._words_lock = RLock()  # from the choice of a word's slot until it is served
@@ -93,9 +98,7 @@ class LeanLane:
         if self._words:
             self._drop_words()
         claim = self._ports.writer_at(DEBUG_CONSOLE)
-        if self._uart is not None:
-            self._uart.watch(None)  # until somebody asks for it again: claims may be others now
-            self._uart = None
+        self.uart_is_pythons()  # until somebody asks for it again: claims may be others now
         console = claim is not None and isinstance(claim.owner, DebugConsole)
         self.finish.sink_port(DEBUG_CONSOLE if console else None)
 
@@ -116,21 +119,19 @@ class LeanLane:
                     device.word.drop()
                     self._words = tuple(other for other in self._words if other is not each)
 
+    def uart_is_pythons(self) -> None:
+        """The core serves no serial port, until one is written to again."""
+        if self._uart is not None:
+            self._uart.close()
+            self._uart = None
+
     def _look_for_uart(self, address: int, size: int) -> None:
         """A UART that is written to, whole and without hooks: while it only sends, the core serves it."""
         claim = self._ports.route(address, size, write=True)
-        if claim is None or self._uart is not None or not claim.name.startswith("16550A"):
-            return
-        base = claim.base
-        sends, says = self._ports.route(base, 1, write=True), self._ports.route(base + UART_LSR, 1, write=False)
-        if sends is None or says is None or sends.hook or says.hook:
-            return
-        owner: Any = claim.owner
-        device = getattr(owner, "device", owner)
-        if sends.owner is not owner or says.owner is not owner or device.sink is not self._sink:
-            return
-        self._uart = device
-        device.watch(lambda quiet: self.finish.uart_port(base if quiet else None))
+        if claim is not None and self._uart is None and claim.name.startswith("16550A"):
+            from vmm.machine.run.lent_uart import lent_uart  # few guests have one
+
+            self._uart = lent_uart(self.finish, self._ports, self._sink, claim, self._lines)
 
     # -- vmm.kvm.lean.Handlers
 
