@@ -32,6 +32,7 @@ EXPECTED = {
 }  # fmt: skip
 REAL = os.environ.get("PYVMM_KUT", "")
 
+pytestmark = pytest.mark.every_host  # what such an image needs of a machine is needed on each kind
 
 READS_ENVIRONMENT = f"""
 main:                       # one module, which begins with NR_C
@@ -56,6 +57,7 @@ def run(image: str, *params: str, timeout: float = 20, tmp: Path) -> Ended:
     return run_one(settings_of(params), file, timeout)
 
 
+@pytest.mark.on_demand
 def test_a_whole_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["kut", str(folder), *EXPECTED, "--json", "--jobs", "2", "--junit", str(folder / "j.xml")]) == 1
     found = json.loads(capsys.readouterr().out)
@@ -74,6 +76,7 @@ def test_a_whole_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (folder / "j.xml").read_text().count("<testcase") == len(EXPECTED)
 
 
+@pytest.mark.on_demand
 def test_a_table_and_its_logs(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert cli.main(["kut", str(folder), "passes", "skips", "--logs", str(tmp_path / "logs"), "-v"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -83,6 +86,7 @@ def test_a_table_and_its_logs(folder: Path, capsys: pytest.CaptureFixture[str], 
     assert "PASS: it is so" in (tmp_path / "logs" / "passes.log").read_text()
 
 
+@pytest.mark.on_demand
 def test_tap(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["kut", str(folder), "passes", "fails", "skips", "--tap"]) == 1
     text = capsys.readouterr().out
@@ -143,6 +147,22 @@ def test_cpuid_follows_cpu(tmp_path: Path) -> None:
         assert run(text.format(first), "-cpu", f"max,vendor={vendor}", tmp=tmp_path).state is State.PASS
 
 
+@pytest.mark.parametrize(
+    ("image", "params"),
+    [
+        (kut_images.DEVICES, ("-m", "64")),
+        (kut_images.LINES, ()),
+        (kut_images.LINES, ("-machine", "kernel_irqchip=split")),
+        (kut_images.CPUS, ("-smp", "2")),
+    ],
+    ids=["devices", "lines", "lines, split", "CPUs"],
+)
+def test_what_images_find(image: str, params: tuple[str, ...], tmp_path: Path) -> None:
+    """Each is in `test_a_whole_file` too, which takes long where the CPU is emulated."""
+    ended = run(image, *params, tmp=tmp_path)
+    assert ended.state is State.PASS, ended.reason
+
+
 def test_a_page_that_is_taken_away_keeps_its_bytes() -> None:
     with Machine("2M") as machine:
         (slot, *_) = machine.memory.slots
@@ -181,6 +201,7 @@ def gone(pid: int) -> bool:
         return True
 
 
+@pytest.mark.on_demand
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
 def test_nothing_is_left_when_it_ends_early(number: int, status: int, folder: Path) -> None:
     child = started(folder, "hangs", "dies", "--timeout", "90", "--no-color")
