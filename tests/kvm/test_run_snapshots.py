@@ -7,12 +7,15 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
 
+from vmm import report
 from vmm.cli import main
 from vmm.machine import frozen
 
 pytestmark = pytest.mark.kvm
+SCHEMA = json.loads((Path(report.__file__).parent / "schemas" / "run.schema.json").read_text(encoding="utf-8"))
 
 GUEST = """; summary: three steps, each of which it says
 ; machine: irqchip=split timeout=20
@@ -58,11 +61,17 @@ def test_it_goes_on_from_there_with_all_that_it_had(pyvmm: Pyvmm, when: str, res
     status, out, err = pyvmm(*words, "--snapshot-out", "s", "--snapshot-at", when, "--json")
     first = json.loads(out)
     assert (status, first["console"], first["results"]) == (0, "abc", {"n": 41}), err
-    assert err.endswith(f"pyvmm: snapshot s: {Path('s').stat().st_size} bytes, at {when}\n")
+    size = Path("s").stat().st_size
+    assert err.endswith(f"pyvmm: snapshot s: {size} bytes, at {when}\n")
+    assert first["snapshot"] == {"file": "s", "at": when, "bytes": size, "reason": ""}
+    assert "from_snapshot" not in first
+    jsonschema.validate(first, SCHEMA, cls=jsonschema.Draft202012Validator)
     for _ in range(2):  # and it is only read
         status, out, err = pyvmm("--from-snapshot", "s", "--json")
         again = json.loads(out)
         assert (status, again["console"], again["results"]) == (0, rest, {"n": 41}), err
+        assert (again["from_snapshot"], again.get("snapshot")) == ("s", None)
+        jsonschema.validate(again, SCHEMA, cls=jsonschema.Draft202012Validator)
         assert again["exits"]["PortOut"] == len(rest) + 1
 
 
@@ -84,8 +93,13 @@ def test_one_that_ran_into_its_limit_goes_on(pyvmm: Pyvmm) -> None:
 
 
 def test_where_it_never_comes_no_file_is_written(pyvmm: Pyvmm) -> None:
-    status, _, err = pyvmm("guest.asm", "--snapshot-out", "s", "--snapshot-at", "nowhere")
+    status, out, err = pyvmm("guest.asm", "--snapshot-out", "s", "--snapshot-at", "nowhere", "--json")
     assert status == 1
+    told = json.loads(out)
+    assert told["snapshot"]["bytes"] is None
+    assert told["snapshot"]["reason"].startswith("the run ended before it came to nowhere: ")
+    assert (told["outcome"], told["exit_code"]) == ("pass", status), "its exit status is the command's"
+    jsonschema.validate(told, SCHEMA, cls=jsonschema.Draft202012Validator)
     assert "no snapshot: the run ended before it came to nowhere" in err
     assert not Path("s").exists()
 

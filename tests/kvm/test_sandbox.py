@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ import pytest
 
 import vmm.cli
 from guest_payloads.api import virtio_blk
+from vmm.base.version import _installed
 from vmm.bench.processes import multiboot
 from vmm.cli import main
 from vmm.kvm import confine
@@ -156,16 +158,30 @@ def test_an_image_is_run_so_by_default(run: Callable[..., Ran], image: str):
         assert ran.out.startswith("Hello from ring 0")
 
 
+def no_metadata_inside() -> None:
+    """As where importlib_metadata is loaded: a process that has given up its files is refused."""
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if sandboxed():
+            raise PermissionError(errno.EACCES, name)
+        return real(name)
+
+    metadata.version = version
+    _installed.cache_clear()
+
+
 def test_every_output_is_written(run: Callable[..., Ran], image: str, tmp_path: Path):
     files = {option: tmp_path / f"x{suffix}" for option, suffix in
              (("--trace", ".jsonl"), ("--html", ".html"), ("--timeline", ".svg"), ("--console", ".txt"))}  # fmt: skip
     files["--console"].write_text("longer than what comes, by far: it goes" * 9)
     words = [word for option, path in files.items() for word in (option, str(path))]
-    ran = run("run", image, *words, "--json", "--stats")
+    ran = run("run", image, *words, "--json", "--stats", first=no_metadata_inside)
     assert (ran.status, ran.err) == (DEBUG_EXIT, "")
     assert json.loads(ran.out)["outcome"] == "pass"
     assert files["--console"].read_text() == "Hello from ring 0 of a virtual machine.\n"
     assert "</html>" in files["--html"].read_text()
+    assert f"pyvmm {metadata.version('pyvmm')}" in files["--html"].read_text()
     assert "</svg>" in files["--timeline"].read_text()
     assert main(["replay", str(files["--trace"]), "--quiet"]) == DEBUG_EXIT
 

@@ -19,6 +19,7 @@ import jsonschema
 import pytest
 
 from vmm import report
+from vmm.base.version import _installed
 from vmm.cli import arguments, main
 from vmm.cli import run as run_module
 from vmm.cli.arguments import COMMANDS
@@ -112,6 +113,7 @@ def test_version(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         raise metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(metadata, "version", missing)
+    _installed.cache_clear()
     assert call("--version")[1].startswith("pyvmm (not installed)\n")
     assert re.search(r"^  keystone +not installed$", call("--version")[1], re.M)
 

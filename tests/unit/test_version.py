@@ -7,6 +7,7 @@ from importlib import metadata
 
 import pytest
 
+from vmm.base import version
 from vmm.base.docs_place import project_page
 from vmm.base.version import pyvmm_version
 from vmm.host import versions
@@ -18,11 +19,24 @@ from vmm.host import versions
 def test_metadata_that_cannot_be_read_is_no_exception(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process in a sandbox may not read it; importlib_metadata, where somebody has loaded that, raises OSError."""
 
+    _refuse(error, monkeypatch)
+    version._installed.cache_clear()
+    assert pyvmm_version() == "(not installed)"
+    assert project_page() == ""
+    assert versions._package("cffi") is None
+
+
+def test_what_was_read_before_a_sandbox_closes_is_known_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = pyvmm_version()
+    _refuse(PermissionError(13), monkeypatch)
+    assert pyvmm_version() == known == metadata.distribution("pyvmm").version
+
+
+def _refuse(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Metadata that cannot be read."""
+
     def refuse(_name: str) -> None:
         raise error
 
     monkeypatch.setattr(metadata, "version", refuse)
     monkeypatch.setattr(metadata, "metadata", refuse)
-    assert pyvmm_version() == "(not installed)"
-    assert project_page() == ""
-    assert versions._package("cffi") is None

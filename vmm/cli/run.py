@@ -290,7 +290,12 @@ def _run(
     if statistics is not None:
         outcome = replace(outcome, stats=statistics.rows)
     if args.json:
-        print(document(outcome), file=out)
+        more = {}
+        if args.snapshot_out is not None or args.from_snapshot is not None:
+            from vmm.cli import snapshots
+
+            more = snapshots.document(args, outcome.exit_code)
+        print(document(outcome, more), file=out)
         return outcome.exit_code
     from vmm.report.text import outcome_lines
 
@@ -335,12 +340,12 @@ def _plainly(
     return run_traced(payload, options, args, out, live, live.keep if isinstance(live, Both) else None, statistics)
 
 
-def document(outcome: Outcome) -> str:
-    """The outcome as JSON. UsageError: the host half has left evidence that is none."""
+def document(outcome: Outcome, more: dict[str, Any]) -> str:
+    """The outcome as JSON, with `more` of the command's. UsageError: the host half has left evidence that is none."""
     import json
 
     try:
-        return json.dumps(outcome.as_json(), indent=2)
+        return json.dumps(outcome.as_json() | more, indent=2)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"the evidence of {outcome.payload} cannot be written as JSON: {error}") from error
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vmm.base.record import replace
 from vmm.cli.files import OutputFile, check_outputs
@@ -67,6 +67,7 @@ def kept(args: argparse.Namespace, payload: Payload, options: Options) -> tuple[
     check_outputs({"--snapshot-out": args.snapshot_out}, [payload.file])
     OutputFile(args.snapshot_out).discard()  # nothing is run for a file that cannot be
     keeper = snapshots.Keeper(args.snapshot_out, args.snapshot_at or snapshots.END, snapshots.about(payload, options))
+    args.keeper = keeper
     return replace(options, runs=keeper.run), keeper
 
 
@@ -75,7 +76,30 @@ def told(keeper: snapshots.Keeper, status: int) -> int:
     if keeper.size is not None:
         text = f"snapshot {keeper.path}: {keeper.size} bytes, at {keeper.when}"
     else:
-        text = f"no snapshot: the run ended before it came to {keeper.when}: {keeper.ended or 'it was not run'}"
+        text = f"no snapshot: {_missing(keeper)}"
     if sys.stderr is not None:
         print(f"pyvmm: {text}", file=sys.stderr, flush=True)
+    return _status(keeper, status)
+
+
+def document(args: argparse.Namespace, status: int) -> dict[str, Any]:
+    """What --json says of them: `from_snapshot`, and `snapshot` with the exit status that comes of it; `status` is the
+    run's own.
+    """
+    found: dict[str, Any] = {}
+    if args.from_snapshot is not None:
+        found["from_snapshot"] = args.from_snapshot
+    if args.snapshot_out is not None:
+        keeper = args.keeper
+        reason = _missing(keeper) if keeper.size is None else ""
+        found["snapshot"] = {"file": keeper.path, "at": keeper.when, "bytes": keeper.size, "reason": reason}
+        found["exit_code"] = _status(keeper, status)
+    return found
+
+
+def _missing(keeper: snapshots.Keeper) -> str:
+    return f"the run ended before it came to {keeper.when}: {keeper.ended or 'it was not run'}"
+
+
+def _status(keeper: snapshots.Keeper, status: int) -> int:
     return status if keeper.size is not None else status or EXIT_FAIL
