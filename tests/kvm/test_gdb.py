@@ -51,16 +51,17 @@ class Served:
         while not self.socket.exists() and self.run.poll() is None and time.monotonic() < end:
             time.sleep(0.02)
 
-    def script(self, *commands: str) -> list[str]:
+    def script(self, *commands: str, target: str = "remote") -> list[str]:
         each = [word for command in commands for word in ("-ex", command)]
         assert GDB is not None
-        return [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", f"target remote {self.socket}", *each]
+        return [GDB, "-nx", "-batch", "-ex", "set pagination off", "-ex", f"target {target} {self.socket}", *each]
 
-    def gdb(self, *commands: str) -> str:
+    def gdb(self, *commands: str, target: str = "remote") -> str:
         """What gdb prints."""
         done = subprocess.run(
-            self.script(*commands), capture_output=True, text=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL
-        )
+            self.script(*commands, target=target), capture_output=True, text=True, timeout=LIMIT, check=False,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
         return done.stdout + done.stderr
 
     def end(self) -> tuple[int, str]:
@@ -277,6 +278,30 @@ def test_kill_ends_the_run_and_says_so(served: Callable[..., Served], endless: s
     run.gdb("stepi", "kill")
     _, out = run.end()
     assert "ended by the debugger" in out
+
+
+@needs_gdb
+def test_run_in_extended_remote_starts_the_payload_anew(served: Callable[..., Served]) -> None:
+    """From a breakpoint, after the guest's end, after `kill`: its host half too, which would find 4000 in all else."""
+    run = served("smp", "--cpus", "2")
+    said = run.gdb(
+        "break add_one", "continue", "p $rcx", "run", "p $rcx", "delete", "continue", "run", "starti", "p/x $rip",
+        "kill", "info threads", "run with-an-argument", "p 7", "set args", "run",
+        target="extended-remote",
+    )  # fmt: skip
+    assert said.count("Breakpoint 1, add_one") == 2
+    assert re.findall(r"^\$\d = (\S+)$", said, re.M) == ["1000", "1000", "0x20000", "7"]
+    assert "No threads" in said
+    assert "Running the default executable on the remote target failed" in said
+    assert said.count("exited normally") == 3
+    for wrong in ("reset", "Remote", "closed", "Protocol"):
+        assert wrong not in said.replace("(Remote target)", "").replace("Reading", "")
+    status, out = run.end()
+    assert status == 0
+    assert "0x7d0 (2000)" in out
+    assert out.count("gdb: the guest is started anew") == 4
+    assert "gdb: it is killed" in out
+    assert "takes no arguments" in out
 
 
 @needs_gdb

@@ -186,3 +186,33 @@ def test_a_client_that_goes_makes_room_for_one_that_comes_at_once(served: Served
                 client.send(last)
         with served.client() as client:
             assert client.ask(b"?")[:3] in (b"T05", b"T02")  # 2: it was running
+
+
+def test_a_scripts_guest_is_restarted_by_the_snapshot_of_its_runs_begin(served: Served) -> None:
+    """vRun after vKill, and R; with no guest there is nothing to look at, and who goes then leaves none."""
+    begin = b"%x" % served.at["start"]
+    with served.client() as client:
+        assert client.ask(b"!") == b"OK"
+        for how in (b"vRun;", b"R0", b"vRun;"):
+            assert client.ask(b"Z0,%x,1" % served.at["again"]) == b"OK"
+            assert client.stop(b"vCont;c").startswith(b"T05thread:1;swbreak:;")
+            assert client.ask(b"M%x,4:0d600000" % (DATA + 8)) == b"OK"
+            if how == b"R0":
+                client.send(how)  # without an answer
+                assert client.ask(b"?").startswith(b"T05thread:1;")
+            else:
+                assert client.ask(b"vKill;1") == b"OK"
+                assert client.ask(b"?") == b"X09"
+                for each in (b"g", b"m%x,4" % DATA, b"vCont;c", b"qXfer:threads:read::0,fff", b"s", b"Z0,20000,1"):
+                    assert client.ask(each) == b"E.there is no guest: `run` starts it"
+                assert client.ask(b"qfThreadInfo") == b"l"
+                assert client.ask(b"vRun;;61").startswith(b"E.this server has one guest")
+                assert client.stop(how).startswith(b"T05thread:1;")
+            assert b"%x" % client.register(RIP) == begin
+            assert client.ask(b"m%x,4" % (DATA + 8)) == b"00000000"
+        client.go(b"vCont;c:1")
+        time.sleep(0.1)
+        assert client.interrupted().startswith(b"T02thread:1"), "a breakpoint of before stops nobody"
+        assert client.ask(b"vKill;1") == b"OK"
+    result = served.ended()
+    assert (result.stop.why, result.stop.text) == (Why.STOPPED, "ended by the debugger")

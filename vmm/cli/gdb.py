@@ -33,8 +33,8 @@ def check(args: argparse.Namespace) -> None:
 
 
 def served(args: argparse.Namespace, payload: Payload, options: Options, run: Callable[[Options], Outcome]) -> Outcome:
-    """Run with a server; its client is told the exit status."""
-    server = GdbServer(args.gdb, wait=args.wait, limit=args.timeout, say=_say)
+    """Run with a server, and again as often as its client wants; the client is told the exit status."""
+    server = GdbServer(args.gdb, wait=args.wait, limit=args.timeout, say=_say, again=True)
     image = payload.code if payload.code and payload.code.startswith(ELF) else None
 
     def hold(guest: Any) -> None:
@@ -42,11 +42,15 @@ def served(args: argparse.Namespace, payload: Payload, options: Options, run: Ca
 
     status = 1
     try:
-        outcome = run(replace(options, watch=both(options.watch, hold)))
-        if server.killed:
-            kind = "fail" if outcome.outcome == "pass" else outcome.outcome
-            outcome = replace(outcome, outcome=kind, reason=KILLED)
-        status = outcome.exit_code
+        while True:
+            outcome = run(replace(options, watch=both(options.watch, hold)))
+            if server.killed:
+                kind = "fail" if outcome.outcome == "pass" else outcome.outcome
+                outcome = replace(outcome, outcome=kind, reason=KILLED)
+            status = outcome.exit_code
+            if not server.anew(status):
+                break
+            status = 1
     finally:
         server.close(status)
     return outcome

@@ -39,13 +39,16 @@ EXPEDITED = ("rbp", "rsp", "rip")
 NO_MEMORY = b"E14"
 HEX = "0123456789abcdefABCDEF"
 TRIPLE = b"x86_64-unknown-none"
+NO_GUEST = b"E.there is no guest: `run` starts it"
+NEEDS_GUEST = (*"gGpPmMXxHTZzcCsS", "vCont;", "qXfer", "qC", "qRcmd", "qThreadExtra", "qMemoryRegion")
 LOOKS = (b"m", b"x", b"g", b"p", b"T", b"H", b"qXfer", b"qThreadExtra")
 """Packets that change nothing of a guest that stands still."""
 
 
 @dataclass(frozen=True)
 class Going:
-    """What a client asked for that is no answer: `run` lets the guest go and gives the stop; or "kill", "detach"."""
+    """What a client asked for that is no answer: `run` lets the guest go and gives the stop; or "kill", "detach",
+    "extended", "anew" with a stop as its answer, "restart" with none."""
 
     what: str
     run: Callable[[Session], Stopped] = lambda session: session.go()
@@ -75,7 +78,7 @@ class Commands:
             "M": self._write_hex,
             "H": self._select, "T": self._alive, "Z": self._set, "z": self._clear, "c": self._c, "C": self._c,
             "s": self._s,
-            "S": self._s, "D": lambda s, rest: Going("detach"), "k": lambda s, rest: Going("kill"),
+            "S": self._s,
         }  # fmt: skip
 
     def begin(self, session: Session) -> None:
@@ -121,17 +124,38 @@ class Commands:
         if data[:1] in (b"X", b"x"):
             return self._binary(session, data)
         text = data.decode("latin-1")
+        whole = _whole(text)
+        if whole is not None:
+            return whole
         if text.startswith("vCont"):
             return self._v_cont(session, text)
         if text.startswith("vFile:"):
             return self._file.serve(text, lambda: self._exec_file(session)[1])
-        if text.startswith("vKill;"):
-            _ = _number(text.removeprefix("vKill;"))
-            return Going("kill", reply=b"OK")
         if text[:1] in "qQ" or text.startswith("vMust"):
             return self._query(session, text)
         serve = self._packets.get(text[:1])
         return serve(session, text[1:]) if serve else b""
+
+    def without_guest(self, data: bytes) -> bytes | Going:
+        """The answer where a client has killed the guest, or it has ended, and may be started anew. Errors as `serve`,
+        without a VmmError of the guest's."""
+        text = data.decode("latin-1")
+        whole = _whole(text)
+        if whole is not None:
+            return whole
+        if text.startswith("vFile:"):
+            return self._file.serve(text, lambda: self.image or b"")
+        if text.startswith("qSupported"):
+            return FEATURES.encode()
+        if text in ("QStartNoAckMode", "qSymbol::"):
+            return b"OK"
+        if text == "qfThreadInfo":
+            return b"l"
+        return NO_GUEST if text.startswith(NEEDS_GUEST) else b""
+
+    def restart(self, session: Session) -> None:
+        """The machine as it was when this run began. UsageError: nothing was kept of that."""
+        self._monitor.restart(session)
 
     # -- registers
 
@@ -422,6 +446,22 @@ class Commands:
         self.image = data
         stem = (program.name if program else "guest").rpartition("/")[2].strip("<>") or "guest"
         return f"/pyvmm/{stem}.elf", data
+
+
+def _whole(text: str) -> Going | None:
+    """What is asked of the guest as a whole, and not of what it is just now. UsageError: it cannot be started so."""
+    if text.startswith("vKill;"):
+        _ = _number(text.removeprefix("vKill;"))
+        return Going("kill", reply=b"OK")
+    if text.startswith("vRun"):
+        if text.strip(";") != "vRun":
+            raise UsageError("this server has one guest, which takes no arguments: `run` alone")
+        return Going("anew")
+    if text[:1] == "R":
+        _ = _number(text[1:])
+        return Going("restart")
+    what = {"!": "extended", "D": "detach", "k": "kill"}.get(text[:1])
+    return Going(what) if what else None
 
 
 def _number(text: str) -> int:

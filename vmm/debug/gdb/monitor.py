@@ -102,10 +102,14 @@ class Monitor:
         for name, (what, _) in self._commands.items():
             yield f"{name:11} {what}"
 
-    def _reset(self, session: Session, words: list[str], vcpu: int) -> Iterator[str]:
+    def restart(self, session: Session) -> None:
+        """The machine as it was when this run began. UsageError: nothing was kept of that."""
         if self._begin is None or self._whose is not session:
             raise UsageError("nothing was kept of the begin of this run")
         session.restart(self._begin)
+
+    def _reset(self, session: Session, words: list[str], vcpu: int) -> Iterator[str]:
+        self.restart(session)
         yield "the machine is as it was when this run began; tell gdb by `maintenance flush register-cache`"
 
 

@@ -3,6 +3,10 @@
 
 It serves packets on the thread of Machine.run while the machine stands still; while it runs, whatever comes from the
 client interrupts it (wire.py). It decides who goes on and when; a packet's meaning is commands.py's.
+
+A client of `target extended-remote` stays when its guest is gone: killed by it, or ended. What `run` then starts is the
+whole payload, by whoever began it (`anew`); or, where a script began the run and could not do so, this run from its
+snapshot.
 """
 
 from __future__ import annotations
@@ -25,7 +29,8 @@ SIGINT, SIGTRAP, SIGSEGV, SIGSTOP = 2, 5, 11, 17  # as gdb numbers them
 
 
 class GdbServer:
-    """Listens as soon as it is made; `where` is what `target remote` needs. `say` tells a person one line.
+    """Listens as soon as it is made; `where` is what `target remote` needs. `say` tells a person one line. `again`:
+    whoever made it asks `anew` when all runs have ended.
 
     Raises:
         UsageError, HostError: it cannot listen there.
@@ -38,13 +43,17 @@ class GdbServer:
         wait: bool = False,
         limit: float | None = None,
         say: Callable[[str], object] = lambda text: None,
+        again: bool = False,
     ) -> None:
-        self.wait, self._limit, self._say = wait, limit, say
+        self.wait, self._limit, self._say, self._can_begin = wait, limit, say, again
         self.session: Session | None = None
         self._running = False
         self._going: Going | None = None
         self._free = False  # no client, and the time limit of this run counts
         self._killed = False
+        self._extended = False  # the client stays without a guest
+        self._dead = False  # it does so now
+        self._anew: Going | None = None  # what asked to begin all runs once more
         self._told = ""  # the last stop reply
         self._notes: list[str] = []
         self._commands = Commands(self._note)
@@ -66,12 +75,40 @@ class GdbServer:
         """A client has ended a run, and with it all that follow."""
         return self._killed
 
+    def anew(self, status: int = 0) -> bool:
+        """All runs have ended, with this exit status: does a client want them once more? One of `target
+        extended-remote` is waited for, until it says so or goes."""
+        if not self._killed and self._extended and self._wire.connected:
+            self._end(status)
+            self._dies(f"W{status & 0xFF:02x}", "it has ended")
+            while self._wire.connected and not self.killed:
+                self._take(wait=True)
+        if self._anew is None:
+            return False
+        self._killed = False
+        self._say("gdb: the guest is started anew")
+        return True
+
     def close(self, status: int = 0) -> None:
         """The client is told that all is over, with this exit status."""
-        if self._wire.connected and self._going is not None:
+        self._end(status)
+        self._wire.close()
+
+    def _end(self, status: int) -> None:
+        """To a client that waits for a stop."""
+        if not self._wire.connected:
+            return
+        if self._going is not None:
             self._flush()
             self._wire.send(b"X09" if self._killed else b"W%02x" % (status & 0xFF))
-        self._wire.close()
+        elif self._anew is not None:
+            self._wire.send(b"E.the guest could not be started anew")
+        self._going = self._anew = None
+
+    def _dies(self, told: str, why: str) -> None:
+        """There is no guest any more, for a client that stays."""
+        self._dead, self._going, self._told = True, None, told
+        self._say(f"gdb: {why}; `run` in gdb starts it anew, and gdb's end is the end")
 
     # -- one run
 
@@ -84,6 +121,8 @@ class GdbServer:
             self._say(f"gdb: waiting for a client at {self.where}; ^C ends")
             while not self._wire.connected:
                 self._take(wait=True)
+        if self._anew is not None:
+            self._begins(session, self._anew)
         try:
             while not self._killed and self._turn(session):
                 pass
@@ -96,6 +135,9 @@ class GdbServer:
     def _turn(self, session: Session) -> bool:
         """One thing at a time: a packet, or a stretch of the run. False: the run is over, and looked at."""
         if not self._wire.connected:
+            if self._dead:
+                self._killed = True
+                return False
             self._alone(session)
             if self._take():
                 pass
@@ -124,6 +166,7 @@ class GdbServer:
         found = self._wire.take(wait=wait)
         if found == CAME:
             self._going, self._free = None, False
+            self._extended = self._dead = False
             if self.session is not None:
                 self.session.limit_from_now(self._limit)
             self._told = "T05"
@@ -134,15 +177,23 @@ class GdbServer:
 
     def _answer(self, packet: Packet) -> None:
         session = self.session
-        assert session is not None
         if packet.data == b"?":
-            self._wire.send((self._told or "T05").encode() if not self._told.startswith("T05") else self._stop(session))
+            stands = session is not None and not self._dead and self._told.startswith("T05")
+            self._wire.send(self._stop(session) if stands and session else (self._told or "T05").encode())
             return
         if packet.data == b"QStartNoAckMode":
             self._wire.acknowledges = False
         try:
-            reply = self._commands.serve(session, packet.data)
+            if session is None or self._dead:
+                reply: bytes | Going | None = self._commands.without_guest(packet.data)
+            else:
+                reply = self._commands.serve(session, packet.data)
+            if isinstance(reply, Going) and reply.what in ("anew", "restart"):
+                self._start(session, reply)
+                return
         except VmmError as error:
+            if packet.data.startswith(b"vRun"):
+                self._say(f"gdb: {error.text}")  # gdb has words of its own for a `run` that fails
             self._wire.send(b"E." + error.text.encode()[:500])
             return
         except (ValueError, IndexError, KeyError, OverflowError):
@@ -154,8 +205,37 @@ class GdbServer:
         elif reply is not None:
             self._wire.send(reply)
 
-    def _go_on(self, session: Session, going: Going) -> None:
+    def _start(self, session: Session | None, going: Going) -> None:
+        """Begin anew: the guest that there is, if there is one, ends. UsageError: it cannot be done here."""
+        if self._can_begin:
+            self._anew, self._killed = going, True
+            if session is not None:
+                self._commands.gone(session)
+        elif session is not None:
+            self._commands.restart(session)
+            self._commands.gone(session)
+            self._begins(session, going)
+
+    def _begins(self, session: Session, going: Going) -> None:
+        """This run is what a client has wanted anew: it knows none of its guest's threads yet, and has set nothing."""
+        self._anew, self._dead, self._going = None, False, None
+        self._commands.came()
+        session.limit_from_now(self._limit)
+        self._told = self._reply(session, None, asked=True)
+        if going.what == "anew":
+            self._wire.send(self._told.encode())
+
+    def _go_on(self, session: Session | None, going: Going) -> None:
         match going.what:
+            case "extended":
+                self._extended = True
+                self._wire.send(b"OK")
+            case "kill" if self._extended and going.reply:
+                self._wire.send(going.reply)
+                if session is not None:
+                    self._commands.gone(session)
+                if not self._dead:
+                    self._dies("X09", "it is killed")
             case "kill":
                 self._killed = True
                 if going.reply:
@@ -165,7 +245,8 @@ class GdbServer:
                 self._wire.send(b"OK")
                 self._wire.connected = False
                 self._wire.hang_up()
-                self._commands.gone(session)
+                if session is not None:
+                    self._commands.gone(session)
             case _:
                 self._going = going
 
