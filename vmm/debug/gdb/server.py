@@ -78,16 +78,20 @@ class GdbServer:
     def anew(self, status: int = 0) -> bool:
         """All runs have ended, with this exit status: does a client want them once more? One of `target
         extended-remote` is waited for, until it says so or goes."""
-        if not self._killed and self._extended and self._wire.connected:
+        if self._stays():
             self._end(status)
             self._dies(f"W{status & 0xFF:02x}", "it has ended")
-            while self._wire.connected and not self.killed:
+            while self._stays():
                 self._take(wait=True)
         if self._anew is None:
             return False
         self._killed = False
         self._say("gdb: the guest is started anew")
         return True
+
+    def _stays(self) -> bool:
+        """Is there a client that outlives its guest, and wants neither to start nor to end it?"""
+        return self._extended and self._wire.connected and not self._killed
 
     def close(self, status: int = 0) -> None:
         """The client is told that all is over, with this exit status."""
