@@ -157,6 +157,38 @@ def test_multiboot_2_copies_the_rsdp():
     assert struct.pack("<II", 15, 8 + 36) + rsdp in part(made, "the multiboot information").data
 
 
+@pytest.mark.parametrize("bits", [32, 64])
+def test_multiboot_2_has_the_section_headers_and_what_they_name(bits):
+    """A symbol table lies in no segment: it is put into memory, and its header says where."""
+    tags = bytes(0 if bits == 64 else 4) + multiboot2((1, 0, struct.pack("<2I", 9, 12)))  # at a multiple of 8
+    image = elf(Load(tags + HLT, MIB), bits=bits, entry=MIB, symbols={"start": MIB})
+    made = planned(image)
+    info = part(made, "the multiboot information").data
+    at, wide = 8, bits == 64
+    while (row := struct.unpack_from("<II", info, at))[0] != 9:
+        at += -(-row[1] // 8) * 8
+    count, size, names = struct.unpack_from("<3I", info, at + 8)
+    assert (count, size, names, row[1]) == (4, 64 if wide else 40, 3, 20 + 4 * size)
+    header = struct.Struct("<IIQQQQ" if wide else "<6I")  # sh_name, sh_type, sh_flags, sh_addr, sh_offset, sh_size
+    contents = []
+    for number in range(1, count):
+        *_, address, _, length = header.unpack_from(info, at + 20 + number * size)
+        (segment,) = [each for each in made.segments if each.gpa == address]
+        assert segment.gpa >= MIB + len(tags)
+        contents.append(bytes(segment.data[:length]))
+    assert contents[1:] == [b"\0start\0", b"\0.symtab\0.strtab\0.shstrtab\0"]
+    assert len(contents[0]) == 2 * (24 if wide else 16)
+
+
+def test_multiboot_2_has_no_section_headers_where_nobody_asks_or_there_are_none():
+    for image in (
+        elf(Load(multiboot2() + HLT, MIB), entry=MIB, symbols={"start": MIB}),
+        elf(Load(multiboot2((1, 1, struct.pack("<I", 9))) + HLT, MIB), entry=MIB),
+    ):
+        made = planned(image)
+        assert not [each for each in made.segments if each.what.startswith("section")]
+
+
 def test_modules_lie_on_pages_of_their_own_behind_the_image():
     made = planned(multiboot1_image(), modules=(Module(b"a" * 5000), Module(b"b")))
     one, two = part(made, "module 0"), part(made, "module 1")

@@ -33,6 +33,7 @@ BUSY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # 
 CODE = Load(PRINT_AND_PASS, MIB)
 WITH_MB1 = Load(multiboot1() + PRINT_AND_PASS, MIB)
 WITH_MB2 = Load(multiboot2((1, 0, struct.pack("<II", 4, 6)), (6, 0, b"")) + PRINT_AND_PASS, MIB)
+WITH_SECTIONS = elf(Load(multiboot2((1, 0, struct.pack("<2I", 9, 12))) + HLT, MIB), entry=MIB, symbols={"start": MIB})
 KLUDGE = (MIB, MIB, 0, MIB + 0x1000, MIB + 0x20)
 
 MADE = {
@@ -51,6 +52,13 @@ MADE = {
     "gzip": gzipped(elf(CODE)),
     "boot sector": PRINT_AND_PASS.ljust(510, b"\0") + b"\x55\xaa",
 }
+
+
+def with_sections(at: int, value: int) -> bytes:
+    """An image that demands its section headers, with another number in two or four of its bytes."""
+    data = bytearray(WITH_SECTIONS)
+    struct.pack_into("<H" if 0 < at < 64 and at != 40 else "<I", data, at if at >= 0 else len(data) + at, value)
+    return bytes(data)
 
 
 def read(data: bytes, **options) -> Image:
@@ -169,7 +177,11 @@ BIG = 1 << 60
         (elf(Load(multiboot2(length=1 << 20), MIB)), "header_length at 0x80 goes to 0x100078"),
         (elf(Load(multiboot2(end=False), MIB)), "no end tag"),
         (elf(Load(multiboot2((99, 0, b"")), MIB)), "the unknown type 99"),
-        (elf(Load(multiboot2((1, 0, struct.pack("<I", 18))), MIB)), "demands information of type 18"),
+        (elf(Load(multiboot2((1, 0, struct.pack("<I", 22))), MIB)), "demands information of the unknown type 22"),
+        (with_sections(40, 1 << 20), "its section headers at 0x100000"),
+        (with_sections(58, 63), "e_shentsize 63"),
+        (with_sections(60, 99), "e_shnum 99"),
+        (with_sections(-4 * 64 + 64 + 24, 1 << 30), r"section 1: bytes 0x40000000\.\.0x4000002f"),
         (elf(Load(multiboot2((2, 0, b"abc")), MIB)), "is too short"),
         (multiboot2() + HLT, "no address tag, and the file is no ELF file"),
         (multiboot2((2, 0, struct.pack("<4I", MIB, MIB, 0, 0))) + HLT, "no entry address tag"),

@@ -80,6 +80,8 @@ HEADER_TAG = {
     "module alignment": 6, "EFI boot services": 7, "EFI i386 entry": 8, "EFI amd64 entry": 9, "relocatable": 10,
 }  # fmt: skip
 TAG = {
-    "end": 0, "command line": 1, "boot loader name": 2, "module": 3, "basic memory": 4, "memory map": 6,
-    "old RSDP": 14, "new RSDP": 15, "load base": 21,
+    "end": 0, "command line": 1, "boot loader name": 2, "module": 3, "basic memory": 4, "boot device": 5,
+    "memory map": 6, "VBE": 7, "framebuffer": 8, "ELF sections": 9, "APM": 10, "EFI 32-bit system table": 11,
+    "EFI 64-bit system table": 12, "SMBIOS": 13, "old RSDP": 14, "new RSDP": 15, "network": 16, "EFI memory map": 17,
+    "EFI boot services": 18, "EFI 32-bit image handle": 19, "EFI 64-bit image handle": 20, "load base": 21,
 }  # fmt: skip

@@ -13,7 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from vmm.errors import ImageError
 from vmm.machine.images.image import Segment
@@ -22,6 +22,8 @@ MAGIC = b"\x7fELF"
 MACHINES = {"EM_386": 32, "EM_X86_64": 64}
 HEADER_SIZE = {32: 52, 64: 64}
 PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
+SECTION_HEADER_SIZE = {32: 40, 64: 64}
+SHT_NULL, SHT_NOBITS = 0, 8
 MAX_SEGMENTS = 256
 MAX_NOTES = 1 << 16  # bytes of a note segment
 MAX_SYMBOLS = 1 << 22
@@ -32,6 +34,17 @@ T = TypeVar("T")
 
 def is_elf(data: bytes) -> bool:
     return data.startswith(MAGIC)
+
+
+class Sections(NamedTuple):
+    """Section headers as they stand in the file: how many, which of them has their names, and those whose bytes lie in
+    no segment (sh_addr is 0): (number, bytes, where in `headers` its sh_addr is).
+    """
+
+    headers: bytes
+    number: int
+    names: int
+    unloaded: tuple[tuple[int, bytes, slice], ...]
 
 
 class Elf:
@@ -167,6 +180,39 @@ class Elf:
         if any(each.gpa <= self.entry < each.end for each in self.segments):
             return self.entry
         raise self.wrong(f"its entry {self.entry:#x} (e_entry at 0x18) lies in none of its segments")
+
+    @property
+    def sections(self) -> Sections:
+        """Its section headers; none where the file has none.
+
+        Raises:
+            ImageError: they, or what they name, lie behind the end of the file.
+        """
+        wide = self.bits == 64
+        offset = struct.unpack_from("<Q" if wide else "<I", self.data, 40 if wide else 32)[0]
+        size, count, names = struct.unpack_from("<HHH", self.data, 58 if wide else 46)
+        if not count or not offset:
+            return Sections(b"", 0, 0, ())
+        if size != SECTION_HEADER_SIZE[self.bits] or offset + size * count > len(self.data):
+            raise self.wrong(
+                f"its section headers at {offset:#x} (e_shoff, e_shentsize {size}, e_shnum {count}) are none, or lie "
+                f"behind the file's {len(self.data):#x} bytes"
+            )
+        headers = self.data[offset : offset + size * count]
+        row = struct.Struct("<IIQQQQ" if wide else "<IIIIII")  # sh_name, sh_type, sh_flags, sh_addr, sh_offset, sh_size
+        unloaded = []
+        for number in range(count):
+            _, kind, _, address, begin, length = row.unpack_from(headers, number * size)
+            if address or not length or kind in (SHT_NULL, SHT_NOBITS):
+                continue
+            if begin + length > len(self.data):
+                raise self.wrong(
+                    f"section {number}: bytes {begin:#x}..{begin + length - 1:#x} (sh_offset, sh_size) lie behind the "
+                    f"file's {len(self.data):#x} bytes"
+                )
+            field = number * size + (16 if wide else 12)
+            unloaded.append((number, self.data[begin : begin + length], slice(field, field + (8 if wide else 4))))
+        return Sections(headers, count, names, tuple(unloaded))
 
     def notes(self, owner: bytes) -> Iterator[tuple[int, bytes]]:
         """(type, contents) of each note of that owner."""

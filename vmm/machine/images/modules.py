@@ -38,11 +38,16 @@ class Handing:
         """A string with its NUL."""
         return self.give(text + b"\0", what, align=1)
 
+    def above(self, data: bytes, what: str) -> int:
+        """Put bytes above the image, where there is room for many; their address."""
+        at = self.world.room.take(len(data), what, align=PAGE, low=self._above)
+        self.segments.append(segment(at, data, what))
+        return at
+
     def module(self, module: Module, number: int) -> Placed:
         """A module on pages of its own, above the image as loaders have it."""
         what = f"module {number}" + (f" ({module.name})" if module.name else "")
-        at = self.world.room.take(len(module.data), what, align=PAGE, low=self._above)
-        self.segments.append(segment(at, module.data, what))
+        at = self.above(module.data, what)
         self.world.room.reserve_rest(at + len(module.data), PAGE)
         words = b" ".join(each for each in (module.name.encode("utf-8", "surrogateescape"), module.arguments) if each)
         return Placed(at, len(module.data), words)

@@ -11,17 +11,21 @@ from collections.abc import Iterator
 
 from vmm.abi import multiboot as abi
 from vmm.errors import ImageError
-from vmm.machine.images.elf import Elf
+from vmm.machine.images.elf import Elf, Sections
 from vmm.machine.images.image import Boot, Handover, Image, Segment, World
 from vmm.machine.images.modules import LOADER, Handing, with_name
 from vmm.machine.images.multiboot1 import USUAL, by_addresses
 
 FORMAT = "multiboot 2"
 PROTOCOL = "multiboot2"
-GIVEN = frozenset(abi.TAG.values())
+GIVEN = frozenset({
+    "end", "command line", "boot loader name", "module", "basic memory", "memory map", "ELF sections", "old RSDP",
+    "new RSDP", "load base",
+})  # fmt: skip
 RSDP_OLD, RSDP_NEW, REVISION = 20, 36, 15  # bytes of ACPI's root pointer, and where its revision is
 ADDRESSES = ("header_addr", "load_addr", "load_end_addr", "bss_end_addr")
 _TAG = {number: name for name, number in abi.HEADER_TAG.items()}
+_INFORMATION = {number: name for name, number in abi.TAG.items()}
 
 
 def find_header(data: bytes) -> int | None:
@@ -46,11 +50,15 @@ def read_multiboot2(data: bytes, name: str, at: int, elf: Elf | None) -> Image:
     if header["header_length"] < abi.HEADER2.size or end > len(data):
         raise ImageError(f"{name}: {FORMAT}: header_length at {at + 8:#x} goes to {end:#x}, behind the file's end")
     segments, entry = elf.segments if elf else (), None
-    notes = []
+    notes, sections = [], Sections(b"", 0, 0, ())
     for where, kind, flags, body in _tags(data, name, at + abi.HEADER2.size, end):
         match _TAG.get(kind):
             case "information request":
-                _requested(name, where, flags, body)
+                wanted = _requested(name, where, flags, body)
+                lacking = sorted(wanted - GIVEN)
+                notes += [f"it asks for information that this machine has not: {each}" for each in lacking]
+                if "ELF sections" in wanted and elf:
+                    sections = elf.sections
             case "address":
                 values = dict(zip(ADDRESSES, _words(name, where, body, 4), strict=True))
                 segments = by_addresses(data, name, at, values, FORMAT)
@@ -73,7 +81,7 @@ def read_multiboot2(data: bytes, name: str, at: int, elf: Elf | None) -> Image:
         entry = elf.start
     shown = f"{FORMAT}, ELF{elf.bits}" if elf else FORMAT
     return Image(
-        name, shown, PROTOCOL, segments, entry, "protected", _boot(name, segments),
+        name, shown, PROTOCOL, segments, entry, "protected", _boot(name, segments, sections),
         board="pc", usual=USUAL, names=elf, bios=True, notes=tuple(notes),
     )  # fmt: skip
 
@@ -97,16 +105,19 @@ def _words(name: str, where: int, body: bytes, count: int) -> tuple[int, ...]:
     return struct.unpack_from(f"<{count}I", body)
 
 
-def _requested(name: str, where: int, flags: int, body: bytes) -> None:
-    """Refuse an image that must have information which this loader has not."""
+def _requested(name: str, where: int, flags: int, body: bytes) -> set[str]:
+    """The names of the information that an image must have. As with GRUB, a machine need not have all that the
+    specification knows (EFI's, for one, or a network's), but what it does not know is refused.
+    """
     if flags & abi.HEADER_TAG_OPTIONAL:
-        return
-    for (kind,) in struct.iter_unpack("<I", body[: len(body) // 4 * 4]):
-        if kind not in GIVEN:
+        return set()
+    kinds = [kind for (kind,) in struct.iter_unpack("<I", body[: len(body) // 4 * 4])]
+    for kind in kinds:
+        if kind not in _INFORMATION:
             raise ImageError(
-                f"{name}: {FORMAT}: the header tag at {where:#x} demands information of type {kind}, which pyvmm does "
-                "not give"
+                f"{name}: {FORMAT}: the header tag at {where:#x} demands information of the unknown type {kind}"
             )
+    return {_INFORMATION[kind] for kind in kinds}
 
 
 def _tag(kind: str, body: bytes) -> bytes:
@@ -114,7 +125,19 @@ def _tag(kind: str, body: bytes) -> bytes:
     return data.ljust(-(-len(data) // abi.TAG_ALIGN) * abi.TAG_ALIGN, b"\0")
 
 
-def _boot(name: str, segments: tuple[Segment, ...]) -> Boot:
+def _sections(handing: Handing, sections: Sections) -> list[bytes]:
+    """The section headers; what lies in no segment, as a symbol table, is put into memory, and they say where."""
+    if not sections.number:
+        return []
+    table = bytearray(sections.headers)
+    for number, data, field in sections.unloaded:
+        at = handing.above(data, f"section {number} of the image")
+        struct.pack_into("<Q" if field.stop - field.start == 8 else "<I", table, field.start, at)
+    head = struct.pack("<3I", sections.number, len(table) // sections.number, sections.names)
+    return [_tag("ELF sections", head + table)]
+
+
+def _boot(name: str, segments: tuple[Segment, ...], sections: Sections) -> Boot:
     end, low = max(each.end for each in segments), min(each.gpa for each in segments)
 
     def boot(world: World) -> Handover:
@@ -131,6 +154,7 @@ def _boot(name: str, segments: tuple[Segment, ...]) -> Boot:
             *modules,
             _tag("basic memory", struct.pack("<II", lower, upper)),
             _tag("memory map", struct.pack("<II", 24, 0) + rows),
+            *_sections(handing, sections),
             *_rsdp(world),
             _tag("load base", struct.pack("<I", low)),
             _tag("end", b""),
