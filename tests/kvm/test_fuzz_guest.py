@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from vmm.asm.assembler import assemble
+from vmm.asm.elf_out import elf
+from vmm.bench.processes import multiboot
 from vmm.cli import main
 from vmm.fuzz.blocks import blocks
+from vmm.fuzz.elf_input import with_bytes
 from vmm.fuzz.engine import Engine
 from vmm.fuzz.folder import Folder, read_crash
 from vmm.fuzz.targets.catalog import shipped
+from vmm.machine.images.elf import Elf
 
 pytestmark = pytest.mark.kvm
 
@@ -44,6 +50,51 @@ reads:  mov al, [rdi + 4]
         ret
 data:   .zero 16
 """
+
+
+IN_C = """// summary: a length that is believed
+#include <pyvmm.h>
+unsigned char packet[24];
+
+__attribute__((noinline)) static int parse(const unsigned char *p)
+{
+    char name[8];
+
+    if (p[0] != 0x7e || p[1] != 0x81)
+        return 1;
+    if (p[2] == 0x42 && p[3] > sizeof name)
+        *(volatile char *)(0xdead00000000ul + p[3]) = name[0];
+    return 0;
+}
+
+int main(void)
+{
+    parse(packet);
+    return PASS;
+}
+"""
+FREE = """
+unsigned char buffer[8] = {1};
+int check(const unsigned char *p, long size)
+{
+    if (size > 3 && p[0] == 0x17 && p[1] == 0x2a && p[2] == 0x99)
+        __builtin_trap();
+    return 0;
+}
+__attribute__((noreturn)) void _start(void)
+{
+    check(buffer, sizeof buffer);
+    for (;;)
+        __asm__ volatile("hlt");
+}
+"""
+
+
+def linked(name: str, at: int, *words: str) -> None:
+    """FREE as an ELF file, with its text at an address."""
+    Path("free.c").write_text(FREE)
+    flags = ["-O1", "-g", "-static", "-nostdlib", "-no-pie", "-ffreestanding", "-fno-asynchronous-unwind-tables"]
+    subprocess.run(["gcc", *flags, f"-Wl,-Ttext-segment={at:#x}", *words, "-o", name, "free.c"], check=True)
 
 
 @pytest.fixture
@@ -91,6 +142,50 @@ def test_a_whole_program_and_its_reproducer_runs_as_a_payload(guest: str, capsys
     assert "#UD (invalid opcode)" in capsys.readouterr().out
 
 
+def test_a_guest_in_c_and_its_elf_file(guest: str, capsys: pytest.CaptureFixture[str]):
+    """The size of the object is the length; in .bss, of which the file has nothing."""
+    Path("packet.c").write_text(IN_C)
+    assert main(["run", "packet.c", "--elf-out", "packet.elf"]) == 0
+    capsys.readouterr()
+    for name in ("packet.c", "packet.elf"):
+        told = fuzzed(capsys, name, "--input", "packet", "--execs", "6000", "--corpus", f"of-{name}")
+        (crash,) = told["crashes"]
+        assert "parse" in crash["kind"]
+        data = read_crash(Path(crash["file"]))["input"]
+        assert data[:3] == b"\x7e\x81\x42"
+        assert data[3] > 8
+        assert len(data) <= 24
+        again = Path(crash["file"]).with_suffix(".elf")
+        assert main(["run", str(again), "--no-sandbox"]) == 1
+        assert "packet.c:12" in capsys.readouterr().out
+
+
+def test_an_elf_file_of_any_compiler(guest: str, capsys: pytest.CaptureFixture[str]):
+    linked("free", 0x100000)
+    told = fuzzed(capsys, "./free", "--input", "buffer", "--execs", "1500")
+    (crash,) = told["crashes"]
+    assert crash["kind"].startswith("guest-fault-UD-invalid-opcode-at-")
+    assert main(["fuzz", "./free", "--call", "check", "--execs", "1"]) == 2
+    assert "is not linked for 0x20000 to 0x7ffff" in capsys.readouterr().err
+    assert read_crash(Path(crash["file"]))["input"][:3] == b"\x17\x2a\x99"
+    linked("low", 0x30000)
+    told = fuzzed(capsys, "./low", "--call", "check", "--execs", "1500")
+    (crash,) = told["crashes"]
+    assert read_crash(Path(crash["file"]))["input"][:3] == b"\x17\x2a\x99"
+
+
+def test_an_elf_file_with_other_bytes():
+    file = elf(assemble("start: hlt\nhere: .zero 8", base=0x20000), "/")
+    program = Elf(file, "x")
+    at = program.symbols["here"]
+    made = with_bytes(file, at, b"12345678")
+    assert made is not None
+    (before,), (after,) = program.segments, Elf(made, "x").segments
+    assert after.data == before.data[: at - before.gpa] + b"12345678"
+    assert with_bytes(file, at + 1, b"12345678") is None, "it ends behind the segment"
+    assert with_bytes(file, before.gpa - 1, b"1") is None
+
+
 def test_a_function_that_hangs(guest: str, capsys: pytest.CaptureFixture[str]):
     told = fuzzed(capsys, guest, "--call", "stuck", "--execs", "2", "--timeout", "0.05")
     (crash,) = told["crashes"]
@@ -121,10 +216,15 @@ def test_blocks_are_followed_and_numbers_are_words():
         (["uart", "--input", "x"], "--input: uart is no guest"),
         (["gone.asm", "--call", "x"], "gone.asm"),
         (["ring.asm", "--input", "0x20000", "--length", "4"], "runs in ring 3"),
+        (
+            ["multiboot", "--input", "0x100000", "--length", "4"],
+            "begins in protected mode, by the protocol multiboot",
+        ),
     ],
 )
 def test_what_cannot_be_is_said_in_a_line(words: list[str], said: str, guest: str, capsys: pytest.CaptureFixture[str]):
     Path("ring.asm").write_text("; machine: ring=3\nstart: out 0xf4, al\n")
+    Path("multiboot").write_bytes(multiboot())
     assert main(["fuzz", *words, "--execs", "1"]) == 2
     error = capsys.readouterr().err
     assert said in error

@@ -41,9 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--call", metavar="SYM|A", help="call this function: RDI points to the input, RSI is its length in bytes"
     )
     guest.add_argument(
-        "--input", metavar="SYM|A", help="run the whole guest, with the input at this label or address (needs --length)"
+        "--input", metavar="SYM|A", help="run the whole guest, with the input at this label, object or address"
     )
-    guest.add_argument("--length", type=int, metavar="N", help="the most bytes of an input (default 256 with --call)")
+    guest.add_argument(
+        "--length",
+        type=int,
+        metavar="N",
+        help="the most bytes of an input (default 256 with --call, with --input the size of an object in C or ELF)",
+    )
     guest.add_argument(
         "--timeout",
         type=float,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""A user's guest: a function that gets the input as a buffer, or a whole program with the input at a label.
+"""A user's guest: a function that gets the input as a buffer, or a whole program with the input at a label. It is text,
+raw code, or an ELF file of 64-bit code.
 
 Each input is a round of `Machine.rounds`. Coverage is by breakpoints that strike once: HLT stands in place of the first
 byte of each block, which leaves KVM_RUN on any host where the machine has no interrupt controller of KVM's; the byte
@@ -13,11 +14,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vmm.abi.x86 import PAGE
+from vmm.asm.program import Program
 from vmm.base.record import replace
 from vmm.errors import GuestMemoryError, UsageError, VmmError
 from vmm.fuzz.blocks import blocks
+from vmm.fuzz.elf_input import with_bytes
 from vmm.fuzz.target import Crash, Seen
 from vmm.machine.ends import Stop, Why
+from vmm.machine.images.elf import Elf
+from vmm.machine.images.image import Image
+from vmm.machine.images.place import runs_in_own_map
+from vmm.machine.images.program import ImageProgram
 from vmm.machine.memory.layout import REGIONS
 from vmm.machine.run.call import LANDING_AT, prepare
 from vmm.machine.run.rounds import Rounds
@@ -25,8 +32,10 @@ from vmm.machine.run.where_ended import where_ended
 from vmm.machine.snapshot import Snapshot
 from vmm.machine.x86.page_edits import PageTables
 from vmm.observe.postmortem import examine
-from vmm.payload.catalog import Payload, find
+from vmm.payload.catalog import Payload, find, whole
 from vmm.payload.guest import Guest
+from vmm.payload.images import BroughtImage
+from vmm.payload.options import Options
 from vmm.report.style import Style
 from vmm.report.text import postmortem_lines
 
@@ -49,7 +58,7 @@ class GuestTarget:
 
     def __init__(self, path: str, options: Mapping[str, Any]) -> None:
         self.name, self._options = path, options
-        self.most = int(options.get("length", LENGTH))
+        self.most = int(options.get("length", LENGTH if "call" in options else 0))
         self._timeout = float(options.get("timeout", TIMEOUT))
         self._payload = find(path)
         self._check(self._payload)
@@ -57,13 +66,8 @@ class GuestTarget:
         self._snapshot: Snapshot | None = None
         self._guest = self._made()
         try:
-            program = self._guest.program
-            entry = self._guest.machine.cpus[0].vcpu.get_regs().rip
-            begins, self._words = blocks(program.code, program.base, (entry,))
-            held = range(self._at, self._at + self.most)
-            self._marks = {
-                at: program.code[at - program.base : at - program.base + 1] for at in begins if at not in held
-            }
+            self._words: tuple[bytes, ...] = ()
+            self._marks = self._blocks()
             self._met: list[int] = []
             self._bytes: dict[int, bytes] = {}
             for at in self._marks:
@@ -78,12 +82,39 @@ class GuestTarget:
             raise UsageError(
                 f"{self.name}: where does the input go?", hint="--call FUNCTION, or --input LABEL --length N"
             )
-        if "input" in self._options and "length" not in self._options:
-            raise UsageError("--input: how long is an input?", hint="--length N, in bytes")
         if payload.image:
-            raise UsageError(f"{self.name} is an image; a guest that is fuzzed is .asm, .c or raw code")
+            self._check_image(BroughtImage(payload, Options(apart=True)).image)
         if payload.header.ring and "input" in self._options:
             raise UsageError(f"{self.name} runs in ring 3", hint="--call, which runs a function in ring 0")
+
+    def _check_image(self, image: Image) -> None:
+        if image.mode != "long" or image.boot is not None:
+            raise UsageError(
+                f"{self.name} is an image ({image.format}) that begins in {image.mode} mode, by the protocol "
+                f"{image.protocol}",
+                hint="a guest that is fuzzed is .asm, .c, raw code, or ELF of 64-bit code without a boot protocol",
+            )
+        if "call" in self._options and not runs_in_own_map(image):
+            raise UsageError(
+                f"--call: {self.name} is not linked for {REGIONS['code'].base:#x} to {REGIONS['code'].end - 1:#x}, so "
+                "there is no room for a stack and an input that is known",
+                hint="--input, which runs all of it; or link it there",
+            )
+
+    def _blocks(self) -> dict[int, bytes]:
+        """The first byte of each block that the guest's entry leads to; what it compares with goes to `_words`."""
+        machine, program = self._guest.machine, self._guest.program
+        parts = [(program.base, program.code)]
+        if isinstance(program, ImageProgram):
+            rows = [each for each in program.image.segments if each.executable]
+            parts = [(each.gpa, machine.memory.read(each.gpa, each.size)) for each in rows]
+        entry, held = machine.cpus[0].vcpu.get_regs().rip, range(self._at, self._at + self.most)
+        marks: dict[int, bytes] = {}
+        for base, code in parts:
+            begins, words = blocks(code, base, (entry,))
+            self._words += words
+            marks |= {at: code[at - base : at - base + 1] for at in begins if at not in held}
+        return marks
 
     def _made(self) -> Guest:
         """The guest in a new machine, before its first instruction; `_at` is where inputs go."""
@@ -97,9 +128,14 @@ class GuestTarget:
                     raise UsageError(f"--length {self.most}: at most {BUFFERS.size - PAGE} bytes")
                 PageTables(machine.memory.read_u64, machine.memory.write_u64).unmap(end, PAGE)
                 self._end, self._at = end, end - self.most
+                if guest.program.base < end + PAGE and self._at < guest.program.end:
+                    raise UsageError(f"--call: {self.name} lies where an input of {self.most} bytes would")
             else:
                 place = _place(str(self._options["input"]))
                 self._at = guest.symbol(place) if isinstance(place, str) else place
+                self.most = self.most or _size_of(guest.program, place)
+                if not self.most:
+                    raise UsageError("--input: how long is an input?", hint="--length N, in bytes")
                 self._end = self._at + self.most
                 machine.memory.read(self._at, self.most)
         except GuestMemoryError as error:
@@ -219,17 +255,28 @@ def _place(text: str) -> int | str:
         return text
 
 
+def _size_of(program: Program, place: int | str) -> int:
+    """Bytes of what a compiler or linker calls so; 0 where nobody says."""
+    elf = program.image.names if isinstance(program, ImageProgram) else Elf(program.elf, "") if program.elf else None
+    return elf.size_of(place) if isinstance(elf, Elf) and isinstance(place, str) else 0
+
+
 def again(path: str, options: Mapping[str, Any], data: bytes) -> dict[str, bytes]:
     """What `pyvmm run` takes of a crash of a whole program: an ELF file of it with the input in its place."""
     from vmm.asm.elf_out import elf
     from vmm.payload.guest import assemble
 
-    program = assemble(find(path))
+    payload = find(path)
+    program = BroughtImage(payload, Options()).program if payload.image else assemble(payload)
     place = _place(str(options.get("input", "")))
     at = program.symbols.get(place, 0) if isinstance(place, str) else place
-    length = int(options.get("length", LENGTH))
-    if "input" not in options or at < program.base or at + length > program.end or program.elf or not program.lines:
+    if "input" not in options or at < program.base:
         return {}
-    start = at - program.base
-    code = program.code[:start] + data.ljust(length, b"\0")[:length] + program.code[start + length :]
-    return {".elf": elf(replace(program, code=code))}
+    filled = data.ljust(int(options.get("length", 0)) or _size_of(program, place), b"\0")
+    if file := whole(payload) if payload.image else program.elf:
+        made = with_bytes(file, at, filled)
+        return {} if made is None else {".elf": made}
+    start, end = at - program.base, at - program.base + len(filled)
+    if end > len(program.code) or not program.lines:
+        return {}
+    return {".elf": elf(replace(program, code=program.code[:start] + filled + program.code[end:]))}

@@ -232,26 +232,36 @@ class Elf:
         return self._guard("its symbol table", self._symbols)
 
     def _symbols(self) -> dict[str, int]:
+        found: dict[str, int] = {}
+        weak: dict[str, int] = {}
+        for text, info, value, _ in self._rows():
+            (found if info >> 4 else weak)[text] = value
+        return weak | found
+
+    def size_of(self, name: str) -> int:
+        """Bytes of the symbol of that name, as its linker has it; 0 where it says nothing."""
+        at = self.symbols.get(name)
+        rows = self._guard("its symbol table", lambda: tuple(self._rows()))
+        return max((size for text, _, value, size in rows if text == name and value == at), default=0)
+
+    def _rows(self) -> Iterator[tuple[str, int, int, int]]:
+        """(name, info, value, size) of each symbol that is none of files and sections."""
         table = self._file.get_section_by_name(".symtab")
         if table is None or table.header["sh_type"] != "SHT_SYMTAB":
-            return {}
+            return
         names, rows = self._bytes(self._file.get_section(table.header["sh_link"])), self._bytes(table)
         # pyelftools makes an object of each symbol, and a kernel has a hundred thousand of them.
         row = struct.Struct("<IBBHQQ" if self.bits == 64 else "<IIIBBH")
-        found: dict[str, int] = {}
-        weak: dict[str, int] = {}
         for fields in row.iter_unpack(rows[: len(rows) // row.size * row.size]):
-            name, info, section = (
-                (fields[0], fields[1], fields[3]) if self.bits == 64 else (fields[0], fields[3], fields[5])
-            )
-            value = fields[4] if self.bits == 64 else fields[1]
+            if self.bits == 64:
+                name, info, _, section, value, size = fields
+            else:
+                name, value, size, info, _, section = fields
             if not name or not section or info & 0xF > 2:  # NOTYPE, OBJECT, FUNC
                 continue
             end = names.find(b"\0", name)
-            text = names[name : end if end >= 0 else name].decode("utf-8", "replace")
-            if text:
-                (found if info >> 4 else weak)[text] = value
-        return weak | found
+            if text := names[name : end if end >= 0 else name].decode("utf-8", "replace"):
+                yield text, info, value, size
 
     def _bytes(self, section: Any) -> bytes:
         offset, size = section.header["sh_offset"], section.header["sh_size"]

@@ -56,7 +56,7 @@ def prepare(machine: Whole, function: str | int, args: Sequence[int]) -> None:
     program = machine.program
     if program is None:
         raise UsageError(f"calling {function}: load a program first")
-    if program.base + len(program.code) > LANDING_AT >= program.base:
+    if program.end > LANDING_AT >= program.base:
         raise UsageError(f"calling {function}: the program leaves no room for a return address to lead to")
     if len(args) > len(ARGUMENTS):
         raise UsageError(f"calling {function}: {len(args)} arguments, and registers take {len(ARGUMENTS)}")
