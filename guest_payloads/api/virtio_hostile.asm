@@ -10,7 +10,8 @@
 ; status and, once it was running, by a configuration interrupt; and after the reset it must serve an honest request.
 ;
 ; Every queue that `targets` names is attacked with all rows: a source of random bytes, a disk, a network card and a
-; console, the latter two from both sides. For a queue that only takes, the rows' buffers are to be read, not written.
+; console, the latter two from both sides, and the card's commands. For a queue that only takes, the rows' buffers are to
+; be read, not written.
 ;
 ; What came of attack i is at OUTCOME + 16 * i: the status after it (u32), the causes of interrupts ORed (u32), the
 ; used index (u32), and the bytes that the honest request brought (u32).
@@ -59,11 +60,13 @@ TARGET_DEVICE  = 0x08                     ; u32: from the first device's registe
 TARGET_QUEUE   = 0x0c                     ; u32
 TARGET_TAKES   = 0x10                     ; u32: 1 if the device only reads what is in this queue
 TARGET_BUFFERS = 0x14                     ; u32: of the request
-TARGET_SIZE    = 0x18
+TARGET_FEATURES = 0x18                    ; u64: what the driver accepts
+TARGET_SIZE    = 0x20
 
-.macro TARGET device, queue, takes, request, buffers=1
+.macro TARGET device, queue, takes, request, buffers=1, features=FEATURES
     .quad \request
     .long \device * 0x1000, \queue, \takes, \buffers
+    .quad \features
 .endm
 
 start:
@@ -96,7 +99,7 @@ target_done:
     PASS
 
 attack:
-    mov   rax, FEATURES
+    mov   rax, qword ptr [rbp + TARGET_FEATURES]
     call  virtio_init
     mov   qword ptr [rip + virtio_causes], 0               ; what comes late from before the reset has no cause any more
     call  clear
@@ -154,7 +157,7 @@ attack_over:
     ret
 
 honest:                                                    ; reset, and the device works
-    mov   rax, FEATURES
+    mov   rax, qword ptr [rbp + TARGET_FEATURES]
     call  virtio_init
     call  clear
     mov   eax, dword ptr [rbp + TARGET_QUEUE]
@@ -197,6 +200,7 @@ targets:
     TARGET 3, 1, 1, frame_out
     TARGET 4, 0, 0, bytes
     TARGET 5, 1, 1, line
+    TARGET 6, 2, 0, command, 3, FEATURES | VIRTIO_NET_F_CTRL_VQ_MASK | VIRTIO_NET_F_CTRL_RX_MASK
 targets_end:
 
 bytes:
@@ -218,6 +222,13 @@ frame_out:                                                 ; a virtio_net_hdr of
 line:
     .quad said
     .long SAID, 0
+command:                                                   ; the card takes every frame
+    .quad net_command
+    .long 2, 0
+    .quad net_command + 2
+    .long 1, 0
+    .quad HONEST
+    .long 1, WRITE
 
 blk_header:
     .long VIRTIO_BLK_T_IN, 0
@@ -227,6 +238,8 @@ net_frame:
     .fill 6, 1, 0xff
     .byte 2, 0, 0, 0, 0, 9
     .fill 48, 1, 0x5a
+net_command:
+    .byte VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, 1
 said:
     .ascii "served\n"
 SAID = . - said

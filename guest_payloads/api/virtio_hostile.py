@@ -63,6 +63,7 @@ TARGETS = {
     "net transmit": 0,
     "console receive": 32,
     "console transmit": 0,
+    "net commands": 1,  # VIRTIO_NET_OK or not
 }
 ALL = len(TARGETS) * len(ATTACKS)
 
@@ -105,7 +106,7 @@ def prove(lab: Lab) -> Finding:
         for base, data in kept.items():
             memory.write(base, data)
         said: list[bytes] = []
-        cables = [_cable(stack) for _ in range(2)]
+        cables = [_cable(stack) for _ in range(3)]
         devices = _devices(guest.machine, stack, cables, said)
         run_to_pass(guest)
         rows = min(guest["attacks"], ALL)
@@ -149,6 +150,7 @@ def _devices(
         machine.add_virtio_net(cables[1][0], vector=VECTOR),
         machine.add_virtio_console(said.append, vector=VECTOR),
         machine.add_virtio_console(said.append, vector=VECTOR),
+        machine.add_virtio_net(cables[2][0], vector=VECTOR),
     ]
     for _ in range(4 * len(ATTACKS)):  # for honest requests and attacks; a frame that the card has at a reset is lost
         cables[0][1].send(b"\xff" * 6 + FRAME[6:])
