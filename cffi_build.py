@@ -57,8 +57,8 @@ def source() -> str:
         for row in facts()
         if row.since
     )
-    parts = ("_lean", "_transmitter", "_queue", "_disk", "_net", "_plain", "_prepared", "_snapshot", "_python",
-             "_serve", "_faults", "_signals", "_confine")  # fmt: skip
+    parts = ("_lean", "_transmitter", "_queue", "_disk", "_net", "_python", "_serve", "_plain", "_prepared",
+             "_snapshot", "_faults", "_signals", "_confine")  # fmt: skip
     return _read("_kvm.c") + guards + "".join(map(_read, (*SHARED, *(f"{name}.c" for name in parts))))
 
 

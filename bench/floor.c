@@ -92,6 +92,8 @@ struct vm {
 
 static struct guest guest;
 static char *image;
+static struct piece { uint64_t at; size_t size; } *pieces;
+static size_t piece_count;
 static char taken[1 << 20];
 static size_t taken_length;
 
@@ -118,6 +120,27 @@ static int64_t now(void)
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+/* What the guest's memory begins with. Pages of zeros stay untouched, as they do in pyvmm; to look for them is no part of
+ * making a VM. */
+static void find_pieces(void)
+{
+    static const char zeros[4096];
+
+    pieces = malloc((guest.image_size / 4096 + 1) * sizeof *pieces);
+    if (!pieces)
+        die("memory");
+    for (uint64_t at = 0; at < guest.image_size; at += 4096) {
+        size_t size = guest.image_size - at < 4096 ? (size_t)(guest.image_size - at) : 4096;
+
+        if (!memcmp(image + at, zeros, size))
+            continue;
+        if (piece_count && pieces[piece_count - 1].at + pieces[piece_count - 1].size == at)
+            pieces[piece_count - 1].size += size;
+        else
+            pieces[piece_count++] = (struct piece){at, size};
+    }
+}
+
 static void load(const char *path)
 {
     FILE *file = fopen(path, "rb");
@@ -129,6 +152,7 @@ static void load(const char *path)
     if (!image || fread(image, 1, guest.image_size, file) != guest.image_size)
         die(path);
     fclose(file);
+    find_pieces();
 }
 
 static void set_up(struct vm *m)
@@ -208,13 +232,8 @@ static void create(struct vm *m)
     if (!guest.irqchip && !guest.denied_msr)
         set_up(m);
     call(m->vcpu, KVM_SET_CPUID2, &guest.cpus[0].cpuid, "KVM_SET_CPUID2");
-    /* Pages of zeros stay untouched, as they do in pyvmm. */
-    for (uint64_t at = 0; at < guest.image_size; at += 4096) {
-        static const char zeros[4096];
-
-        if (memcmp(image + at, zeros, 4096))
-            memcpy(m->memory + at, image + at, 4096);
-    }
+    for (size_t i = 0; i < piece_count; i++)
+        memcpy(m->memory + pieces[i].at, image + pieces[i].at, pieces[i].size);
     start(m->vcpu, &guest.cpus[0]);
 }
 

@@ -215,6 +215,26 @@ def test_each_way_of_a_kind_goes_as_far_as_it_says():
     assert len(taken) <= 20
 
 
+def test_a_python_with_a_gil_is_named_where_one_without_is_needed(monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: True, raising=False)
+    row = table.measure(table.select(["pio_out_no_gil"])[0], table.QUICK)
+    assert row.why.startswith("needs a free-threaded Python; CPython 3.")
+    assert row.median is None
+
+
+def test_lives_are_measured_in_a_process_of_the_machine_alone():
+    loaded = "import sys, vmm.bench.life; print(*sorted(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
+    assert "vmm.machine.machine" in found
+    assert not {"statistics", "subprocess", "struct", "json", "vmm.bench.sides"} & set(found)
+
+
+def test_a_program_of_rounds_that_ends_is_named():
+    command = [sys.executable, "-c", "import sys; sys.stdin.readline(); sys.exit('no rounds today')"]
+    with floor.Rounds(command, "the peer") as peer, pytest.raises(HostError, match="the peer ended: no rounds today"):
+        peer.measure(1)
+
+
 @pytest.mark.parametrize("name", ["hypercall", "hypercall_python"])
 def test_where_no_hypercall_reaches_kvm_the_row_says_so(name, monkeypatch):
     class Nothing:

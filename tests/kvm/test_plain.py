@@ -21,6 +21,7 @@ from vmm import HostError, Machine, UsageError, Why
 from vmm.errors import KvmCallError
 from vmm.kvm.plain import NotPlain, PlainVm
 from vmm.machine.ends import Result
+from vmm.machine.images import own
 
 GUESTS = {
     "halts": "mov al, 0x41; out 0xe9, al; hlt",
@@ -82,6 +83,32 @@ def test_what_few_ask_for_is_as_it_was_when_the_run_ended(guest: str) -> None:
         whole(machine).load(GUESTS[guest])
         assert facts(machine.run(timeout=5)) == facts(first)
         assert facts(machine.run(timeout=5)) == facts(second)
+
+
+def test_what_kvm_is_asked_once_holds_for_every_machine() -> None:
+    """The second of a process does not ask again what its vCPU had after its making."""
+
+    def begun(**options: Any) -> object:
+        with Machine(**options) as machine:
+            machine.load(GUESTS["halts"])
+            return machine.cpus[0].vcpu.get_sregs()
+
+    whole_one = begun(before_vcpus=lambda machine: None)
+    assert [begun(), begun()] == [whole_one, whole_one]
+
+
+def test_a_small_code_is_one_program_and_a_large_one_is_nobodys_to_keep() -> None:
+    small, large = bytes([0xF4]) * own.SMALL, bytes([0xF4]) * (own.SMALL + 1)
+    assert own.as_program(small, 0x20000) is own.as_program(bytearray(small), 0x20000)
+    assert own.as_program(small, 0x20000) is not own.as_program(small, 0x21000)
+    assert own.as_program(large, 0x20000) is not own.as_program(large, 0x20000)
+
+
+def test_what_a_machine_does_not_have_is_named() -> None:
+    with Machine() as machine:
+        with pytest.raises(AttributeError, match="'Machine' object has no attribute 'vms'"):
+            _ = machine.vms  # type: ignore[attr-defined]
+        assert machine.is_plain
 
 
 def test_whoever_looks_from_the_console_finds_the_machine_of_the_run() -> None:

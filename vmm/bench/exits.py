@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -82,6 +84,14 @@ def _transport() -> str:
     return transport
 
 
+def _without_gil() -> Batch:
+    """MissingCapability: this Python has a GIL."""
+    if getattr(sys, "_is_gil_enabled", lambda: True)():
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        raise MissingCapability(f"needs a free-threaded Python; {python} has a GIL, and pio_out_by_two is its row")
+    return PythonPort(guests.port_out_by_two(100))
+
+
 PIO = at_most_both(1.035, 300)
 # fmt: off
 GOALS = (
@@ -120,6 +130,7 @@ KINDS = (
     ExitRow("cpuid", "kernel", "CPUID", lambda: Batch(guests.cpuid(500))),
     ExitRow("pio_out_by_two", "Python", "OUT to a Python handler by two vCPUs at once (per OUT of one)",
             lambda: PythonPort(guests.port_out_by_two(100)), cpus=2),
+    ExitRow("pio_out_no_gil", "Python", "the same, in a Python without a GIL", _without_gil, cpus=2),
     ExitRow("rdmsr", "kernel", "RDMSR of MSR_KVM_POLL_CONTROL", lambda: Batch(guests.rdmsr(500))),
     ExitRow("rdmsr_c", "C core", "the same, filtered to a word of the C core", lambda: WordMsr(guests.rdmsr(100))),
     ExitRow("rdmsr_python", "Python", "the same, filtered to a Python hook", lambda: PythonMsr(guests.rdmsr(100)),

@@ -51,8 +51,55 @@ def build() -> Path:
     return program
 
 
-class Floor(Closes):
-    """The program in one of its modes, waiting for rounds. Close it, or use `with`.
+class Rounds(Closes):
+    """A program that waits for rounds: each line on its standard input is a number of them, and the answer is one line
+    with a number for each. Close it, or use `with`.
+    """
+
+    def __init__(self, command: Sequence[str], what: str, fds: Sequence[int] = ()) -> None:
+        """`what` it is called in messages; it inherits `fds`."""
+        self._what = what
+        self._process = subprocess.Popen(
+            command, pass_fds=tuple(fds), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+
+    def measure(self, rounds: int) -> list[float]:
+        """One number for each round, in ns (the floor's mode spawn: three for each).
+
+        Raises:
+            HostError: the program ended, with what it said; or its guest hangs.
+        """
+        process = self._process
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            process.stdin.write(f"{rounds}\n")
+            process.stdin.flush()
+            if not select.select([process.stdout], [], [], PATIENCE)[0]:
+                raise HostError(f"{self._what} has not answered within {PATIENCE:g} s: its guest hangs")
+            line = process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            process.wait()
+            raise HostError(f"{self._what} ended: {process.stderr.read().strip() or process.returncode}")
+        return [float(word) for word in line.split()]
+
+    def close(self) -> None:
+        """End the program."""
+        process = self._process
+        process.kill()
+        process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+
+class Floor(Rounds):
+    """The C program in one of its modes.
 
     Raises:
         NoFloor: `build` does.
@@ -67,46 +114,11 @@ class Floor(Closes):
                 with open(shared, "wb", closefd=False) as file:
                     file.write(guest)
                 arguments = (f"/proc/self/fd/{shared}", *arguments)
-            self._process = subprocess.Popen(
-                [str(program), mode, *arguments], pass_fds=(*fds, *(() if guest is None else (shared,))),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+            inherited = (*fds, shared) if guest is not None else fds
+            super().__init__([str(program), mode, *arguments], "the C floor", inherited)
         finally:
             if shared >= 0:
                 os.close(shared)
-
-    def measure(self, rounds: int) -> list[float]:
-        """One number for each round, in ns (mode spawn: three for each).
-
-        Raises:
-            HostError: the program ended, with what it said; or its guest hangs.
-        """
-        process = self._process
-        assert process.stdin is not None
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            process.stdin.write(f"{rounds}\n")
-            process.stdin.flush()
-            if not select.select([process.stdout], [], [], PATIENCE)[0]:
-                raise HostError(f"the C floor has not answered within {PATIENCE:g} s: its guest hangs")
-            line = process.stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        if not line:
-            process.wait()
-            raise HostError(f"the C floor ended: {process.stderr.read().strip() or process.returncode}")
-        return [float(word) for word in line.split()]
-
-    def close(self) -> None:
-        """End the program."""
-        process = self._process
-        process.kill()
-        process.wait()
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            assert pipe is not None
-            with suppress(BrokenPipeError):
-                pipe.close()
 
 
 def spawner(command: Sequence[str]) -> Floor:

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import mmap
 import os
+import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -19,6 +22,7 @@ from vmm.abi import apic, pv
 from vmm.abi.ports import COM1, COM1_IRQ, DEBUG_CONSOLE, DELAY
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests
+from vmm.bench.floor import Rounds
 from vmm.bench.guests import STAMP, Guest
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
@@ -298,33 +302,21 @@ class Touch(Batch):
         super().close()
 
 
-class Lifecycle:
-    """A round: a machine made, run to its first HLT, closed."""
+class Lifecycle(Rounds):
+    """A round: a machine made, run to its first HLT, closed, in a process that does nothing else (life.py)."""
 
     def __init__(self) -> None:
-        with self._loaded() as machine:
+        with Machine() as machine:
+            machine.load(guests.HLT)
             self._image = image(machine, SetUp())
+        here = str(Path(__file__).parents[2])  # this pyvmm, from any folder
+        super().__init__(
+            [sys.executable, "-c", f"import sys; sys.path.insert(0, {here!r}); from vmm.bench.life import main; main()",
+             guests.HLT.hex()], "the program of machines' lives",
+        )  # fmt: skip
 
     def image(self) -> bytes:
         return self._image
-
-    @staticmethod
-    def _loaded() -> Machine:
-        machine = Machine()
-        machine.load(guests.HLT)
-        return machine
-
-    def measure(self, rounds: int) -> list[float]:
-        times: list[float] = []
-        for _ in range(rounds):
-            begin = now()
-            with self._loaded() as machine:
-                machine.run()
-            times.append(now() - begin)
-        return times
-
-    def close(self) -> None:
-        pass
 
 
 class Reset:
@@ -392,8 +384,8 @@ class Woken(Batch):
         else:
             self._word = self.machine.port_word(STAMP, timed=True)
 
-    def _stamp(self, _value: int) -> None:
-        self._handled = now()
+    def _stamp(self, _value: int, clock: Callable[[], int] = now) -> None:
+        self._handled = clock()  # at hand, as `wake` below: to find it would be measured too
 
     def _live(self) -> None:
         try:
@@ -409,9 +401,10 @@ class Woken(Batch):
         return [float(self._in_python() if self._python else self._in_c()) for _ in range(rounds)]
 
     def _in_python(self) -> int:
+        wake, clock = self._wake, now
         time.sleep(SETTLES)
-        begin = now()
-        self._wake()
+        begin = clock()
+        wake()
         os.eventfd_read(self._done)
         return self._handled - begin
 

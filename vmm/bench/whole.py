@@ -53,8 +53,7 @@ def lifecycle(name: str, goal: Goal, *, rate: bool) -> Spec:
     row = Row(name, "goals", "VM, vCPU, memory; to the first HLT; close", "process", goal=goal, peer="C")
 
     def measure(budget: Budget) -> Row:
-        ours = sides.Lifecycle()
-        with pinned(1), Floor("lifecycle", guest=ours.image()) as floor:
+        with pinned(1), sides.Lifecycle() as ours, Floor("lifecycle", guest=ours.image()) as floor:
             made = row_of(take_turns(ours, floor, budget), row)
         return replace(as_rate(made), what="the same, as machines a second") if rate else made
 

@@ -12,9 +12,12 @@ static void close_one(int fd)
 }
 
 /* Give all of it back, in the one safe order: the vCPU lives as long as its mapping, and the VM's memory is the caller's
- * to unmap afterwards. */
+ * to unmap afterwards. Idempotent; one of zeros has nothing. */
 void vmm_plain_close(struct vmm_plain *plain)
 {
+    if (!plain->open)
+        return;
+    plain->open = 0;
     if (plain->run) {
         if (bound_run == plain->run)
             bound_run = NULL;
@@ -45,6 +48,41 @@ static int put_pieces(__u8 *memory, __u64 size, const __u8 *image, __u64 length)
     return 0;
 }
 
+/* What KVM answers to each plain machine alike, the first of a process has asked: a call for a vCPU takes as long as
+ * loading it does (row lifecycle). `first` is a vCPU of theirs as it was made. Several may ask at once, and hear the same. */
+static struct {
+    int has_sizes, run_size, spaces;
+    int has_first;
+    struct kvm_sregs first;
+} answers;
+
+static int known(const int *has)
+{
+    return __atomic_load_n(has, __ATOMIC_ACQUIRE);
+}
+
+static void know(int *has)
+{
+    __atomic_store_n(has, 1, __ATOMIC_RELEASE);
+}
+
+/* Bytes of kvm_run, and sets of memslots; this is the KVM whose header we know. 0 or -errno. */
+static int ask_sizes(int kvm, int vm)
+{
+    int size, spaces;
+
+    if (ioctl(kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
+        return -EINVAL;
+    if ((size = vmm_ioctl_value(kvm, KVM_GET_VCPU_MMAP_SIZE, 0)) <= 0)
+        return -EINVAL;
+    /* A vCPU in SMM has an address space of its own, with the same memory in it. */
+    spaces = vmm_ioctl_value(vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE);
+    answers.run_size = size;
+    answers.spaces = spaces < 1 ? 1 : spaces;
+    know(&answers.has_sizes);
+    return 0;
+}
+
 static int made(struct vmm_plain *plain, void *memory, __u64 size)
 {
     struct kvm_userspace_memory_region region = {.memory_size = size, .userspace_addr = (uintptr_t)memory};
@@ -52,15 +90,12 @@ static int made(struct vmm_plain *plain, void *memory, __u64 size)
 
     if ((plain->kvm = vmm_open("/dev/kvm", O_RDWR)) < 0)
         return plain->kvm;
-    if (ioctl(plain->kvm, KVM_GET_API_VERSION, 0) != KVM_API_VERSION)
-        return -EINVAL;
-    if ((plain->run_size = vmm_ioctl_value(plain->kvm, KVM_GET_VCPU_MMAP_SIZE, 0)) <= 0)
-        return -EINVAL;
     if ((plain->vm = vmm_ioctl_value(plain->kvm, KVM_CREATE_VM, 0)) < 0)
         return plain->vm;
-    /* A vCPU in SMM has an address space of its own, with the same memory in it. */
-    if ((plain->spaces = vmm_ioctl_value(plain->vm, KVM_CHECK_EXTENSION, KVM_CAP_MULTI_ADDRESS_SPACE)) < 1)
-        plain->spaces = 1;
+    if (!known(&answers.has_sizes) && (error = ask_sizes(plain->kvm, plain->vm)) < 0)
+        return error;
+    plain->run_size = answers.run_size;
+    plain->spaces = answers.spaces;
     for (int space = 0; space < plain->spaces; space++) {
         region.slot = (__u32)space << 16;
         if ((error = vmm_ioctl(plain->vm, KVM_SET_USER_MEMORY_REGION, &region)) < 0)
@@ -72,30 +107,42 @@ static int made(struct vmm_plain *plain, void *memory, __u64 size)
     return plain->run ? 0 : -error;
 }
 
-/* A VM over SIZE bytes at MEMORY, and its vCPU; 0, or -errno and nothing is open. */
-int vmm_plain_make(struct vmm_plain *plain, void *memory, __u64 size)
+/* A VM over SIZE bytes at MEMORY, and its vCPU, whose core takes what is written to the port CONSOLE; 0, or -errno and
+ * nothing is open. */
+int vmm_plain_make(struct vmm_plain *plain, struct vmm_core *core, struct vmm_finish *finish, __u32 console,
+                   void *memory, __u64 size)
 {
     int error;
 
     memset(plain, 0, sizeof *plain);
     plain->kvm = plain->vm = plain->vcpu = -1;
+    plain->pid = getpid();
+    plain->open = 1;
     error = made(plain, memory, size);
-    if (error < 0)
+    if (error < 0) {
         vmm_plain_close(plain);
-    return error;
+        return error;
+    }
+    vmm_finish_init(finish);
+    finish->sink_port = console;
+    vmm_core_init(core, plain->vcpu, plain->run, finish);
+    return 0;
 }
 
-/* Registers of a vCPU that starts; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs). 0 or -errno. */
+/* Registers of a vCPU that starts and has not run; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs). 0 or -errno. */
 static int start(struct vmm_plain *plain, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
 {
-    struct kvm_sregs now, first = *sregs;
+    struct kvm_sregs first = *sregs;
     int error;
 
-    if ((error = vmm_ioctl(plain->vcpu, KVM_GET_SREGS, &now)) < 0)
-        return error;
-    first.cr8 = now.cr8;
-    first.apic_base = now.apic_base;
-    memcpy(first.interrupt_bitmap, now.interrupt_bitmap, sizeof now.interrupt_bitmap);
+    if (!known(&answers.has_first)) {
+        if ((error = vmm_ioctl(plain->vcpu, KVM_GET_SREGS, &answers.first)) < 0)
+            return error;
+        know(&answers.has_first);
+    }
+    first.cr8 = answers.first.cr8;
+    first.apic_base = answers.first.apic_base;
+    memcpy(first.interrupt_bitmap, answers.first.interrupt_bitmap, sizeof first.interrupt_bitmap);
     if ((error = vmm_ioctl(plain->vcpu, KVM_SET_SREGS, &first)) < 0)
         return error;
     return vmm_ioctl(plain->vcpu, KVM_SET_REGS, (void *)regs);
@@ -117,7 +164,7 @@ int vmm_plain_load(struct vmm_plain *plain, void *memory, __u64 size, const void
 
 /* Around a run, on its thread: the core as before the first exit, the bytes that its console takes, the signal that ends
  * KVM_RUN, whom it marks, and the timer that sends it. 0 or -errno; either way vmm_plain_end undoes it. */
-int vmm_plain_begin(struct vmm_plain *plain, struct vmm_core *core, __u32 room, long long first_ns, long long interval_ns)
+static int begin(struct vmm_plain *plain, struct vmm_core *core, __u32 room, long long first_ns, long long interval_ns)
 {
     static int installed;
     int error;
@@ -137,6 +184,23 @@ int vmm_plain_begin(struct vmm_plain *plain, struct vmm_core *core, __u32 room, 
     error = vmm_timer_start(&plain->timer, first_ns, interval_ns);
     plain->timed = error == 0;
     return error;
+}
+
+/* Begin a run, which a timer kicks after FIRST seconds and then each INTERVAL, and serve it: what vmm_core_serve gives, or
+ * VMM_UNBEGUN. vmm_plain_end ends it, whatever came. */
+long long vmm_plain_run(struct vmm_plain *plain, struct vmm_core *core, __u64 room, double first, double interval)
+{
+    long long first_ns = (long long)(first * 1e9);
+
+    if (getpid() != plain->pid) /* a child by fork, whom KVM does not serve */
+        return VMM_UNBEGUN;
+    if (first_ns < 1000)
+        first_ns = 1000;
+    if (room > VMM_STAGING)
+        room = VMM_STAGING;
+    if (begin(plain, core, (__u32)room, first_ns, (long long)(interval * 1e9)) < 0)
+        return VMM_UNBEGUN;
+    return vmm_core_serve(core);
 }
 
 void vmm_plain_end(struct vmm_plain *plain)

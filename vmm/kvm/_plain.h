@@ -11,5 +11,7 @@ struct vmm_plain {
     struct kvm_run *run;
     void *timer, *before; /* what the thread of the run had bound */
     int thread; /* the kernel's id of the thread that runs it, or 0 */
-    __u8 begun, timed;
+    int pid; /* of the process that has made it */
+    __u8 open, begun, timed;
 };
+#define VMM_UNBEGUN 14 /* of vmm_plain_run, in place of what vmm_core_serve gives: it cannot run here */

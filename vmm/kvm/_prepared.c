@@ -55,8 +55,7 @@ static int ran(struct vmm_plain *plain, struct vmm_core *core, const struct vmm_
 {
     long long key = VMM_INTERRUPTED;
 
-    vmm_core_init(core, plain->vcpu, plain->run, core->finish);
-    if (vmm_plain_begin(plain, core, one->room, one->patience, one->patience) == 0) {
+    if (begin(plain, core, one->room, one->patience, one->patience) == 0) {
         key = core_run(core);
         if (key == VMM_OUTPUT)
             key = core->held;
@@ -77,10 +76,7 @@ int vmm_prepared_run(const struct vmm_prepared *one, const void *image, const vo
     struct vmm_plain plain;
     int good = 0;
 
-    if (core && finish && memory != MAP_FAILED && vmm_plain_make(&plain, memory, one->memory) == 0) {
-        vmm_finish_init(finish);
-        finish->sink_port = one->console;
-        core->finish = finish;
+    if (core && finish && memory != MAP_FAILED && vmm_plain_make(&plain, core, finish, one->console, memory, one->memory) == 0) {
         if (offers(plain.kvm, offer, mask, one->cpuid_size) &&
             vmm_ioctl(plain.vcpu, KVM_SET_CPUID2, (void *)cpuid) == 0 &&
             vmm_plain_load(&plain, memory, one->memory, image, one->image_size, 0, NULL, 0, sregs, regs) == 0) {

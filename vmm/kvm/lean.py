@@ -14,7 +14,7 @@ from vmm.base.bits import MASK64
 from vmm.base.light import Counter, Protocol, deque
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.exits import Exit, Hypercall, Interrupted, MmioRead, MmioWrite, PortIn, PortOut, ReadMsr, WriteMsr
-from vmm.kvm.seen import counted
+from vmm.kvm.seen import CODES, counted
 from vmm.kvm.vcpu import Vcpu
 from vmm.kvm.words import Finish
 
@@ -136,7 +136,7 @@ class Core:
 
     def counts(self) -> Counter[str]:
         """How many exits of each kind there were."""
-        return counted(self.c, self._kinds)
+        return counted(ffi.unpack(self.c.counts, CODES), self._kinds)
 
     def recent(self) -> tuple[Exit, ...]:
         """The last ten exits, oldest first; interruptions are not among them."""

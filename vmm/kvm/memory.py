@@ -66,22 +66,28 @@ class Mapping:
         self.size = size
         self.droppable = not shared and fd < 0
         """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
-        self.users = 0  # VMs with a memslot over it
-        self.held_back = False
-        """Whether who touches a page may have to wait for it, with the GIL (userfaultfd.py)."""
-        self.touched: Touched | None = None
-        """Where who writes these bytes says so; nobody asks, as a rule."""
+
+    users = 0  # VMs with a memslot over it
+    held_back = False
+    """Whether who touches a page may have to wait for it, with the GIL (userfaultfd.py)."""
+    touched: Touched | None = None
+    """Where who writes these bytes says so; nobody asks, as a rule."""
 
     @property
-    def hva(self) -> int:
-        """The host virtual address of the first byte.
+    def start(self) -> Any:
+        """The first byte, as C takes a pointer to it.
 
         Raises:
             HostError: it has been unmapped.
         """
         if self._view is None:
             raise HostError("this guest memory has been unmapped; it went with the VM that used it")
-        return int(ffi.cast("uintptr_t", self._view))
+        return self._view
+
+    @property
+    def hva(self) -> int:
+        """The host virtual address of the first byte. Errors as `start`."""
+        return int(ffi.cast("uintptr_t", self.start))
 
     def watch(self) -> Touched:
         """Mark from now on which pages are written by us; the same for each who asks."""

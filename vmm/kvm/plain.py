@@ -6,13 +6,11 @@ one ioctl at a time (system.py, vm.py, vcpu.py), which says which call it was an
 
 from __future__ import annotations
 
-import os
-
 from vmm.base.light import Lock, RLock
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import packed_u64, uncleared
 from vmm.kvm.memory import Mapping
-from vmm.kvm.seen import counted
+from vmm.kvm.seen import CODES, counted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,13 +21,18 @@ if TYPE_CHECKING:
     from vmm.kvm.exits import Exit
 
 # Plain numbers: an attribute of `lib` is looked up each time.
-OUTPUT, ATTENTION, INTERRUPTED, FINISHED, DECODE, PORT_OUT = (
+OUTPUT, ATTENTION, INTERRUPTED, FINISHED, DECODE, PORT_OUT, UNBEGUN = (
     lib.VMM_OUTPUT, lib.VMM_ATTENTION, lib.VMM_INTERRUPTED, lib.VMM_FINISHED, lib.VMM_DECODE, lib.VMM_PORT_OUT,
+    lib.VMM_UNBEGUN,
 )  # fmt: skip
-SERVED = (OUTPUT, ATTENTION, FINISHED)  # what the core gives that is no exit
+SERVED = (OUTPUT, ATTENTION, FINISHED, UNBEGUN)  # what the core gives that is no exit
 HALTED, STAGING, KEPT, DATA = lib.KVM_EXIT_HLT, lib.VMM_STAGING, lib.VMM_RECENT, lib.VMM_SEEN_DATA
 CPUID_ENTRIES = lib.VMM_OFFERED
 
+begin = lib.vmm_plain_run
+"""begin(c, core, room, first, interval): begin a run on this thread, whose console takes `room` bytes and which a timer
+kicks after `first` seconds and then each `interval`, and serve it; or UNBEGUN. Either way `end(c)` undoes it."""
+end = lib.vmm_plain_end
 serve = lib.vmm_core_serve
 """serve(core): run the guest until there is something to do: OUTPUT, ATTENTION, or an exit's key (_lean.h)."""
 
@@ -46,18 +49,19 @@ class PlainVm:
         HostError: there is no such memory.
     """
 
+    whole = closed = False
+    """Others have it all now; it was given back."""
+
     def __init__(self, size: int, console: int, cpuid: Callable[[int], Any | None]) -> None:
         """`cpuid` gives a struct kvm_cpuid2 for the vCPU, from the descriptor of /dev/kvm, or None: cannot."""
         self.size = size
-        self.c = c = ffi.new("struct vmm_plain *", [-1, -1, -1])
-        self.whole = self.closed = False  # others have it all now; it was given back
+        self.c = c = ffi.new("struct vmm_plain *")
+        self.core, self.finish = uncleared("struct vmm_core *"), uncleared("struct vmm_finish *")
         self.lock = RLock()  # of who makes it whole, or closes it
         self.running = Lock()  # held for a run; whoever goes on with that holds it on
-        self.pid = os.getpid()
         self.mapping = mapping = Mapping(size)
-        self._memory = ffi.cast("void *", mapping.hva)
         try:
-            if lib.vmm_plain_make(c, self._memory, size) < 0:
+            if lib.vmm_plain_make(c, self.core, self.finish, console, mapping.start, size) < 0:
                 raise NotPlain
             own = cpuid(c.kvm)
             if own is None or lib.vmm_ioctl(c.vcpu, lib.KVM_SET_CPUID2, own) < 0:
@@ -65,34 +69,16 @@ class PlainVm:
         except BaseException:
             self._give_back()
             raise
-        self.finish = finish = uncleared("struct vmm_finish *")
-        lib.vmm_finish_init(finish)
-        finish.sink_port = console
-        self.core = core = uncleared("struct vmm_core *")
-        lib.vmm_core_init(core, c.vcpu, c.run, finish)
 
     def load(self, image: bytes, base: int, code: bytes, sregs: bytes, regs: bytes) -> None:
         """Put into memory what lies in `image` (of `pieces`), and `code` at `base`; the vCPU gets these registers,
         structures of the kernel's. NotPlain: not all of it is memory, or KVM refuses them.
         """
-        memory, size = self._memory, self.size
+        memory, size = self.mapping.start, self.size
         if lib.vmm_plain_load(self.c, memory, size, image, len(image), base, code, len(code), sregs, regs) < 0:
             raise NotPlain
 
     # -- running
-
-    def begin(self, first: float, interval: float, room: int) -> bool:
-        """Before a run, on its thread: a timer kicks it after `first` seconds and then each `interval`, and the console
-        takes `room` bytes. False: it cannot run here. Either way `end` undoes it.
-        """
-        if os.getpid() != self.pid:
-            return False  # a child by fork, whom KVM does not serve
-        first_ns, room = max(int(first * 1e9), 1000), min(room, STAGING)
-        return bool(lib.vmm_plain_begin(self.c, self.core, room, first_ns, int(interval * 1e9)) >= 0)
-
-    def end(self) -> None:
-        """After `begin`."""
-        lib.vmm_plain_end(self.c)
 
     def take(self) -> bytes:
         """What the guest has printed since the last time."""
@@ -108,27 +94,29 @@ class PlainVm:
 
     # -- what a report shows
 
-    def counts(self, others: dict[str, int]) -> Counter[str]:
-        """How many exits of each kind there were, and these that the core does not count."""
-        return counted(self.core, others)
+    def counts(self, others: dict[str, int]) -> Callable[[], Counter[str]]:
+        """How many exits of each kind there were by now, and these that the core does not count; to be made by who
+        looks.
+        """
+        counts = ffi.unpack(self.core.counts, CODES)
+        return lambda: counted(counts, others)
 
     def recent(self, halted: int) -> Callable[[], dict[int, tuple[Exit, ...]]]:
         """The last exits as they are now, to be made values of by who looks; `halted` is the place of a HLT among them,
         0 for none.
         """
-        core, rows = self.core, ffi.NULL
-        count, long_data = min(core.kept, KEPT), None
-        if count:
-            rows = ffi.new("struct vmm_seen[]", KEPT)
-            ffi.memmove(rows, core.recent, ffi.sizeof(rows))
+        core = self.core
+        if not core.kept:
+            return lambda: {0: (_halt(),) if halted else ()}
+        rows, count, long_data = ffi.new("struct vmm_seen[]", KEPT), min(core.kept, KEPT), None
+        ffi.memmove(rows, core.recent, ffi.sizeof(rows))
         if any(rows[i].size * rows[i].count > DATA for i in range(count)):  # string I/O
             long_data = [bytes(ffi.buffer(core.long_data[i])) for i in range(count)]
 
         def look() -> dict[int, tuple[Exit, ...]]:
-            from vmm.kvm.exits import Halt
             from vmm.kvm.lean import seen_exit
 
-            found: list[tuple[int, Exit]] = [(halted, Halt())] if halted else []
+            found: list[tuple[int, Exit]] = [(halted, _halt())] if halted else []
             found += [(rows[i].sequence, seen_exit(rows[i], long_data and long_data[i])) for i in range(count)]
             return {0: tuple(exit for _, exit in sorted(found, key=lambda item: item[0])[-KEPT:])}
 
@@ -140,10 +128,10 @@ class PlainVm:
         """Give it all back; idempotent. False: it runs, or others have it."""
         if self.closed:
             return True
-        if not self.lock.acquire(blocking=False):
+        if not self.lock.acquire(False):
             return False
         try:
-            if self.whole or not self.running.acquire(blocking=False):
+            if self.whole or not self.running.acquire(False):
                 return False
             try:
                 self._give_back()
@@ -160,8 +148,14 @@ class PlainVm:
 
     def __del__(self) -> None:
         # ^C may come between any two lines of who made it; of one that is whole others are the owners.
-        if not getattr(self, "whole", True) and not self.closed:
+        if not self.closed and not self.whole and "c" in self.__dict__:
             lib.vmm_plain_close(self.c)
+
+
+def _halt() -> Exit:
+    from vmm.kvm.exits import Halt
+
+    return Halt()
 
 
 def pieces(found: Iterable[tuple[int, bytes]]) -> bytes:

@@ -4,11 +4,7 @@
 from __future__ import annotations
 
 from vmm.base.light import Counter
-from vmm.kvm._kvm import ffi, lib
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
+from vmm.kvm._kvm import lib
 
 KINDS = ((lib.VMM_INTERRUPTED, "Interrupted"), (lib.VMM_PORT_IN, "PortIn"), (lib.VMM_PORT_OUT, "PortOut"),
          (lib.VMM_MMIO_READ, "MmioRead"), (lib.VMM_MMIO_WRITE, "MmioWrite"), (lib.VMM_MSR_READ, "ReadMsr"),
@@ -16,9 +12,9 @@ KINDS = ((lib.VMM_INTERRUPTED, "Interrupted"), (lib.VMM_PORT_IN, "PortIn"), (lib
 CODES = lib.VMM_CODES
 
 
-def counted(core: Any, others: dict[str, int]) -> Counter[str]:
-    """How many exits of each kind a struct vmm_core has had, and these that came another way."""
-    counts, found = ffi.unpack(core.counts, CODES), Counter(others)
+def counted(counts: list[int], others: dict[str, int]) -> Counter[str]:
+    """How many exits of each kind there were by the `counts` of a struct vmm_core, and by what came another way."""
+    found = Counter(others)
     for code, name in KINDS:
         if counts[code]:
             found[name] += counts[code]

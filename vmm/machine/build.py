@@ -194,7 +194,7 @@ def _around(machine: Unbuilt, plain: Plain) -> None:
     machine.kvm, machine.vm = Kvm(c.kvm), Vm(c.vm, c.run_size)
     vcpu = Vcpu(c.vcpu, 0, c.run_size, c.run)
     for handle in (machine.kvm, machine.vm, vcpu):
-        handle.opened_by(plain.pid, closed=closed)
+        handle.opened_by(c.pid, closed=closed)
     machine.vm.adopt(vcpu, plain.mapping)
     machine.memory = GuestMemory(machine.vm, spaces=c.spaces)
     machine.memory.adopt(0, plain.mapping)

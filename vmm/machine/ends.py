@@ -119,6 +119,7 @@ class _Late:
 
     def __init__(self, slot: Any) -> None:
         self._slot = slot
+        self.__set__ = slot.__set__  # type: ignore[method-assign]  # for record.py: found before the one below
 
     def __get__(self, value: Any, kind: type | None = None) -> Any:
         if value is None:
@@ -133,4 +134,5 @@ class _Late:
         self._slot.__set__(value, held)
 
 
+Result.counts = _Late(Result.counts)  # type: ignore[assignment]
 Result.recent = _Late(Result.recent)  # type: ignore[assignment]

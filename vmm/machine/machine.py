@@ -14,11 +14,12 @@ from vmm.abi import ports
 from vmm.base.integer import integer
 from vmm.errors import HostError, UsageError, VmmError
 from vmm.kvm.handle import Closes
+from vmm.kvm.plain import NotPlain
 from vmm.machine.devices.sink import Sink
 from vmm.machine.ends import Result, Stop, Why
 from vmm.machine.images.own import as_program, check_place
 from vmm.machine.memory import layout
-from vmm.machine.plain import NotPlain, Plain
+from vmm.machine.plain import Plain
 from vmm.machine.repeats import Repeats
 from vmm.machine.run import limits
 from vmm.machine.run.hooks import Hooks
@@ -55,9 +56,24 @@ BOARDS = ("own", "pc", "testdev")
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
-PARTS = frozenset(("kvm", "vm", "memory", "board", "platform", "reach", "lane", "all_cpus", "_told"))
-"""What a machine that is plain so far gets with the first look at one of them (build.py)."""
 CLOSED = "this machine has been closed; make another one to run"
+
+
+class _Part:
+    """What a machine that is plain so far gets, with all of the others, at the first look at one of them (build.py).
+
+    A `__getattr__` would make every other look at a machine slower, and its life by a hundredth (row lifecycle).
+    """
+
+    def __set_name__(self, _owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, machine: Machine | None, kind: type) -> Any:
+        if machine is None:
+            return self
+        if not machine._become_whole():
+            raise AttributeError(f"{kind.__name__!r} object has no attribute {self._name!r}")
+        return machine.__dict__[self._name]
 
 
 class Machine(Hooks, VirtioSlots, Repeats, Closes):
@@ -82,6 +98,17 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
 
     kvm: Kvm
     reach: Reach
+    program: Program | None = None
+    ioapic: Ioapic | None = None
+    """With irqchip=split, the one of `add_ioapic`; COM1's interrupt goes to its pin 4, and nowhere without one."""
+    timeout: float | None = DEFAULT_TIMEOUT
+    cpuid_not_taken: tuple[str, ...] = ()
+    holder: Holder | None = None
+    _cpuid: CpuidModel | None = None  # made for the first who asks
+    _watcher: Watcher | None = None
+    _debugger: Debugger | None = None
+    _gdb: Any = None
+    _plain: Plain | None = None
 
     def __init__(
         self,
@@ -98,9 +125,7 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         kvm: Kvm | None = None,
         fast: bool = True,
     ) -> None:
-        ids = _apic_ids(cpus)
-        if len(set(ids)) != len(ids):
-            raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
+        ids = [0] if type(cpus) is int and cpus == 1 else _apic_ids(cpus)
         self._shape: dict[str, Any] = {
             "memory": memory, "cpus": cpus, "board": board, "irqchip": irqchip, "strict": strict, "live": live,
             "console_limit": console_limit, "cpuid": cpuid, "before_vcpus": before_vcpus, "fast": fast,
@@ -110,24 +135,13 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
         ram = layout.checked_ram(size, len(ids))
         self.irqchip: Irqchip = irqchip or ("none" if board == "own" else "kernel")
-        self.program: Program | None = None
         self.line_drivers: list[Callable[[int, bool], object]] = []
         """Controllers of our own, each told of every line (`irq_line`)."""
-        self.ioapic: Ioapic | None = None
-        """With irqchip=split, the one of `add_ioapic`; COM1's interrupt goes to its pin 4, and nowhere without one."""
-        self.timeout: float | None = DEFAULT_TIMEOUT
-        self._cpuid: CpuidModel | None = None  # made for the first who asks
-        self.cpuid_not_taken: tuple[str, ...] = ()
         self._started: set[int] = set()
-        self._watcher: Watcher | None = None
-        self._debugger: Debugger | None = None
-        self.holder: Holder | None = None
-        self._gdb: Any = None
         self._owns_kvm = kvm is None
         self.ram = ram
         self.sink = Sink(console_limit, live)
         self.strict = strict
-        self._plain: Plain | None = None
         edited = cpuid or before_vcpus or kvm or not fast
         if ids == [0] and len(self.ram) == 1 and board == "own" and self.irqchip == "none" and not edited:
             try:
@@ -140,18 +154,13 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         build(self, ids, board, cpuid, before_vcpus, kvm, fast)
 
     if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> object:
-            """A part of a machine that is plain so far: it becomes a whole one for whoever looks."""
-            if name in PARTS and self._become_whole():
-                return getattr(self, name)
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        kvm, vm, memory, board, platform, reach, lane, all_cpus, _told = (_Part() for _ in range(9))
 
     def _become_whole(self) -> bool:
         """All of the parts, made around what a plain machine has, whether it runs or is closed. False: it is no plain
         machine.
         """
-        plain = self.__dict__.get("_plain")
+        plain = self._plain
         if plain is None:
             return False
         from vmm.machine.build import make_whole
@@ -303,11 +312,13 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         start, user, allowed_ports = program.entry if entry is None else entry, tuple(user), tuple(allowed_ports)
         plain = self._plain
         if plain is not None and not plain.begun and not plain.closed:
-            check_place(program, start, 1)
-            try:
+            if type(start) is not int:
+                check_place(program, start, 1)
                 self.program = program
-                first = boot.registers(self.address(start), ring)
-                plain.load(boot.image(plain.size, user, allowed_ports), program.base, bytes(program.code), *first)
+                start = self.address(start)
+            try:
+                plain.load_program(program, start, ring, user, allowed_ports)
+                self.program = program
                 self._started.add(0)
                 return program
             except NotPlain:
@@ -696,4 +707,6 @@ def _apic_ids(cpus: int | Sequence[int]) -> list[int]:
     if not ids or len(ids) != len(given):
         raise UsageError(f"cpus={cpus!r}: give the number of vCPUs, or a list of their APIC ids")
     layout.check_cpus(len(ids))
+    if len(set(ids)) != len(ids):
+        raise UsageError(f"APIC ids {ids}: each vCPU needs its own")
     return ids

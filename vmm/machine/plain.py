@@ -13,12 +13,29 @@ from __future__ import annotations
 from time import monotonic
 
 from vmm.abi.ports import DEBUG_CONSOLE, EXIT
+from vmm.asm.program import Program
+from vmm.base.light import cache, lru_cache
+from vmm.errors import UsageError
 from vmm.kvm import plain
-from vmm.kvm.plain import ATTENTION, DECODE, FINISHED, INTERRUPTED, OUTPUT, PORT_OUT, SERVED, STAGING, serve
-from vmm.kvm.plain import NotPlain as NotPlain
+from vmm.kvm.plain import (
+    ATTENTION,
+    DECODE,
+    FINISHED,
+    INTERRUPTED,
+    OUTPUT,
+    PORT_OUT,
+    SERVED,
+    STAGING,
+    NotPlain,
+    begin,
+    end,
+    serve,
+)
 from vmm.machine.devices.exit_port import written
 from vmm.machine.ends import Result, Stop, Why
+from vmm.machine.images.own import check_place
 from vmm.machine.run.limits import HEARTBEAT
+from vmm.machine.x86 import boot
 from vmm.machine.x86.owed_cpuid import of_first_vcpu
 
 TYPE_CHECKING = False
@@ -27,8 +44,31 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmm.machine.devices.sink import Sink
+    from vmm.machine.x86.page_entries import UserRanges
 
 EXIT_KEY = EXIT << 8 | 1 << 4 | PORT_OUT
+HALTED = {"Halt": 1}
+
+
+@cache
+def _halt() -> Stop:
+    from vmm.kvm.exits import Halt
+
+    return Stop(Why.HALT, "the guest halted", Halt())
+
+
+@lru_cache(maxsize=64)
+def _beginning(
+    size: int, base: int, length: int, start: int, ring: int, user: UserRanges, ports: tuple[int, ...]
+) -> tuple[bytes, bytes, bytes] | None:
+    """What `load` takes beside a code of `length` bytes: the same machines are begun again and again. None: it cannot
+    lie or start there.
+    """
+    try:
+        check_place(Program("", base, bytes(length), {}, ()), start, 1)
+    except UsageError:
+        return None
+    return boot.image(size, user, ports), *boot.registers(start, ring)
 
 
 class Plain(plain.PlainVm):
@@ -44,6 +84,21 @@ class Plain(plain.PlainVm):
         self._halted = 0  # the place of a HLT among the exits of this run
         super().__init__(size, DEBUG_CONSOLE, of_first_vcpu)
 
+    def load_program(self, program: Program, start: int, ring: int, user: UserRanges, ports: tuple[int, ...]) -> None:
+        """Put it into memory, with the tables that let it start there, as Machine.load has them.
+
+        Raises:
+            NotPlain: as `load`.
+            UsageError: it cannot lie or start there, or in that ring.
+        """
+        code = bytes(program.code)
+        first = _beginning(self.size, program.base, len(code), start, ring, user, ports)
+        if first is None:
+            check_place(program, start, 1)
+            raise NotPlain
+        image, sregs, regs = first
+        self.load(image, program.base, code, sregs, regs)
+
     def run(self, limit: float | None) -> Stop | None:
         """Run until the guest ends it; None: something else has come, which waits in the core for the whole machine.
 
@@ -53,19 +108,18 @@ class Plain(plain.PlainVm):
         self.begun = begun = monotonic()
         self._halted = 0
         try:
-            if not self.begin(HEARTBEAT if limit is None else min(limit, HEARTBEAT), HEARTBEAT, self.sink.room):
-                return None
-            return self._served(None if limit is None else begun + limit)
+            return self._served(limit, None if limit is None else begun + limit)
         finally:
-            self.end()
+            end(self.c)
             if self.leave is not None:
                 self.leave()
 
-    def _served(self, deadline: float | None) -> Stop | None:
+    def _served(self, limit: float | None, deadline: float | None) -> Stop | None:
         core, key = self.core, FINISHED
+        first = HEARTBEAT if limit is None or limit > HEARTBEAT else limit
         try:
+            key = begin(self.c, core, self.sink.room, first, HEARTBEAT)
             while True:
-                key = serve(core)
                 if self.whole:
                     break
                 if key == OUTPUT:
@@ -74,16 +128,15 @@ class Plain(plain.PlainVm):
                 elif key == EXIT_KEY:
                     return written(core.value)
                 elif key == DECODE and self.halted:
-                    from vmm.kvm.exits import Halt
-
                     self._halted = core.sequence
-                    return Stop(Why.HALT, "the guest halted", Halt())
+                    return _halt()
                 elif key == INTERRUPTED:
                     if deadline is not None and monotonic() >= deadline:
                         return None
                 elif key != ATTENTION:
                     break
                 key = FINISHED
+                key = serve(core)
         except BaseException:
             if key not in SERVED and key != INTERRUPTED:
                 core.held = key  # nobody has looked at it
@@ -94,10 +147,11 @@ class Plain(plain.PlainVm):
 
     def others(self) -> dict[str, int]:
         """Exits of this run that the core has not counted."""
-        return {"Halt": 1} if self._halted else {}
+        return HALTED if self._halted else {}
 
     def result(self, stop: Stop) -> Result:
         """How the last run ended."""
         wall = monotonic() - self.begun
-        late: Any = self.recent(self._halted)
-        return Result(stop, 0, self.sink.data, wall, self.counts(self.others()), late, 0, ())
+        counts: Any = self.counts(self.others())
+        recent: Any = self.recent(self._halted)
+        return Result(stop, 0, self.sink.data, wall, counts, recent, 0, ())

@@ -10,6 +10,7 @@ from vmm.machine.memory import layout
 
 TABLES = ("gdt", "idt", "gates", "page_tables")
 """Regions that are written before a program starts."""
+SMALL = 4096  # bytes of a code that is kept beyond its machine
 
 
 def as_program(what: object, base: int) -> Program:
@@ -27,10 +28,17 @@ def as_program(what: object, base: int) -> Program:
     elif isinstance(what, Program):
         program = what
     else:
-        program = Program("<bytes>", base, _code(what), {}, (), {})
+        code = _code(what)
+        program = _raw(code, base) if len(code) <= SMALL else _raw.__wrapped__(code, base)
     if not program.code:
         raise UsageError(f"{program.name}: there is nothing to run in it")
     return program
+
+
+@lru_cache(maxsize=16)
+def _raw(code: bytes, base: int) -> Program:
+    """One value for the same code: small guests are loaded again and again (row lifecycle)."""
+    return Program("<bytes>", base, code, {}, (), {})
 
 
 def check_place(program: Program, entry: int | str, cpus: int) -> None:
@@ -41,21 +49,6 @@ def check_place(program: Program, entry: int | str, cpus: int) -> None:
         UsageError: with the reason.
     """
     where = program.symbols.get(entry, program.base) if isinstance(entry, str) else entry
-    if not _fits(program.base, len(program.code), where, cpus):
-        _refuse(program, where, cpus)
-
-
-@lru_cache(maxsize=64)
-def _fits(base: int, size: int, where: int, cpus: int) -> bool:
-    """Whether it may: the same programs are loaded again and again (row lifecycle)."""
-    try:
-        _refuse(Program("", base, bytes(size), {}, ()), where, cpus)
-    except UsageError:
-        return False
-    return True
-
-
-def _refuse(program: Program, where: int, cpus: int) -> None:
     region = layout.region_at(program.base)
     end = program.base + len(program.code)
     if region is None or not region.ram or end > region.end:
