@@ -130,6 +130,8 @@ ARCHITECTURAL = (
     Msr(0xC0010114, "MSR_VM_CR", "SVM: lock and disable"),
     Msr(0xC0010117, "MSR_VM_HSAVE_PA", "SVM: host state"),
     Msr(0xC001011F, "MSR_AMD64_VIRT_SPEC_CTRL", "virtual speculation control"),
+    Msr(0xC0010140, "MSR_AMD64_OSVW_ID_LENGTH", "how many errata MSR_AMD64_OSVW_STATUS tells of"),
+    Msr(0xC0010141, "MSR_AMD64_OSVW_STATUS", "errata that an operating system must see to"),
     Msr(0xC0011029, "MSR_AMD64_DE_CFG", "decoder; bit 1 makes LFENCE serializing"),
 )
 ALIASES = {
