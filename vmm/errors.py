@@ -105,7 +105,8 @@ class GuestError(VmmError):
 
 
 class GuestMemoryError(VmmError):
-    """An access by guest-physical or guest-virtual address touches bytes that no memslot holds."""
+    """An access by guest-physical or guest-virtual address touches bytes that no memslot holds, or a page that the
+    host supplies on demand and that is not there yet."""
 
     exit_code = EXIT_FAIL
 

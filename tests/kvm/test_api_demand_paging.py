@@ -7,7 +7,7 @@ import pytest
 
 from guest_payloads.api import demand_paging
 from vmm.debug.session import Session
-from vmm.errors import UsageError
+from vmm.errors import GuestMemoryError, UsageError
 from vmm.kvm import userfaultfd
 from vmm.kvm.userfaultfd import NoUserfaultfd, Userfaultfd
 from vmm.machine.machine import Machine
@@ -90,6 +90,30 @@ def test_the_host_may_ask_too():
         slot.release()
         assert m.memory.read(BASE + 2 * PAGE, 2) == bytes(2)
         assert slot.asked == []
+
+
+@pytest.mark.usefixtures("permitted")
+def test_a_page_that_is_not_there_yet_is_an_error_and_no_wait_for_ever():
+    """Nobody could supply it: we would wait with the GIL. Of an access over two pages, neither is touched."""
+    text = "mov ebx, 0x40000000; mov rax, qword ptr [rbx + 0x1000]; hlt"
+    with Machine() as m:
+        m.load(text)
+        with paged(m.memory, BASE, 4 * PAGE, lambda page: bytes([page]) * PAGE) as slot, Session(m) as session:
+            slot.supply(1, bytes([7]) * PAGE)
+            for refused in (
+                lambda: m.memory.read(BASE + 2 * PAGE, 1), lambda: m.memory.read_u64(BASE + 2 * PAGE),
+                lambda: m.memory.write(BASE + 2 * PAGE, b"x"), lambda: m.memory.write_u32(BASE + 2 * PAGE, 1),
+                lambda: m.memory.read(BASE + 2 * PAGE - 4, 8), lambda: session.read(BASE + 2 * PAGE, 4),
+            ):  # fmt: skip
+                with pytest.raises(GuestMemoryError, match="the page at 0x40002000 is supplied on demand"):
+                    refused()
+            session.go()
+            assert m.regs.rax == 0x0707070707070707
+            assert m.memory.read(BASE + 2 * PAGE - 4, 4) == bytes([7]) * 4
+            m.memory.write_u32(BASE + PAGE, 9)
+            assert m.memory.read_u64(BASE + PAGE) == 0x0707070700000009
+            assert slot.supplied == {1}
+        assert m.memory.read(BASE, 3 * PAGE)[2 * PAGE :] == bytes(PAGE), "nobody holds it back any more"
 
 
 @pytest.mark.usefixtures("permitted")

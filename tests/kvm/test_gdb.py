@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from vmm.host import userfaultfd
+
 GDB = shutil.which("gdb")
 needs_gdb = pytest.mark.skipif(GDB is None, reason="gdb is not installed")
 LIMIT = 60
@@ -370,6 +372,18 @@ def test_memory_that_is_not_there_is_an_error_and_no_end(served: Callable[..., S
     said = run.gdb("x/4x 0x7fff00000000", "x/2x -8", "break *0x7fff00000000", "continue")
     assert said.count("Cannot access memory at address 0x7fff00000000") >= 1
     run.gdb("detach")
+
+
+@needs_gdb
+def test_a_page_that_the_host_has_not_supplied_yet_is_an_error_and_no_end(served: Callable[..., Served]) -> None:
+    if not userfaultfd.probe().kernel_faults:
+        pytest.skip("no userfaultfd for faults of the kernel")
+    run = served("demand_paging")
+    said = run.gdb("x/4x 0x40005000", "monitor phys 0x40005000", "set *(int *)0x40005000 = 7", "continue")
+    assert said.count("Cannot access memory at address 0x40005000") == 2
+    assert "the page at 0x40005000 is supplied on demand" in said
+    assert "exited normally" in said
+    assert run.end()[0] == 0
 
 
 @needs_gdb

@@ -68,8 +68,9 @@ class Mapping:
         """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
 
     users = 0  # VMs with a memslot over it
-    held_back = False
-    """Whether who touches a page may have to wait for it, with the GIL (userfaultfd.py)."""
+    held_back: set[int] | None = None
+    """Where pages are supplied on demand, those that are there. Who touches another one of them waits with the GIL, for
+    ever (userfaultfd.py)."""
     touched: Touched | None = None
     """Where who writes these bytes says so; nobody asks, as a rule."""
 

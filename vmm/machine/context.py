@@ -86,7 +86,7 @@ def save(machine: Whole, started: Iterable[int]) -> Context:
         UsageError: that instruction would end the run; or pages of its memory are supplied when they are first touched.
         whatever a callback raises.
     """
-    if any(slot.mapping.held_back for slot in machine.memory.slots):  # nobody could supply them: we hold the GIL
+    if any(slot.mapping.held_back is not None for slot in machine.memory.slots):  # some of it is not there
         raise UsageError("saving the state of a machine whose pages are supplied on demand")
     machine.all_cpus.settle()
     vm, memory, kernel = machine.vm, machine.memory, machine.irqchip == "kernel"

@@ -6,7 +6,8 @@
         print(slot.asked)
 
 It knows pages and who asked for them; what a page holds is the source's business. KVM itself waits for a page like the
-guest does, so a source must always answer, and the slot must be closed before its machine.
+guest does, so a source must always answer, and the slot must be closed before its machine. Whoever reads or writes a
+page from here that is not there yet gets a GuestMemoryError.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class PagedSlot:
     `supplied` those put there. Its methods may be called from any thread.
     """
 
-    def __init__(self, uffd: Userfaultfd, slot: Memslot) -> None:
-        self._uffd, self.slot = uffd, slot
+    def __init__(self, uffd: Userfaultfd, slot: Memslot, there: set[int]) -> None:
+        self._uffd, self.slot, self._there = uffd, slot, there
         self.asked: list[int] = []
         self.supplied: set[int] = set()
 
@@ -50,10 +51,12 @@ class PagedSlot:
             self._uffd.zeropage(address)
         else:
             self._uffd.copy(address, data)
+        self._there.update(range(page, page + len(data or bytes(PAGE)) // PAGE))  # last: who reads it must not wait
 
     def release(self) -> None:
         """Hold nothing back any more: whoever waits goes on, with zeros."""
         self._uffd.release()
+        self.slot.mapping.held_back = None
 
 
 @contextmanager
@@ -69,11 +72,14 @@ def held_back(
     # Opened after the machine and closed before it: KVM waits for its workers when it closes, and they wait for us.
     with Userfaultfd.open() as uffd:
         mapping = Mapping(size)
-        mapping.held_back = True
-        slot = PagedSlot(uffd, memory.add(gpa, size, mapping=mapping))
+        there = mapping.held_back = set[int]()
+        slot = PagedSlot(uffd, memory.add(gpa, size, mapping=mapping), there)
         uffd.register(mapping.hva, mapping.size)
-        with FaultHandler(uffd, lambda fault: serve(slot, fault)) as handler:
-            yield slot
+        try:
+            with FaultHandler(uffd, lambda fault: serve(slot, fault)) as handler:
+                yield slot
+        finally:
+            slot.release()
         if handler.error:
             raise handler.error
 

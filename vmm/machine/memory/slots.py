@@ -251,21 +251,30 @@ class GuestMemory:
             raise GuestMemoryError(f"{doing}: no memslot holds guest-physical address {gpa:#x}")
         if slot.mapping.bytes.closed:
             raise HostError(f"{doing}: the machine has been closed, and its memory with it")
-        return slot, slot.offset + gpa - slot.gpa, min(size, slot.end - gpa)
+        start, size = slot.offset + gpa - slot.gpa, min(size, slot.end - gpa)
+        if slot.mapping.held_back is not None:
+            missing = set(range(start // PAGE, (start + size - 1) // PAGE + 1)) - slot.mapping.held_back
+            if missing:
+                at = slot.gpa - slot.offset + min(missing) * PAGE
+                raise GuestMemoryError(
+                    f"{doing}: the page at {at:#x} is supplied on demand, and the guest has not asked for it yet",
+                    hint="`PagedSlot.supply`, or let the guest touch it",
+                )
+        return slot, start, size
 
     def read(self, gpa: int, size: int) -> bytes:
         """`size` bytes. A read that fits one slot is one copy.
 
         Raises:
-            GuestMemoryError: some byte lies in no memslot.
+            GuestMemoryError: some byte lies in no memslot, or in a page that is supplied on demand and not there yet.
         """
         if type(gpa) is int and type(size) is int and size > 0:
             slot = self.slot_at(gpa)
-            if (
-                slot is not None and gpa + size <= slot.gpa + slot.size and not slot.mapping.bytes.closed
-            ):  # nearly always
-                start = slot.offset + gpa - slot.gpa
-                return slot.mapping.bytes[start : start + size]
+            if slot is not None and gpa + size <= slot.gpa + slot.size:
+                mapping = slot.mapping
+                if mapping.held_back is None and not mapping.bytes.closed:  # nearly always
+                    start = slot.offset + gpa - slot.gpa
+                    return mapping.bytes[start : start + size]
         gpa, size = whole("gpa", gpa), whole("size", size)
         doing = f"reading {size} bytes at {gpa:#x}"
         if size < 0:
@@ -281,12 +290,16 @@ class GuestMemory:
         """All of `data`, or nothing.
 
         Raises:
-            GuestMemoryError: some byte lies in no memslot; then none is written.
+            GuestMemoryError: some byte lies in no memslot, or in a page that is supplied on demand and not there yet;
+                then none is written.
         """
         if type(gpa) is not int or type(data) is not bytes:
             gpa, data = whole("gpa", gpa), as_bytes(data)
         slot, size = self.slot_at(gpa), len(data)
-        if slot is not None and gpa + size <= slot.end and not slot.mapping.bytes.closed:  # nearly always
+        if (
+            slot is not None and gpa + size <= slot.end and slot.mapping.held_back is None
+            and not slot.mapping.bytes.closed
+        ):  # nearly always  # fmt: skip
             start = slot.offset + gpa - slot.gpa
             slot.mapping.bytes[start : start + size] = data
             if slot.mapping.touched is not None:
@@ -354,7 +367,7 @@ class GuestMemory:
         if index >= 0 and type(value) is int:
             slot = self._slots[index]
             start = gpa - slot.gpa
-            if start + size <= slot.size:
+            if start + size <= slot.size and slot.mapping.held_back is None:
                 start += slot.offset
                 try:
                     slot.mapping.bytes[start : start + size] = value.to_bytes(size, "little")
