@@ -57,6 +57,9 @@ BOARDS = ("own", "pc", "testdev")
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_CONSOLE_LIMIT = 4 << 20
 CLOSED = "this machine has been closed; make another one to run"
+SHAPE = (
+    "memory", "cpus", "board", "irqchip", "strict", "console_limit", "live", "cpuid", "before_vcpus", "fast",
+)  # fmt: skip
 
 
 class _Part:
@@ -126,10 +129,7 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         fast: bool = True,
     ) -> None:
         ids = [0] if type(cpus) is int and cpus == 1 else _apic_ids(cpus)
-        self._shape: dict[str, Any] = {
-            "memory": memory, "cpus": cpus, "board": board, "irqchip": irqchip, "strict": strict, "live": live,
-            "console_limit": console_limit, "cpuid": cpuid, "before_vcpus": before_vcpus, "fast": fast,
-        }  # fmt: skip
+        self._shape = memory, cpus, board, irqchip, strict, console_limit, live, cpuid, before_vcpus, fast
         self.grows = memory is None
         """Nobody said how much memory: an image that is loaded may have more."""
         size = layout.default_memory(len(ids)) if memory is None else layout.parse_size(memory)
@@ -450,7 +450,7 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
     @property
     def shape(self) -> dict[str, Any]:
         """What it was made with: the arguments of Machine by name."""
-        return dict(self._shape)
+        return dict(zip(SHAPE, self._shape, strict=True))
 
     @property
     def started(self) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ class Plain(plain.PlainVm):
             NotPlain: as `load`.
             UsageError: it cannot lie or start there, or in that ring.
         """
-        code = bytes(program.code)
+        code = program.code if type(program.code) is bytes else bytes(program.code)
         first = _beginning(self.size, program.base, len(code), start, ring, user, ports)
         if first is None:
             check_place(program, start, 1)

@@ -79,7 +79,7 @@ def check_place(program: Program, entry: int | str, cpus: int) -> None:
 def _code(what: object) -> bytes:
     """Machine code. UsageError for what would only become bytes: a path its name, a number so many zeros."""
     if isinstance(what, (bytes, bytearray, memoryview)):
-        code = bytes(what)
+        code = what if type(what) is bytes else bytes(what)
         if code.startswith(b"\x7fELF"):
             raise UsageError("<bytes>: an ELF file, and not raw code", hint="load_image(), which reads its headers")
         return code
