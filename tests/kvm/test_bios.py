@@ -35,6 +35,19 @@ def passes(text: str, memory: str = "64M") -> str:
     return result.text
 
 
+@pytest.mark.every_host
+def test_the_vector_table_is_where_a_cpu_looks_for_it():
+    """Where ring 0 is emulated, an INT goes there whatever the limit says; a CPU of its own ends in a shutdown."""
+    passes("""
+    sidt [0x6000]
+    cmp word ptr [0x6000], 0x3ff
+    jne fail
+    cmp dword ptr [0x6002], 0
+    jne fail
+""")
+
+
+@pytest.mark.every_host
 def test_teletype_and_strings_are_the_console():
     said = passes("""
     mov ax, 0x0e48

@@ -77,21 +77,22 @@ def enter(
     if isinstance(mode, str) and mode not in MODES:
         raise UsageError(f"CPU mode {mode!r}: there are {', '.join(MODES)}")
     row = MODES[mode] if isinstance(mode, str) else mode
-    for each in (base, data_base) if mode == "real" else ():
+    real = row is MODES["real"]
+    for each in (base, data_base) if real else ():
         if each % 16 or not 0 <= each <= 0xFFFF0:
             raise UsageError(f"real mode: a segment cannot begin at {each:#x}")
     vcpu.abandon()
     sregs = vcpu.get_sregs()
-    code = base >> 4 if mode == "real" else code
+    code = base >> 4 if real else code
     sregs.cs = _segment(row, CODE, code, base if row.bits == 16 else 0)
     sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = _segment(
-        row, DATA, data_base >> 4 if mode == "real" else data, data_base
+        row, DATA, data_base >> 4 if real else data, data_base
     )
     selector, where, limit = task or (0, 0, LIMIT16)  # VM entry wants a busy TSS, used or not
     sregs.tr = state.Segment(base=where, limit=limit, selector=selector, type=CODE, present=1)
     sregs.ldt = state.Segment(unusable=1)
     sregs.gdt = gdt or state.Table()
-    sregs.idt = idt or state.Table(0, 0x3FF if mode == "real" else 0)
+    sregs.idt = idt or state.Table(0, 0x3FF if real else 0)
     sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = row.cr0, cr3, row.cr4, row.efer
     vcpu.set_sregs(sregs)
     vcpu.start_regs({"rip": entry, "rflags": RFLAGS.FIXED, **registers})
