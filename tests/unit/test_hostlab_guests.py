@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tools.hostlab import hosts, lab, parcel, qemu, root
+from tools.hostlab import hosts, lab, mended_qemu, parcel, qemu, root
 from tools.hostlab.emulator import Disks
 from tools.hostlab.inside import host, linux, linux_speed
 from tools.hostlab.inside.peer import ADDRESS, MAC, Peer, checksum
@@ -36,16 +38,27 @@ pass  vmlinuz  10 exits
 def test_a_step_says_that_it_starts_a_guest() -> None:
     assert parcel.guests(["doctor", "linux"])
     assert parcel.guests(["linux_speed"])
-    assert not parcel.guests(["doctor", "probe"])
+    assert not parcel.guests(["doctor", "probe", "images"])
+    assert parcel.systems(["doctor", "images"])
+    assert parcel.systems(["linux"])
+    assert not parcel.systems(["doctor", "probe"])
     assert parcel.packages(["doctor", "linux_speed", "linux_speed"]) == ("qemu-system-x86",)
     assert parcel.packages(["linux"]) == ()
 
 
-def test_an_svm_host_with_a_guest_has_one_cpu_and_counts() -> None:
-    fitted = lab.fitted(hosts.parse("svm-6.12", only=("linux",)))
-    assert (fitted.cpus, fitted.counted, fitted.name) == (1, True, "svm-6.12-1cpu")
+def test_an_svm_host_with_a_guest_has_a_mended_emulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mended_qemu, "can_be_made", lambda: True)
+    for step in ("linux", "images"):
+        host = hosts.parse("svm-6.12", only=(step,))
+        assert lab.fitted(host) == replace(host, mended=True)
     for other in (hosts.parse("svm-6.12"), hosts.parse("vmx-6.1", only=("linux",))):
         assert lab.fitted(other) == other
+
+
+def test_or_one_cpu_and_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mended_qemu, "can_be_made", lambda: False)
+    fitted = lab.fitted(hosts.parse("svm-6.12", only=("linux",)))
+    assert (fitted.cpus, fitted.counted, fitted.name) == (1, True, "svm-6.12-1cpu")
 
 
 def test_guests_of_other_kernels_lie_beside_the_hosts_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -94,11 +107,62 @@ def test_each_guest_is_started_and_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_its_emulator_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(qemu, "path_of", lambda name: Path("/usr/bin") / name)
     kernel, disks = Kernel(tmp_path, tmp_path, "", ""), Disks(tmp_path, tmp_path, 1)
+    monkeypatch.setattr(mended_qemu, "can_be_made", lambda: False)
     usual = hosts.parse("svm-6.12")
     assert "-icount" not in qemu.command(usual, kernel, disks, tmp_path)
     words = qemu.command(lab.fitted(hosts.parse("svm-6.12", only=("linux",))), kernel, disks, tmp_path)
     assert words[words.index("-icount") + 1] == qemu.COUNTED[1]
     assert words[words.index("-smp") + 1] == "1"
+
+
+def test_or_is_the_mended_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mended_qemu, "can_be_made", lambda: True)
+    monkeypatch.setattr(mended_qemu, "binary", lambda: tmp_path / "mended")
+    words = qemu.command(
+        lab.fitted(hosts.parse("svm-6.12", only=("linux",))), Kernel(tmp_path, tmp_path, "", ""),
+        Disks(tmp_path, tmp_path, 1), tmp_path,
+    )  # fmt: skip
+    assert words[2] == str(tmp_path / "mended")
+    assert "-icount" not in words
+    assert words[words.index("-smp") + 1] == "2"
+
+
+# As a compiler left it: exception_index, exception_is_int, exception_next_eip, the log's flag, the last argument
+VMRUN = bytes.fromhex(
+    "4189c5 4489ab80330000 89b354efffff c7838433000000000000 48c78388330000ffffffff f605ba45b60002 0f856c010000 "
+    "ba01000000 4889df e8a74f0500".replace(" ", "")
+)
+STORE = bytes.fromhex("89b354efffff")
+
+
+def test_the_store_alone_is_taken_out() -> None:
+    program = bytes(100) + VMRUN + STORE * 3  # others of its kind stay
+    mended = mended_qemu.mend(program)
+    assert mended == bytes(100) + VMRUN.replace(STORE, b"\x90" * 6) + STORE * 3
+
+
+def test_what_is_not_there_once_is_not_mended() -> None:
+    for program in (b"", STORE * 3, VMRUN + VMRUN, VMRUN.replace(b"\xba\x01", b"\xba\x00"), VMRUN[:-12]):
+        assert mended_qemu.mend(program) is None
+
+
+def test_the_copy_is_kept_and_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It finds the files of the one that it is a copy of, and is made once."""
+    for name in ("bin", "share", "lib"):
+        (tmp_path / "usr" / name).mkdir(parents=True)
+    program = tmp_path / "usr/bin" / mended_qemu.QEMU
+    program.write_bytes(b"#!/bin/sh\ncd $(dirname $0)/.. && test -d lib -a -d share && echo fine\nexit\n" + VMRUN)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(mended_qemu, "path_of", lambda name: str(program))
+    mended_qemu.can_be_made.cache_clear()
+    try:
+        assert mended_qemu.can_be_made()
+    finally:
+        mended_qemu.can_be_made.cache_clear()
+    copy = mended_qemu.binary()
+    assert STORE not in copy.read_bytes()
+    assert subprocess.run([copy], capture_output=True, text=True, check=True).stdout == "fine\n"
+    assert mended_qemu.binary() == copy
 
 
 def test_a_kernel_of_backports_does_without_what_qemu_gets_wrong(

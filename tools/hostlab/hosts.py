@@ -37,7 +37,8 @@ class Host:
     `extra` names further steps, files of tools/hostlab/steps/; `only` those that run in place of the usual ones.
     `tests` selects tests of the step of that name, as pytest's -k does; "" is all that are meant for a host.
     `guests` are kernels, as in a host's name, that Linux guests have beside the host's own.
-    `counted`: its clock counts instructions, where the emulator can do that.
+    `counted`: its clock counts instructions, where the emulator can do that. `mended`: its emulator is a copy without
+    a fault that its steps do not bear.
     """
 
     kind: str
@@ -51,6 +52,7 @@ class Host:
     tests: str = ""
     guests: tuple[str, ...] = ()
     counted: bool = False
+    mended: bool = False
 
     @property
     def variant(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from . import (
     judge,
     junit,
     kernel,
+    mended_qemu,
     parcel,
     qemu,
     root,
@@ -70,11 +71,13 @@ def settle(host: Host, say: Say) -> tuple[Host, Archive, kernel.Source]:
 
 
 def fitted(host: Host) -> Host:
-    """The host as its steps need it. An SVM host that starts a Linux guest has one CPU, and time by instructions:
-    with two, QEMU's VMRUN gives the guest an interrupt twice now and then (docs/hostlab.md), which payloads bear and a
-    Linux does not.
+    """The host as its steps need it. QEMU's VMRUN gives a guest an interrupt twice now and then (docs/hostlab.md):
+    payloads bear it, a Linux does not, so an SVM host that starts one has a QEMU that is mended. Where none can be had,
+    it has one CPU, and time by instructions, with which it comes less often.
     """
-    return replace(host, cpus=1, counted=True) if host.kind == "svm" and parcel.guests(host.steps) else host
+    if host.kind != "svm" or not parcel.systems(host.steps):
+        return host
+    return replace(host, mended=True) if mended_qemu.can_be_made() else replace(host, cpus=1, counted=True)
 
 
 def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Prepared:
@@ -86,6 +89,8 @@ def prepare(host: Host, archive: Archive, found: kernel.Source, say: Say) -> Pre
     """
     if host.emulator == "bochs":
         bochs.binary(say)
+    if host.mended:
+        mended_qemu.binary(say)
     parcel.dependencies(say)
     parcel.wheels(say)
     folders = {}

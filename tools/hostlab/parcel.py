@@ -123,6 +123,15 @@ def guests(steps: Sequence[str]) -> bool:
     return any(_said(step, "guest") == "linux" for step in steps)
 
 
+def systems(steps: Sequence[str]) -> bool:
+    """Whether one of the steps starts a guest that is an operating system, by a line `# guest: ...`.
+
+    Raises:
+        LabError: there is no such step.
+    """
+    return any(_said(step, "guest") for step in steps)
+
+
 def packages(steps: Sequence[str]) -> tuple[str, ...]:
     """What the root file system has for these steps beside the usual, by their line `# packages: NAME,NAME`.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import mended_qemu
 from .emulator import Disks
 from .hosts import Host
 from .kernel import Kernel
@@ -25,7 +26,7 @@ NO_POLL = " kvm.halt_poll_ns=0"
 # QEMU 7.2's CMPXCHG16B leaves what was RAX in RFLAGS. Kernels of bookworm-backports meet it in kmem_cache_alloc, and
 # take a double fault while they start; Linux uses it as long as the CPU has it.
 NO_CX16 = " clearcpuid=cx16"
-COMMANDS = ("qemu-system-x86_64",)
+COMMANDS = (mended_qemu.QEMU,)
 OUTSIDE = "10.0.2.2"  # this machine's loopback, in QEMU's user network
 LOOPBACK = "127.0.0.1"
 APPEND = (
@@ -36,7 +37,7 @@ APPEND = (
 
 def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
     """The command line; the console is its standard output."""
-    found = path_of("qemu-system-x86_64")
+    found = str(mended_qemu.binary()) if host.mended else path_of(mended_qemu.QEMU)
     assert found is not None
     words = [
         found, "-machine", "q35", "-accel", "tcg,thread=single", "-cpu", host.model or MODEL,
