@@ -194,10 +194,13 @@ def test_a_client_comes_while_the_guest_runs(served: Callable[..., Served], endl
 
 @needs_gdb
 def test_without_a_client_the_time_limit_counts_and_with_one_it_does_not(
-    served: Callable[..., Served], endless: str
+    served: Callable[..., Served], tmp_path: Path
 ) -> None:
-    run = served(endless, wait=True)
-    run.gdb("detach")
+    file = tmp_path / "endless.asm"
+    file.write_text("; machine: timeout=0.5\n" + ENDLESS, encoding="utf-8")
+    run = served(str(file), wait=True)
+    said = run.gdb("stepi", "python import time; time.sleep(0.7)", "stepi", "p 6 * 7", "detach")
+    assert "$1 = 42" in said
     status, out = run.end()
     assert status == 124
     assert "time limit" in out
@@ -320,6 +323,31 @@ def test_ring3_and_back(served: Callable[..., Served]) -> None:
     assert "Breakpoint 2, finish" in said
     status, out = run.end()
     assert status == 0, out
+
+
+FAULTY = """
+%include "results.inc"
+%include "idt.inc"
+start:
+    mov   edi, 6
+    lea   rsi, [rip + on_ud]
+    call  set_gate
+wrong:
+    ud2
+on_ud:
+    nop
+    nop
+    PASS
+"""
+
+
+@needs_gdb
+def test_gdb_is_told_of_a_step_that_was_more_than_one(served: Callable[..., Served], tmp_path: Path) -> None:
+    (tmp_path / "faulty.asm").write_text(FAULTY, encoding="utf-8")
+    run = served(str(tmp_path / "faulty.asm"))
+    said = run.gdb("break wrong", "continue", "stepi", "p $rip == &on_ud", "continue")
+    assert "$1 = 1" in said or "pyvmm: more than one instruction: it took an exception" in said
+    assert run.end()[0] == 0
 
 
 @needs_gdb

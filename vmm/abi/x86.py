@@ -88,6 +88,12 @@ class RFLAGS:
     ID = 1 << 21
 
 
+class DR6:
+    """What a #DB came of (SDM vol. 3B, 17.2.3)."""
+
+    BS = 1 << 14  # RFLAGS.TF
+
+
 class PTE:
     """Bits of a page-table entry at any level; PSE (a large page) counts only where a level has large pages."""
 

@@ -10,7 +10,7 @@ from vmm.debug.legs import Cause
 from vmm.debug.one_step import HLT, Did
 from vmm.debug.slow_watch import Watched, slow
 from vmm.debug.stops import Stops
-from vmm.debug.values import BREAKPOINT, INTERRUPTED, STEP, WATCHPOINT, Break, Stopped
+from vmm.debug.values import BREAKPOINT, INTERRUPTED, PLAIN_STEP, STEP, WATCHPOINT, Break, Stopped
 from vmm.errors import MissingCapability, UsageError
 from vmm.machine.ends import Stop, Why
 from vmm.observe.postmortem import readable
@@ -148,7 +148,7 @@ class Going(Stops):
                 if came is not None:
                     return came
                 if there():
-                    return self._stopped(STEP, cpu, "a step")
+                    return self._stopped(STEP, cpu, PLAIN_STEP)
 
     def _at_hlt(self, cpu: Cpu) -> bool:
         self._finish_exit(cpu)

@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmm.abi.x86 import DR6
 from vmm.debug.breakpoints import Arms
 from vmm.debug.ring3_breaks import back_to_ring3
 from vmm.debug.values import BREAKPOINT, CATCH, INTERRUPTED, STEP, WATCHPOINT, Break
@@ -24,6 +25,7 @@ from vmm.kvm.exits import (
     ReadMsr,
     WriteMsr,
 )
+from vmm.kvm.vcpu import GuestDebug
 from vmm.machine.ends import GO_ON, Step, Stop, Why
 from vmm.machine.run.cpu import WATCHED, Cpu, current, rules
 
@@ -32,8 +34,7 @@ if TYPE_CHECKING:
 
     from vmm.machine.machine import Machine
 
-UD = 6
-BP = 3
+DB, BP, UD = 1, 3, 6
 PASSED = "passed"  # a leg goes on
 OF_AN_INSTRUCTION = (PortIn, PortOut, MmioRead, MmioWrite, ReadMsr, WriteMsr, Hypercall)
 
@@ -202,6 +203,15 @@ class Legs:
                 return self._end(Cause(WATCHPOINT, cpu, each.address, exit), f"a watchpoint at {each.address:#x}")
         if cpu is self._stepping and not exit.dr6 & WATCHED:
             return self._end(Cause(STEP, cpu, exit.pc, exit), f"a step to {exit.pc:#x}")
+        told = armed.told.get(cpu.index)
+        if told is None or told != GuestDebug():
+            return None  # somebody else wants to see it
+        if exit.dr6 & DR6.BS and not cpu.vcpu.debug.singlestep:  # the guest steps itself: as without debug registers
+            debug = cpu.vcpu.get_debugregs()
+            debug.dr6 |= DR6.BS
+            cpu.vcpu.set_debugregs(debug)
+            _inject(cpu, DB)
+            return GO_ON
         return None
 
     def _int3(self, cpu: Cpu, exit: Debug) -> Step | None:
@@ -210,9 +220,7 @@ class Legs:
         told = self.arms.now.told.get(cpu.index)
         if told is None or told.software:
             return None  # somebody else wants to see each INT3
-        events = cpu.vcpu.get_vcpu_events()  # an INT3 of the guest's own, which takes it
-        events.exception_injected, events.exception_nr, events.exception_has_error_code = 1, BP, 0
-        cpu.vcpu.set_vcpu_events(events)
+        _inject(cpu, BP)  # an INT3 of the guest's own, which takes it
         return GO_ON
 
     def ours(self, cpu: Cpu, exit: Exit) -> bool:
@@ -254,3 +262,10 @@ class Legs:
             vcpu.stored = None
         if vcpu.stored is None:
             self.machine.all_cpus.end(cpu, self._end(Cause(STEP, cpu, cpu.at), f"a step to {cpu.at:#x}"))
+
+
+def _inject(cpu: Cpu, vector: int) -> None:
+    """An exception without an error code, which the guest takes as it goes on."""
+    events = cpu.vcpu.get_vcpu_events()
+    events.exception_injected, events.exception_nr, events.exception_has_error_code = 1, vector, 0
+    cpu.vcpu.set_vcpu_events(events)

@@ -12,11 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmm.abi.x86 import RFLAGS
 from vmm.asm.disassembler import MAX_LENGTH, disassemble
 from vmm.debug.abilities import measure
-from vmm.debug.gates import gate
+from vmm.debug.gates import DB, gate
 from vmm.debug.legs import Cause
-from vmm.debug.ring3_step import CANNOT, EXCEPTIONS, Ring3Step, go_to_ring3, returns_to_ring3
+from vmm.debug.ring3_step import CANNOT, EXCEPTIONS, Ring3Step, do_return, returns
 from vmm.debug.step_flag import StepFlag
 from vmm.debug.values import BREAKPOINT, CATCH, STEP, Break
 from vmm.errors import MissingCapability
@@ -33,8 +34,11 @@ if TYPE_CHECKING:
 HLT = b"\xf4"
 CATCHES = "a step of ring 3 by the guest's own trap: no catch is looked at in it"
 TOOK = "more than one instruction: it took an exception, whose handler has run as a whole, and so has what came next"
+INSIDE = "more than one instruction: it took an exception or interrupt, and the handler's first was made with it"
 ELSEWHERE = ("j", "call", "ret", "iret", "loop", "sys", "int", "lcall", "ljmp", "ud")
 """Beginnings of names of instructions that may lead anywhere."""
+ITSELF = "the guest steps itself by RFLAGS.TF: this is where its own trap has led"
+TAKEN = "the guest steps itself by RFLAGS.TF, and has no handler of #DB to stop at: this step took its trap"
 SLEPT = "HLT as a whole: the next stop is behind it, and behind the interrupt that woke it"
 
 
@@ -64,21 +68,37 @@ class Steps:
         machine, vcpu = self._legs.machine, cpu.vcpu
         vcpu.complete()
         sregs = vcpu.look("sregs")
-        code = readable(machine, sregs, without, MAX_LENGTH)
+        code, before = readable(machine, sregs, without, MAX_LENGTH), vcpu.look("regs")
         if not measure(machine).step_ring3:
             if sregs.ss.dpl == 3:
                 return self._in_ring3(cpu, breaks, code, sregs)
-            if returns_to_ring3(cpu, machine, sregs, code):
-                go_to_ring3(cpu, machine, code)
+            if not before.rflags & RFLAGS.TF and returns(machine, before, sregs, code):
+                do_return(cpu, machine, code)
                 return Did(Stop(Why.DEBUG, "a step"), cpu, Cause(STEP, cpu, cpu.at))
         if code.startswith(HLT):
             return self._sleep(cpu, breaks, run, without)
-        bits, native = code_bits(sregs), measure(machine).step_ring3
-        before = vcpu.look("regs")
+        own = bool(before.rflags & RFLAGS.TF)
+        if own and (handler := gate(machine, sregs, DB)):
+            return self._own(cpu, breaks, run, without, handler.handler)
+        bits, native, loads = code_bits(sregs), measure(machine).step_ring3, self._flag.loaded(code, before, sregs)
         end = self._legs.leg(breaks, run, stepping=cpu, without=without)
-        self._flag.take_back(cpu, code, before, sregs)
+        inside = self._flag.take_back(cpu, code, before, sregs)
+        stepped = end.cause and end.cause.kind == STEP
+        if loads and stepped:
+            self._flag.give(cpu)
+        if own and stepped:
+            return Did(end.stop, end.by, end.cause, TAKEN)
         took = native and end.cause and end.cause.kind == STEP and self._took(cpu, without, code, bits)
-        return Did(end.stop, end.by, end.cause, TOOK if took else "")
+        return Did(end.stop, end.by, end.cause, TOOK if took else INSIDE if inside and stepped else "")
+
+    def _own(self, cpu: Cpu, breaks: Sequence[Break], run: Sequence[Cpu], at: int, handler: int) -> Did:
+        """The step that the guest makes itself: to its handler of #DB."""
+        there = Break(0, BREAKPOINT, "", handler)
+        end = self._legs.leg([*breaks, there], run, without=at)
+        cause = end.cause
+        if cause and cause.cpu is cpu and (cause.kind, cause.address) == (BREAKPOINT, handler):
+            return Did(end.stop, end.by, Cause(STEP, cpu, handler, cause.exit), ITSELF)
+        return _did(end)
 
     def _took(self, cpu: Cpu, before: int, code: bytes, bits: int) -> bool:
         """Is this vCPU where that instruction cannot have led, and at no handler's begin?"""
@@ -95,9 +115,13 @@ class Steps:
         if not measure(self._legs.machine).hardware:
             raise MissingCapability(CANNOT)
         before = cpu.vcpu.get_regs()
+        loads = self._flag.loaded(code, before, old)
         end = Ring3Step(self._legs, cpu).make()
         self._flag.take_back(cpu, code, before, old)
-        note = CATCHES if any(each.kind == CATCH and each.enabled for each in breaks) else ""
+        if loads and end.cause and cpu.vcpu.get_sregs().ss.dpl == 3:
+            self._flag.give(cpu)
+        own = before.rflags & RFLAGS.TF and (handler := gate(self._legs.machine, old, DB)) and cpu.at == handler.handler
+        note = ITSELF if own else CATCHES if any(each.kind == CATCH and each.enabled for each in breaks) else ""
         if end.cause and end.cause.kind == BREAKPOINT:
             return Did(end.stop, end.by, Cause(STEP, cpu, cpu.at, end.cause.exit), note)
         return Did(end.stop, end.by, end.cause, note)

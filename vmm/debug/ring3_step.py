@@ -5,8 +5,9 @@ natively there, and the trap of RFLAGS.TF is the guest's own. 64-bit mode alone.
 In ring 3 TF is set by us. The #DB goes the guest's way, through its IDT, and ends at a breakpoint on the handler's
 first instruction: there the frame is taken off again, its ring-0 stack gets back the bytes that the frame lay on, and
 the guest has seen nothing. A fault of the instruction itself, or SYSCALL, ends at the first instruction of its handler,
-as a step would, without TF in what was saved; so does the trap of a guest that has set TF itself. IRETQ and SYSRETQ to
-ring 3 are done by hand.
+as a step would, without TF in what was saved; so does the trap of a guest that has set TF itself. IRETQ and SYSRETQ of
+ring 0 are done by hand: to ring 3 as KVM has no step there, and to ring 0 as its emulator's step ends one instruction
+behind.
 
 Source: Intel SDM vol. 3A, 6.14 (interrupt and exception handling in 64-bit mode); vol. 2, IRET, SYSCALL, SYSRET.
 """
@@ -27,7 +28,7 @@ from vmm.machine.x86.virtual import read_virtual, translate, write_virtual
 
 if TYPE_CHECKING:
     from vmm.debug.legs import LegEnd, Legs
-    from vmm.kvm.state import Sregs
+    from vmm.kvm.state import Regs, Sregs
     from vmm.machine.machine import Machine
     from vmm.machine.run.cpu import Cpu
 
@@ -41,16 +42,22 @@ FRAME = 40
 CANNOT = "single-step: this vCPU is in ring 3, where on this host the guest would take the trap of each step itself"
 
 
-def returns_to_ring3(cpu: Cpu, machine: Machine, sregs: Sregs, code: bytes) -> bool:
-    """Is this instruction of ring 0 an IRETQ or SYSRETQ to ring 3?"""
+def returns(machine: Machine, regs: Regs, sregs: Sregs, code: bytes) -> bool:
+    """Is this instruction of ring 0 an IRETQ or SYSRETQ that loads what it can load?"""
     if code.startswith(SYSRETQ):
         return bool(sregs.cs.l)
     if not code.startswith(IRETQ) or not sregs.cs.l:
         return False
-    return u64(machine, sregs, cpu.vcpu.get_regs().rsp + 8) & 3 == 3
+    try:
+        cs, ss = u64(machine, sregs, regs.rsp + 8), u64(machine, sregs, regs.rsp + 32)
+        if cs & 3 == 3:
+            return True
+        return not (cs | ss) & 7 and descriptor(machine, sregs, cs & 0xFFFF).l == 1
+    except VmmError:
+        return False  # its fault is KVM's to make
 
 
-def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
+def do_return(cpu: Cpu, machine: Machine, code: bytes) -> None:
     """Do that instruction."""
     vcpu = cpu.vcpu
     regs, sregs = vcpu.get_regs(), vcpu.get_sregs()
@@ -64,13 +71,14 @@ def go_to_ring3(cpu: Cpu, machine: Machine, code: bytes) -> None:
         regs.rip, regs.rflags, regs.rsp = rip, flags | RFLAGS.FIXED, rsp
         for name in ("ds", "es", "fs", "gs"):
             old = getattr(sregs, name)
-            if old.selector & ~3 and old.dpl < 3:
+            if cs & 3 and old.selector & ~3 and old.dpl < 3:
                 setattr(sregs, name, Segment(base=old.base if name in ("fs", "gs") else 0, unusable=1))
         events = vcpu.get_vcpu_events()
         if events.nmi_masked:
             events.nmi_masked = 0
             vcpu.set_vcpu_events(events)
-    sregs.cs, sregs.ss = (descriptor(machine, sregs, each) for each in selectors)
+    sregs.cs = descriptor(machine, sregs, selectors[0])
+    sregs.ss = descriptor(machine, sregs, selectors[1]) if selectors[1] else Segment(unusable=1)
     vcpu.set_sregs(sregs)
     vcpu.set_regs(regs)
 

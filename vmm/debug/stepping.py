@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmm.debug.going import Going
 from vmm.debug.slow_watch import Watched, slow
-from vmm.debug.values import BREAKPOINT, STEP, Break, Stopped
+from vmm.debug.values import BREAKPOINT, PLAIN_STEP, STEP, Break, Stopped
 from vmm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ class Stepping(Going):
         came = self._came_by_steps(self.breaks, cpu) if did.cause and did.cause.kind == STEP else None
         stopped = came or self._seen(did.stop, did.by, did.cause, note=did.note)
         if stopped is None:  # a breakpoint whose condition was wrong: the step came to its place
-            stopped = self._stopped(STEP, cpu, did.note or "a step")
+            stopped = self._stopped(STEP, cpu, did.note or PLAIN_STEP)
         return stopped
 
     def _to(self, cpu: Cpu, address: int, depth: int | None) -> Stopped:
@@ -148,9 +148,9 @@ class Stepping(Going):
                     did = self._steps.step(cpu, self.breaks, [cpu], without=address)
                     if did.cause and did.cause.kind == STEP:
                         continue
-                    return self._seen(did.stop, did.by, did.cause) or self._stopped(STEP, cpu, "a step")
+                    return self._seen(did.stop, did.by, did.cause) or self._stopped(STEP, cpu, PLAIN_STEP)
                 if not any(each.address == address and each.enabled for each in self.breaks):
-                    return self._stopped(STEP, cpu, "a step")
+                    return self._stopped(STEP, cpu, PLAIN_STEP)
             seen = self._seen(end.stop, end.by, end.cause)
             if seen is not None:
                 return seen

@@ -13,7 +13,7 @@ from vmm.debug.history import History
 from vmm.debug.legs import Cause, Legs
 from vmm.debug.one_step import Steps
 from vmm.debug.points import Points
-from vmm.debug.values import BREAKPOINT, CATCH, ENDED, FAULT, INTERRUPTED, STEP, Break, Stopped
+from vmm.debug.values import BREAKPOINT, CATCH, ENDED, FAULT, INTERRUPTED, PLAIN_STEP, STEP, Break, Stopped
 from vmm.errors import UsageError
 from vmm.machine.ends import Result, Stop, Why
 
@@ -113,7 +113,7 @@ class Stops(Points):
             return self._stopped(INTERRUPTED, by or self.machine.cpus[self.vcpu], "interrupted")
         cpu = cause.cpu or self.machine.cpus[self.vcpu]
         if cause.kind == STEP:
-            return self._stopped(STEP, cpu, note or "a step", exit=cause.exit)
+            return self._stopped(STEP, cpu, note or PLAIN_STEP, exit=cause.exit)
         if cause.kind == CATCH:
             self._caught = cpu
         struck = self._struck(cause)

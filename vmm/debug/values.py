@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from vmm.machine.ends import Result
 
 BEGIN = "begin"
+PLAIN_STEP = "a step"
+"""What a stop of that kind says where there is nothing else to tell."""
 STEP, BREAKPOINT, WATCHPOINT, CATCH = "step", "breakpoint", "watchpoint", "catch"
 INT3 = b"\xcc"
 INTERRUPTED, ENDED, FAULT = "interrupted", "ended", "fault"

@@ -18,7 +18,7 @@ from vmm.debug.gdb.commands import Commands, Going
 from vmm.debug.gdb.packets import Packet
 from vmm.debug.gdb.wire import CAME, GONE, INTERRUPT, Wire
 from vmm.debug.session import Session
-from vmm.debug.values import BREAKPOINT, FAULT, INTERRUPTED, WATCHPOINT, Stopped
+from vmm.debug.values import BREAKPOINT, FAULT, INTERRUPTED, PLAIN_STEP, STEP, WATCHPOINT, Stopped
 from vmm.errors import VmmError
 
 if TYPE_CHECKING:
@@ -312,7 +312,7 @@ class GdbServer:
                 why = "hwbreak:;" if struck.hardware else "swbreak:;"
             elif stopped.why == WATCHPOINT and struck is not None:
                 why = f"{ {'write': 'watch', 'read': 'rwatch', 'access': 'awatch'}[struck.access] }:{struck.address:x};"
-            elif stopped.why == FAULT:
+            elif stopped.why == FAULT or (stopped.why == STEP and stopped.text != PLAIN_STEP):
                 self._note_once(stopped)
         return f"T{signal:02x}thread:{session.vcpu + 1:x};{why}{self._commands.expedited(session)}"
 
