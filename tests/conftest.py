@@ -8,10 +8,13 @@ skips with the reason, or is an error where PYVMM_REQUIRE_KVM=1. The plugin is l
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
+from coverage import Coverage
 from hypothesis import HealthCheck, settings
 
 settings.register_profile("loaded", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +46,24 @@ def uncovered() -> dict[str, str]:
     KeyboardInterrupt in the middle of that leaves it taken, and the process waits for it for ever.
     """
     return {name: value for name, value in os.environ.items() if not name.startswith("COV")}
+
+
+@pytest.fixture
+def forks_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What children by fork run counts for coverage, though they end by os._exit. Each takes a fifth of a second for
+    that, so those tests ask that show what a child does, and not all (`patch = _exit` of coverage).
+    """
+    leave = os._exit
+
+    def note_and_leave(status: int) -> NoReturn:
+        noted = Coverage.current()
+        if noted is not None:
+            noted.stop()
+            with contextlib.suppress(Exception):  # a child in a sandbox may not write
+                noted.save()
+        leave(status)
+
+    monkeypatch.setattr(os, "_exit", note_and_leave)
 
 
 class CoverageFloor:

@@ -133,6 +133,7 @@ def test_a_byte_behind_the_input_is_a_fault(guest: str, capsys: pytest.CaptureFi
     assert "crash  " in out
 
 
+@pytest.mark.usefixtures("forks_count")
 def test_a_whole_program_and_its_reproducer_runs_as_a_payload(guest: str, capsys: pytest.CaptureFixture[str]):
     told = fuzzed(capsys, guest, "--input", "data", "--length", "16", "--execs", "2000")
     (crash,) = told["crashes"]
@@ -142,6 +143,7 @@ def test_a_whole_program_and_its_reproducer_runs_as_a_payload(guest: str, capsys
     assert "#UD (invalid opcode)" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("forks_count")
 def test_a_guest_in_c_and_its_elf_file(guest: str, capsys: pytest.CaptureFixture[str]):
     """The size of the object is the length; in .bss, of which the file has nothing."""
     Path("packet.c").write_text(IN_C)
@@ -160,6 +162,7 @@ def test_a_guest_in_c_and_its_elf_file(guest: str, capsys: pytest.CaptureFixture
         assert "packet.c:12" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("forks_count")
 def test_an_elf_file_of_any_compiler(guest: str, capsys: pytest.CaptureFixture[str]):
     linked("free", 0x100000)
     told = fuzzed(capsys, "./free", "--input", "buffer", "--execs", "1500")
@@ -248,6 +251,7 @@ def test_what_stands_beside_a_machine_takes_what_comes(name: str, tmp_path: Path
     assert len(engine.reached) > 40
 
 
+@pytest.mark.usefixtures("forks_count")
 def test_a_guest_that_does_not_assemble_is_said_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

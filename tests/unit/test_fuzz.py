@@ -255,6 +255,7 @@ def crashing(monkeypatch: pytest.MonkeyPatch, target: type[HostTarget]) -> None:
     )
 
 
+@pytest.mark.usefixtures("forks_count")
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
                      follows: Callable[[str, Any], Any]):  # fmt: skip
     monkeypatch.chdir(tmp_path)
