@@ -202,6 +202,31 @@ def test_in_a_browser_the_reasons_are_seen_at_400_pixels_and_a_table_stays_one(c
     chromium.call("Accessibility.disable")
 
 
+WHERE_NAMES_BREAK = """(() => {
+  const ends = new Set();
+  for (const button of document.querySelectorAll(".matrix tbody button")) {
+    const walker = document.createTreeWalker(button, NodeFilter.SHOW_TEXT), spot = document.createRange();
+    let last = null;
+    for (let node = walker.nextNode(); node; node = walker.nextNode())
+      for (let i = 0; i < node.length; i++) {
+        spot.setStart(node, i); spot.setEnd(node, i + 1);
+        const at = spot.getBoundingClientRect(), sign = node.data[i];
+        if (last && at.top > last.top + 5) ends.add(last.sign);
+        last = { top: at.top, sign: sign };
+      }
+  }
+  return Array.from(ends).sort().join("");
+})()"""
+
+
+@pytest.mark.parametrize("hosts", [1, 3])
+def test_in_a_browser_a_long_name_breaks_between_its_words(chromium: Chromium, hosts: int) -> None:
+    names = ("software-backed", "svm-6.1", "vmx-6.1")[:hosts]
+    chromium.open(hosts_page([(name, host(name)) for name in names], "pyvmm"), width=400)
+    assert set(chromium.run(WHERE_NAMES_BREAK)) <= {"_", " "}
+    assert "_" in chromium.run(WHERE_NAMES_BREAK)
+
+
 def test_a_diff_says_whom_it_compares_and_each_thing_once(tmp_path: Path) -> None:
     page = tmp_path / "diff.html"
     assert main(["diff", str(HOSTS / "vmx-6.1.json"), str(HOSTS / "svm-7.2.json"), "--html", str(page)]) == 1
