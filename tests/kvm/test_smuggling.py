@@ -156,6 +156,84 @@ BOARDS = {
 CASES = [(of_msrs, "kernel"), (of_ports, "pc"), (of_ports, "kernel"), (of_devices, "kernel"), (of_devices, "split")]
 
 
+# One lets ticks of the PIT come that it does not take; one counts what comes with a line that the host pulses.
+PULSE = 0x2F0
+TICKS = f"""
+start:  cmp r12, 1
+        je  counts
+        mov al, {irq.PIT_CH0_RATE:#x}                   ; a tick each 84 us
+        out {irq.PIT_MODE:#x}, al
+        mov al, 100
+        out {irq.PIT_CH0:#x}, al
+        mov al, 0
+        out {irq.PIT_CH0:#x}, al
+        mov ecx, 20000
+spin:   pause
+        dec ecx
+        jnz spin
+        jmp ends
+counts: lea rax, [rip + irq0]
+        mov edi, {REGIONS["idt"].base + 16 * 32:#x}
+        mov [rdi], ax
+        mov word ptr [rdi + 2], 8
+        mov word ptr [rdi + 4], 0x8e00
+        shr rax, 16
+        mov [rdi + 6], eax
+        mov al, {irq.PIC_ICW1:#x}
+        out {irq.PIC_MASTER_CMD:#x}, al
+        mov al, 32
+        out {irq.PIC_MASTER_IMR:#x}, al
+        mov al, 4
+        out {irq.PIC_MASTER_IMR:#x}, al
+        mov al, {irq.PIC_ICW4:#x}
+        out {irq.PIC_MASTER_IMR:#x}, al
+        mov al, 0xfe
+        out {irq.PIC_MASTER_IMR:#x}, al
+        xor r15d, r15d
+        mov dx, {PULSE:#x}
+        out dx, al
+        sti
+        mov ecx, 10000
+wait:   pause
+        dec ecx
+        jnz wait
+        cli
+ends:   mov al, 0
+        out {ports.EXIT:#x}, al
+irq0:   inc r15
+        push rax
+        mov al, {irq.PIC_EOI:#x}
+        out {irq.PIC_MASTER_CMD:#x}, al
+        pop rax
+        iretq
+"""
+
+
+def test_no_tick_comes_over_a_reset():
+    """KVM keeps them where no state shows them, and sends one with each end of interrupt."""
+    with Machine("4M", board="pc") as machine:
+        if not machine.vm.has_pit:
+            pytest.skip("this board has no PIT of KVM's")
+
+        def pulse(*_: object) -> None:
+            machine.irq_line(0, True)
+            machine.irq_line(0, False)
+
+        def interrupts(r12: int) -> int:
+            regs = machine.cpus[0].vcpu.get_regs()
+            regs.r12 = r12
+            machine.cpus[0].vcpu.set_regs(regs)
+            assert machine.run(60).stop.code is not None
+            return int(machine.regs.r15)
+
+        machine.on_port_write(PULSE, pulse)
+        machine.load(TICKS)
+        with machine.snapshot() as snap:
+            for who in (1, 0, 1, 1):
+                assert interrupts(who) == who
+                machine.reset(snap)
+
+
 @pytest.mark.parametrize(("what", "board"), CASES, ids=[f"{each[0].__name__}-{each[1]}" for each in CASES])
 def test_no_bit_comes_over_a_reset(what: Any, board: str):
     with Machine("4M", **BOARDS[board]) as machine:  # type: ignore[arg-type]

@@ -599,6 +599,19 @@ int vmm_saved_begin(struct vmm_saved *new, struct vmm_saved *old)
     return result;
 }
 
+/* KVM counts ticks that the guest has not taken yet, where no state shows them, and forgets them as a timer is begun alone:
+ * so one is, that ends 55 ms from now, or as the PIT is put back. Before the controllers: a tick that is on its way now
+ * would come into them afterwards. */
+static int end_ticks(struct vmm_saved *saved)
+{
+    struct kvm_pit_state2 begun = saved->pit;
+
+    begun.channels[0].mode = 0;
+    begun.channels[0].count = 0; /* 65536 */
+    TRY(saved->shape.vm, KVM_SET_PIT2, &begun);
+    return 0;
+}
+
 /* Everything is as it was taken: pages that were put back, or -errno and vmm_saved_failed. No vCPU runs, and none is
  * inside of an exit. HOW is VMM_PUT_*. */
 long long vmm_saved_put(struct vmm_saved *saved, int how)
@@ -610,6 +623,8 @@ long long vmm_saved_put(struct vmm_saved *saved, int how)
     saved->failed = NULL;
     if (how != VMM_PUT_BY_RUN)
         __atomic_fetch_add(&told_elsewhere, 1, __ATOMIC_RELAXED);
+    if (shape->pit && (result = end_ticks(saved)) < 0)
+        return result;
     for (int i = 0; shape->chips && i < CHIPS; i++)
         TRY(shape->vm, KVM_SET_IRQCHIP, &saved->chips[i]);
     if (shape->pit)
