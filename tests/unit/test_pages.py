@@ -74,7 +74,7 @@ def test_one_host_with_its_evidence() -> None:
     assert rows <= set(page.ids)
     for row in doc["features"]:
         for name in row["evidence"]:
-            assert f"<td>{escape(name).replace('_', '_<wbr>')}</td>" in text
+            assert f"<td>{str(escape(name)).replace('_', '_<wbr>')}</td>" in text
     assert "pyvmm probe --html F" in text
 
 
