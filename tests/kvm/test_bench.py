@@ -21,7 +21,7 @@ import pytest
 import vmm.report
 from tests.left_behind import files_before, open_files
 from vmm import cli
-from vmm.bench import compare, ending, floor, guests, processes, sides, table
+from vmm.bench import compare, ending, floor, guests, life, processes, sides, table
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError, MissingCapability, UsageError
 from vmm.machine.machine import Machine
@@ -227,6 +227,15 @@ def test_lives_are_measured_in_a_process_of_the_machine_alone():
     found = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout.split()
     assert "vmm.machine.machine" in found
     assert not {"statistics", "subprocess", "struct", "json", "vmm.bench.sides"} & set(found)
+
+
+def test_lives_are_told_as_the_floor_tells_its_rounds(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["life", guests.HLT.hex()])
+    monkeypatch.setattr(sys, "stdin", io.StringIO("2\n1\n"))
+    life.main()
+    lines = [[int(word) for word in line.split()] for line in capsys.readouterr().out.splitlines()]
+    assert [len(line) for line in lines] == [2, 1]
+    assert min(map(min, lines)) > 0
 
 
 def test_a_program_of_rounds_that_ends_is_named():
