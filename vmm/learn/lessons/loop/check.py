@@ -29,6 +29,8 @@ def check(seen: Seen) -> str:
         raise Wrong(f"{said}. What is missing is {last}, the first number: it was counted down before it was added")
     if got == last:
         raise Wrong(f"{said}. Only the first number is in it: the loop ended after one turn")
+    if got == right & 0xFF:
+        raise Wrong(f"{said}. {got} is the lowest 8 bits of that: AL has no more, and ADD to it lets go of the rest")
     rcx = seen.reg("rcx")
     if rcx:
         raise Wrong(
