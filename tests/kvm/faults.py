@@ -6,6 +6,8 @@
 A scenario is run once to count its calls (ioctls of KVM, mmap, eventfd, thread starts), by C and by Python alike; then
 once for each call and errno, and that call fails. What came of it is a line of JSON: what was raised, and what the
 process holds more than before. A run that still comes to its end has found another way.
+
+What only the first machine of a process asks of KVM is the scenario `first`: each of its runs has a process of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +16,15 @@ import ctypes
 import errno
 import gc
 import json
+import os
 import sys
 import tempfile
 import threading
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from vmm.errors import VmmError
 from vmm.kvm._kvm import lib
@@ -136,26 +140,67 @@ def main(scenarios: list[str], numbers: list[int]) -> None:
     threading.excepthook = lambda args: said.append(f"in a thread: {args.exc_value!r}")
     warnings.simplefilter("always", ResourceWarning)
     for name in scenarios:
-        run = SCENARIOS[name]
-        for _ in range(2):
-            once(run, -1, 0)  # what is kept for ever is made
-        kind, text, count = once(run, -1, 0)
-        assert not kind, text
-        calls = [name_of(at) for at in range(count)]
-        before = held()
-        for at, call in enumerate(calls):
-            for number in (errno.EAGAIN,) if call == "pthread_create" else numbers:  # Python keeps no other of it
-                said.clear()
-                kind, text, _ = once(run, at, number)
-                after = held()
-                more = {key: after[key] - before[key] for key in before if after[key] > before[key]}
-                if more.get("MiB mapped", 0) < 2:  # an arena of malloc's
-                    more.pop("MiB mapped", None)
-                row = {"scenario": name, "at": at, "call": call, "errno": errno.errorcode[number], "kind": kind,
-                       "text": text, "more": more, "said": list(said)}  # fmt: skip
-                sys.stdout.write(json.dumps(row) + "\n")
-                before = {key: max(before[key], after[key]) for key in before}
+        rows = first_runs(said, numbers) if name == "first" else runs(SCENARIOS[name], said, numbers)
+        for row in rows:
+            sys.stdout.write(json.dumps({"scenario": name, **row}) + "\n")
         sys.stdout.flush()
+
+
+def runs(run: Callable[[], None], said: list[str], numbers: list[int]) -> Iterator[dict[str, Any]]:
+    for _ in range(2):
+        once(run, -1, 0)  # what is kept for ever is made
+    before = held()
+    for at, call in enumerate(calls_of(run)):
+        for number in numbers_of(call, numbers):
+            row, after = failing(run, at, number, said, before)
+            yield {"at": at, "call": call, **row}
+            before = {key: max(before[key], after[key]) for key in before}
+
+
+def first_runs(said: list[str], numbers: list[int]) -> Iterator[dict[str, Any]]:
+    for at, call in enumerate(in_a_child(lambda: calls_of(plain))):
+        for number in numbers_of(call, numbers):
+            row, _ = in_a_child(lambda at=at, number=number: failing(plain, at, number, said, held()))
+            yield {"at": at, "call": call, **row}
+
+
+def calls_of(run: Callable[[], None]) -> list[str]:
+    kind, text, count = once(run, -1, 0)
+    assert not kind, text
+    return [name_of(at) for at in range(count)]
+
+
+def numbers_of(call: str, numbers: list[int]) -> tuple[int, ...]:
+    return (errno.EAGAIN,) if call == "pthread_create" else tuple(numbers)  # Python keeps no other of it
+
+
+def failing(
+    run: Callable[[], None], at: int, number: int, said: list[str], before: dict[str, int]
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """What came of a run whose call `at` fails, and what the process holds then."""
+    said.clear()
+    kind, text, _ = once(run, at, number)
+    after = held()
+    more = {key: after[key] - before[key] for key in before if after[key] > before[key]}
+    if more.get("MiB mapped", 0) < 2:  # an arena of malloc's
+        more.pop("MiB mapped", None)
+    return {"errno": errno.errorcode[number], "kind": kind, "text": text, "more": more, "said": list(said)}, after
+
+
+def in_a_child(work: Callable[[], Any]) -> Any:
+    """What it gives, by JSON."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        with os.fdopen(writer, "w") as file:
+            json.dump(work(), file)
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        given = file.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return json.loads(given)
 
 
 if __name__ == "__main__":

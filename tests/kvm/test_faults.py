@@ -20,8 +20,10 @@ pytestmark = pytest.mark.kvm
 ROOT = Path(__file__).resolve().parents[2]
 ERRNOS = ("ENOMEM", "EMFILE", "EINTR", "EINVAL", "ENOSPC", "EBUSY", "EFAULT")
 ALL = os.environ.get("PYVMM_FAULTS") == "all"
-ROWS = [("plain", "ENOMEM"), ("chips", "EMFILE"), ("devices", "ENOMEM"), ("board", "EINVAL")]
-WHOLE = [(each, ",".join(ERRNOS)) for each in ("plain", "chips", "devices", "board", "snapshots")]
+# The calls that a machine of each makes at least: of a plain one the first of a process makes more than those after it.
+CALLS = {"first": 10, "plain": 7, "chips": 10, "devices": 10, "board": 10, "snapshots": 10}
+ROWS = [("first", "ENOMEM"), ("plain", "EMFILE"), ("chips", "EMFILE"), ("devices", "ENOMEM"), ("board", "EINVAL")]
+WHOLE = [(each, ",".join(ERRNOS)) for each in CALLS]
 # A refusal that is part of an answer: another call says it, or it is asked again.
 OTHERS = {("snapshots", "KVM_GET_MSRS")}
 
@@ -51,7 +53,7 @@ def faults(shim: Path, scenario: str, errnos: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(("scenario", "errnos"), WHOLE if ALL else ROWS, ids=lambda each: each)
 def test_each_call_fails_once(shim: Path, scenario: str, errnos: str) -> None:
     rows = faults(shim, scenario, errnos)
-    assert len({row["at"] for row in rows}) >= 10
+    assert len({row["at"] for row in rows}) >= CALLS[scenario]
     for row in rows:
         assert not row["more"], row
         assert not row["said"], row

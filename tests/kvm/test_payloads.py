@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from vmm.abi.x86 import CR0
+from vmm.machine import plain
 from vmm.machine.bus.bus import Bus
 from vmm.machine.devices.scratch import ScratchMmio
 from vmm.machine.ends import Why
@@ -208,6 +209,7 @@ def _make_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a guest begins with that was made before is not what is asked for now."""
     for made_once in ("_tables", "_tss", "image", "_sregs", "registers"):
         monkeypatch.setattr(boot, made_once, getattr(boot, made_once).__wrapped__)
+    monkeypatch.setattr(plain, "_beginning", plain._beginning.__wrapped__)
 
 
 def _begins(name: str, value: Any) -> Callable[[pytest.MonkeyPatch], object]:
