@@ -36,7 +36,7 @@ IMAGES = (
     Image("memtest86+, 32-bit bzImage", "boot/memtest86+ia32.bin", ("--kernel-args", "console=ttyS0,115200"),
           (b"Memtest86+", b"Memory")),
     Image("Xen, multiboot 2", "boot/xen-4.17-amd64.gz", ("--kernel-args", SERIAL, "--memory", "512M"),
-          (b"Xen version 4.17", b"Xen-e820 RAM map", b"dom0")),
+          (b"Xen version 4.17", b"Panic on CPU 0", b"dom0 kernel not specified")),
     Image("Xen, multiboot 1", "boot/xen-4.17-amd64.gz",
           ("--kernel-args", SERIAL, "--memory", "512M", "--protocol", "multiboot"), (b"Xen version 4.17", b"dom0")),
     Image("GNU Mach, multiboot", "boot/gnumach-1.8-486.gz", ("--kernel-args", "console=com0"),
