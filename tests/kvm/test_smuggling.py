@@ -104,11 +104,11 @@ ENDS = {
 """Ports by which a guest ends, or asks the host for something."""
 TIME = {
     *((RDMSR, msr(name).number) for name in ("MSR_IA32_TSC", "MSR_KVM_SYSTEM_TIME_NEW")),
-    *((IN, each) for each in (pc.PORT_61, pc.RTC_DATA, *range(pc.PM_TIMER, pc.PM_TIMER + 4))),
+    *((IN, each) for each in (pc.PORT_61, pc.RTC_DATA, pc.PM1_EVENT, *range(pc.PM_TIMER, pc.PM_TIMER + 4))),
     *((IN, irq.PIT_CH0 + each) for each in range(4)),
     (LOAD, REGIONS["lapic"].base + 0x390),
 }
-"""What runs on by itself, and is another value each time: the TSC, the clock's seconds, counters."""
+"""What runs on by itself, and is another value each time: the TSC, the clock's seconds, counters, a counter's carry."""
 LAPIC = [REGIONS["lapic"].base + offset for offset in range(0, 0x400, 0x10)]
 IOAPIC = [REGIONS["ioapic"].base + offset for offset in (0, 0x10)]
 DEVICES = [REGIONS["virtio_mmio"].base + page + 4 * at for page in (0, 0x1000) for at in range(0x50)]
