@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import json
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tools.hostlab import parcel
 from tools.hostlab.inside import action, host, repeat, sabotage, user
 from vmm.errors import KvmCallError
 from vmm.host import unusable
@@ -29,6 +31,33 @@ def advice(mode: str, group: str, *, udev: bool = True, name: str = "jo") -> tup
     )
     error = KvmCallError("open", errno.EACCES, "opening /dev/kvm")
     return unusable.hints(error, Surroundings(node, here, 232, name, udev))
+
+
+def loaded(file: Path, seen: set[Path]) -> dict[str, Path]:
+    """Modules that a test's file imports as it is loaded, and who: those of others, through those of the tests' own."""
+    found: dict[str, Path] = {}
+    seen.add(file)
+    for each in ast.parse(file.read_text()).body:
+        names = [each.module or ""] if isinstance(each, ast.ImportFrom) else []
+        names += [f"{each.module}.{alias.name}" for alias in each.names] if isinstance(each, ast.ImportFrom) else []
+        names += [alias.name for alias in each.names] if isinstance(each, ast.Import) else []
+        for name in names:
+            own = parcel.PROJECT / (name.replace(".", "/") + ".py")
+            if not name.startswith("tests"):
+                found[name.partition(".")[0]] = file
+            elif own.is_file() and own not in seen:
+                found |= loaded(own, seen)
+    return found
+
+
+def test_what_every_host_loads_is_in_a_host() -> None:
+    seen: set[Path] = set()
+    tests = Path(__file__).parents[1]
+    meant = [each for each in sorted((tests / "kvm").glob("test_*.py")) if "every_host" in each.read_text()]
+    wanted = {name: file for each in (tests / "conftest.py", *meant) for name, file in loaded(each, seen).items()}
+    assert len(meant) > 20
+    assert {"pytest", "hypothesis", "vmm"} <= wanted.keys()
+    assert {name: str(file) for name, file in wanted.items() if name.replace("_", "-") in parcel.NOT_THERE} == {}
 
 
 @pytest.mark.parametrize(
