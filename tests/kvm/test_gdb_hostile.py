@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import re
 import resource
@@ -241,6 +242,12 @@ def _for_ever(client: socket.socket, data: bytes) -> None:
 def test_an_address_that_is_none_is_refused(where: str) -> None:
     with pytest.raises(UsageError, match="--gdb"):
         wire.listen(where)
+
+
+def test_a_name_that_is_no_address_is_told_as_one() -> None:
+    with pytest.raises(HostError, match=r"at 999\.1\.1\.1:1: no address has that name") as caught:
+        wire.listen("999.1.1.1:1")
+    assert caught.value.hint == wire.HINTS[errno.EADDRNOTAVAIL]
 
 
 def test_only_loopback_unless_told_otherwise() -> None:

@@ -310,6 +310,8 @@ def test_a_process_that_an_input_ends_is_a_crash_and_others_go_on(
     ("words", "said"),
     [
         (["nothing"], "no target is called 'nothing'"),
+        (["hello"], "hello: where does the input go?"),
+        (["/proc/self/exe"], "where does the input go?"),
         ([], "no TARGET"),
         (["uart", "--jobs", "0"], "--jobs 0: give at least 1"),
         (["uart", "--jobs", "1000"], "--jobs 1000: give at most 256"),

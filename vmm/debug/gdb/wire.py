@@ -102,9 +102,11 @@ def _nobody_listens(path: str) -> bool:
 
 
 def _cannot(where: str, error: Exception) -> HostError:
-    """Errnos above 0 are of bind; a name that is no address has none of the kernel's."""
-    number = error.errno if isinstance(error, OSError) and error.errno and error.errno > 0 else 0
-    what = f"bind: {os.strerror(number)} ({errno_name(number)})" if number else str(error)
+    """Of bind, or, where a name is no address, of the look for it, whose numbers are not errnos (getaddrinfo(3))."""
+    if isinstance(error, OSError) and error.errno and not isinstance(error, socket.gaierror):
+        number, what = error.errno, f"bind: {os.strerror(error.errno)} ({errno_name(error.errno)})"
+    else:
+        number, what = errno.EADDRNOTAVAIL, f"no address has that name ({getattr(error, 'strerror', None) or error})"
     return HostError(f"listening for gdb at {where}: {what}", HINTS.get(number, HINTS[errno.EADDRINUSE]))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from vmm.errors import UsageError
 from vmm.fuzz.target import Target
 from vmm.fuzz.targets import catalog
+from vmm.payload.catalog import shipped as payloads
 
 GUESTS = (".asm", ".c", ".bin")
 
@@ -44,7 +45,9 @@ def asked(word: str, options: Mapping[str, Any]) -> Asked:
         return Asked(path, partial(Own, path))
     from vmm.fuzz.targets import guest
 
-    if not (options or word.endswith(GUESTS)):
+    if not (options or word.endswith(GUESTS) or word in payloads() or Path(word).is_file()):
         catalog.shipped(word)  # says what there is
+    if ("call" in options) == ("input" in options):
+        raise UsageError(f"{word}: where does the input go?", hint="--call FUNCTION, or --input LABEL --length N")
     path = str(Path(word).absolute()) if Path(word).exists() else word
     return Asked(path, partial(guest.GuestTarget, path, options), partial(guest.again, path, options))

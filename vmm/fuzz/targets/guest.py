@@ -78,10 +78,6 @@ class GuestTarget:
             raise
 
     def _check(self, payload: Payload) -> None:
-        if ("call" in self._options) == ("input" in self._options):
-            raise UsageError(
-                f"{self.name}: where does the input go?", hint="--call FUNCTION, or --input LABEL --length N"
-            )
         if payload.image:
             self._check_image(BroughtImage(payload, Options(apart=True)).image)
         if payload.header.ring and "input" in self._options:
