@@ -23,7 +23,8 @@ WALK = """
 import gc, sys
 from vmm.machine.run.all_cpus import AllCpus
 from vmm.machine.machine import Machine
-from vmm.machine.plain import NotPlain, Plain
+from vmm.kvm.plain import NotPlain
+from vmm.machine.plain import Plain
 gc.disable()
 way = {way!r}
 Machine.__init__.__kwdefaults__["fast"] = way != "The plain way"

@@ -129,7 +129,8 @@ int vmm_plain_make(struct vmm_plain *plain, struct vmm_core *core, struct vmm_fi
     return 0;
 }
 
-/* Registers of a vCPU that starts and has not run; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs). 0 or -errno. */
+/* Registers of a vCPU that starts and has not run; CR8, the APIC base and an injected interrupt stay (Vcpu.start_sregs).
+ * 0 or -errno. */
 static int start(struct vmm_plain *plain, const struct kvm_sregs *sregs, const struct kvm_regs *regs)
 {
     struct kvm_sregs first = *sregs;

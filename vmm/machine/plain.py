@@ -26,7 +26,6 @@ from vmm.kvm.plain import (
     PORT_OUT,
     SERVED,
     STAGING,
-    NotPlain,
     begin,
     end,
     serve,
@@ -60,14 +59,13 @@ def _halt() -> Stop:
 @lru_cache(maxsize=64)
 def _beginning(
     size: int, base: int, length: int, start: int, ring: int, user: UserRanges, ports: tuple[int, ...]
-) -> tuple[bytes, bytes, bytes] | None:
-    """What `load` takes beside a code of `length` bytes: the same machines are begun again and again. None: it cannot
-    lie or start there.
+) -> tuple[bytes, bytes, bytes]:
+    """What `load` takes beside a code of `length` bytes: the same machines are begun again and again.
+
+    Raises:
+        UsageError: it cannot lie or start there, of a program without a name.
     """
-    try:
-        check_place(Program("", base, bytes(length), {}, ()), start, 1)
-    except UsageError:
-        return None
+    check_place(Program("", base, bytes(length), {}, ()), start, 1)
     return boot.image(size, user, ports), *boot.registers(start, ring)
 
 
@@ -92,11 +90,11 @@ class Plain(plain.PlainVm):
             UsageError: it cannot lie or start there, or in that ring.
         """
         code = program.code if type(program.code) is bytes else bytes(program.code)
-        first = _beginning(self.size, program.base, len(code), start, ring, user, ports)
-        if first is None:
-            check_place(program, start, 1)
-            raise NotPlain
-        image, sregs, regs = first
+        try:
+            image, sregs, regs = _beginning(self.size, program.base, len(code), start, ring, user, ports)
+        except UsageError:
+            check_place(program, start, 1)  # with its name
+            raise
         self.load(image, program.base, code, sregs, regs)
 
     def run(self, limit: float | None) -> Stop | None:
