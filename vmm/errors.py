@@ -119,6 +119,15 @@ def errno_name(err: int) -> str:
     return _errno.errorcode.get(err, str(err))
 
 
+def os_reason(error: BaseException) -> str:
+    """`No such file or directory (ENOENT)`: what the system says of an OSError, and its errno's name. Of another error
+    its own text."""
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error) or type(error).__name__
+    name = _errno.errorcode.get(error.errno or 0)  # those of a resolver of names are no errno
+    return f"{error.strerror} ({name})" if name else error.strerror
+
+
 # What can stop an open is more than an errno tells; who looks around for the reason is vmm/host/unusable.py.
 LOOK = "`pyvmm doctor`: it looks why, and says what to do"
 # Hints are data, so that a test can walk them. Key: (call, errno).

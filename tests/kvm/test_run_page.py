@@ -121,7 +121,7 @@ def test_a_page_that_cannot_be_written_loses_no_result(
     out, err = capsys.readouterr()
     assert "Hello from ring 0" in out
     assert "pass" in out
-    assert "No space left on device; the run is told all the same" in err
+    assert "No space left on device (ENOSPC); the run is told all the same" in err
     assert list(tmp_path.iterdir()) == []
 
 

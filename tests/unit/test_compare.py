@@ -596,7 +596,7 @@ def test_a_bad_file_is_one_message(
 def test_a_directory_a_huge_file_and_one_without_end(
     pyvmm: Callable[..., tuple[int, str, str]], files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert pyvmm("diff", "vmx.json", ".") == (2, "", "pyvmm: reading '.': Is a directory\n")
+    assert pyvmm("diff", "vmx.json", ".") == (2, "", "pyvmm: reading '.': Is a directory (EISDIR)\n")
     monkeypatch.setattr("vmm.cli.files.MAX_JSON", 1 << 20)
     (files / "huge.json").write_bytes(b" " * ((1 << 20) + 1))
     for name in ("huge.json", "/dev/zero"):

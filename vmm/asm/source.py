@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from vmm.base.record import Record
-from vmm.errors import PayloadError
+from vmm.errors import PayloadError, os_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def read_text(path: Path | str, error: type[PayloadError] = PayloadError) -> str
     except UnicodeDecodeError as e:
         raise error(f"not a text file: byte {e.start:#x} is not UTF-8", file=str(path)) from None
     except OSError as e:
-        raise error(f"cannot read the source: {e.strerror or e}", file=str(path)) from None
+        raise error(f"cannot read the source: {os_reason(e)}", file=str(path)) from None
 
 
 def rows(text: str, file: str, folders: Sequence[str], _open: tuple[str, ...] = ()) -> Iterator[Row]:

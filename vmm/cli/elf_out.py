@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from vmm.asm.elf_out import elf
 from vmm.cli.files import OutputFile, check_outputs
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 from vmm.payload.catalog import Payload
 from vmm.payload.guest import assemble
 
@@ -31,6 +31,6 @@ def write(payload: Payload, name: str, params: dict[str, int] | None = None) -> 
         output.file.write(elf(assemble(payload, payload.header.given(params or {}, payload.name))))
         output.keep()
     except OSError as error:
-        raise UsageError(f"writing {name!r}: {error.strerror or error}") from error
+        raise UsageError(f"writing {name!r}: {os_reason(error)}") from error
     finally:
         output.discard()

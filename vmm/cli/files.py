@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 
 SOURCES = frozenset(
     (".asm", ".inc", ".s", ".nasm", ".c", ".h", ".cc", ".cpp", ".rs", ".py", ".md", ".rst", ".toml", ".sh")
@@ -88,8 +88,7 @@ class OutputFile:
             self._temporary = None
 
     def _unwritable(self, error: Exception) -> UsageError:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return UsageError(f"writing {self.name!r}: {reason}")
+        return UsageError(f"writing {self.name!r}: {os_reason(error)}")
 
 
 def check_outputs(outputs: dict[str, str | None], inputs: Iterable[str] = ()) -> None:
@@ -137,7 +136,7 @@ def write_file(name: str, text: str) -> None:
         output.file.write(text.encode())
         output.keep()
     except (OSError, ValueError) as error:
-        raise UsageError(f"writing {name!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"writing {name!r}: {os_reason(error)}") from error
     finally:
         output.discard()
 
@@ -171,7 +170,7 @@ def read_json(name: str) -> object:
             with Path(name).open("rb") as file:
                 data = file.read(MAX_JSON + 1)
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {shown!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"reading {shown!r}: {os_reason(error)}") from error
     if len(data) > MAX_JSON:
         raise UsageError(f"{shown}: too large for a document of pyvmm's, which has at most {MAX_JSON >> 20} MiB")
     try:

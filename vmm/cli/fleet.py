@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vmm.cli.arguments import Parser
-from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT, UsageError
+from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT, UsageError, os_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -292,7 +292,7 @@ def _save(folder: str, probes: dict[str, Any]) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"--save {folder}: {error.strerror or error}") from error
+        raise UsageError(f"--save {folder}: {os_reason(error)}") from error
     for host, each in probes.items():
         write_file(str(Path(folder) / f"{host}.json"), json.dumps(each, indent=2) + "\n")
 

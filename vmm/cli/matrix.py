@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from vmm.cli import pages
 from vmm.cli.files import check_outputs, write_file
-from vmm.errors import EXIT_PASS, UsageError
+from vmm.errors import EXIT_PASS, UsageError, os_reason
 
 if TYPE_CHECKING:
     from vmm.report.snapshot import Snapshot
@@ -101,7 +101,7 @@ def _write(pages: list[str], table: str, out: TextIO) -> None:
         try:
             text = Path(page).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UsageError(f"reading {page!r}: {getattr(error, 'strerror', None) or error}") from error
+            raise UsageError(f"reading {page!r}: {os_reason(error)}") from error
         new = placed(text, table)
         if new is None:
             raise UsageError(f"{page}: it has not one pair of marks", hint=f"the lines {BEGIN} and {END}, each once")

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 from vmm.payload.templates import BY_KIND, STARTS, Start, files
 
 MAX_NAME = 100  # characters: a label and a file name for anybody
@@ -108,7 +108,7 @@ def _write(wanted: dict[Path, str], folder: Path | None) -> None:
         if isinstance(error, FileExistsError):
             there = error.filename or os.fspath(file)
             raise UsageError(f"{there} is there already, and stays as it is", hint="another name") from None
-        raise UsageError(f"writing {os.fspath(file)}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"writing {os.fspath(file)}: {os_reason(error)}") from error
 
 
 def _is_name(stem: str) -> bool:

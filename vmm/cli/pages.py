@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from vmm.errors import VmmError
+from vmm.errors import VmmError, os_reason
 from vmm.report.style import printable
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def keep(output: OutputFile, page: Callable[[], str]) -> None:
         output.file.write(page().encode())
         output.keep()
     except (OSError, VmmError) as error:
-        text = error.text if isinstance(error, VmmError) else f"writing {output.name!r}: {error.strerror or error}"
+        text = error.text if isinstance(error, VmmError) else f"writing {output.name!r}: {os_reason(error)}"
         if sys.stderr is not None:
             print(f"pyvmm: --html: {printable(text)}; the run is told all the same", file=sys.stderr, flush=True)
 

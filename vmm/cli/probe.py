@@ -12,7 +12,7 @@ from vmm.abi import pv
 from vmm.cli import pages, warn
 from vmm.cli.colour import can_colour
 from vmm.cli.files import OutputFile, check_outputs
-from vmm.errors import HostError, UsageError
+from vmm.errors import HostError, UsageError, os_reason
 from vmm.payload.options import Options
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def _write(output: OutputFile, text: str) -> None:
     try:
         output.file.write(text.encode())
     except OSError as error:
-        raise UsageError(f"writing {output.name!r}: {error.strerror or error}") from error
+        raise UsageError(f"writing {output.name!r}: {os_reason(error)}") from error
     output.keep()
 
 

@@ -14,7 +14,7 @@ from vmm.base.version import pyvmm_version
 from vmm.cli import pages
 from vmm.cli.colour import style_for
 from vmm.cli.files import OutputFile
-from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError
+from vmm.errors import EXIT_INTERRUPTED, HostError, UsageError, VmmError, os_reason
 from vmm.machine.machine import DEFAULT_TIMEOUT
 from vmm.machine.memory.layout import parse_size
 from vmm.machine.run.limits import MAX_TIMEOUT
@@ -105,7 +105,7 @@ def run_traced(
                         paged, story, Outcome(payload.name, INTERRUPTED) if ended is None else ended, status, statistics
                     )
         if writer and writer.error is not None:
-            raise HostError(f"writing {files[0]!r}: {writer.error.strerror}; the guest ended with: {outcome.outcome}")
+            raise HostError(f"writing {files[0]!r}: {os_reason(writer.error)}; the guest ended with: {outcome.outcome}")
         return outcome
 
 

@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, KvmCallError, VmmError, advised
+from vmm.errors import EXIT_HOST, EXIT_INTERRUPTED, EXIT_USAGE, KvmCallError, VmmError, advised, os_reason
 
 EXIT_PIPE = 128 + 13  # SIGPIPE, as a shell says it of any program whose reader went away
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)  # how writing fails but for EPIPE
@@ -45,7 +45,7 @@ def _of_the_system(error: OSError) -> int:
             advised("the current folder is gone: somebody removed it", "`cd` to one that exists"), EXIT_USAGE
         )
     where = f"{error.filename}: " if error.filename else "writing the output: " if error.errno in FULL else ""
-    return complain(f"{where}{error.strerror or error} ({errno.errorcode.get(error.errno or 0, '?')})", EXIT_HOST)
+    return complain(f"{where}{os_reason(error)}", EXIT_HOST)
 
 
 def _nowhere() -> bool:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.base.record import Record, replace
-from vmm.errors import HostError, UsageError
+from vmm.errors import HostError, UsageError, os_reason
 from vmm.fleet.cluster import Fleet, Task
 from vmm.fuzz.folder import Folder
 from vmm.fuzz.targets.asked import asked
@@ -58,7 +58,7 @@ def folder_of(word: str, path: str | None) -> tuple[Folder, str]:
         try:
             text = Path(word).read_text(encoding="utf-8")
         except (OSError, ValueError) as error:
-            raise UsageError(f"reading {word!r}: {getattr(error, 'strerror', None) or error}") from error
+            raise UsageError(f"reading {word!r}: {os_reason(error)}") from error
     return Folder(Path(path or f"fuzz-{Path(word).stem}"), asked(word, {}).name), text
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 
 MAX_INPUT = 1 << 20
 SCHEMA = 1
@@ -42,7 +42,7 @@ class Folder:
                 )
             mark.write_text(target + "\n", encoding="utf-8")
         except OSError as error:
-            raise UsageError(f"--corpus {path}: {error.strerror or error}") from error
+            raise UsageError(f"--corpus {path}: {os_reason(error)}") from error
 
     def inputs(self, but: set[str] | None = None) -> Iterator[tuple[str, bytes]]:
         """(name, bytes) of every input, by name, but those."""
@@ -101,7 +101,7 @@ def read_crash(path: Path) -> dict[str, Any]:
             "options": dict(found["options"]),
         }
     except OSError as error:
-        raise UsageError(f"reading {path}: {error.strerror or error}") from error
+        raise UsageError(f"reading {path}: {os_reason(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             f"{path} is no crash of pyvmm fuzz", hint="a .json file of a folder's crashes/ (`pyvmm docs fuzz`)"

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from vmm.errors import MissingCapability
+from vmm.errors import MissingCapability, os_reason
 from vmm.host import schedstat
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def pinned(cpu: int) -> Iterator[None]:
     try:
         os.sched_setaffinity(0, {cpu})
     except OSError as error:
-        raise MissingCapability(f"pinning a thread to CPU {cpu} (sched_setaffinity): {error.strerror}") from error
+        raise MissingCapability(f"pinning a thread to CPU {cpu} (sched_setaffinity): {os_reason(error)}") from error
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 from vmm.learn.course import Lesson, lessons
 
 MAKEFILE = """\
@@ -86,8 +86,7 @@ def write(files: dict[Path, str], *, force: bool) -> None:
     except (OSError, ValueError) as error:
         where = getattr(error, "filename", None)
         raise UsageError(
-            f"writing {os.fspath(where) if where else 'the files of the course'}: "
-            f"{getattr(error, 'strerror', None) or error}"
+            f"writing {os.fspath(where) if where else 'the files of the course'}: {os_reason(error)}"
         ) from error
 
 
@@ -106,7 +105,7 @@ def students(folder: str) -> Iterator[tuple[str, dict[str, Path]]]:
                 if each.is_dir() and not each.name.startswith(".") and (theirs := _files(each)):
                     found.append((each.name, theirs))
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {folder}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"reading {folder}: {os_reason(error)}") from error
     if not found:
         raise UsageError(
             f"{folder}: no file of a lesson is there, and in no folder of it (they are called {lessons()[0].file} "

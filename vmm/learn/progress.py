@@ -17,6 +17,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from vmm.errors import os_reason
+
 SCHEMA = 1
 MAX_STATE = 1 << 20
 KEYS = {"file": str, "started": str, "right": str, "checks": int, "hint": bool, "solution": bool}
@@ -78,7 +80,7 @@ class Progress:
                     self.lessons.pop(name, None)
                 _write(where / "learn.json", {"schema": SCHEMA, "lessons": self.lessons})
         except OSError as error:
-            self.notice = f"progress is not kept: {error.filename or 'the state folder'}: {error.strerror or error}"
+            self.notice = f"progress is not kept: {error.filename or 'the state folder'}: {os_reason(error)}"
 
     def _load(self) -> None:
         try:
@@ -88,7 +90,7 @@ class Progress:
         except FileNotFoundError:
             return
         except OSError as error:
-            self.notice = f"progress cannot be read: {error.filename or 'the state folder'}: {error.strerror or error}"
+            self.notice = f"progress cannot be read: {error.filename or 'the state folder'}: {os_reason(error)}"
             return
         try:
             self.lessons = _checked(json.loads(data))

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmm.abi.x86 import PAGE
 from vmm.base.record import Record
-from vmm.errors import HostError, UsageError
+from vmm.errors import HostError, UsageError, os_reason
 from vmm.kvm.dirty import get_dirty_log
 from vmm.kvm.memory import Mapping
 from vmm.kvm.saved import Saved
@@ -68,7 +68,7 @@ class _Stream:
         try:
             self._socket.sendall(head + data)
         except OSError as error:
-            raise HostError(f"moving a machine: sending: {error.strerror or error}") from error
+            raise HostError(f"moving a machine: sending: {os_reason(error)}") from error
 
     def receive(self, *kinds: bytes) -> tuple[bytes, bytes]:
         head = self._exactly(FRAME.size)
@@ -91,7 +91,7 @@ class _Stream:
             try:
                 piece = self._socket.recv(min(size - len(got), 1 << 20))
             except OSError as error:
-                raise HostError(f"moving a machine: receiving: {error.strerror or error}") from error
+                raise HostError(f"moving a machine: receiving: {os_reason(error)}") from error
             if not piece:
                 raise HostError("moving a machine: the other end has gone")
             got += piece

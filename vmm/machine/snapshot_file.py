@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from vmm.abi.x86 import PAGE
-from vmm.errors import HostError, UsageError
+from vmm.errors import HostError, UsageError, os_reason
 from vmm.kvm.memory import Mapping
 from vmm.kvm.system import Kvm
 from vmm.machine import frozen
@@ -63,7 +63,7 @@ def save(snapshot: Snapshot, shape: dict[str, Any], path: str | Path, about: dic
             written = file.tell()
         made.replace(path)
     except OSError as error:
-        raise HostError(f"saving a snapshot to {path}: {error.strerror or error}") from error
+        raise HostError(f"saving a snapshot to {path}: {os_reason(error)}") from error
     finally:
         made.unlink(missing_ok=True)
     return written
@@ -99,7 +99,7 @@ def load(
             state = _checked(file, path)
             return _started(kind, state, file, path, prepare, options)
     except OSError as error:
-        raise HostError(f"reading the snapshot {path}: {error.strerror or error}") from error
+        raise HostError(f"reading the snapshot {path}: {os_reason(error)}") from error
 
 
 def about(path: str | Path) -> dict[str, Any]:
@@ -114,7 +114,7 @@ def about(path: str | Path) -> dict[str, Any]:
         with path.open("rb") as file:
             found = _checked(file, path).get("about", {})
     except OSError as error:
-        raise HostError(f"reading the snapshot {path}: {error.strerror or error}") from error
+        raise HostError(f"reading the snapshot {path}: {os_reason(error)}") from error
     return found if isinstance(found, dict) else {}
 
 

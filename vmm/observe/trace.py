@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias, get_args
 
 from vmm.base.unbroken import Unbroken
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 from vmm.kvm.exits import Exit
 from vmm.machine.ends import Resume, Stop, Why
 from vmm.observe.codec import TAG, decode, encode
@@ -264,7 +264,7 @@ def read(path: str) -> Iterator[tuple[int, Record]]:
         with Path(path).open("rb") as file:
             yield from _lines(path, file)
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {path!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"reading {path!r}: {os_reason(error)}") from error
 
 
 def _lines(path: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:

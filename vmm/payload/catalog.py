@@ -9,7 +9,7 @@ import stat
 import guest_payloads
 from vmm.base.light import cache, lru_cache
 from vmm.base.record import Record
-from vmm.errors import PayloadError, UsageError
+from vmm.errors import PayloadError, UsageError, os_reason
 from vmm.machine.memory.layout import REGIONS
 from vmm.payload.header import ASM, C, Header, parse
 
@@ -100,18 +100,20 @@ def find(name: str) -> Payload:
         return _source(stem, name, "")
     if kind.lower() == ".c":
         return _source(stem, name, "", C)
-    if kind.lower() == ".bin" or "/" in name or (name and _exists(name)):
+    if "." in name or "/" in name or _exists(name):
         code, image = _raw(name)
         return Payload(base, name, "", Header(), code=code, image=image)
     from vmm.base.names import unknown
 
-    files = "the path of an .asm or .c file, an image or raw code"
-    raise UsageError(unknown("payload", name, shipped()), hint=f"`pyvmm list`, or {files}")
+    said, files = unknown("payload", name, shipped()), "the path of an .asm or .c file, an image or raw code"
+    if name and "?" not in said:
+        said += ", and there is no such file"
+    raise UsageError(said, hint=f"`pyvmm list`, or {files}")
 
 
 def _exists(file: str) -> bool:
     try:
-        return os.path.exists(file)
+        return os.path.lexists(file)
     except ValueError:  # a NUL in it
         return False
 
@@ -215,7 +217,9 @@ def _read(file: str, limit: int, what: str, *, more: bool = False) -> bytes:
         with open(file, "rb") as source:
             data = source.read(limit + 1)
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {file}: {getattr(error, 'strerror', None) or error}") from error
+        from vmm.base.nearby import to_try
+
+        raise UsageError(f"reading {file}: {os_reason(error)}", to_try(error, file)) from error
     if len(data) > limit and not more:
         raise UsageError(f"{file} is too large: {what} has at most {limit} bytes ({limit >> 10} KiB)")
     return data

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.base.record import replace
-from vmm.errors import PayloadError, VmmError
+from vmm.errors import PayloadError, VmmError, os_reason
 from vmm.payload.half import OF_A_GUEST, HostHalf, half_of
 from vmm.payload.header import MissingResult
 
@@ -42,7 +42,7 @@ def load(asm: str) -> HostHalf | None:
         line, shown = error.lineno or 0, (error.text or "").rstrip()
         raise PayloadError(f"the host half is no Python: {error.msg}", file=file, line=line, row=shown) from error
     except (OSError, ValueError) as error:
-        raise PayloadError(f"reading the host half: {getattr(error, 'strerror', None) or error}", file=file) from error
+        raise PayloadError(f"reading the host half: {os_reason(error)}", file=file) from error
     if not any(_is_a_hook(each) for each in tree.body):
         return None
     name = f"host_half_of_{path.stem}"

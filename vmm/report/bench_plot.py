@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 
 KINDS = (".png", ".svg", ".pdf")
 
@@ -70,4 +70,4 @@ def draw(document: dict[str, Any], name: str, file: BinaryIO) -> None:
                 metadata={"CreationDate" if Path(name).suffix.lower() == ".pdf" else "Date": None},
             )
     except OSError as error:
-        raise UsageError(f"writing {name!r}: {error.strerror or error}") from error
+        raise UsageError(f"writing {name!r}: {os_reason(error)}") from error

@@ -13,7 +13,7 @@ import os
 import stat
 from pathlib import Path
 
-from vmm.errors import HostError
+from vmm.errors import HostError, os_reason
 from vmm.kvm.handle import Closes
 
 MAX_OPEN = 16  # files at a time
@@ -46,7 +46,7 @@ class Folder(Closes):
         try:
             self._root = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise HostError(f"opening the folder {path}: {error.strerror}", hint="the path of a folder") from error
+            raise HostError(f"opening the folder {path}: {os_reason(error)}", hint="the path of a folder") from error
         self._writable = writable
         self._files: dict[int, int] = {}
 

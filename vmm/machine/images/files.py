@@ -7,7 +7,8 @@ import os
 import stat
 from pathlib import Path
 
-from vmm.errors import ImageError
+from vmm.base.nearby import to_try
+from vmm.errors import ImageError, os_reason
 
 MAX_FILE = 4 << 30
 
@@ -27,7 +28,7 @@ def read_file(file: Path | str, what: str) -> bytes:
                 raise ImageError(f"{what} {file}: {facts.st_size} bytes; at most {MAX_FILE} are read")
             data = source.read(facts.st_size + 1)[: facts.st_size]  # read(n) takes n bytes of memory first
     except (OSError, ValueError) as error:
-        raise ImageError(f"reading {what} {file}: {getattr(error, 'strerror', None) or error}") from error
+        raise ImageError(f"reading {what} {file}: {os_reason(error)}", to_try(error, file)) from error
     if not data:
         raise ImageError(f"{what} {file}: it is empty")
     return data

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import guest_payloads
-from vmm.errors import HostError, PayloadError
+from vmm.errors import HostError, PayloadError, os_reason
 
 SHIPPED = Path(guest_payloads.__file__).parent / "c"
 COMPILERS = ("gcc", "clang", "cc")
@@ -167,7 +167,7 @@ def _run(command: Sequence[str], file: str, made: str, read: Sequence[str]) -> t
                     raise PayloadError(f"{doing}: not done after {TIME_LIMIT:.0f} s", file=file) from error
                 raise
     except (OSError, subprocess.SubprocessError) as error:
-        raise HostError(f"{doing}: {getattr(error, 'strerror', None) or error}") from error
+        raise HostError(f"{doing}: {os_reason(error)}") from error
     with said.open("rb") as text:
         return status, text.read(MAX_SAID).decode("utf-8", "replace")
 

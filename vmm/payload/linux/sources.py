@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vmm.abi import bootparam
-from vmm.errors import UsageError
+from vmm.errors import UsageError, os_reason
 from vmm.machine.images.bzimage import is_bzimage
 from vmm.payload.linux.modules import Modules, folders
 
@@ -62,7 +62,7 @@ def read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise UsageError(f"reading {str(path)!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise UsageError(f"reading {str(path)!r}: {os_reason(error)}") from error
 
 
 def added(words: Iterable[str]) -> dict[str, tuple[bytes, int]]:

@@ -15,7 +15,7 @@ import struct
 
 from vmm.abi import tun, virtio
 from vmm.abi import virtio_net as net
-from vmm.errors import UsageError, errno_name
+from vmm.errors import UsageError, os_reason
 from vmm.machine.virtio.links.link import HDR, MOST_FRAME, NO_HDR, LinkDown, Refused
 
 _IFREQ = struct.Struct(f"{tun.IFNAMSIZ}sH{tun.IFREQ_SIZE - tun.IFNAMSIZ - 2}x")
@@ -53,7 +53,7 @@ class TapLink:
         except BlockingIOError:
             return None
         except OSError as error:  # EBADFD: the device was deleted
-            raise LinkDown(f"{self.name}: receiving: {_said(error)}") from error
+            raise LinkDown(f"{self.name}: receiving: {os_reason(error)}") from error
         return data if self.has_header else NO_HDR + data
 
     def send(self, packet: bytes) -> bool:
@@ -65,8 +65,8 @@ class TapLink:
             return False
         except OSError as error:
             if error.errno in _OF_A_PACKET:
-                raise Refused(f"{self.name}: sending: {_said(error)}") from error
-            raise LinkDown(f"{self.name}: sending: {_said(error)}") from error
+                raise Refused(f"{self.name}: sending: {os_reason(error)}") from error
+            raise LinkDown(f"{self.name}: sending: {os_reason(error)}") from error
         return True
 
     def flush(self) -> bool:
@@ -84,7 +84,7 @@ class TapLink:
             try:
                 fcntl.ioctl(self._fd, tun.TUNSETOFFLOAD, word)
             except OSError as error:
-                raise LinkDown(f"{self.name}: TUNSETOFFLOAD {word:#x}: {_said(error)}") from error
+                raise LinkDown(f"{self.name}: TUNSETOFFLOAD {word:#x}: {os_reason(error)}") from error
 
     def close(self) -> None:
         if self._fd >= 0:
@@ -114,7 +114,7 @@ def by_name(name: str) -> TapLink:
     except OSError as error:
         if fd >= 0:
             os.close(fd)
-        raise UsageError(f"{doing}: {_said(error)}", HINTS.get(error.errno or 0, "")) from error
+        raise UsageError(f"{doing}: {os_reason(error)}", HINTS.get(error.errno or 0, "")) from error
     return TapLink(fd, name, vnet=True)
 
 
@@ -150,7 +150,3 @@ def of_descriptor(fd: int) -> TapLink:
 def _set_header_size(fd: int) -> None:
     fcntl.ioctl(fd, tun.TUNSETVNETHDRSZ, _INT.pack(HDR))
     fcntl.ioctl(fd, tun.TUNSETOFFLOAD, 0)  # until a driver takes some
-
-
-def _said(error: OSError) -> str:
-    return f"{error.strerror} ({errno_name(error.errno or 0)})"

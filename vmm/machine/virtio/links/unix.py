@@ -13,7 +13,7 @@ import socket
 import struct
 from collections import deque
 
-from vmm.errors import UsageError, errno_name
+from vmm.errors import UsageError, os_reason
 from vmm.machine.virtio.links.link import HDR, MOST_FRAME, NO_HDR, LinkDown, Refused
 
 CHUNK = 1 << 18  # bytes asked for at once: what waits in a stream is taken with few calls
@@ -43,7 +43,7 @@ class SocketLink:
         self._socket.close()
 
     def _down(self, doing: str, error: OSError) -> LinkDown:
-        return LinkDown(f"{self.name}: {doing}: {error.strerror} ({errno_name(error.errno or 0)})")
+        return LinkDown(f"{self.name}: {doing}: {os_reason(error)}")
 
     @staticmethod
     def _frame(packet: bytes) -> memoryview:
@@ -175,7 +175,7 @@ def connect(kind: str, path: str) -> StreamLink | PacketLink:
         sock.settimeout(None)
     except OSError as error:
         sock.close()
-        said = error.strerror or str(error)
+        said = os_reason(error)
         hint = HINTS.get(type(error), "") or (ANOTHER_KIND if error.errno == PROTOTYPE else "")
         raise UsageError(f"connecting to {name}: {said}", hint) from error
     except (ValueError, TypeError) as error:
@@ -208,7 +208,7 @@ def of_socket(sock: socket.socket, name: str = "") -> StreamLink | PacketLink:
         sock.getpeername()
     except OSError as error:
         sock.close()
-        raise UsageError(f"{name}: {error.strerror}", "a link goes over a socket that is connected") from error
+        raise UsageError(f"{name}: {os_reason(error)}", "a link goes over a socket that is connected") from error
     except UsageError:
         sock.close()
         raise
