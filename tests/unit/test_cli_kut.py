@@ -137,6 +137,27 @@ def test_max_smp(tmp_path: Path) -> None:
     assert prepare(entry, tmp_path).settings.cpus >= 1
 
 
+def smp(value: str, tmp_path: Path) -> Test:
+    (tmp_path / "unittests.cfg").write_text(f"[a]\nfile = a.flat\nsmp = {value}\nextra_params = -m 64\n")
+    (tmp_path / "a.flat").write_bytes(b"")
+    (entry,) = load(find_cfg(tmp_path))
+    return prepare(entry, tmp_path)
+
+
+def test_the_number_of_cpus_is_said_as_to_qemu(tmp_path: Path) -> None:
+    found = smp("1,maxcpus=256", tmp_path)
+    assert (found.settings.cpus, found.ended) == (1, None)
+    line = command(found, "qemu")
+    assert line[line.index("-smp") + 1] == "1,maxcpus=256"
+    assert line.index("-smp") < line.index("-m")  # what the test's parameters say of it comes later, and wins
+
+
+def test_no_number_of_cpus_is_of_that_test_alone(tmp_path: Path) -> None:
+    ended = smp("many", tmp_path).ended
+    assert ended is not None
+    assert (str(ended.state), ended.reason) == ("cannot run", "-smp many: no number of CPUs")
+
+
 def test_qemu_gets_the_words_as_they_are() -> None:
     test = chosen("passes")["passes"]
     line = command(test, "qemu")

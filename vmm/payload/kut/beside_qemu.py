@@ -22,7 +22,7 @@ def command(test: Test, qemu: str = QEMU) -> list[str]:
     return [
         qemu, "-nodefaults", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
         "-vnc", "none", "-serial", "stdio", "-device", "pci-testdev", "-machine", "accel=kvm",
-        "-kernel", str(test.image), "-smp", str(settings.cpus), *test.words, *more, *initrd,
+        "-kernel", str(test.image), *test.words, *more, *initrd,
     ]  # fmt: skip
 
 

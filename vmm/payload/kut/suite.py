@@ -175,9 +175,8 @@ def prepare(
         smp = "".join(shell.words(entry.smp or "1", variables, lambda: 0))
     except shell.NoWords as error:
         return Test(entry, image, Settings(), timeout, ended=Ended(State.CANNOT, str(error), notes=list(entry.notes)))
-    if not smp.isdecimal() or not int(smp):
-        raise UsageError(f"{where}: smp = {entry.smp}: give the number of CPUs")
-    settings = settings_of(words, cpus=int(smp), args=args)
+    words = ("-smp", smp, *words)
+    settings = settings_of(words, args=args)
     settings.notes[:0] = entry.notes
     if env is not None and not settings.initrd:
         settings.initrd = str(env)
