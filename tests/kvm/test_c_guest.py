@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 
 from vmm.cli import main
 from vmm.errors import EXIT_USAGE
+from vmm.payload.c import compiler
 from vmm.payload.c.compiler import SHIPPED
 from vmm.payload.guest import constants
 
@@ -108,6 +110,9 @@ def test_a_declared_result_that_is_not_stored_fails(guest: Run) -> None:
         ("return FAIL;", 1, "the guest reports failure"),
         ("return SKIP;", 77, "cannot show it"),
         ("return 3;", 1, "the guest reports 0x3"),
+        ("return 256;", 1, "the guest reports 0xff"),  # of which the port would see a pass
+        ("end_run(0x10000 + SKIP);", 1, "the guest reports 0xff"),
+        ("return -2;", 1, "the guest reports 0xfe"),
         ("end_run(PASS);", 0, "pass"),
         ("CHECK(1 + 1 == 3);", 1, "guest.c:4: does not hold: 1 + 1 == 3"),
         ("halt();", 1, "it was to end by PASS, FAIL or SKIP"),
@@ -138,9 +143,22 @@ def test_a_warning_is_a_note_and_the_guest_runs(guest: Run) -> None:
 
 
 def test_the_linker_says_what_is_missing_and_what_does_not_fit(guest: Run) -> None:
-    assert "undefined reference to `nowhere'" in guest(body("    extern int nowhere(void);\n    nowhere();"))[2]
+    said = guest(body("    extern int nowhere(void);\n    nowhere();"))[2]
+    assert "undefined reference to `nowhere'" in said
+    assert said.endswith("a source of your own is named by `// cflags: other.c`\n")
+    assert "try: a guest begins with `int main(int cpu, int cpus)`" in guest(HEAD)[2]
     status, _, err = guest(body("    static char huge[500000];\n    memset(huge, 1, sizeof huge);"))
     assert (status, "does not fit into region `code`" in err) == (EXIT_USAGE, True), err
+
+
+def test_floating_point_in_ring_0_is_told_where_it_is(guest: Run) -> None:
+    status, _, err = guest(body("    volatile double d = cpus;\n    d *= 2;"))
+    assert (status, "try: `// machine: ring=3`" in err) == (EXIT_USAGE, True), err
+
+
+def test_a_variable_larger_than_the_stack_is_told_as_that(guest: Run) -> None:
+    status, out, _ = guest(body("    volatile char big[20000];\n    for (int i = 0; i < 20000; i++) big[i] = i;"))
+    assert (status, "is below a boot stack, which has 8192 bytes" in out) == (1, True), out
 
 
 def test_a_fault_names_the_line_of_the_source(guest: Run) -> None:
@@ -278,14 +296,38 @@ def test_a_header_line_below_the_code_is_said(guest: Run) -> None:
     assert "the header ends at the first line of code" in guest(body("    // result: x u64"))[1]
 
 
-@pytest.mark.parametrize("cc", ["/nonexistent", "gcc '", "true", "false"])
-def test_a_compiler_that_is_none(cc: str, guest: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("cc", "status", "said"),
+    [
+        ("/nonexistent", 99, "the compiler that $CC names, /nonexistent, is not there\n  try: unset CC\n"),
+        ("gcc '", 99, '$CC is "gcc \'", which is no command: No closing quotation\n'),
+        (
+            "true",
+            99,
+            "compiling guest.c with true: it ended without an error, and made nothing\n  try: a C",
+        ),
+        ("false", 2, "guest.c: false refuses it, without a word\n"),
+    ],
+)
+def test_a_compiler_that_is_none(cc: str, status: int, said: str, guest: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", cc)
-    status, out, err = guest(body(""))
-    assert status in (2, 99)
-    assert out == ""
-    assert err.startswith("pyvmm: ")
-    assert "Traceback" not in err
+    got, out, err = guest(body(""))
+    assert (got, out) == (status, "")
+    assert err.startswith(f"pyvmm: {said}")
+
+
+@pytest.mark.parametrize("place", ["_put_facts", "_folder"])
+def test_a_disk_without_room_for_the_compiler_is_told(place: str, guest: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(compiler, place, full)
+    status, _, err = guest(body(""))
+    assert status == 99
+    assert err == (
+        "pyvmm: compiling guest.c: a temporary folder: No space left on device (ENOSPC)\n"
+        "  try: TMPDIR, a folder with room\n"
+    )
 
 
 @pytest.mark.skipif(not shutil.which("clang"), reason="there is no clang here")

@@ -392,6 +392,10 @@ def test_the_command_takes_every_option_of_images(tmp_path, capsys):
         (["{elf}", "--base", "nonsense"], "--base nonsense: not an address"),
         (["{elf}", "--base", "1M"], "not --base"),
         (["{elf}", "--entry", "nobody"], "no symbol 'nobody'"),
+        (["{elf}", "--entry", ""], "no symbol ''"),  # a shell's variable that is not set
+        (["{elf}", "--base", ""], "--base : not an address"),
+        (["{c}", "--initrd", ""], "--initrd: guest is a guest in C, which takes none of it"),
+        (["{source}"], r"main.rs is source text, and pyvmm compiles C alone \(.c\)"),
         (["{elf}", "--memory", "2M", "--protocol", "linux64"], ""),
         (["{cut}"], "ELF: cut off"),
         (["{elf}", "--protocol", "nonsense"], "protocol 'nonsense': there are linux64"),
@@ -400,7 +404,10 @@ def test_the_command_takes_every_option_of_images(tmp_path, capsys):
 def test_what_cannot_be_is_one_clear_line(words, said, tmp_path, capsys):
     (tmp_path / "k").write_bytes(elf(Load(PRINT_AND_PASS, MIB)))
     (tmp_path / "cut").write_bytes(elf(Load(PRINT_AND_PASS, MIB))[:50])
-    names = {"elf": tmp_path / "k", "cut": tmp_path / "cut", "missing": tmp_path / "missing"}
+    (tmp_path / "guest.c").write_text("int main(void) { return 0; }")
+    (tmp_path / "main.rs").write_text("fn main() {}")
+    own = {"c": tmp_path / "guest.c", "source": tmp_path / "main.rs"}
+    names = own | {"elf": tmp_path / "k", "cut": tmp_path / "cut", "missing": tmp_path / "missing"}
     status = main(["run", *(word.format(**names) for word in words)])
     err = capsys.readouterr().err
     assert status == (2 if said else DEBUG_EXIT_0)

@@ -252,6 +252,8 @@ BY_SYSCALL = RING3.format(
     ("text", "said"),
     [("start: mov eax, 1", "RIP is past the last byte of the program, which ends at 0x20005"),
      ("start: mov rsp, 0x100000\n push rax\n hlt", "The stack is at its end: RSP is 0x100000, and 0xffff8 below it"),
+     ("start: sub rsp, 0x5000\n mov [rsp + 0x2800], al\n hlt",
+      "0xff800 (guard+0x800) is below a boot stack, which has 8192 bytes: RSP is 0xfd000"),
      ("start: mov rax, 0xd0000000\n mov cr3, rax\n hlt", "CR3 is 0xd0000000, and there is no RAM at 0xd0000000"),
      ("start: lgdt [rip + g]\n mov ax, 0x10\n mov ss, ax\n hlt\ng: .word 0xfff\n .quad 0xd0000000",
       "GDTR says 0xd0000000"),

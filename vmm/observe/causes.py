@@ -19,6 +19,7 @@ INT, SYSCALL = 0xCD, b"\x0f\x05"
 LOADS_SEGMENT = (0x8E, 0xCB, 0xCF, 0xEA, 0xFF)  # MOV to Sreg, RETF, IRET, JMP FAR and their like
 FRAME = 6 * 8  # bytes that an exception pushes, from the next lower multiple of 16: SDM 6.14.2
 PUSH = 64  # bytes below RSP that a fault there can be a push of
+ROOM = f" Region data, from {layout.REGIONS['data'].base:#x}, has room for a stack."
 HOST = "Where ring 0 is emulated (`pyvmm doctor`), "
 
 
@@ -62,12 +63,23 @@ def _stack(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None) -> st
     places = [sregs.cr2] if regs.rsp - PUSH <= sregs.cr2 < regs.rsp else pushed
     at = next((place for place in places if translate(machine.memory, sregs, place).gpa is None), None)
     if at is None:
-        return ""
+        return _grown(machine, regs, sregs) if vector == PAGE_FAULT else ""
     place = layout.describe(at) if _own_map(machine) else ""
     below = f"{at:#x} below it ({place})" if place else f"{at:#x} below it"
     text = f"The stack is at its end: RSP is {regs.rsp:#x}, and {below} has no page, so a push faults."
-    room = f" Region data, from {layout.REGIONS['data'].base:#x}, has room for a stack." if _own_map(machine) else ""
-    return text + room
+    return text + (ROOM if _own_map(machine) else "")
+
+
+def _grown(machine: Machine, regs: Regs, sregs: Sregs) -> str:
+    """A local variable larger than the stack: what faults is an access to it, and RSP is far below."""
+    place = layout.describe(sregs.cr2) if _own_map(machine) else ""
+    if not place.partition("+")[0].endswith("guard") or translate(machine.memory, sregs, sregs.cr2).gpa is not None:
+        return ""
+    size = next(part.size for part in layout.CPU_BLOCK if part.name == "boot_stack")
+    return (
+        f"{sregs.cr2:#x} ({place}) is below a boot stack, which has {size} bytes: RSP is {regs.rsp:#x}, so more was "
+        f"pushed, or a local variable is larger (`static` has it elsewhere).{ROOM}"
+    )
 
 
 def _ring3(machine: Machine, regs: Regs, sregs: Sregs, vector: int | None, error_code: int) -> str:

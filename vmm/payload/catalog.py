@@ -23,6 +23,8 @@ ROOT = os.path.dirname(guest_payloads.__file__)
 INCLUDES = os.path.join(ROOT, "inc")
 GROUPS = ("basics", "pv", "api")
 PROVING = ("pv", "api")
+ELSEWHERE = frozenset((".cc", ".cpp", ".cxx", ".rs", ".go", ".zig", ".h", ".d", ".nim", ".py"))
+"""Suffixes of sources that other compilers make images of."""
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
 
@@ -161,7 +163,8 @@ def _raw(file: str) -> tuple[bytes, bool]:
     """(machine code or a whole image from a file, whether it is an image). What is plainly something else is refused,
     for as code it would only crash.
     """
-    if os.path.splitext(file)[1].lower() in (".s", ".nasm", ".inc"):
+    suffix = os.path.splitext(file)[1].lower()
+    if suffix in (".s", ".nasm", ".inc"):
         raise UsageError(f"{file} looks like assembly, which pyvmm knows by the suffix .asm (Intel syntax)")
     limit = REGIONS["code"].size
     code = _read(file, limit, "a raw payload", more=True)
@@ -174,6 +177,11 @@ def _raw(file: str) -> tuple[bytes, bool]:
     if why := raw.refusal(code, file):
         raise UsageError(*why)
     if not file.lower().endswith(".bin") and raw.is_text(code):
+        if suffix in ELSEWHERE:
+            raise UsageError(
+                f"{file} is source text, and pyvmm compiles C alone (.c)",
+                hint="a static ELF file, made of it by its own compiler: `pyvmm docs c#rust-and-anything-else`",
+            )
         copy = f"cp {file} {os.path.basename(file)}"
         raise UsageError(
             f"{file} is text, and without the suffix .asm it would run as machine code",

@@ -45,9 +45,8 @@ class BroughtImage:
     def __init__(self, payload: Payload, options: Options) -> None:
         boot = options.boot or BootOptions()
         if payload.code is None:
-            raise UsageError(
-                f"{boot.named}: {payload.name} is a payload of assembly, which takes none of it", hint="--param K=V"
-            )
+            kind = "a guest in C" if payload.in_c else "a payload of assembly"
+            raise UsageError(f"{boot.named}: {payload.name} is {kind}, which takes none of it", hint="--param K=V")
         plain = boot.base is None and boot.mode is None and boot.protocol is None
         if plain and not payload.image and len(payload.code) > REGIONS["code"].size:
             raise _too_large(payload)

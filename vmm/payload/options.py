@@ -34,7 +34,7 @@ class BootOptions(Record):
         """The options of the command that were given, for a message; empty if none was."""
         given = {"--kernel-args": self.args, "--initrd": self.initrd, "--module": self.modules, "--base": self.base,
                  "--entry": self.entry, "--mode": self.mode, "--protocol": self.protocol}  # fmt: skip
-        return ", ".join(name for name, value in given.items() if value)
+        return ", ".join(name for name, value in given.items() if value or (value == "" and name != "--kernel-args"))
 
 
 class Options(Record):

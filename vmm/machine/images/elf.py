@@ -23,6 +23,7 @@ MACHINES = {"EM_386": 32, "EM_X86_64": 64}
 HEADER_SIZE = {32: 52, 64: 64}
 PROGRAM_HEADER_SIZE = {32: 32, 64: 56}
 SECTION_HEADER_SIZE = {32: 40, 64: 64}
+ET_REL, ET_CORE = 1, 4
 SHT_NULL, SHT_NOBITS = 0, 8
 MAX_SEGMENTS = 256
 MAX_NOTES = 1 << 16  # bytes of a note segment
@@ -59,14 +60,13 @@ class Elf:
         self.bits = self._identify()
         self._file = self._guard("the file header", lambda: _elf_file(data))
         header = self._file.header
-        machine = header["e_machine"]
+        machine, kind = header["e_machine"], header["e_type"]
         if MACHINES.get(machine) is None:
             raise self.wrong(f"for another CPU (e_machine at 0x12 is {_shown(machine)}); pyvmm runs x86")
-        kind = header["e_type"]
-        if kind == "ET_REL":
-            raise self.wrong("an object file, not linked yet (e_type at 0x10 is ET_REL)", "`ld` it, with an address")
-        if kind == "ET_CORE":
-            raise self.wrong("a core dump (e_type at 0x10 is ET_CORE)")
+        self.code_bits = MACHINES[machine]
+        """Of its instructions: x32 is 64-bit code in an ELF file of 32 bits."""
+        if self.bits > self.code_bits:
+            raise self.wrong(f"of 64 bits (EI_CLASS at 0x4), and its code of {self.code_bits} (e_machine at 0x12)")
         if kind not in ("ET_EXEC", "ET_DYN"):
             raise self.wrong(f"e_type at 0x10 is {_shown(kind)}, and a program is ET_EXEC (2) or ET_DYN (3)")
         self.dynamic = kind == "ET_DYN"
@@ -89,6 +89,14 @@ class Elf:
         bits = 32 * data[4]
         if len(data) < HEADER_SIZE[bits]:
             raise self.wrong(f"cut off inside the file header: it has {len(data)} bytes")
+        kind = int.from_bytes(data[16:18], "little")
+        if kind == ET_REL:  # which has no program headers
+            raise self.wrong(
+                "an object file, not linked yet (e_type at 0x10 is ET_REL)",
+                f"`ld {self.name} -Ttext=0x100000 -e SYMBOL -o kernel.elf`",
+            )
+        if kind == ET_CORE:
+            raise self.wrong("a core dump (e_type at 0x10 is ET_CORE)")
         offset = struct.unpack_from("<Q" if bits == 64 else "<I", data, 32 if bits == 64 else 28)[0]
         size, count = struct.unpack_from("<HH", data, 54 if bits == 64 else 42)
         if not count:

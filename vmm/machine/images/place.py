@@ -32,12 +32,21 @@ from vmm.machine.images.image import (
     refuse_files,
     segment,
 )
-from vmm.machine.memory.layout import FOUR_GIB, GIB, REGIONS, default_memory, format_size, host_memory
+from vmm.machine.memory.layout import (
+    FOUR_GIB,
+    GIB,
+    LOW_RAM_END,
+    REGIONS,
+    default_memory,
+    format_size,
+    host_memory,
+)
 from vmm.machine.x86 import boot, descriptors, modes
 from vmm.machine.x86.descriptors import CODE, TSS_BUSY
 from vmm.machine.x86.descriptors import Segment as Descriptor
 from vmm.machine.x86.page_entries import ENTRIES, PRESENT, PSE, RW
 
+MIB = 1 << 20
 STACK = 0x4000
 TASK, TASK_SELECTOR = 104, 0x20
 OWN_TABLES = ("gdt", "idt", "gates", "page_tables")
@@ -133,7 +142,7 @@ def usual_memory(image: Image, files: Iterable[bytes], cpus: int) -> int:
     if runs_in_own_map(image):
         return least
     # What lies where no host has memory is told by whoever places it, with its address.
-    return max(least, min(image.memory(*files), host_memory()), 128 << 20)
+    return max(least, min(image.memory(*files), host_memory() // MIB * MIB), 128 * MIB)
 
 
 def _check_fits(image: Image, ram: tuple[Span, ...]) -> None:
@@ -146,8 +155,21 @@ def _check_fits(image: Image, ram: tuple[Span, ...]) -> None:
             total = format_size(sum(size for _, size in ram))
             raise ImageError(
                 f"{image.name}: {_shown(each)} does not fit into the guest's memory of {total} ({have})",
-                hint="more memory (--memory)",
+                hint=_where_it_would(each),
             )
+
+
+def _where_it_would(each: Segment) -> str:
+    """What to try for a part that is beyond all memory: how much would be needed, or why none would help."""
+    if each.gpa < FOUR_GIB and each.end > LOW_RAM_END:
+        hole = f"{LOW_RAM_END:#x}..{FOUR_GIB - 1:#x}"
+        return f"less of it, or another address: devices of a PC have {hole}, and no memory is there"
+    least = each.end if each.end <= LOW_RAM_END else each.end - FOUR_GIB + LOW_RAM_END
+    if least <= host_memory():
+        return f"--memory {format_size(-(-least // MIB) * MIB)}, or more"
+    if each.gpa > host_memory() + FOUR_GIB:
+        return "a physical address: AT(...) in the linker's script says it (p_paddr), or -Ttext=0x100000"
+    return f"less of it, or another host: {host_memory() // MIB}M is all the memory that this one has"
 
 
 def _shown(each: Segment) -> str:

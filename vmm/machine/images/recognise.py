@@ -10,11 +10,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import replace
 
+from vmm.base.names import nearest
 from vmm.errors import ImageError
 from vmm.machine.images import bzimage, flat, multiboot1, multiboot2, pvh
 from vmm.machine.images.elf import Elf, is_elf
 from vmm.machine.images.image import MODES, Image, Mode
 from vmm.machine.images.raw import refusal
+from vmm.machine.images.remarks import missed_header, of_plain, system_of
 
 PROTOCOLS = (*bzimage.PROTOCOLS, multiboot2.PROTOCOL, multiboot1.PROTOCOL, pvh.PROTOCOL, "elf", flat.PROTOCOL)
 """The ways to start an image. An ELF file may have several, and is started by the first of this order that it has a
@@ -78,7 +80,9 @@ def _read(
     if mode is None and flat.is_boot_sector(data):
         image = flat.read_flat(data, name, "real", base, entry)
         return replace(image, notes=("a boot sector, by its mark: 16-bit code at 0x7c00 (--mode long: it is not)",))
-    return flat.read_flat(data, name, mode or "long", base, entry)
+    image = flat.read_flat(data, name, mode or "long", base, entry)
+    missed = missed_header(data)
+    return replace(image, notes=(missed,)) if missed else image
 
 
 def _of_elf(elf: Elf, data: bytes, protocol: str | None) -> Image:
@@ -91,7 +95,8 @@ def _of_elf(elf: Elf, data: bytes, protocol: str | None) -> Image:
         found.append(multiboot1.PROTOCOL)
     if entry is not None:
         found.append(pvh.PROTOCOL)
-    chosen = _among(name, protocol, (*found, "elf", *(("linux64",) if elf.bits == 64 else ())), "ELF")
+    has = (*found, "elf", *(("linux64",) if elf.bits == 64 else ()))
+    chosen = _among(name, protocol, has, "ELF", missed_header(data) if not found else "")
     chosen = chosen or (found or ["elf"])[0]
     if chosen == multiboot2.PROTOCOL and second is not None:
         return multiboot2.read_multiboot2(data, name, second, elf)
@@ -101,26 +106,35 @@ def _of_elf(elf: Elf, data: bytes, protocol: str | None) -> Image:
         return pvh.read_pvh(elf, entry)
     if chosen == "linux64":
         return bzimage.read_vmlinux(elf)
-    return _plain(elf)
+    return _plain(elf, anyway=protocol is not None)
 
 
-def _plain(elf: Elf) -> Image:
-    """An ELF file that is only loaded and started: 64-bit code in long mode, 32-bit code in flat protected mode."""
+def _plain(elf: Elf, *, anyway: bool) -> Image:
+    """An ELF file that is only loaded and started: 64-bit code in long mode, 32-bit code in flat protected mode.
+    `anyway`: its user knows better, and asked for just that.
+    """
     if elf.dynamic and any(each.gpa < 0x1000 for each in elf.segments):
         raise elf.wrong(
             "position-independent (e_type is ET_DYN), linked for address 0, where nothing may lie",
             "`-no-pie -static`, and an address for the linker (`-Ttext=0x100000`)",
         )
-    return Image(
-        elf.name, f"ELF{elf.bits}", "elf", elf.segments, elf.start, "long" if elf.bits == 64 else "protected", names=elf
-    )
+    segments, start = elf.segments, elf.start
+    if not anyway and (system := system_of(elf)):
+        raise elf.wrong(
+            f"a program for {system} (the note NT_GNU_ABI_TAG), and no system is here that it could call",
+            "link it `-nostdlib -static`, without the C library; or `--protocol elf`, to start it all the same",
+        )
+    mode: Mode = "long" if elf.code_bits == 64 else "protected"
+    return Image(elf.name, f"ELF{elf.bits}", "elf", segments, start, mode, names=elf, notes=of_plain(elf))
 
 
 def _entry(elf: Elf, entry: int | str) -> int:
     """The physical address of a symbol, or of a virtual or physical address."""
     if isinstance(entry, str):
         if entry not in elf.symbols:
-            raise ImageError(f"{elf.name}: no symbol {entry!r}{'' if elf.symbols else ': it has none at all'}")
+            near = nearest(entry, elf.symbols)
+            more = f"; did you mean {', '.join(near)}?" if near else "" if elf.symbols else ": it has none at all"
+            raise ImageError(f"{elf.name}: no symbol {entry!r}{more}")
         entry = elf.symbols[entry]
     at = elf.physical(entry)
     if at is None and any(each.gpa <= entry < each.end for each in elf.segments):
@@ -139,11 +153,11 @@ def _says_itself(name: str, shown: str, base: int | None, mode: Mode | None, ent
             )
 
 
-def _among(name: str, protocol: str | None, has: tuple[str, ...], shown: str) -> str | None:
+def _among(name: str, protocol: str | None, has: tuple[str, ...], shown: str, missed: str = "") -> str | None:
     if protocol is not None and protocol not in has:
         raise ImageError(
             f"{name}: {shown}: it cannot be started by protocol {protocol}; it has {', '.join(has)}",
-            hint="without --protocol it is started by the first of them: `pyvmm docs images#formats`",
+            hint=missed or "without --protocol it is started by the first of them: `pyvmm docs images#formats`",
         )
     return protocol
 

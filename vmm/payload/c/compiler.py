@@ -43,6 +43,19 @@ BEYOND = (
     "the compiler may read the system's files, the source's folder, and what `cflags` name: -IFOLDER; "
     "`pyvmm docs sandbox#gcc`"
 )
+HINTS = (
+    (r"undefined reference to [`']main'", "a guest begins with `int main(int cpu, int cpus)`: `pyvmm new NAME --c`"),
+    (
+        r"undefined reference to",
+        "there is no C library: `pyvmm docs c#what-there-is`; a source of your own is named by `// cflags: other.c`",
+    ),
+    (
+        r"SSE register|SSE disabled|-mgeneral-regs-only|-mno-sse",
+        "`// machine: ring=3`: floating point is there, and not in ring 0",
+    ),
+    ("ermission denied", BEYOND),
+)
+"""What the compiler or its linker says -> what to try; the first that fits counts."""
 _ERROR = re.compile(r"^(.+?):(\d+):(?:(\d+):)? (?:fatal )?error: (.*)$", re.MULTILINE)
 
 
@@ -96,8 +109,14 @@ def compile_guest(
     """
     cc = compiler()
     source = Path(file)
-    with tempfile.TemporaryDirectory(prefix="pyvmm-c-") as made:
-        Path(made, "pyvmm_facts.h").write_text(facts)
+    with contextlib.ExitStack() as later:
+        try:
+            made = later.enter_context(_folder())
+            _put_facts(made, facts)
+        except OSError as error:
+            raise HostError(
+                f"compiling {file}: a temporary folder: {os_reason(error)}", hint="TMPDIR, a folder with room"
+            ) from error
         linked = Path(made, "guest.elf")
         places = dict(zip(PLACES, (base, size), strict=True))
         command = [
@@ -110,7 +129,20 @@ def compile_guest(
         status, said = _run(command, file, made, _read(source, more))
         if status:
             raise _refused(cc[0], file, said)
+        if not linked.exists():
+            raise HostError(
+                f"compiling {file} with {cc[0]}: it ended without an error, and made nothing",
+                hint="a C compiler in $CC (gcc, clang), or unset CC",
+            )
         return Compiled(linked.read_bytes(), tuple(line for line in said.splitlines() if line.strip()))
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="pyvmm-c-")
+
+
+def _put_facts(made: str, facts: str) -> None:
+    Path(made, "pyvmm_facts.h").write_text(facts)
 
 
 def _link_flags(cc: Sequence[str], places: Mapping[str, int]) -> list[str]:
@@ -175,7 +207,7 @@ def _run(command: Sequence[str], file: str, made: str, read: Sequence[str]) -> t
 def _refused(cc: str, file: str, said: str) -> PayloadError:
     first = _ERROR.search(said)
     what = f"{cc} refuses it:\n{said.rstrip()}" if said.strip() else f"{cc} refuses it, without a word"
-    hint = BEYOND if "ermission denied" in said else ""
+    hint = next((hint for pattern, hint in HINTS if re.search(pattern, said)), "")
     if first is None:
         return PayloadError(what, hint, file=file)
     where, line, column, _ = first.groups()
