@@ -63,7 +63,7 @@ TARGETS = {
     "net transmit": 0,
     "console receive": 32,
     "console transmit": 0,
-    "net commands": 1,  # VIRTIO_NET_OK or not
+    "net commands": 1,  # the answer
 }
 ALL = len(TARGETS) * len(ATTACKS)
 
@@ -81,7 +81,8 @@ class Came:
 @dataclass(frozen=True)
 class Evidence:
     """Each by target, then by attack. `troubles` are the devices' words, `changed` how many bytes did that nobody was
-    allowed to write; `sent` and `said`: frames and lines of honest requests that came out.
+    allowed to write; `sent` and `said`: frames and lines of honest requests that came out; `answer` is the card's to
+    the last honest command, which is written where other honest requests had their bytes before.
     """
 
     came: tuple[tuple[Came, ...], ...]
@@ -91,6 +92,7 @@ class Evidence:
     by_exit: int
     sent: int
     said: int
+    answer: int
 
 
 def prove(lab: Lab) -> Finding:
@@ -125,6 +127,7 @@ def prove(lab: Lab) -> Finding:
                 by_exit=counts["exit"],
                 sent=_received(cables[1]),
                 said=b"".join(said).count(LINE),
+                answer=memory.read(guest.constant("HONEST"), 1)[0],
             )
         )
 
@@ -206,6 +209,8 @@ def _wrong(evidence: Evidence) -> str:
         return f"{evidence.changed} bytes changed that no honest request named"
     if (evidence.sent, evidence.said) != (len(ATTACKS), len(ATTACKS)):
         return f"{evidence.sent} frames and {evidence.said} lines came out of {len(ATTACKS)} honest requests each"
+    if evidence.answer != virtio_net.VIRTIO_NET_OK:
+        return f"the card answered an honest command with {evidence.answer}, and VIRTIO_NET_OK is right"
     kicks = len(TARGETS) * (2 * len(ATTACKS) - len(BEFORE_RUNNING))
     if (evidence.by_event, evidence.by_exit) != (kicks, 0):
         return f"{evidence.by_event} kicks came by ioeventfd and {evidence.by_exit} by exit, and {kicks} were meant"

@@ -228,10 +228,12 @@ def test_blocks_are_followed_and_numbers_are_words():
 def test_what_cannot_be_is_said_in_a_line(words: list[str], said: str, guest: str, capsys: pytest.CaptureFixture[str]):
     Path("ring.asm").write_text("; machine: ring=3\nstart: out 0xf4, al\n")
     Path("multiboot").write_bytes(multiboot())
+    there = set(Path().iterdir())
     assert main(["fuzz", *words, "--execs", "1"]) == 2
     error = capsys.readouterr().err
     assert said in error
     assert "Traceback" not in error
+    assert set(Path().iterdir()) == there  # no folder for what never began
 
 
 @pytest.mark.parametrize("name", ["hypercalls", "gdb"])

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import pickle
 import resource
 import signal
 import subprocess
@@ -103,6 +104,28 @@ def test_a_small_code_is_one_program_and_a_large_one_is_nobodys_to_keep() -> Non
     assert own.as_program(small, 0x20000) is own.as_program(bytearray(small), 0x20000)
     assert own.as_program(small, 0x20000) is not own.as_program(small, 0x21000)
     assert own.as_program(large, 0x20000) is not own.as_program(large, 0x20000)
+
+
+def test_nobody_names_what_other_machines_have_too() -> None:
+    """The value is one for all: a name that one machine's user adds would be known in the next."""
+    program = own.as_program(b"\xf4", 0x20000)
+    changes: tuple[Callable[[Any], object], ...] = (
+        lambda names: names.update(here=0x20000),
+        lambda names: names.setdefault("here", 0x20000),
+        lambda names: names.__setitem__("here", 0x20000),
+        lambda names: names.__ior__({"here": 0x20000}),
+    )
+    for change in changes:
+        for names in (program.symbols, program.constants):
+            with pytest.raises(UsageError, match="has no names, and takes none"):
+                change(names)
+    assert pickle.loads(pickle.dumps(program)) == program
+    assert own.as_program(b"\xf4", 0x20000).symbols == {}
+    with Machine() as m:
+        m.load(b"\xf4")
+        assert m.program is not None
+        with pytest.raises(UsageError, match="has no names"):
+            m.program.symbols["here"] = 0x20000
 
 
 def test_what_a_machine_does_not_have_is_named() -> None:

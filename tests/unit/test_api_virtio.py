@@ -120,6 +120,7 @@ HOSTILE = virtio_hostile.Evidence(
     by_exit=0,
     sent=ATTACKS,
     said=ATTACKS,
+    answer=0,
 )
 
 
@@ -161,6 +162,8 @@ def test_an_attack_that_came_to_something_else(target, index, change, words):
         {"by_event": 0, "by_exit": HOSTILE.by_event},
         {"sent": ATTACKS - 1},
         {"said": ATTACKS + 1},
+        {"answer": 1},
+        {"answer": 0x5A},
     ],
 )
 def test_hostile_broken_otherwise(change):

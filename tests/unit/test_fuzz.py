@@ -122,6 +122,19 @@ def test_it_goes_on_where_it_was(tmp_path: Path):
         Folder(tmp_path, "ioapic")
 
 
+def test_a_folder_that_is_given_up_is_gone_with_what_was_made_for_it_and_no_more(tmp_path: Path):
+    Folder(tmp_path / "a" / "b", "uart").give_up()
+    assert list(tmp_path.iterdir()) == []
+    kept = Folder(tmp_path / "kept", "uart")
+    name = kept.keep(b"x")
+    kept.give_up()
+    assert [each for each, _ in Folder(tmp_path / "kept", "uart").inputs()] == [name]
+    again = Folder(tmp_path / "kept", "uart")  # made by somebody else
+    again.give_up()
+    assert (tmp_path / "kept" / "target").read_text() == "uart\n"
+    assert (tmp_path / "kept" / "crashes").is_dir()
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name not in ("hypercalls", "gdb")])
 def test_each_target_takes_what_comes(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Some inputs; `pyvmm fuzz NAME` runs as many as one likes."""

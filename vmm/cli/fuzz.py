@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from vmm.cli.colour import style_for
-from vmm.errors import EXIT_FAIL, EXIT_PASS, UsageError
+from vmm.errors import EXIT_FAIL, EXIT_PASS, UsageError, VmmError
 
 if TYPE_CHECKING:
     from vmm.fuzz.workers import Plan, Tally
@@ -128,6 +128,9 @@ def _fuzz(args: argparse.Namespace, plan: Plan, out: TextIO) -> int:
             show.at(tally)
     except KeyboardInterrupt:
         interrupted = True
+    except VmmError:
+        plan.folder.give_up()
+        raise
     finally:
         running.close()  # type: ignore[attr-defined]
         show.clear()

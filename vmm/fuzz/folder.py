@@ -7,6 +7,7 @@ it; a corpus file is named by its content. It knows no target and no mutation.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -31,6 +32,7 @@ class Folder:
     def __init__(self, path: Path, target: str) -> None:
         self.path, self.target = path, target
         self.corpus, self.crashes = path / "corpus", path / "crashes"
+        self._made = [each for each in (self.corpus, self.crashes, path, *path.parents) if not os.path.lexists(each)]
         try:
             for each in (self.corpus, self.crashes):
                 each.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,15 @@ class Folder:
             mark.write_text(target + "\n", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"--corpus {path}: {os_reason(error)}") from error
+
+    def give_up(self) -> None:
+        """Take away what was made here, where nothing has come into it: who was refused leaves nothing behind."""
+        with contextlib.suppress(OSError):  # somebody has put something there
+            for each in self._made:
+                if each == self.path:
+                    (self.path / "target").unlink(missing_ok=True)
+                each.rmdir()
+        self._made = []
 
     def inputs(self, but: set[str] | None = None) -> Iterator[tuple[str, bytes]]:
         """(name, bytes) of every input, by name, but those."""

@@ -8,6 +8,10 @@ from vmm.base.light import lru_cache
 from vmm.errors import UsageError
 from vmm.machine.memory import layout
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 TABLES = ("gdt", "idt", "gates", "page_tables")
 """Regions that are written before a program starts."""
 SMALL = 4096  # bytes of a code that is kept beyond its machine
@@ -38,7 +42,22 @@ def as_program(what: object, base: int) -> Program:
 @lru_cache(maxsize=16)
 def _raw(code: bytes, base: int) -> Program:
     """One value for the same code: small guests are loaded again and again (row lifecycle)."""
-    return Program("<bytes>", base, code, {}, (), {})
+    return Program("<bytes>", base, code, NoNames(), (), NoNames())
+
+
+class NoNames(dict[str, int]):
+    """The names of bare code: none, and none for anybody to add, for other machines have the same Program."""
+
+    def _refuse(self, *_: object, **__: object) -> Any:
+        raise UsageError(
+            "code that was given as bytes has no names, and takes none",
+            hint="`load(Program(name, base, code, symbols, ()))`, with symbols of its own",
+        )
+
+    __setitem__ = setdefault = update = __ior__ = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NoNames, ()
 
 
 def check_place(program: Program, entry: int | str, cpus: int) -> None:
