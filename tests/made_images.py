@@ -108,6 +108,11 @@ def note(entry: int, *, size: int = 4, owner: bytes = b"Xen\0", kind: int = 18) 
     return Load(data, 0, memsz=0, kind=4, flags=4, align=4)
 
 
+def abi_tag(system: int, owner: bytes = b"GNU\0", kind: int = 1) -> Load:
+    """A PT_NOTE as a C library's start files have it: NT_GNU_ABI_TAG, of this operating system (0 is Linux) 3.2.0."""
+    return Load(struct.pack("<III4s4I", 4, 16, kind, owner, system, 3, 2, 0), 0x300, kind=4, align=4)
+
+
 SETUP_FIELDS = {
     "setup_sects": (0x1F1, 1), "syssize": (0x1F4, 4), "boot_flag": (0x1FE, 2), "jump": (0x200, 2),
     "header": (0x202, 4), "version": (0x206, 2), "loadflags": (0x211, 1), "code32_start": (0x214, 4),

@@ -11,13 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.made_images import Load, elf, multiboot1
+from vmm.asm.assembler import assemble
+
 ROOT = Path(__file__).resolve().parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.M | re.S)
 NUMBER = re.compile(r"\b(0x[0-9a-f]+|\d+(\.\d+)?)\b")
 PAGES = ("docs/library.md", "docs/trace.md")
 SCRIPTS = (
     "docs/library.md", "docs/debug.md", "docs/cpu.md", "docs/interrupts.md", "docs/memory.md", "docs/virtio.md",
-    "README.md",
+    "docs/boards.md", "README.md",
 )  # fmt: skip
 
 
@@ -49,6 +52,42 @@ def test_a_script_runs_and_prints_what_its_comments_say(
             assert each in printed.splitlines(), f"{page}:{line} says that it prints {said!r}; it printed {printed!r}"
     if "# prints 42" in text:
         assert printed.startswith("42\n")
+
+
+def test_the_images_page_loads_a_kernel_as_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it prints beside: that its kernel was handed the arguments and the module that the page gives."""
+    text = """
+    mov esi, [ebx + 16]     ; the command line
+    call say
+    mov esi, [ebx + 24]     ; the first module: its begin, its end
+    mov edi, [esi + 4]
+    mov esi, [esi]
+    sub edi, esi
+    mov eax, edi
+    add al, 0x30
+    out 0xe9, al
+    call say
+    mov dx, 0x604
+    mov ax, 0x2000
+    out dx, ax
+    hlt
+say: mov al, [esi]
+    test al, al
+    jz said
+    out 0xe9, al
+    inc esi
+    jmp say
+said: ret
+"""
+    head = multiboot1()
+    code = assemble(f".code32\n{text}", base=0x10_0000 + len(head)).code
+    Path(tmp_path / "kernel.elf").write_bytes(elf(Load(head + code, 0x10_0000), bits=32, entry=0x10_0000 + len(head)))
+    monkeypatch.chdir(tmp_path)
+    ((_, script),) = blocks("docs/images.md", "python")
+    exec(compile(script, "docs/images.md", "exec"), {"__name__": "docs"})
+    assert capsys.readouterr().out == "multiboot 1, ELF32 0x10000c protected\nkernel.elf a=18a module\n"
 
 
 def commands(page: str) -> list[tuple[str, list[str]]]:

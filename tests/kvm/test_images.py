@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -417,6 +418,19 @@ def test_what_cannot_be_is_one_clear_line(words, said, tmp_path, capsys):
         assert re.search(said, err)
         assert "Traceback" not in err
         assert len(err.splitlines()) <= 2
+
+
+def test_a_reader_that_goes_away_from_an_image_is_no_news(tmp_path):
+    """The process has given up opening files by then, /dev/null among them."""
+    endless = elf(Load(bytes.fromhex("b041e6e9ebfa"), MIB))  # mov al, 'A'; out 0xe9, al; jmp $-2
+    (tmp_path / "endless").write_bytes(endless)
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmm", "run", str(tmp_path / "endless")],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+    ) as process:  # fmt: skip
+        assert process.stdout.read(1) == b"A"
+        process.stdout.close()
+        assert (process.wait(120), process.stderr.read()) == (141, b"")
 
 
 def test_a_saved_state_of_an_image_can_be_pickled():

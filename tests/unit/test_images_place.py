@@ -63,6 +63,21 @@ def test_no_place_is_given_twice():
         room.reserve(got[0], 1, "x")
 
 
+@pytest.mark.parametrize(
+    ("size", "high", "hint"),
+    [
+        (3 * GIB, FOUR_GIB, "more memory (--memory)"),
+        (LOW_RAM_END, FOUR_GIB, "a smaller one: a guest has at most 3488612352 bytes of memory there"),
+        (2 * GIB, 2 * GIB, "a smaller one: a guest has at most 2146435072 bytes of memory there"),
+        (9 * GIB, 1 << 52, "more memory (--memory)"),
+    ],
+)
+def test_more_memory_is_the_advice_where_it_would_help(size, high, hint):
+    with pytest.raises(ImageError, match="no room") as refused:
+        Room(((0, 64 * MIB),)).take(size, "a thing", low=MIB, high=high)
+    assert refused.value.hint == hint
+
+
 @settings(BUSY)
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(1, 9)), max_size=5))
 def test_segments_that_share_a_byte_are_found(rows):

@@ -15,6 +15,7 @@ from tests.made_images import (
     PRINT_AND_PASS,
     SETUP_FIELDS,
     Load,
+    abi_tag,
     bzimage,
     elf,
     gzipped,
@@ -23,7 +24,7 @@ from tests.made_images import (
     note,
 )
 from vmm.errors import ImageError
-from vmm.machine.images.image import Image
+from vmm.machine.images.image import Image, Module
 from vmm.machine.images.place import plan
 from vmm.machine.images.recognise import MAX_UNPACKED, PROTOCOLS, read_image
 
@@ -49,6 +50,10 @@ MADE = {
     "multiboot 2 by addresses": multiboot2((2, 0, struct.pack("<4I", MIB, MIB, 0, 0)), (3, 0, struct.pack("<I", MIB)))
     + PRINT_AND_PASS,
     "pvh": elf(CODE, note(MIB)),
+    "elf x32": elf(CODE, bits=32, machine=62),
+    "elf of another system": elf(CODE, abi_tag(2), symbols={"start": MIB}),
+    "elf with a late header": elf(Load(HLT.ljust(8192 - 0x78, b"\0") + multiboot1(), MIB)),
+    "elf with sections": WITH_SECTIONS,
     "gzip": gzipped(elf(CODE)),
     "boot sector": PRINT_AND_PASS.ljust(510, b"\0") + b"\x55\xaa",
 }
@@ -254,6 +259,8 @@ def survives(data: bytes) -> bool:
     try:
         image = read(data)
         files = {"command_line": b"a b", "initrd": bytes(5000)} if image.boot and image.protocol != "flat" else {}
+        if image.protocol in ("multiboot", "multiboot2", "pvh"):
+            files["modules"] = (Module(b"one", b"words", "a.img"), Module(bytes(9000)))
         made = placed(image, **files)
         if image.names is not None:
             assert all(isinstance(each, str) for each in image.names.symbols)
@@ -281,6 +288,8 @@ HEADER_BYTES = {
     "elf64": range(0x78), "elf32": range(0x54), "multiboot 1": range(0x54 + 12), "multiboot 1 by addresses": range(32),
     "multiboot 2": range(0x78 + 40), "multiboot 2 by addresses": range(56), "pvh": range(64 + 112 + 33),
     "gzip": range(80), "boot sector": range(500, 512),
+    "elf x32": range(0x54), "elf of another system": range(64 + 112 + 14, 64 + 112 + 14 + 32 + 48 + 70),
+    "elf with a late header": range(8192, 8204), "elf with sections": range(0x78, len(WITH_SECTIONS)),
 }  # fmt: skip
 
 

@@ -12,11 +12,12 @@ import random
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from vmm.errors import ImageError
-from vmm.machine.images.image import overlap
+from vmm.machine.images.image import Module, overlap
 from vmm.machine.images.place import plan
 from vmm.machine.images.recognise import read_image
 
@@ -36,6 +37,10 @@ def headers(data: bytes) -> list[tuple[int, int]]:
         (at,) = struct.unpack_from("<Q" if wide else "<I", data, 32 if wide else 28)
         size, count = struct.unpack_from("<HH", data, 54 if wide else 42)
         found.append((at, at + size * count))
+        for row in range(at, at + size * count, size):
+            if data[row : row + 4] == b"\x04\0\0\0":  # PT_NOTE
+                (begin,) = struct.unpack_from("<Q" if wide else "<I", data, row + (8 if wide else 4))
+                found.append((begin, begin + 64))
         (table,) = struct.unpack_from("<Q" if wide else "<I", data, 40 if wide else 32)
         found.append((table, min(len(data), table + 512)))
     if data[0x202:0x206] == b"HdrS":
@@ -65,7 +70,15 @@ def damaged(data: bytes) -> Iterator[tuple[str, bytes]]:
 def told(data: bytes, name: str) -> str:
     """The error's line, or nothing where it is placed, in memory and without two parts in one place."""
     try:
-        placed = plan(read_image(data, name), RAM)
+        image = read_image(data, name)
+        files: dict[str, Any] = {}
+        if image.boot is not None and image.protocol != "flat":
+            files = {"command_line": b"a b", "initrd": bytes(5000)}
+        if image.protocol in ("multiboot", "multiboot2", "pvh"):
+            files["modules"] = (Module(b"one", b"words", "a.img"), Module(bytes(9000)))
+        placed = plan(image, RAM, **files)
+        if image.names is not None:
+            assert isinstance(image.names.source(image.entry), str)
     except ImageError as error:
         return error.text
     assert not overlap(placed.segments)

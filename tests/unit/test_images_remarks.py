@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from tests.made_images import HLT, PRINT_AND_PASS, Load, elf, multiboot1, multiboot2
+from tests.made_images import HLT, PRINT_AND_PASS, Load, abi_tag, elf, multiboot1, multiboot2
 from vmm.errors import ImageError
 from vmm.machine.images import place
 from vmm.machine.images.image import Image
@@ -31,10 +31,6 @@ def late(header: bytes, size: int) -> bytes:
 
 def wrong(header: bytes) -> bytes:
     return header[:4] + bytes((header[4] ^ 1,)) + header[5:]
-
-
-def abi_tag(system: int, owner: bytes = b"GNU\0", kind: int = 1) -> Load:
-    return Load(struct.pack("<III4s4I", 4, 16, kind, owner, system, 3, 2, 0), 0x300, kind=4, align=4)
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,9 @@ def complain(text: str, status: int) -> int:
 
 def _drop_output() -> None:
     """Output that cannot be written goes nowhere: nothing is left for the interpreter to flush and complain about."""
-    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        null = os.open(os.devnull, os.O_WRONLY)
+    except OSError:  # who runs an image has given up opening files: a pipe that this process holds takes what is left
+        _, null = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)

@@ -71,9 +71,11 @@ class Room:
         size = max(size, 1)
         found = [at for span in self._free(low, high) if (at := _fit(span, size, align, top)) is not None]
         if not found:
+            most = min(high, LOW_RAM_END) - low  # where no machine has RAM in high and above
+            smaller = f"a smaller one: a guest has at most {most} bytes of memory there"
             raise ImageError(
                 f"{what}: no room in the guest's memory for {size} bytes at {low:#x}..{high - 1:#x}",
-                hint="more memory (--memory)",
+                hint=smaller if size > most and high <= FOUR_GIB else "more memory (--memory)",
             )
         at = found[-1] if top else found[0]
         self._taken.append((at, at + size))
