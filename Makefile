@@ -20,6 +20,9 @@ HOSTS_STEPS ?=
 HOSTS_ONLY ?=
 HOSTS_TESTS ?=
 HOSTS_GUESTS ?=
+HOSTS_KUT ?=
+HOSTS_KUT_TESTS ?=
+HOSTS_KUT_TIMEOUT ?= 60
 HOSTS_AT_ONCE ?= 2
 HOSTS_PATIENCE ?= 1
 HOSTS_ARGS ?=
@@ -113,6 +116,7 @@ hosts: plain-wheel ## run pyvmm on emulated SVM and VMX hosts, and compare its v
 	@$(PY) -m tools.hostlab $(HOSTS) --out '$(HOSTS_OUT)' --cpus '$(HOSTS_CPUS)' --model '$(HOSTS_CPU)' \
 	    --flavour '$(HOSTS_FLAVOUR)' --release '$(HOSTS_RELEASE)' --steps $(HOSTS_STEPS) --only $(HOSTS_ONLY) \
 	    --tests '$(HOSTS_TESTS)' --guests $(HOSTS_GUESTS) \
+	    $(if $(HOSTS_KUT),--kut '$(HOSTS_KUT)' --kut-tests $(HOSTS_KUT_TESTS) --kut-timeout '$(HOSTS_KUT_TIMEOUT)') \
 	    --at-once '$(HOSTS_AT_ONCE)' --patience '$(HOSTS_PATIENCE)' \
 	    $(if $(HOSTS_HTML),--html '$(HOSTS_HTML)') $(if $(filter-out 0,$(SELFTESTS)),--selftests) $(HOSTS_ARGS)
 

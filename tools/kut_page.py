@@ -4,8 +4,10 @@
     pyvmm kut DIR --qemu --json > both.json
     python -m tools.kut_page both.json              # verdicts of both, from one run
     python -m tools.kut_page later.json both.json   # pyvmm's of a later run, QEMU's of that one
+    python -m tools.kut_page --hosts build/hosts/svm-7.2/kut.json build/hosts/vmx-6.1/kut.json
 
-Tests of both documents are the same ones, with the same parameters; else it says so and writes nothing.
+The last is the other table of the page, a column for each host of the lab, named by its folder (docs/hostlab.md).
+Tests of all documents are the same ones, with the same parameters; else it says so and writes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from vmm.report.matrix import placed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "kut.md"
 BEGIN, END = "<!-- made by tools/kut_page.py -->", "<!-- end -->"
+BEGIN_HOSTS, END_HOSTS = "<!-- made by tools/kut_page.py --hosts -->", "<!-- end of hosts -->"
 LONGEST = 160  # characters of a reason
 
 
@@ -28,9 +31,7 @@ def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     qemu = {each["name"]: each for each in theirs["tests"]}
     same = [(each, qemu.get(each["name"])) for each in ours["tests"]]
     for each, other in same:
-        if other is None or (each["file"], each["params"], each["cpus"]) != tuple(
-            other[key] for key in ("file", "params", "cpus")
-        ):
+        if other is None or not _same(each, other):
             raise ValueError(f"{each['name']}: not the same test in both documents")
     rows = [_row(each, (other or {}).get("qemu")) for each, other in same]
     both = [(each["verdict"], other["qemu"]["verdict"]) for each, other in same if other and "qemu" in other]
@@ -44,30 +45,79 @@ def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
     return "\n".join([*head(("test", "pyvmm", "QEMU", "what it said in pyvmm")), *rows, "", text])
 
 
+def table_of_hosts(documents: dict[str, dict[str, Any]]) -> str:
+    """Each test that ran on one of the hosts, by their names, beside QEMU there. ValueError: as `table` has it."""
+    by_host = {host: {each["name"]: each for each in found["tests"]} for host, found in documents.items()}
+    names = dict.fromkeys(name for tests in by_host.values() for name in tests)
+    rows = []
+    for name in names:
+        found = [tests.get(name) for tests in by_host.values()]
+        there = [each for each in found if each]
+        if not all(_same(there[0], each) for each in there):
+            raise ValueError(f"{name}: not the same test in all documents")
+        if not any("qemu" in each for each in there):
+            continue  # no image, or for others
+        cells = [
+            cell for each in found for cell in ((_verdict(each), _verdict(each.get("qemu"))) if each else ("-", "-"))
+        ]
+        said = next((each for each in there if each["verdict"] != "pass"), there[0])
+        rows.append(line((escape(name), *cells, escape(_said(said)))))
+    titles = [title for host in documents for title in (host, f"{host}, QEMU")]
+    counts = [f"{host}: {_beside(found)}" for host, found in documents.items()]
+    return "\n".join([*head(("test", *titles, "what it said in pyvmm")), *rows, "", *counts])
+
+
+def _beside(found: dict[str, Any]) -> str:
+    """`of 40 that ran in both QEMU passes 20; pyvmm passes 19 of those, and 2 more.`"""
+    both = [(each["verdict"], each["qemu"]["verdict"]) for each in found["tests"] if "qemu" in each]
+    theirs = [mine for mine, other in both if other == "pass"]
+    more = sum(mine == "pass" != other for mine, other in both)
+    left = f" {len(found['not_run'])} were not run." if found["not_run"] else ""
+    return (
+        f"of {len(both)} that ran in both QEMU passes {len(theirs)}; pyvmm passes {theirs.count('pass')} of those, "
+        f"and {more} more.{left}"
+    )
+
+
+def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    return all(one[key] == other[key] for key in ("file", "params", "cpus"))
+
+
 def _row(ours: dict[str, Any], qemu: dict[str, Any] | None) -> str:
-    said = ours["reason"] or ours["summary"]
-    shown = said if len(said) <= LONGEST else said[: LONGEST - 4] + " ..."
-    return line((escape(ours["name"]), _verdict(ours), _verdict(qemu) if qemu else "-", escape(shown)))
+    return line((escape(ours["name"]), _verdict(ours), _verdict(qemu), escape(_said(ours))))
 
 
-def _verdict(found: dict[str, Any]) -> str:
+def _said(found: dict[str, Any]) -> str:
+    said = " ".join((found["reason"] or found["summary"]).split())
+    return said if len(said) <= LONGEST else said[: LONGEST - 4] + " ..."
+
+
+def _verdict(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
     return "pass" if found["verdict"] == "pass" else f"*{found['verdict']}*"
 
 
 def main(names: list[str]) -> int:
     """Write the page; 2 where the documents do not go together."""
-    if len(names) not in (1, 2):
+    hosts = names[:1] == ["--hosts"]
+    names = names[hosts:]
+    if not names or (len(names) > 2 and not hosts):
         print(__doc__, file=sys.stderr)
         return 2
     documents = [json.loads(Path(name).read_text(encoding="utf-8")) for name in names]
+    begin, end = (BEGIN_HOSTS, END_HOSTS) if hosts else (BEGIN, END)
     try:
-        made = table(documents[0], documents[-1])
+        if hosts:
+            made = table_of_hosts(dict(zip((Path(name).parent.name for name in names), documents, strict=True)))
+        else:
+            made = table(documents[0], documents[-1])
     except ValueError as error:
         print(f"kut_page: {error}", file=sys.stderr)
         return 2
-    page = placed(PAGE.read_text(encoding="utf-8"), made, BEGIN, END)
+    page = placed(PAGE.read_text(encoding="utf-8"), made, begin, end)
     if page is None:
-        print(f"kut_page: {PAGE} has no pair of marks: {BEGIN} {END}", file=sys.stderr)
+        print(f"kut_page: {PAGE} has no pair of marks: {begin} {end}", file=sys.stderr)
         return 2
     PAGE.write_text(page, encoding="utf-8")
     return 0

@@ -326,7 +326,7 @@ def test_only_its_hosts_have_a_card(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     one, two = member.ports
     assert f"user,id=net,hostfwd=tcp:127.0.0.1:{one}-:{one},hostfwd=tcp:127.0.0.1:{two}-:{two}" in having
     assert "-netdev" not in without
-    assert parameters == [None, {"NAME": "svm-6.1", "SCHEDULER": "8786", "WORKERS": f"{one} {two}"}]
+    assert parameters == [{}, {"NAME": "svm-6.1", "SCHEDULER": "8786", "WORKERS": f"{one} {two}"}]
     assert member.pid == 7
 
 

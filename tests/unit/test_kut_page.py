@@ -62,3 +62,42 @@ def test_the_page_is_written(
 def test_the_page_has_its_table() -> None:
     rows = kut_page.PAGE.read_text(encoding="utf-8").partition(kut_page.BEGIN)[2].partition(kut_page.END)[0]
     assert rows.count("\n| ") > 20
+
+
+def two_hosts() -> dict[str, dict[str, Any]]:
+    one = document(a=("pass", "pass"), b=("fail", "pass"), c=("skip", None)) | {"not_run": []}
+    other = document(a=("pass", "pass"), b=("pass", "timeout")) | {"not_run": ["d"]}
+    return {"svm-1": one, "vmx-1": other}
+
+
+def test_hosts_of_the_lab_beside_each_other() -> None:
+    made = kut_page.table_of_hosts(two_hosts())
+    assert made.startswith("| test | svm-1 | svm-1, QEMU | vmx-1 | vmx-1, QEMU | what it said in pyvmm |\n")
+    assert (
+        "| a | pass | pass | pass | pass | 3 tests |\n| b | *fail* | pass | pass | *timeout* | why \\| not |\n" in made
+    )
+    assert "| c |" not in made
+    assert "svm-1: of 2 that ran in both QEMU passes 2; pyvmm passes 1 of those, and 0 more.\n" in made
+    assert made.endswith("passes 1; pyvmm passes 1 of those, and 1 more. 1 were not run.")
+
+
+def test_hosts_with_other_tests_of_one_name_are_refused() -> None:
+    hosts = two_hosts()
+    hosts["vmx-1"]["tests"][0]["cpus"] = 2
+    with pytest.raises(ValueError, match="a: not the same test"):
+        kut_page.table_of_hosts(hosts)
+
+
+def test_the_page_of_hosts_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "kut.md"
+    page.write_text(f"x\n{kut_page.BEGIN_HOSTS}\nold\n{kut_page.END_HOSTS}\ny\n")
+    monkeypatch.setattr(kut_page, "PAGE", page)
+    files = []
+    for name, found in two_hosts().items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "kut.json").write_text(json.dumps(found))
+        files.append(str(tmp_path / name / "kut.json"))
+    assert kut_page.main(["--hosts", *files]) == 0
+    assert "| svm-1, QEMU |" in page.read_text()
+    assert "old" not in page.read_text()
+    assert kut_page.main(["--hosts"]) == 2

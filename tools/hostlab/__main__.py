@@ -17,7 +17,7 @@ from types import FrameType
 
 from vmm.report.pages.hosts import hosts_page
 
-from . import bochs, fleet, guests, hosts, lab, parcel, qemu, root, selftests, store, tools
+from . import bochs, fleet, guests, hosts, kut, lab, parcel, qemu, root, selftests, store, tools
 from .errors import LabError, NotToBeHad
 from .progress import Progress
 
@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--only", nargs="*", default=[], metavar="STEP", help="these steps instead of the usual ones")
     made.add_argument("--guests", nargs="*", default=[], metavar="KERNEL", help="of Linux guests too: 6.12, newest")
     made.add_argument("--tests", default="", metavar="EXPRESSION", help="these tests alone, as of pytest's -k")
+    made.add_argument(
+        "--kut", type=Path, metavar="DIR", help="what the step kut starts: images of kvm-unit-tests, built"
+    )
+    made.add_argument("--kut-tests", nargs="*", default=[], metavar="TEST", help="these of them: names or patterns")
+    made.add_argument("--kut-timeout", type=float, default=kut.TIMEOUT, metavar="S", help="of each, there and in QEMU")
     made.add_argument("--selftests", action="store_true", help="run the kernel's own selftests of KVM as well")
     made.add_argument("--at-once", type=int, default=2, help="hosts that run at the same time (2)")
     made.add_argument("--patience", type=float, default=1.0, help="factor of all time limits, for a slow machine (1)")
@@ -66,19 +71,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(words: list[str] | None = None) -> int:
     args = parser().parse_args(words)
+    images = kut.Request(args.kut, tuple(args.kut_tests), args.kut_timeout) if args.kut else None
     before = {number: signal.signal(number, _end) for number in SIGNALS}
     try:
         named = [
             hosts.parse(
                 word, cpus=args.cpus, model=args.model, flavour=args.flavour, release=args.release,
                 extra=(*args.steps, *([selftests.STEP] if args.selftests else [])), only=tuple(args.only),
-                tests=args.tests, guests=tuple(args.guests),
+                tests=args.tests, guests=tuple(args.guests), images=images,
             )
             for word in dict.fromkeys(args.hosts or hosts.DEFAULT)
         ]  # fmt: skip
         hosts.one_emulator(named)
         parcel.limits([step for host in named for step in host.steps])
         fleet.check(named, args.at_once)
+        kut.check([step for host in named for step in host.steps], images)
         _need(named)
         with _alone(args.out):
             return _all(named, args)

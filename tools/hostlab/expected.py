@@ -16,6 +16,9 @@
     debug_regs = { verdict = "fail", fault = "qemu-int3" }
     steal_time = { verdict = "pass", why = "..." }      # also where it passes, and rows of pyvmm's are not good
 
+    [kut]                                       # of kvm-unit-tests' images: those that QEMU passes and pyvmm does not
+    eventinj = { verdict = "fail", why = "..." }
+
     [variant.1cpu.features]                     # what differs on a host whose name has -1cpu
     PV_SCHED_YIELD = { verdict = "unproven", why = "..." }
 
@@ -39,7 +42,7 @@ FOLDER = Path(__file__).parent / "expected"
 FAULTS = "faults.toml"
 PLAIN = frozenset({"works", "advertised", "pass"})  # verdicts that need no reason
 KEYS = frozenset({"verdict", "verdicts", "why", "deviations", "fault"})
-KINDS = ("features", "topics", "tests", "selftests")
+KINDS = ("features", "topics", "tests", "selftests", "kut")
 FAULT_KEYS = frozenset({"emulator", "what", "told", "shows"})
 
 
@@ -84,7 +87,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Expected:
-    """Of one host: each feature and topic, the tests that do not pass, the selftests that there is something to say of.
+    """Of one host: each feature and topic, the tests that do not pass, the selftests that there is something to say of,
+    tests of kvm-unit-tests' that pass in QEMU alone.
     `file` says where it is from.
     """
 
@@ -92,6 +96,7 @@ class Expected:
     topics: Mapping[str, Wanted]
     tests: Mapping[str, Wanted]
     selftests: Mapping[str, Wanted]
+    kut: Mapping[str, Wanted]
     file: Path
 
 
@@ -132,7 +137,7 @@ def read(path: Path, variant: tuple[str, ...] = ()) -> Expected:
             found = {row: _wanted(path, row, value, faults) for row, value in layer.get(kind, {}).items()}
             if not name or name in variant:
                 rows[kind] |= found
-    return Expected(rows["features"], rows["topics"], rows["tests"], rows["selftests"], path)
+    return Expected(rows["features"], rows["topics"], rows["tests"], rows["selftests"], rows["kut"], path)
 
 
 def read_faults(path: Path) -> dict[str, Fault]:

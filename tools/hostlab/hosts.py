@@ -12,6 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from . import kut
 from .errors import LabError
 
 # Kernel series -> the Debian release that has it. `newest` is whatever sid has today, and is named by its version then.
@@ -38,7 +39,7 @@ class Host:
     `tests` selects tests of the step of that name, as pytest's -k does; "" is all that are meant for a host.
     `guests` are kernels, as in a host's name, that Linux guests have beside the host's own.
     `counted`: its clock counts instructions, where the emulator can do that. `mended`: its emulator is a copy without
-    a fault that its steps do not bear.
+    a fault that its steps do not bear. `images` is what its step `kut` starts.
     """
 
     kind: str
@@ -53,6 +54,7 @@ class Host:
     guests: tuple[str, ...] = ()
     counted: bool = False
     mended: bool = False
+    images: kut.Request | None = None
 
     @property
     def variant(self) -> tuple[str, ...]:
@@ -108,6 +110,7 @@ class Host:
 def parse(
     word: str, *, cpus: int = 2, model: str = "", flavour: str = FLAVOUR, release: str = "",
     extra: tuple[str, ...] = (), only: tuple[str, ...] = (), tests: str = "", guests: tuple[str, ...] = (),
+    images: kut.Request | None = None,
 ) -> Host:  # fmt: skip
     """`svm-6.12` -> Host. A kernel that no release is known for is looked for in sid: `svm-7.2`. What the word itself
     says goes before what is given beside it.
@@ -129,7 +132,9 @@ def parse(
     flavour, release = found["flavour"] or flavour, found["release"] or release
     if release and release.removesuffix("-backports") not in KNOWN:
         raise LabError(f"{release}: no release of Debian that the lab knows", hint=f"{', '.join(KNOWN)}, or -backports")
-    return Host(found["kind"], found["kernel"], cpus, model, flavour, release, extra, only, tests, guests)
+    return Host(
+        found["kind"], found["kernel"], cpus, model, flavour, release, extra, only, tests, guests, images=images
+    )  # fmt: skip
 
 
 def one_emulator(hosts: Sequence[Host]) -> None:

@@ -12,6 +12,7 @@ from .expected import Expected, Wanted
 from .junit import Tests
 
 UNLISTED = Wanted(("pass", "skip"))
+PASSES = Wanted(("pass",))
 
 
 def differences(expected: Expected, probe: Mapping[str, Any]) -> list[str]:
@@ -95,6 +96,26 @@ def of_selftests(expected: Expected, document: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def of_kut(wanted: Mapping[str, Wanted], found: Mapping[str, Any]) -> list[str]:
+    """Of `pyvmm kut --qemu --json`: each test that QEMU passes there and pyvmm does not, unless that is expected; an
+    error of pyvmm's own in any of them. Where nothing passes in QEMU nothing is shown, and that is a line too.
+    """
+    lines, theirs = [], 0
+    for each in found["tests"]:
+        name, verdict = each["name"], each["verdict"]
+        beside = (each.get("qemu") or {}).get("verdict")
+        theirs += beside == "pass"
+        should = wanted.get(name, PASSES)
+        said = " ".join(str(each["reason"] or each["summary"]).split())
+        if verdict == "error":
+            lines.append(f"kut {name}: pyvmm failed: {said}")
+        elif beside == "pass" and not should.allows(verdict, "pass"):
+            lines.append(f"kut {name}: passes in QEMU, and in pyvmm it is {verdict}: {said}")
+        elif fault := should.lacks(verdict, "pass", said) if beside == "pass" else None:
+            lines.append(f"kut {name}: {verdict}, but not as the fault {fault.name} shows itself: {said}")
+    return lines if theirs else [*lines, "kut: no test passes in QEMU there, so nothing was compared"]
+
+
 def of_doctor(kind: str, doctor: Mapping[str, Any]) -> list[str]:
     """Whether KVM is usable there, by the CPU that the host has."""
     backend = doctor.get("backend") or {}
@@ -137,3 +158,13 @@ def counts_of_selftests(document: Mapping[str, Any]) -> str:
     """`selftests: 14 pass, 2 skip, 1 fail`."""
     found = Counter(each["status"] for each in document["selftests"])
     return f"selftests: {', '.join(f'{number} {status}' for status, number in found.most_common()) or 'none'}"
+
+
+def counts_of_kut(found: Mapping[str, Any]) -> str:
+    """`kut 40 tests: QEMU passes 21, pyvmm 20 of those and 3 more; 2 not run`."""
+    both = [(each["verdict"], each["qemu"]["verdict"]) for each in found["tests"] if each.get("qemu")]
+    theirs = [ours for ours, beside in both if beside == "pass"]
+    more = sum(ours == "pass" != beside for ours, beside in both)
+    left = f"; {len(found['not_run'])} not run" if found["not_run"] else ""
+    good = theirs.count("pass")
+    return f"kut {len(found['tests'])} tests: QEMU passes {len(theirs)}, pyvmm {good} of those and {more} more{left}"

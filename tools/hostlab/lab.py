@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tools import kut_page
+
 from . import (
     bochs,
     emulator,
@@ -23,6 +25,7 @@ from . import (
     judge,
     junit,
     kernel,
+    kut,
     mended_qemu,
     parcel,
     qemu,
@@ -150,9 +153,11 @@ def _share(
             failed.append(f"{line}: see {console}")
 
     work.mkdir()
-    disk, at = parcel.build(
-        work, steps, KVM[host.kind], prepared.folders, host.tests, member.parameters if member else None
-    )
+    folders, more = dict(prepared.folders), dict(member.parameters if member else {})
+    if host.images and kut.STEP in steps:
+        folders[kut.FOLDER] = kut.stage(host.images, work / kut.FOLDER)
+        more |= host.images.parameters
+    disk, at = parcel.build(work, steps, KVM[host.kind], folders, host.tests, more)
     make = bochs.command if host.emulator == "bochs" else qemu.command
     words = make(host, prepared.kernel, emulator.Disks(prepared.root, disk, at), work)
     words += qemu.network(member.ports) if member else []
@@ -177,7 +182,7 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
     """The report of what came back into a folder, as far as its steps leave it; `failed` is what is known to have gone
     wrong.
     """
-    by_verdict = {"probe", "tests", selftests.STEP} & {*host.steps}
+    by_verdict = {"probe", "tests", selftests.STEP, kut.STEP} & {*host.steps}
     path = expected.file_for(host) if by_verdict else None
     wanted = expected.read(path, host.variant) if path else None
     lines, parts = list(failed), []
@@ -206,6 +211,12 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
             told = _json(room / selftests.RESULTS)
             parts.append(judge.counts_of_selftests(told))
             lines += judge.of_selftests(wanted, told) if wanted else []
+    if kut.STEP in host.steps:
+        with _missing(lines, kut.RESULTS):
+            images = _json(room / kut.RESULTS)
+            parts.append(judge.counts_of_kut(images))
+            lines += judge.of_kut(wanted.kut if wanted else {}, images)
+            (room / kut.TABLE).write_text(kut_page.table(images, images) + "\n", encoding="utf-8")
     for step, file in parcel.checks(host.steps).items():
         with _missing(lines, file):
             found = _json(room / file)

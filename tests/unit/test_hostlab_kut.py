@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The lab's step for images of kvm-unit-tests: what is refused, what goes into a host, how it ends, the judgement."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import kut_images
+from tools.hostlab import __main__ as command
+from tools.hostlab import emulator, expected, hosts, judge, kut, lab, parcel
+from tools.hostlab.errors import LabError
+from tools.hostlab.inside import kut as inside
+
+WHY = 'verdict = "fail", why = "a reason"'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "images"
+    made.mkdir()
+    return kut_images.write(made)
+
+
+def document(**verdicts: tuple[str, str | None]) -> dict[str, Any]:
+    """(pyvmm's, QEMU's) by name."""
+    tests = []
+    for name, (ours, theirs) in verdicts.items():
+        row: dict[str, Any] = {"name": name, "file": "a.flat", "params": "", "cpus": 1, "verdict": ours}
+        row |= {"reason": "" if ours == "pass" else "it is\nnot so", "summary": ""}
+        tests.append(row | ({} if theirs is None else {"qemu": {"verdict": theirs}}))
+    return {"tests": tests, "not_run": [], "counts": {}}
+
+
+def wanted(tmp_path: Path, rows: str) -> dict[str, expected.Wanted]:
+    file = tmp_path / "svm-6.1.toml"
+    file.write_text(f"[kut]\n{rows}\n")
+    return dict(expected.read(file).kut)
+
+
+# What is asked for
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--only", "kut"], "HOSTS_KUT=DIR"),
+        (["--only", "kut", "--kut", "{}/none"], "no such folder"),
+        (["--only", "kut", "--kut", "{}", "--kut-tests", "pases"], "did you mean passes"),
+        (["--only", "kut", "--kut", "{}", "--kut-tests", "not_built"], "none of its tests has an image"),
+        (["--only", "kut", "--kut", "{}", "--kut-timeout", "0"], "give seconds"),
+        (["--only", "doctor", "--kut", "{}"], "HOSTS_ONLY=kut"),
+    ],
+)
+def test_what_cannot_be_is_said_before_any_work(
+    words: list[str], text: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    given = [word.replace("{}", str(folder)) for word in words]
+    assert command.main(["svm-6.1", *given, "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert text in said
+    assert len(said.splitlines()) <= 2
+    assert not out.exists()
+
+
+def test_the_file_and_its_images_go_into_the_host_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    (folder / "secret").write_text("mine")
+    (folder / "x86").mkdir()
+    made = kut.stage(kut.Request(folder, ("passes", "fails", "not_built")), tmp_path / "made")
+    assert sorted(path.name for path in made.iterdir()) == ["report.flat", "unittests.cfg"]
+    assert (made / "report.flat").read_bytes() == (folder / "report.flat").read_bytes()
+
+
+def test_an_image_that_a_file_names_outside_of_its_folder_does_not_go_along(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("mine")
+    (folder / "unittests.cfg").write_text("[a]\nfile = report.flat\n[b]\nfile = ../other\n")
+    made = kut.stage(kut.Request(folder), tmp_path / "made")
+    assert sorted(path.name for path in made.iterdir()) == ["report.flat", "unittests.cfg"]
+    assert (tmp_path / "other").read_text() == "mine"
+
+
+def test_a_host_gets_the_images_and_how_they_are_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def build(work: Path, steps: Any, module: str, folders: Any, tests: str, more: Any) -> tuple[Path, int]:
+        seen.update(more, there=sorted(path.name for path in folders["kut"].iterdir()))
+        return work / "disk", 1
+
+    def run(words: Any, console: Path, **_: Any) -> None:
+        (console.parent / kut.RESULTS).write_text(json.dumps(document(a=("pass", "pass"))))
+
+    monkeypatch.setattr(parcel, "build", build)
+    monkeypatch.setattr(parcel, "unpack", lambda *_: [])
+    monkeypatch.setattr(emulator, "run", run)
+    monkeypatch.setattr(lab.bochs, "command", lambda *_: ["x"])
+    request = kut.Request(folder, ("passes", "f*"), 30)
+    host = hosts.parse("vmx-6.1", only=("kut",), images=request)
+    prepared = lab.Prepared(host, type("K", (), {"release": "6.1"})(), tmp_path / "root", {})
+    report = lab.run(prepared, tmp_path / "out", 1.0, lambda _: None)
+    assert (seen["KUT_TESTS"], seen["KUT_TIMEOUT"]) == ("passes 'f*'", "30")
+    assert seen["there"] == ["report.flat", "unittests.cfg"]
+    assert report.failed == ()
+    assert "only kut; kut 1 tests: QEMU passes 1, pyvmm 1 of those and 0 more" in report.line
+    assert "| a | pass | pass |" in (tmp_path / "out/vmx-6.1" / kut.TABLE).read_text()
+
+
+def test_its_guests_need_a_host_without_qemus_second_interrupt() -> None:
+    assert parcel.systems(["kut"])
+    assert not parcel.guests(["kut"])  # and no Linux is made for it
+    assert parcel.packages(["kut"]) == ("qemu-system-x86",)
+
+
+# There
+
+PYVMM = """\
+#!/bin/sh
+logs=$(for word; do last=$word; done; echo "$last")
+mkdir -p "$logs"; echo x >"$logs/one.log"
+case $2 in
+  */slow) trap 'echo interrupted; exit 130' INT; while :; do sleep 0.05; done;;
+  */bad) exit 99;;
+esac
+echo "$*"
+exit 1
+"""
+
+
+@pytest.fixture
+def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lab's folder with a `pyvmm` in the path that knows folders by their names."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/pyvmm").write_text(PYVMM)
+    (tmp_path / "bin/pyvmm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_a_run_that_ends(there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("KUT_TESTS", "a 'b c*'")
+    monkeypatch.setenv("KUT_TIMEOUT", "30")
+    assert inside.main(there, there) == 0  # that a test failed is not the step's failure: it is judged
+    said = (there / "kut.json").read_text()
+    assert said == f"kut {there}/kut a b c* --qemu --json --timeout 30 --logs {there}/kut\n"
+    assert "one" in capsys.readouterr().out
+
+
+def test_a_run_that_there_is_no_time_for(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = inside.command(there / "slow", there / "logs", {})
+    assert inside.run(words, there / "kut.json", there / "logs", budget=0.1, look=0.05) == 0
+    assert (there / "kut.json").read_text() == "interrupted\n"
+    assert "it is interrupted after 0.1 s" in capsys.readouterr().out
+
+
+def test_an_error_of_pyvmms_own_is_the_steps(there: Path) -> None:
+    words = inside.command(there / "bad", there / "logs", {})
+    assert inside.run(words, there / "kut.json", there / "logs", look=0.05) == 99
+
+
+# The judgement
+
+
+def test_what_passes_in_qemu_has_to_pass(tmp_path: Path) -> None:
+    found = document(
+        a=("pass", "pass"), b=("fail", "pass"), c=("fail", "fail"), d=("pass", "timeout"), e=("skip", None)
+    )
+    line = "kut b: passes in QEMU, and in pyvmm it is fail: it is not so"
+    assert judge.of_kut({}, found) == [line]
+    assert judge.of_kut(wanted(tmp_path, f"b = {{ {WHY} }}"), found) == []
+    assert judge.of_kut(wanted(tmp_path, 'b = { verdict = "crash", why = "a reason" }'), found) == [line]
+    assert judge.counts_of_kut(found) == "kut 5 tests: QEMU passes 2, pyvmm 1 of those and 1 more"
+
+
+def test_an_error_is_a_line_whatever_qemu_has() -> None:
+    found = document(a=("pass", "pass"), b=("error", "timeout")) | {"not_run": ["c"]}
+    assert judge.of_kut({}, found) == ["kut b: pyvmm failed: it is not so"]
+    assert judge.counts_of_kut(found).endswith("and 0 more; 1 not run")
+
+
+def test_where_nothing_passes_in_qemu_nothing_is_shown() -> None:
+    (line,) = judge.of_kut({}, document(a=("pass", "timeout"), b=("pass", None)))
+    assert "nothing was compared" in line
+
+
+def test_an_expected_one_that_is_the_emulators_must_show_its_fault(tmp_path: Path) -> None:
+    (tmp_path / expected.FAULTS).write_text('[f]\nemulator = "QEMU"\nwhat = "w"\ntold = "t"\nshows = "twice"\n')
+    rows = wanted(tmp_path, 'b = { verdict = "fail", fault = "f" }')
+    found = document(a=("pass", "pass"), b=("fail", "pass"))
+    assert judge.of_kut(rows, found) == ["kut b: fail, but not as the fault f shows itself: it is not so"]
+    found["tests"][1]["reason"] = "it came twice"
+    assert judge.of_kut(rows, found) == []
+
+
+def test_what_is_expected_says_why(tmp_path: Path) -> None:
+    with pytest.raises(LabError, match="does not say why"):
+        wanted(tmp_path, 'b = "fail"')
