@@ -11,6 +11,9 @@ HLT = b"\xf4"
 PRINT_AND_PASS = bytes.fromhex("b04fe6e9b04be6e9b000e6f4f4")  # al='O' out e9; 'K'; out f4 0; hlt: the same in all modes
 
 
+SECTION_NAMES = b"\0.symtab\0.strtab\0.shstrtab\0"
+
+
 @dataclass(frozen=True)
 class Load:
     """A program header, PT_LOAD if nothing else is said."""
@@ -31,8 +34,9 @@ def elf(
     kind: int = 2,
     machine: int | None = None,
     symbols: dict[str, int] | None = None,
+    own_names: bytes = SECTION_NAMES,
 ) -> bytes:
-    """An ELF file with these segments; with symbols also sections for them."""
+    """An ELF file with these segments; with symbols also sections for them, of which the last has `own_names`."""
     machine = machine or (62 if bits == 64 else 3)
     head_size, row_size = (64, 56) if bits == 64 else (52, 32)
     at = head_size + row_size * len(loads)
@@ -48,7 +52,7 @@ def elf(
         body += each.data
     sections, section_at, count = b"", 0, 0
     if symbols:
-        sections, section_at, count = _sections(symbols, at + len(body), bits)
+        sections, section_at, count = _sections(symbols, at + len(body), bits, own_names)
     ident = b"\x7fELF" + bytes((bits // 32, 1, 1)) + bytes(9)
     word = "Q" if bits == 64 else "I"
     shentsize = 64 if bits == 64 else 40
@@ -59,7 +63,7 @@ def elf(
     return head + rows + body + sections
 
 
-def _sections(symbols: dict[str, int], at: int, bits: int) -> tuple[bytes, int, int]:
+def _sections(symbols: dict[str, int], at: int, bits: int, own: bytes) -> tuple[bytes, int, int]:
     """(bytes behind the segments, offset of the section headers, how many): null, .symtab, .strtab, .shstrtab."""
     names = b"\0" + b"".join(name.encode() + b"\0" for name in symbols)
     rows, offset = bytes(24 if bits == 64 else 16), 1
@@ -69,7 +73,6 @@ def _sections(symbols: dict[str, int], at: int, bits: int) -> tuple[bytes, int, 
         else:
             rows += struct.pack("<IIIBBH", offset, value, 0, 0x12, 0, 1)
         offset += len(name) + 1
-    own = b"\0.symtab\0.strtab\0.shstrtab\0"
     data = rows + names + own
     form = "<IIQQQQIIQQ" if bits == 64 else "<10I"
     entry = 24 if bits == 64 else 16

@@ -88,13 +88,24 @@ def test_thread_local_storage_and_a_virtual_entry_are_told() -> None:
 
 def test_a_program_for_linux_is_refused_but_by_name() -> None:
     data = elf(CODE, abi_tag(0))
-    with pytest.raises(ImageError, match=r"a program for Linux 3\.2\.0 \(the note NT_GNU_ABI_TAG\)") as refused:
+    with pytest.raises(ImageError, match=r"made for Linux 3\.2\.0 \(the note NT_GNU_ABI_TAG\), and here") as refused:
         read(data)
     assert "--protocol elf" in refused.value.hint
     assert read(data, protocol="elf").protocol == "elf"
     for other in (abi_tag(1), abi_tag(0, b"XYZ\0"), abi_tag(0, kind=3)):
         assert read(elf(CODE, other)).protocol == "elf"
     assert read(elf(Load(MB1 + HLT, MIB), abi_tag(0), entry=MIB)).protocol == "multiboot"
+
+
+def test_a_guest_of_xen_without_a_note_for_pvh_is_refused_but_by_name() -> None:
+    data = elf(CODE, symbols={"start": MIB}, own_names=b"\0.symtab\0.strtab\0__xen_guest\0")
+    with pytest.raises(ImageError, match=r"made for Xen's paravirtual interface \(section __xen_guest\)") as refused:
+        read(data)
+    assert "PVH" in refused.value.hint
+    assert read(data, protocol="elf").protocol == "elf"
+    damaged = bytearray(data)
+    struct.pack_into("<H", damaged, 62, 99)  # e_shstrndx
+    assert read(bytes(damaged)).protocol == "elf"
 
 
 def test_64_bit_code_in_a_file_of_32_bits_starts_in_long_mode() -> None:

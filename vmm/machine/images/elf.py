@@ -232,6 +232,13 @@ class Elf:
                 raise self.wrong(f"program header {number}: its notes at {begin:#x}..{end:#x} lie outside of the file")
             yield from _notes(self.data[begin:end], owner, 8 if row["p_align"] == 8 else 4)
 
+    def has_section(self, name: str) -> bool:
+        """Is there a section of that name? Not where section headers are damaged: nothing needs them to be loaded."""
+        try:
+            return self._guard("its sections", lambda: self._file.get_section_by_name(name)) is not None
+        except ImageError:
+            return False
+
     # -- what its code is called
 
     @cached_property

@@ -16,7 +16,7 @@ from vmm.machine.images import bzimage, flat, multiboot1, multiboot2, pvh
 from vmm.machine.images.elf import Elf, is_elf
 from vmm.machine.images.image import MODES, Image, Mode
 from vmm.machine.images.raw import refusal
-from vmm.machine.images.remarks import missed_header, of_plain, system_of
+from vmm.machine.images.remarks import missed_header, of_another_system, of_plain
 
 PROTOCOLS = (*bzimage.PROTOCOLS, multiboot2.PROTOCOL, multiboot1.PROTOCOL, pvh.PROTOCOL, "elf", flat.PROTOCOL)
 """The ways to start an image. An ELF file may have several, and is started by the first of this order that it has a
@@ -119,10 +119,10 @@ def _plain(elf: Elf, *, anyway: bool) -> Image:
             "`-no-pie -static`, and an address for the linker (`-Ttext=0x100000`)",
         )
     segments, start = elf.segments, elf.start
-    if not anyway and (system := system_of(elf)):
+    if not anyway and (other := of_another_system(elf)):
         raise elf.wrong(
-            f"a program for {system} (the note NT_GNU_ABI_TAG), and no system is here that it could call",
-            "link it `-nostdlib -static`, without the C library; or `--protocol elf`, to start it all the same",
+            f"made for {other[0]}, and here is a bare machine",
+            f"{other[1]}; or `--protocol elf`, to start it all the same",
         )
     mode: Mode = "long" if elf.code_bits == 64 else "protected"
     return Image(elf.name, f"ELF{elf.bits}", "elf", segments, start, mode, names=elf, notes=of_plain(elf))

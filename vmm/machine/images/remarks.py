@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a person should know of an image that is started without a boot protocol: what its author most likely meant.
 
-It knows bytes, and what an ELF file says of itself. Nothing here refuses but a program for an operating system.
+It knows bytes, and what an ELF file says of itself. Nothing here refuses.
 Sources: Multiboot Specification 0.6.96, 3.1.1; Multiboot2 Specification 2.0, 3.1.1; Linux Standard Base 5.0, core
 generic, 10.8 (the ABI tag); System V ABI, AMD64 supplement, and Drepper, "ELF Handling For Thread-Local Storage".
 """
@@ -16,6 +16,7 @@ from vmm.machine.images.elf import Elf
 
 LOOKED_AT = 1 << 20  # bytes of a file in which a header that came to lie elsewhere is looked for
 MOST = 64  # places of a magic number that are looked at
+XEN_SECTION = "__xen_guest"
 TAG_OWNER, TAG_TYPE, TAG_LINUX = b"GNU", 1, 0  # NT_GNU_ABI_TAG, and Linux in its first word
 
 
@@ -63,11 +64,16 @@ def of_plain(elf: Elf) -> tuple[str, ...]:
     return tuple(each for each in found if each)
 
 
-def system_of(elf: Elf) -> str:
-    """The operating system that it is a program for, by the note of its C library's start files; empty without."""
+def of_another_system(elf: Elf) -> tuple[str, str] | None:
+    """(what it is made to run on, with how that is known, what to try), where that is no bare machine: a program, by
+    the note of its C library's start files, or a guest of Xen's paravirtual interface, by the section that says so.
+    """
+    if elf.has_section(XEN_SECTION):
+        return f"Xen's paravirtual interface (section {XEN_SECTION})", "a kernel with a note for PVH, or for multiboot"
     for kind, body in elf.notes(TAG_OWNER):
         if kind == TAG_TYPE and len(body) >= 16:
             system, *version = struct.unpack_from("<4I", body)
             if system == TAG_LINUX:
-                return f"Linux {'.'.join(map(str, version))}"
-    return ""
+                name = f"Linux {'.'.join(map(str, version))}"
+                return f"{name} (the note NT_GNU_ABI_TAG)", "link it `-nostdlib -static`, without the C library"
+    return None
