@@ -39,6 +39,7 @@
 #include <linux/virtio_ring.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -355,6 +356,29 @@ static void *supply(void *argument)
     return NULL;
 }
 
+/* Who measures onto the first CPU that it may use, the thread that it wakes, or that wakes it, onto the last. */
+static void apart(pthread_t other)
+{
+    cpu_set_t may, one;
+    int first = 0, last = CPU_SETSIZE - 1;
+
+    if (sched_getaffinity(0, sizeof may, &may))
+        die("sched_getaffinity");
+    while (!CPU_ISSET(first, &may))
+        first++;
+    while (!CPU_ISSET(last, &may))
+        last--;
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    errno = pthread_setaffinity_np(other, sizeof one, &one);
+    if (errno)
+        die("pthread_setaffinity_np");
+    CPU_ZERO(&one);
+    CPU_SET(first, &one);
+    if (sched_setaffinity(0, sizeof one, &one))
+        die("sched_setaffinity");
+}
+
 static void hold_back(struct vm *m)
 {
     static int fd;
@@ -370,6 +394,7 @@ static void hold_back(struct vm *m)
     call(fd, UFFDIO_API, &api, "UFFDIO_API");
     call(fd, UFFDIO_REGISTER, &range, "UFFDIO_REGISTER");
     pthread_create(&thread, NULL, supply, &fd);
+    apart(thread);
 }
 
 static long next_rounds(void)
@@ -452,8 +477,10 @@ static void batches(int console, int touch, int uffd)
         add_second(&m);
         pthread_create(&thread, NULL, second_thread, &m);
     }
-    if (guest.answer_address)
+    if (guest.answer_address) {
         pthread_create(&thread, NULL, answer_thread, &m);
+        apart(thread);
+    }
     while ((count = next_rounds())) {
         to_stamp(&m, console);
         for (long i = 0; i < count; i++) {
@@ -816,6 +843,7 @@ static void wakes(int use_irqfd)
         call(woken.vm, KVM_IRQFD, &irqfd, "KVM_IRQFD");
     }
     pthread_create(&thread, NULL, vcpu_thread, NULL);
+    apart(thread);
     if (read(done_event, &value, sizeof value) < 0) /* the guest has set itself up */
         die("eventfd");
     while ((count = next_rounds())) {

@@ -21,7 +21,7 @@ import pytest
 import vmm.report
 from tests.left_behind import files_before, open_files
 from vmm import cli
-from vmm.bench import compare, ending, floor, guests, life, processes, sides, table
+from vmm.bench import compare, ending, floor, guests, life, processes, sides, table, two_threads
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError, MissingCapability, UsageError
 from vmm.machine.machine import Machine
@@ -195,6 +195,48 @@ def test_pinning_is_undone():
     with pytest.raises(ZeroDivisionError), compare.pinned(1):
         raise ZeroDivisionError
     assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [
+        (lambda: two_threads.Woken(irqfd=True, python=True), "irqfd"),
+        (lambda: two_threads.Woken(irqfd=False, python=False), "kick"),
+        (lambda: two_threads.Doorbell(guests.doorbell(2)), "batch"),
+        (lambda: two_threads.Supplied(guests.touch()), "uffd"),
+    ],
+    ids=["irqfd", "hlt_wake", "ioeventfd_python", "page_fault_uffd"],
+)
+def test_threads_that_wake_each_other_have_a_cpu_each(make, mode, compiler):
+    def places(pid: int, main: int) -> tuple[list[str], set[str]]:
+        """The CPUs of the first thread and of the others; a worker of KVM's own has a name of its own."""
+        found: dict[int, tuple[str, str]] = {}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            rows = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines() if ":" in line)
+            found[int(task.name)] = rows["Name"].strip(), rows["Cpus_allowed_list"].strip()
+        others = {cpus for number, (name, cpus) in found.items() if number != main and not name.startswith("kvm")}
+        return [found[main][1]], others
+
+    may = sorted(os.sched_getaffinity(0))
+    before = {int(task.name) for task in Path("/proc/self/task").iterdir()}
+    with compare.pinned(2):
+        first, last = map(str, (sorted(os.sched_getaffinity(0))[0], may[-1]))
+        ours = make()
+        try:
+            with floor.Floor(mode, guest=ours.image()) as beside:
+                ours.settle()
+                assert ours.measure(2)
+                assert beside.measure(2)
+                assert places(beside._process.pid, beside._process.pid) == ([first], {last})
+                mine = {int(task.name) for task in Path("/proc/self/task").iterdir()} - before
+                names = {number: Path(f"/proc/self/task/{number}/comm").read_text() for number in mine}
+                new = {number for number, name in names.items() if not name.startswith("kvm")}
+                assert new
+                assert {os.sched_getaffinity(number) == {int(last)} for number in new} == {True}
+                assert os.sched_getaffinity(0) == {int(first)}
+        finally:
+            ours.close()
+    assert sorted(os.sched_getaffinity(0)) == may
 
 
 def test_each_way_of_a_kind_goes_as_far_as_it_says():

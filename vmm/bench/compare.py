@@ -103,14 +103,16 @@ class Row:
         return margin is not None and abs(margin) < 1
 
 
-def take_turns(ours: Side, floor: Side | None, budget: Budget, pair: Pair | None = None) -> Pair:
-    """Rounds of both sides, now one first and now the other."""
+def take_turns(
+    ours: Side, floor: Side | None, budget: Budget, pair: Pair | None = None, *, between: float = 0.0
+) -> Pair:
+    """Rounds of both sides, now one first and now the other; each has `between` seconds that are off the clock."""
     pair = pair or Pair()
     sides = [(ours, pair.ours)] if floor is None else [(ours, pair.ours), (floor, pair.floor)]
     for side, _ in sides:
         side.measure(WARM_UP if not budget.quick else 1)
     begin = time.monotonic()
-    one = max(ours.measure(1)[0] / 1e9, 1e-6)
+    one = max(ours.measure(1)[0] / 1e9, 1e-6) + between
     rounds = max(1, min(1000, int(budget.turn / one)))
     while True:
         for side, turns in sides:

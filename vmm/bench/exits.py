@@ -18,7 +18,6 @@ from vmm.bench.sides import (
     CoalescedPort,
     CoalescedPython,
     Console,
-    Doorbell,
     Ioeventfd,
     PythonHypercall,
     PythonMmio,
@@ -26,11 +25,11 @@ from vmm.bench.sides import (
     PythonPort,
     Serial,
     Touch,
-    Woken,
     WordMmio,
     WordMsr,
     WordPort,
 )
+from vmm.bench.two_threads import Doorbell, Supplied, Woken
 from vmm.errors import MissingCapability
 from vmm.kvm.system import Kvm
 
@@ -67,7 +66,8 @@ class ExitRow(NamedTuple):
             ours = self.make()
             try:
                 with Floor(self.mode, guest=ours.image()) as floor:
-                    pair = take_turns(ours, floor, budget)
+                    ours.settle()
+                    pair = take_turns(ours, floor, budget, between=ours.between)
             finally:
                 ours.close()
         return row_of(per_operation(pair, ours.guest.count), self.row, self.goal)
@@ -155,6 +155,6 @@ KINDS = (
             lambda: Batch(guests.tsc_deadline(50))),
     ExitRow("page_fault", "kernel", "first touch of a page", lambda: Touch(guests.touch()), "touch"),
     ExitRow("page_fault_uffd", "Python", "first touch, the page from a userfaultfd",
-            lambda: Touch(guests.touch(), uffd=True), "uffd", at_most(1.3), cpus=2),
+            lambda: Supplied(guests.touch()), "uffd", at_most(1.3), cpus=2),
 )
 # fmt: on

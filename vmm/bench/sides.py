@@ -10,15 +10,12 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from vmm.abi import apic, pv
+from vmm.abi import pv
 from vmm.abi.ports import COM1, COM1_IRQ, DEBUG_CONSOLE, DELAY
 from vmm.abi.x86 import PAGE
 from vmm.bench import guests
@@ -26,9 +23,6 @@ from vmm.bench.floor import Rounds
 from vmm.bench.guests import STAMP, Guest
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError
-from vmm.kvm import signals
-from vmm.kvm.events import MsiRoute
-from vmm.kvm.userfaultfd import FaultHandler, Userfaultfd
 from vmm.machine.ends import Why
 from vmm.machine.machine import Irqchip, Machine
 from vmm.machine.memory import layout
@@ -51,6 +45,9 @@ class Side(Protocol):
 
 class Batch:
     """A machine that runs `guest`; a round is one batch, from stamp to stamp."""
+
+    between = 0.0
+    """Seconds of each round that are off the clock."""
 
     def __init__(self, guest: Guest, **options: Any) -> None:
         self.guest = guest
@@ -75,6 +72,9 @@ class Batch:
     def image(self) -> bytes:
         """The guest for the C floor; before the first round."""
         return image(self.machine, SetUp(**self.set_up))
+
+    def settle(self) -> None:
+        """Before the first round, once the floor is there as well."""
 
     def prepare(self) -> None:
         """Between two batches, off the clock."""
@@ -222,32 +222,6 @@ class Ioeventfd(Batch):
         os.close(self._event)
 
 
-class Doorbell(Ioeventfd):
-    """The same with a Python thread that waits for it, and counts in the guest's memory."""
-
-    def __init__(self, guest: Guest) -> None:
-        super().__init__(guest)
-        self.set_up["answer_address"] = guests.COUNTER
-        self._ended = False
-        self._thread = threading.Thread(target=self._live, daemon=True)
-        self._thread.start()
-
-    def _live(self) -> None:
-        write, count = self.machine.memory.write_u32, 0
-        while True:
-            os.eventfd_read(self._event)
-            if self._ended:
-                return
-            count += 1
-            write(guests.COUNTER, count & 0xFFFF_FFFF)
-
-    def close(self) -> None:
-        self._ended = True
-        os.eventfd_write(self._event, 1)
-        self._thread.join()
-        super().close()
-
-
 class PythonHypercall(Batch):
     """KVM_HC_MAP_GPA_RANGE, which KVM passes on to a Python hook."""
 
@@ -278,28 +252,15 @@ class WordMsr(Batch):
 
 
 class Touch(Batch):
-    """Pages that are not there. `uffd` supplies each from a Python thread."""
+    """Pages that are not there."""
 
-    def __init__(self, guest: Guest, *, uffd: bool = False) -> None:
+    def __init__(self, guest: Guest) -> None:
         super().__init__(guest)
         self.set_up |= {"touch_base": guests.TOUCH_BASE, "touch_size": guests.TOUCHED * PAGE}
-        self._mapping = self.machine.memory.slots[0].mapping
-        self._stack = ExitStack()
-        self._image = super().image()  # read before pages are held back: reading them would wait for good
-        if uffd:
-            held = self._stack.enter_context(Userfaultfd.open())
-            held.register(self._mapping.hva + guests.TOUCH_BASE, guests.TOUCHED * PAGE)
-            self._stack.enter_context(FaultHandler(held, lambda fault: held.zeropage(fault.address)))
-
-    def image(self) -> bytes:
-        return self._image
+        self.mapping = self.machine.memory.slots[0].mapping
 
     def prepare(self) -> None:
-        self._mapping.bytes.madvise(mmap.MADV_DONTNEED, guests.TOUCH_BASE, guests.TOUCHED * PAGE)
-
-    def close(self) -> None:
-        self._stack.close()  # first: whoever waits for a page goes on
-        super().close()
+        self.mapping.bytes.madvise(mmap.MADV_DONTNEED, guests.TOUCH_BASE, guests.TOUCHED * PAGE)
 
 
 class Lifecycle(Rounds):
@@ -353,75 +314,6 @@ class Reset:
 
     def close(self) -> None:
         self.machine.close()
-
-
-class Woken(Batch):
-    """A round: from the wake-up of a halted vCPU (an eventfd, or KVM_SIGNAL_MSI) to its handler's OUT. In C, as in the
-    floor, or `python`: from the line before the call that wakes to the first of the OUT's Python handler.
-    """
-
-    def __init__(self, *, irqfd: bool, python: bool) -> None:
-        self._python = python
-        super().__init__(guests.woken())
-        address, data = apic.msi_address(0), apic.msi_data(guests.VECTOR)
-        self._done = os.eventfd(0, os.EFD_CLOEXEC)
-        self.set_up |= {"msi_address": address, "msi_data": data, "ioeventfd_port": guests.DONE}
-        self.machine.vm.ioeventfd(self._done, guests.DONE, 1, pio=True)
-        self._event: int | None = None
-        if irqfd:
-            event = self._event = os.eventfd(0, os.EFD_CLOEXEC)
-            self.machine.vm.set_gsi_routing([MsiRoute(GSI, address, data)])
-            self.machine.vm.irqfd(event, GSI)
-            self._wake = signals.event(event, timed=not python)
-        else:
-            self._wake = signals.msi(self.machine.vm, address, data, timed=not python)
-        self._thread: threading.Thread | None = None
-        self._error: BaseException | None = None
-
-    def _watch(self) -> None:
-        if self._python:
-            self.machine.on_port_write(STAMP, self._stamp)
-        else:
-            self._word = self.machine.port_word(STAMP, timed=True)
-
-    def _stamp(self, _value: int, clock: Callable[[], int] = now) -> None:
-        self._handled = clock()  # at hand, as what is called below: to find it would be measured too
-
-    def _live(self) -> None:
-        try:
-            self.machine.run(3600.0)
-        except BaseException as error:
-            self._error = error
-
-    def measure(self, rounds: int) -> list[float]:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._live, daemon=True)
-            self._thread.start()
-            os.eventfd_read(self._done)  # the guest has set itself up
-        return [float(self._in_python() if self._python else self._in_c()) for _ in range(rounds)]
-
-    def _in_python(self) -> int:
-        wake, clock, wait, done = self._wake, now, os.eventfd_read, self._done
-        time.sleep(SETTLES)
-        begin = clock()
-        wake()
-        wait(done)  # where both are on one CPU, the vCPU runs only now
-        return self._handled - begin
-
-    def _in_c(self) -> int:
-        time.sleep(SETTLES)
-        begin = self._wake()
-        os.eventfd_read(self._done)
-        return self._word.written_at - begin
-
-    def close(self) -> None:
-        self.machine.stop()
-        if self._thread is not None:
-            self._thread.join()
-        super().close()
-        for fd in (self._done, self._event):
-            if fd is not None:
-                os.close(fd)
 
 
 class Closing:

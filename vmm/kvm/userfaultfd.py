@@ -224,6 +224,11 @@ class FaultHandler(Closes):
     def _unclosed(self) -> str:
         return "handler of page faults" if self._open else ""
 
+    @property
+    def thread_id(self) -> int | None:
+        """The kernel's id of the thread, for who chooses its CPU (sched_setaffinity(2))."""
+        return self._thread.native_id
+
     def fail(self, error: BaseException) -> None:
         """On the thread, before it ends: keep the error, and let go of who waits for a page."""
         self.error = error
