@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import importlib
 import os
@@ -21,6 +22,7 @@ import pytest
 
 from vmm import HostError, Machine, UsageError, Why
 from vmm.errors import KvmCallError
+from vmm.kvm import memory
 from vmm.kvm.plain import NotPlain, PlainVm
 from vmm.machine.ends import Result
 from vmm.machine.images import own
@@ -207,6 +209,66 @@ def test_an_interrupt_comes_through_and_nothing_is_bound() -> None:
             machine.run(timeout=60)
         assert machine._plain is not None
         assert machine.run(timeout=0.01).stop.why is Why.TIME_LIMIT
+
+
+@pytest.mark.every_host
+def test_the_memory_that_a_plain_machine_leaves_is_zeros_and_nobody_elses() -> None:
+    with Machine() as first:
+        first.load("mov rax, 0x5ec7e75ec7e7; mov edi, 0xa0000; mov ecx, 0x2000; rep stosq; hlt")
+        assert first.run().stop.why is Why.HALT
+        assert first._plain is not None
+        mapping = first._plain.mapping
+        assert mapping is not None
+    assert memory._left == [mapping]
+    with Machine() as second, Machine() as third:
+        assert second._plain is not None
+        assert third._plain is not None
+        assert second._plain.mapping is mapping
+        assert third._plain.mapping is not mapping
+        with pytest.raises(HostError, match="has been closed"):
+            first.memory.read(0xA0000, 8)
+        assert second.memory.read(0, second.memory.size) == bytes(second.memory.size)
+        with pytest.raises(HostError, match="has been closed"):
+            first.memory.write(0xA0000, b"late")
+        assert second.memory.read(0xA0000, 4) == bytes(4)
+    assert mapping not in memory._left, "the second was whole, and its memory went with it"
+
+
+class Refusing:
+    """A mapping's bytes where the kernel takes no advice."""
+
+    def __init__(self, mapped: Any) -> None:
+        self._mapped, self.closed = mapped, False
+
+    def madvise(self, _advice: int) -> None:
+        raise OSError(errno.EINVAL, "no advice")
+
+    def close(self) -> None:
+        self._mapped.close()
+        self.closed = True
+
+
+def test_memory_that_another_may_not_have_is_unmapped() -> None:
+    def left(size: int, refusing: bool = False) -> memory.Mapping:
+        mapping = memory.Mapping(size)
+        if refusing:
+            mapping.bytes = Refusing(mapping.bytes)  # type: ignore[assignment]
+        memory.leave(mapping)
+        return mapping
+
+    def mapped(mapping: memory.Mapping) -> bool:
+        return not mapping.bytes.closed
+
+    while memory._left:
+        memory._left.pop().close()
+    assert [mapped(left(memory.LEFT + 4096)), mapped(left(4096, refusing=True))] == [False, False]
+    kept = left(8192)
+    assert [mapped(kept), mapped(left(8192))] == [True, False], "one is kept"
+    other = memory.left_or_new(4096)
+    assert [mapped(kept), other.size, memory._left] == [False, 4096, []]
+    other.close()
+    gone = memory.Mapping.unmapped(4096)
+    assert [gone.size, mapped(gone)] == [4096, False]
 
 
 def test_a_closed_one_says_so_everywhere() -> None:

@@ -146,11 +146,13 @@ def _init(kind: Any) -> Callable[..., None]:
         tails[start] = tuple(plain[name] for name in names[start:])
 
     def __init__(self: object, *args: Any, **named: Any) -> None:
-        if not named and len(args) in tails:
+        if not named and len(args) == count:
+            pass
+        elif not named and len(args) in tails:
             args += tails[len(args)]
         elif not args and named.keys() == fields.keys():
             args = tuple([named[name] for name in names])
-        elif named or len(args) != count:
+        else:
             given = dict(zip(names, args, strict=False)) | named
             if len(given) != len(args) + len(named):
                 raise TypeError(_wrong(type(self).__name__, names, args, named))

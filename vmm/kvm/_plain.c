@@ -83,7 +83,7 @@ static int ask_sizes(int kvm, int vm)
     return 0;
 }
 
-static int made(struct vmm_plain *plain, void *memory, __u64 size)
+static int made(struct vmm_plain *plain, void *memory, __u64 size, void *cpuid)
 {
     struct kvm_userspace_memory_region region = {.memory_size = size, .userspace_addr = (uintptr_t)memory};
     int error;
@@ -104,13 +104,15 @@ static int made(struct vmm_plain *plain, void *memory, __u64 size)
     if ((plain->vcpu = vmm_ioctl_value(plain->vm, KVM_CREATE_VCPU, 0)) < 0)
         return plain->vcpu;
     plain->run = vmm_map_run(plain->vcpu, (size_t)plain->run_size, &error);
-    return plain->run ? 0 : -error;
+    if (!plain->run)
+        return -error;
+    return cpuid ? vmm_ioctl(plain->vcpu, KVM_SET_CPUID2, cpuid) : 0;
 }
 
-/* A VM over SIZE bytes at MEMORY, and its vCPU, whose core takes what is written to the port CONSOLE; 0, or -errno and
- * nothing is open. */
+/* A VM over SIZE bytes at MEMORY, and its vCPU, whose core takes what is written to the port CONSOLE and which has CPUID, a
+ * struct kvm_cpuid2; NULL: nobody has asked for one yet. 0, or -errno and nothing is open. */
 int vmm_plain_make(struct vmm_plain *plain, struct vmm_core *core, struct vmm_finish *finish, __u32 console,
-                   void *memory, __u64 size)
+                   void *memory, __u64 size, void *cpuid)
 {
     int error;
 
@@ -118,7 +120,7 @@ int vmm_plain_make(struct vmm_plain *plain, struct vmm_core *core, struct vmm_fi
     plain->kvm = plain->vm = plain->vcpu = -1;
     plain->pid = getpid();
     plain->open = 1;
-    error = made(plain, memory, size);
+    error = made(plain, memory, size, cpuid);
     if (error < 0) {
         vmm_plain_close(plain);
         return error;

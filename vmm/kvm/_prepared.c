@@ -76,7 +76,7 @@ int vmm_prepared_run(const struct vmm_prepared *one, const void *image, const vo
     struct vmm_plain plain;
     int good = 0;
 
-    if (core && finish && memory != MAP_FAILED && vmm_plain_make(&plain, core, finish, one->console, memory, one->memory) == 0) {
+    if (core && finish && memory != MAP_FAILED && vmm_plain_make(&plain, core, finish, one->console, memory, one->memory, NULL) == 0) {
         if (offers(plain.kvm, offer, mask, one->cpuid_size) &&
             vmm_ioctl(plain.vcpu, KVM_SET_CPUID2, (void *)cpuid) == 0 &&
             vmm_plain_load(&plain, memory, one->memory, image, one->image_size, 0, NULL, 0, sregs, regs) == 0) {

@@ -67,6 +67,13 @@ class Mapping:
         self.droppable = not shared and fd < 0
         """Whether MADV_DONTNEED makes zeros of its pages (madvise(2)): private, and of no file."""
 
+    @classmethod
+    def unmapped(cls, size: int) -> Mapping:
+        """One that was closed."""
+        made = cls(size)
+        made.close()
+        return made
+
     users = 0  # VMs with a memslot over it
     held_back: set[int] | None = None
     """Where pages are supplied on demand, those that are there. Who touches another one of them waits with the GIL, for
@@ -119,3 +126,34 @@ class Mapping:
             ffi.release(self._view)
             self._view = None
             self.bytes.close()
+
+
+LEFT = 16 << 20  # bytes of a mapping that is kept: a limit of address space (RLIMIT_AS) counts it
+_left: list[Mapping] = []
+
+
+def leave(mapping: Mapping) -> None:
+    """Give back the pages of a plain VM's memory, and keep the mapping for the next one of this process: to map and to
+    unmap, with the Python around them, is a fiftieth of a machine's life (row lifecycle). One is kept.
+    """
+    if mapping.size > LEFT or _left:
+        mapping.close()
+        return
+    try:
+        mapping.bytes.madvise(mmap.MADV_DONTNEED)  # zeros, as if it were new
+    except OSError:
+        mapping.close()
+    else:
+        _left.append(mapping)
+
+
+def left_or_new(size: int) -> Mapping:
+    """A mapping of zeros for a plain VM. Errors as Mapping."""
+    try:
+        mapping = _left.pop()
+    except IndexError:
+        return Mapping(size)
+    if mapping.size == size:
+        return mapping
+    mapping.close()
+    return Mapping(size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from vmm.base.light import Lock, RLock
 from vmm.kvm._kvm import ffi, lib
 from vmm.kvm.buffers import packed_u64, uncleared
-from vmm.kvm.memory import Mapping
+from vmm.kvm.memory import Mapping, leave, left_or_new
 from vmm.kvm.seen import CODES, counted
 
 TYPE_CHECKING = False
@@ -28,7 +28,9 @@ OUTPUT, ATTENTION, INTERRUPTED, FINISHED, DECODE, PORT_OUT, UNBEGUN = (
 SERVED = (OUTPUT, ATTENTION, FINISHED, UNBEGUN)  # what the core gives that is no exit
 HALTED, STAGING, KEPT, DATA = lib.KVM_EXIT_HLT, lib.VMM_STAGING, lib.VMM_RECENT, lib.VMM_SEEN_DATA
 CPUID_ENTRIES = lib.VMM_OFFERED
+NULL = ffi.NULL
 
+make, load, close = lib.vmm_plain_make, lib.vmm_plain_load, lib.vmm_plain_close  # _plain.c says what they take
 begin = lib.vmm_plain_run
 """begin(c, core, room, first, interval): begin a run on this thread, whose console takes `room` bytes and which a timer
 kicks after `first` seconds and then each `interval`, and serve it; or UNBEGUN. Either way `end(c)` undoes it."""
@@ -52,31 +54,42 @@ class PlainVm:
     whole = closed = False
     """Others have it all now; it was given back."""
 
-    def __init__(self, size: int, console: int, cpuid: Callable[[int], Any | None]) -> None:
-        """`cpuid` gives a struct kvm_cpuid2 for the vCPU, from the descriptor of /dev/kvm, or None: cannot."""
+    mapping: Mapping | None
+    """The guest's memory; None: it was given back, and another may have it."""
+
+    def __init__(self, size: int, console: int, cpuid: Callable[[int | None], Any | None]) -> None:
+        """`cpuid` gives a struct kvm_cpuid2 for the vCPU: for None what is known already, else what KVM answers on this
+        descriptor of /dev/kvm; None: there is none.
+        """
         self.size = size
         self.c = c = ffi.new("struct vmm_plain *")
-        self.core, self.finish = uncleared("struct vmm_core *"), uncleared("struct vmm_finish *")
+        self.core, self.finish = core, finish = uncleared("struct vmm_core *"), uncleared("struct vmm_finish *")
         self.lock = RLock()  # of who makes it whole, or closes it
         self.running = Lock()  # held for a run; whoever goes on with that holds it on
-        self.mapping = mapping = Mapping(size)
+        self.mapping = mapping = left_or_new(size)
+        known = cpuid(None)
         try:
-            if lib.vmm_plain_make(c, self.core, self.finish, console, mapping.start, size) < 0:
+            if make(c, core, finish, console, mapping.start, size, known or NULL) < 0:
                 raise NotPlain
-            own = cpuid(c.kvm)
-            if own is None or lib.vmm_ioctl(c.vcpu, lib.KVM_SET_CPUID2, own) < 0:
-                raise NotPlain
+            if known is None:
+                first = cpuid(c.kvm)
+                if first is None or lib.vmm_ioctl(c.vcpu, lib.KVM_SET_CPUID2, first) < 0:
+                    raise NotPlain
         except BaseException:
-            self._give_back()
+            self._give_back(keep=False)
             raise
 
     def load(self, image: bytes, base: int, code: bytes, sregs: bytes, regs: bytes) -> None:
         """Put into memory what lies in `image` (of `pieces`), and `code` at `base`; the vCPU gets these registers,
         structures of the kernel's. NotPlain: not all of it is memory, or KVM refuses them.
         """
-        memory, size = self.mapping.start, self.size
-        if lib.vmm_plain_load(self.c, memory, size, image, len(image), base, code, len(code), sregs, regs) < 0:
+        memory = self.memory().start
+        if load(self.c, memory, self.size, image, len(image), base, code, len(code), sregs, regs) < 0:
             raise NotPlain
+
+    def memory(self) -> Mapping:
+        """The guest's; of one that was closed, one that is unmapped."""
+        return self.mapping or Mapping.unmapped(self.size)
 
     # -- running
 
@@ -141,15 +154,21 @@ class PlainVm:
             self.lock.release()
         return True
 
-    def _give_back(self) -> None:
-        lib.vmm_plain_close(self.c)
-        self.mapping.close()
+    def _give_back(self, *, keep: bool = True) -> None:
+        """Close it all; the next VM of this process may have the mapping, if this is to `keep` it."""
+        close(self.c)
+        mapping, self.mapping = self.mapping, None  # ^C may come between any two lines: nobody else's from here on
+        if mapping is not None:
+            if keep:
+                leave(mapping)
+            else:
+                mapping.close()
         self.closed = True
 
     def __del__(self) -> None:
         # ^C may come between any two lines of who made it; of one that is whole others are the owners.
         if not self.closed and not self.whole and "c" in self.__dict__:
-            lib.vmm_plain_close(self.c)
+            close(self.c)
 
 
 def _halt() -> Exit:

@@ -195,9 +195,10 @@ def _around(machine: Unbuilt, plain: Plain) -> None:
     vcpu = Vcpu(c.vcpu, 0, c.run_size, c.run)
     for handle in (machine.kvm, machine.vm, vcpu):
         handle.opened_by(c.pid, closed=closed)
-    machine.vm.adopt(vcpu, plain.mapping)
+    mapping = plain.memory()
+    machine.vm.adopt(vcpu, mapping)
     machine.memory = GuestMemory(machine.vm, spaces=c.spaces)
-    machine.memory.adopt(0, plain.mapping)
+    machine.memory.adopt(0, mapping)
     _wire(machine, "own", Finish(plain.finish), fast=True)
     core = Core(vcpu, machine.lane.finish, plain.core)
     cpu = Cpu(vcpu, 0, core)

@@ -24,6 +24,8 @@ def as_program(what: object, base: int) -> Program:
         PayloadError: the text does not assemble.
         UsageError: it is none of these, or empty, or a file with a header.
     """
+    if type(what) is bytes and len(what) <= SMALL:
+        return _raw(what, base)
     if isinstance(what, str):
         from vmm.asm.assembler import assemble
         from vmm.asm.source import lines
@@ -34,6 +36,10 @@ def as_program(what: object, base: int) -> Program:
     else:
         code = _code(what)
         program = _raw(code, base) if len(code) <= SMALL else _raw.__wrapped__(code, base)
+    return _not_empty(program)
+
+
+def _not_empty(program: Program) -> Program:
     if not program.code:
         raise UsageError(f"{program.name}: there is nothing to run in it")
     return program
@@ -42,7 +48,7 @@ def as_program(what: object, base: int) -> Program:
 @lru_cache(maxsize=16)
 def _raw(code: bytes, base: int) -> Program:
     """One value for the same code: small guests are loaded again and again (row lifecycle)."""
-    return Program("<bytes>", base, code, NoNames(), (), NoNames())
+    return _not_empty(Program("<bytes>", base, _code(code), NoNames(), (), NoNames()))
 
 
 class NoNames(dict[str, int]):

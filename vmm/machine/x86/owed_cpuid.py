@@ -79,11 +79,13 @@ def unedited(kvm: Kvm, apic_id: int, *, lapic: bool) -> Any:
     return with_apic_id(_offer(kvm, lapic), apic_id)
 
 
-def of_first_vcpu(kvm: int) -> Any | None:
-    """As `unedited` without a LAPIC of KVM's, for APIC id 0; `kvm` is the descriptor of /dev/kvm. None: KVM does not
-    answer at once, and `unedited` says why, or asks it again.
+def of_first_vcpu(kvm: int | None) -> Any | None:
+    """As `unedited` without a LAPIC of KVM's, for APIC id 0; `kvm` is the descriptor of /dev/kvm, or None: what is
+    known. None: KVM does not answer at once, and `unedited` says why, or asks it again; or nothing is known yet.
     """
     if False not in _offers:
+        if kvm is None:
+            return None
         offer = offered_cpuid(kvm)
         if offer is None:
             return None
