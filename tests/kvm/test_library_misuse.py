@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.made_images import Load, elf, multiboot1
 from vmm import Machine
 from vmm.abi import ports
 from vmm.errors import GuestError, MissingCapability, UsageError
@@ -79,6 +80,49 @@ def test_wrong_arguments_are_errors_of_the_caller(ask):
         with pytest.raises(UsageError):
             ask(machine)
         assert machine.run(PATIENCE).stop.why is Why.HALT
+
+
+KERNEL = elf(Load(multiboot1() + b"\xf4", 0x10_0000), entry=0x10_000C)
+WRONG_IMAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "args number": ({"args": 5}, "args=5: give text, or bytes"),  # of which bytes() would make five NULs
+    "args none": ({"args": None}, "args=None: give text"),
+    "args no text": ({"args": "ab\ud800"}, "args: character 2 is no text"),
+    "args NUL": ({"args": b"a\0b"}, "a command line ends at its first NUL byte"),
+    "initrd": ({"initrd": 7}, "initrd 7: give a path, or bytes"),
+    "modules bytes": ({"modules": b"abc"}, "modules=b'abc': give a list"),
+    "modules text": ({"modules": "m3"}, "modules='m3': give a list"),
+    "modules path": ({"modules": Path("m3")}, "modules=PosixPath.*: give a list"),
+    "modules none": ({"modules": None}, "modules=None: give a list"),
+    "a module": ({"modules": [3]}, "module 3: give a path, or bytes"),
+    "base text": ({"base": "1M"}, "base='1M' is no whole number"),
+    "base half": ({"base": 1.5}, "base=1.5 is no whole number"),
+    "entry half": ({"entry": 2.0}, "entry=2.0 is no whole number"),
+    "entry bytes": ({"entry": b"start"}, "entry=b'start' is no whole number"),
+    "mode": ({"mode": 16}, "mode 16: there are real"),
+    "protocol": ({"protocol": 1}, "protocol 1: there are"),
+    "name": ({"name": 3}, "name=3: give text"),
+    "image": ({"what": None}, "image None: give a path, or bytes"),
+}
+
+
+@pytest.mark.parametrize(("given", "said"), WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_wrong_arguments_of_an_image_are_errors_of_the_caller(given: dict[str, Any], said: str):
+    with Machine("4M") as machine:
+        machine.load("hlt")
+        with pytest.raises(UsageError, match=said):
+            machine.load_image(**{"what": KERNEL, **given})
+        assert machine.run(PATIENCE).stop.why is Why.HALT  # nothing has been written
+
+
+def test_an_image_outside_of_the_own_map_has_no_function_to_call():
+    with Machine("4M") as machine:
+        machine.load_image(elf(Load(b"\xf4", 0x10_0000), symbols={"f": 0x10_0000}))
+        for ask in (lambda: machine.call("f"), lambda: machine.start(0, "f")):
+            with pytest.raises(UsageError, match=r"at f: .* lies outside of pyvmm's own map"):
+                ask()
+        assert machine.run(PATIENCE).stop.why is Why.HALT
+        machine.load_image(elf(Load(b"\xb8\7\0\0\0\xc3", 0x2_0000), entry=0x2_0000, symbols={"f": 0x2_0000}))
+        assert machine.call("f") == 7
 
 
 @pytest.mark.parametrize("irqchip", ["none", "split", "kernel"])

@@ -362,10 +362,18 @@ class Machine(Hooks, VirtioSlots, Repeats, Closes):
         run, without INIT and SIPI.
 
         Raises:
-            UsageError: it is running; KVM would let us wait for the end of its KVM_RUN.
+            UsageError: it is running, and KVM would let us wait for the end of its KVM_RUN; or what is loaded is an
+                image without the tables that such a start needs.
         """
         cpu = self._cpu(index)
         self._check_stands(cpu)
+        if self.program is not None and self.program.place_at(0) is not None:
+            code = layout.REGIONS["code"]
+            raise UsageError(
+                f"starting {cpu.vcpu.what} at {entry}: {self.program.name} lies outside of pyvmm's own map, and has "
+                "not its page tables and stack",
+                hint=f"an image that is linked for {code.base:#x} to {code.end - 1:#x} has",
+            )
         address = self.address(entry)
         if self.irqchip != "none" and index:
             from vmm.abi.exits import MP_STATES

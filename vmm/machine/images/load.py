@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from vmm.base.integer import integer
 from vmm.errors import ImageError, UsageError
 from vmm.machine.images.files import read_file
 from vmm.machine.images.image import Image, Mode, Module, Segment, Span, segment
@@ -44,13 +45,17 @@ def load_image(
     """
     if machine.cpus[0].thread_id is not None:
         raise UsageError("loading an image: the machine is running", hint="load before run()")
+    words = _words(args)
     if isinstance(what, Image):
         image = what
     else:
         data, shown = _bytes(what, "image")
-        image = read_image(data, name or shown, base=base, entry=entry, mode=mode, protocol=protocol)
+        if not isinstance(name, str | None):
+            raise ImageError(f"name={name!r:.80}: give text")
+        begin = entry if isinstance(entry, str) else _number("entry", entry)
+        image = read_image(data, name or shown, base=_number("base", base), entry=begin, mode=mode, protocol=protocol)
     brought = None if initrd is None else _bytes(initrd, "initrd")[0]
-    files = tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules)
+    files = _modules(modules)
     if machine.grows:
         sizes = [each.data for each in files] + ([brought] if brought else [])
         try:
@@ -65,13 +70,39 @@ def load_image(
         tables=tables,
         rsdp=rsdp,
         cpus=len(machine.cpus),
-        command_line=args.encode("utf-8", "surrogateescape") if isinstance(args, str) else bytes(args),
+        command_line=words,
         initrd=brought,
         modules=files,
     )
     machine.program = ImageProgram(image.placed, own=planned.own)
     put(planned, machine)
     return image
+
+
+def _words(args: object) -> bytes:
+    """The command line as bytes; what a shell gave that is no UTF-8 stays as it is."""
+    if isinstance(args, (bytes, bytearray, memoryview)):
+        return bytes(args)
+    if not isinstance(args, str):
+        raise ImageError(f"args={args!r:.80}: give text, or bytes")
+    try:
+        return args.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise ImageError(f"args: character {error.start} is no text ({error.reason})") from error
+
+
+def _number(what: str, value: object) -> int | None:
+    number = integer(value)
+    if value is not None and number is None:
+        raise ImageError(f"{what}={value!r:.80} is no whole number")
+    return number
+
+
+def _modules(modules: object) -> tuple[Module, ...]:
+    """A list of them; one alone would be taken apart into its bytes or characters."""
+    if isinstance(modules, (str, bytes, bytearray, memoryview)) or not isinstance(modules, Iterable):
+        raise ImageError(f"modules={modules!r:.80}: give a list of paths, or of bytes")
+    return tuple(each if isinstance(each, Module) else Module(_bytes(each, "module")[0]) for each in modules)
 
 
 def _bytes(what: object, kind: str) -> tuple[bytes, str]:

@@ -31,7 +31,8 @@ def call(machine: Whole, function: str | int, *args: int, timeout: float | None 
     two's complement, the result is unsigned, 64 bits. `timeout` in seconds (default: the machine's own).
 
     Raises:
-        UsageError: nothing is loaded, no such symbol, more than six arguments, or one that needs more than 64 bits.
+        UsageError: nothing is loaded, or what lies outside of pyvmm's own map; no such symbol, more than six arguments,
+            or one that needs more than 64 bits.
         GuestError: it did not return; says how the guest ended and where: label, source line.
     """
     prepare(machine, function, args)
@@ -62,8 +63,8 @@ def prepare(machine: Whole, function: str | int, args: Sequence[int]) -> None:
         raise UsageError(f"calling {function}: {len(args)} arguments, and registers take {len(ARGUMENTS)}")
     if not all(-(1 << 63) <= value <= MASK64 for value in args):
         raise UsageError(f"calling {function}: an argument does not fit in 64 bits")
-    machine.memory.write(LANDING_AT, LANDING)
     machine.start(0, function)
+    machine.memory.write(LANDING_AT, LANDING)
     vcpu = machine.cpus[0].vcpu
     regs = vcpu.get_regs()
     regs.rdi = regs.rsi = 0
