@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,14 @@ def ran(text: str, memory: str = "64M") -> tuple[Result, Machine]:
     with Machine(memory, board="pc") as m:
         m.load_image(boot_sector(text))
         return m.run(timeout=10), m
+
+
+def passes_on(text: str, **machine: Any) -> None:
+    with Machine("64M", **machine) as m:
+        m.load_image(boot_sector(text))
+        result = m.run(timeout=20)
+        assert result.stop.why is Why.DEBUG_EXIT, result.stop
+        assert result.stop.code == 0
 
 
 def passes(text: str, memory: str = "64M") -> str:
@@ -217,3 +226,85 @@ def test_a_trace_of_bios_calls_is_replayed(tmp_path, capsys):
     assert main(["run", str(image), "--trace", str(trace)]) == 0  # a boot sector has pyvmm's own board
     assert capsys.readouterr().out.startswith("A")
     assert main(["replay", str(trace)]) == 0
+
+
+@pytest.mark.every_host
+@pytest.mark.parametrize("irqchip", ["kernel", "split", "none"])
+def test_the_timer_ticks_and_calls_who_waits(irqchip):
+    """As a BIOS leaves it: IRQ 0 at vector 8, which counts at 0x46c and calls INT 1Ch; all others are shut."""
+    passes_on("""
+    in al, 0x21
+    cmp al, 0xfa
+    jne fail
+    in al, 0xa1
+    cmp al, 0xff
+    jne fail
+    mov word ptr [4 * 0x1c], offset hook
+    mov word ptr [4 * 0x1c + 2], 0
+    mov ebx, dword ptr [0x46c]
+    xor cx, cx
+    sti
+more: hlt
+    cmp cx, 3
+    jb more
+    cli
+    mov eax, dword ptr [0x46c]
+    sub eax, ebx
+    cmp eax, 3
+    jb fail
+    jmp after
+hook: inc cx
+    iret
+after:
+""", board="pc", irqchip=irqchip)  # fmt: skip
+
+
+@pytest.mark.every_host
+@pytest.mark.parametrize("irqchip", ["kernel", "split"])
+def test_an_interrupt_of_the_second_controller_comes_at_its_vector(irqchip):
+    passes_on("""
+    mov word ptr [4 * 0x73], offset hook
+    mov word ptr [4 * 0x73 + 2], 0
+    in al, 0xa1
+    and al, 0xf7
+    out 0xa1, al
+    xor cx, cx
+    mov dx, 0x200b
+    mov al, 1
+    out dx, al
+    sti
+more: hlt
+    test cx, cx
+    jz more
+    jmp after
+hook: inc cx
+    mov al, 0x20
+    out 0xa0, al
+    out 0x20, al
+    iret
+after:
+""", board="testdev", irqchip=irqchip)  # fmt: skip
+
+
+@pytest.mark.every_host
+def test_the_ticks_are_not_counted_in_an_image_that_lies_over_the_data_area():
+    code = assemble(f"""
+.code16
+start:
+    mov word ptr [4 * 0x1c], offset hook
+    mov word ptr [4 * 0x1c + 2], 0
+    xor cx, cx
+    sti
+more: hlt
+    cmp cx, 2
+    jb more
+    cmp dword ptr [0x46c], 0x90909090
+    jne fail
+{DONE}
+hook: inc cx
+    iret
+""", base=0x400).code.ljust(0x70, b"\x90")  # fmt: skip
+    with Machine("64M", board="pc") as m:
+        m.load_image(code, base=0x400, mode="real")
+        result = m.run(timeout=20)
+    assert (result.stop.why, result.stop.code) == (Why.DEBUG_EXIT, 0), result.stop

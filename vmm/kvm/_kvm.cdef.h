@@ -210,7 +210,7 @@ struct kvm_msi { __u32 address_lo, address_hi, data, flags, devid; ...; };
 struct kvm_clock_data { __u64 clock; __u32 flags; __u64 realtime, host_tsc; ...; };
 struct kvm_pit_config { __u32 flags; ...; };
 struct kvm_irqchip { __u32 chip_id; ...; };
-struct kvm_pit_channel_state { __u32 count; __u16 latched_count; __u8 mode, bcd, gate; ...; };
+struct kvm_pit_channel_state { __u32 count; __u16 latched_count; __u8 rw_mode, mode, bcd, gate; ...; };
 struct kvm_pit_state2 { struct kvm_pit_channel_state channels[3]; __u32 flags; ...; };
 struct kvm_irq_level { __u32 irq, level; ...; };
 struct kvm_ioeventfd { __u64 datamatch, addr; __u32 len; __s32 fd; __u32 flags; ...; };

@@ -43,6 +43,18 @@ def get_pic(vm: Vm, *, slave: bool = False) -> Pic:
     return Pic(irr=state[1], imr=state[2], isr=state[3], irq_base=state[5], elcr=state[14])
 
 
+def initialise_pic(vm: Vm, *, slave: bool = False, base: int, mask: int) -> None:
+    """KVM_SET_IRQCHIP of a PIC: `base` is the vector of its first input, and inputs with their bit in `mask` are shut.
+    It has had its four initialization words, the last for an 8086.
+    """
+    chip = irq.KVM_IRQCHIP_PIC_SLAVE if slave else irq.KVM_IRQCHIP_PIC_MASTER
+    state = bytearray(_chip(vm, chip))
+    state[2], state[5], state[13] = mask, base, 1  # imr, irq_base, init4, see get_pic
+    raw = from_bytes("struct kvm_irqchip", bytes(CHIP_OFFSET) + bytes(state))
+    raw.chip_id = chip
+    vm.call("KVM_SET_IRQCHIP", raw, f"initialising interrupt controller {chip}")
+
+
 def get_ioapic(vm: Vm) -> tuple[int, ...]:
     """KVM_GET_IRQCHIP of the IOAPIC: the 64-bit values of its 24 redirection entries, by pin."""
     state = _chip(vm, irq.KVM_IRQCHIP_IOAPIC)
@@ -76,6 +88,14 @@ def get_pit(vm: Vm) -> bytes:
 def set_pit(vm: Vm, state: bytes) -> None:
     """KVM_SET_PIT2 of `state`, what `get_pit` gave; its channels count from their beginning."""
     vm.call("KVM_SET_PIT2", from_bytes("struct kvm_pit_state2", state), "setting the PIT")
+
+
+def start_pit(vm: Vm, *, mode: int, count: int = 0x10000) -> None:
+    """KVM_SET_PIT2: let channel 0 count down from `count`, in ticks of 1.193182 MHz; `mode` is the 8254's, 0 to 5."""
+    raw = from_bytes("struct kvm_pit_state2", get_pit(vm))
+    first = raw.channels[0]
+    first.count, first.mode, first.rw_mode, first.bcd, first.gate = count, mode, irq.PIT_RW_BOTH, 0, 1
+    vm.call("KVM_SET_PIT2", raw, "starting the PIT")
 
 
 def get_pit_counts(vm: Vm) -> tuple[int, int, int]:

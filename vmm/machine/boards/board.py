@@ -6,6 +6,7 @@ A board puts its devices on the buses of a `platform` of its own when it is made
 * `end(stop)` ends the run; `irq(gsi, level)` drives an interrupt line, whichever controllers the machine has.
 * `attach(machine, cpus)` is called once there is a VM and before its vCPUs, `cpus` of them: controllers and timers are
   made there.
+* `as_a_bios_leaves_it(machine)` is called for an image that starts where a BIOS was before it.
 * `reserved` are (base, size) of RAM that an operating system must not use; `tables(apic_ids, virtio)` gives the tables
   that describe the machine (ACPI), as (base, bytes) and the address of the RSDP.
 * `device_lines(irqchip)` are the GSIs that are free for virtio devices, in the order in which they are given; None
@@ -69,6 +70,8 @@ class Board(Protocol):
     def scratch(self) -> ScratchMmio: ...
 
     def attach(self, machine: Whole, cpus: int) -> None: ...
+
+    def as_a_bios_leaves_it(self, machine: Whole) -> None: ...
 
     def tell_memory(self, ram: tuple[tuple[int, int], ...], cpus: int) -> None: ...
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmm.abi import irq, pc
+from vmm.abi import bios, irq, pc
+from vmm.kvm import irqchip
 from vmm.kvm.events import IrqchipRoute, default_routes
 
 if TYPE_CHECKING:
@@ -52,6 +53,27 @@ def _our_own(machine: Whole, timers: Timers) -> None:
     pit = Pit(timers, lambda level: machine.irq_line(pc.PIT_IRQ, level))
     claim(irq.PIT_CH0, 4, pit)
     claim(pc.PORT_61, 1, Port61(pit, timers.now))
+
+
+def as_a_bios_leaves_them(machine: Whole) -> None:
+    """The 8259s and the 8254 of a machine of `attach`, as they are when a BIOS starts what it has loaded."""
+    chips = (
+        (irq.PIC_MASTER_CMD, False, bios.PIC_MASTER_BASE, 1 << irq.PIC_CASCADE_IR, bios.PIC_MASTER_MASK),
+        (irq.PIC_SLAVE_CMD, True, bios.PIC_SLAVE_BASE, irq.PIC_CASCADE_IR, bios.PIC_SLAVE_MASK),
+    )
+    if machine.irqchip == "kernel":
+        for _, slave, base, _, mask in chips:
+            irqchip.initialise_pic(machine.vm, slave=slave, base=base, mask=mask)
+        irqchip.start_pit(machine.vm, mode=irq.PIT_CH0_RATE >> 1 & 7)
+        return
+    write = machine.platform.ports.write
+    for port, _, base, cascade, mask in chips:
+        write(port, bytes((irq.PIC_ICW1,)))
+        for word in (base, cascade, irq.PIC_ICW4, mask):
+            write(port + 1, bytes((word,)))
+    write(irq.PIT_MODE, bytes((irq.PIT_CH0_RATE,)))
+    for _ in range(2):  # 0 stands for 65536
+        write(irq.PIT_CH0, b"\0")
 
 
 def pin_of(gsi: int) -> int:

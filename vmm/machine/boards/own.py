@@ -65,6 +65,9 @@ class OwnBoard:
     def attach(self, machine: Whole, cpus: int) -> None:
         """It has no interrupt controller, and no timer."""
 
+    def as_a_bios_leaves_it(self, machine: Whole) -> None:
+        """As it is."""
+
     def tell_memory(self, ram: Sequence[tuple[int, int]], cpus: int) -> None:
         """Its guests know their machine."""
 

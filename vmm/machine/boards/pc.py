@@ -83,6 +83,12 @@ class PcBoard:
         self._apic = machine.irqchip != "none"
         self._preset(machine.ram, cpus)
 
+    def as_a_bios_leaves_it(self, machine: Whole) -> None:
+        """The interrupt controllers have their vectors, and the timer ticks."""
+        from vmm.machine.boards.lines import as_a_bios_leaves_them
+
+        as_a_bios_leaves_them(machine)
+
     def tell_memory(self, ram: Sequence[tuple[int, int]], cpus: int) -> None:
         """The machine's RAM is this now: what a BIOS would find."""
         self._preset(ram, cpus)

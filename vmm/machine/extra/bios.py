@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A BIOS for 16-bit code: the interrupt services that boot sectors and loaders call, answered by the host.
 
-It prints, tells memory, switches A20, has no disk and no key. The guest's vector table leads to a stub for each vector,
-which does an OUT to a port of ours; the caller's registers are changed while it waits there. A vector that nobody
-serves ends the run with its number and its caller. Source: Ralf Brown's Interrupt List; ACPI 6.5, 15.1 (E820h).
+It prints, tells memory, switches A20, counts the timer's ticks, has no disk and no key. The guest's vector table leads
+to a stub for each vector, which does an OUT to a port of ours; the caller's registers are changed while it waits there.
+A vector that nobody serves ends the run with its number and its caller. Source: Ralf Brown's Interrupt List; ACPI 6.5,
+15.1 (E820h).
 """
 
 from __future__ import annotations
@@ -80,10 +81,14 @@ class Call:
 
 
 class Bios:
-    """The services of one machine. `memory_map` has the rows that E820h gives; `end` ends the run."""
+    """The services of one machine. `memory_map` has the rows that E820h gives; `end` ends the run. `area`: the guest's
+    memory has a BIOS data area.
+    """
 
-    def __init__(self, memory_map: tuple[Row, ...], sink: Sink, end: Callable[[Stop], object]) -> None:
-        self._map, self._sink, self._end = memory_map, sink, end
+    def __init__(
+        self, memory_map: tuple[Row, ...], sink: Sink, end: Callable[[Stop], object], *, area: bool = True
+    ) -> None:
+        self._map, self._sink, self._end, self._area = memory_map, sink, end, area
         self._begin = time.monotonic()
         self.served: dict[int, int] = {}
         self._services: dict[int, Callable[[Call], object]] = {
@@ -96,6 +101,8 @@ class Bios:
             bios.KEYBOARD: self._keyboard,
             bios.PRINTER: lambda call: call.set(ah=BAD_COMMAND),
             bios.TIME: self._time,
+            bios.TIMER: self._tick,
+            bios.USER_TIMER: lambda call: None,  # nobody waits for ticks
         }
 
     def serve(self, call: Call) -> None:
@@ -192,16 +199,28 @@ class Bios:
         if call.ah:
             call.refuse()
             return
-        ticks = int((time.monotonic() - self._begin) * TICKS_PER_SECOND)
+        ticks = self._ticks
         call.set(al=0, cx=ticks >> 16, dx=ticks)
 
+    @property
+    def _ticks(self) -> int:
+        return int((time.monotonic() - self._begin) * TICKS_PER_SECOND)
 
-def attach(machine: Whole, sink: Sink, memory_map: tuple[Row, ...]) -> Bios:
-    """Serve the BIOS calls of this machine's guest; whoever did before is relieved."""
+    def _tick(self, call: Call) -> None:
+        """The timer's interrupt: guests that wait for time look at this count. It is the clock's, for a loaded host
+        may have lost interrupts, and grows at each.
+        """
+        if self._area:
+            place = bios.BDA_ADDRESS + bios.BDA.field("ticks").offset
+            call.memory.write_u32(place, max(self._ticks, call.memory.read_u32(place) + 1) & 0xFFFF_FFFF)
+
+
+def attach(machine: Whole, sink: Sink, memory_map: tuple[Row, ...], *, area: bool = True) -> Bios:
+    """Serve the BIOS calls of this machine's guest; whoever did before is relieved. Arguments as of Bios."""
     bus = machine.platform.ports
     for claim in [each for each in bus.writers if each.base == ports.BIOS]:
         bus.release(claim.base)
-    served = Bios(memory_map, sink, lambda stop: machine.all_cpus.end(current(), stop))
+    served = Bios(memory_map, sink, lambda stop: machine.all_cpus.end(current(), stop), area=area)
 
     def handed_over(_value: int) -> None:
         cpu = current()

@@ -12,10 +12,16 @@ from vmm.abi import bios, ports
 from vmm.abi.bootparam import EBDA
 from vmm.machine.images.image import Segment, Span, segment
 
+DATA_AREA = "the BIOS data area"
+
 
 def stub(vector: int) -> bytes:
-    """What the vector leads to: OUT to the host; for a hardware interrupt its end, to the PICs; IRET."""
+    """What the vector leads to: OUT to the host; the timer's calls who waits for ticks; for a hardware interrupt its
+    end, to the PICs; IRET.
+    """
     code = bytes((0xE6, ports.BIOS))
+    if vector == bios.TIMER:
+        code += bytes((0xCD, bios.USER_TIMER))
     if vector in bios.IRQS:
         eoi = b"\xe6\xa0" if vector >= 0x70 else b""
         code += b"\x50\xb0\x20" + eoi + b"\xe6\x20\x58"  # push ax; mov al, 0x20; out 0xa0, al; out 0x20, al; pop ax
@@ -47,7 +53,7 @@ def data_areas(taken: tuple[Segment, ...], ram: tuple[Span, ...]) -> tuple[Segme
         video_mode=3, columns=80, crtc=bios.CRTC_COLOUR, last_row=24,
     )  # fmt: skip
     parts = (
-        segment(bios.BDA_ADDRESS, area, "the BIOS data area"),
+        segment(bios.BDA_ADDRESS, area, DATA_AREA),
         segment(EBDA, b"\x01", "the extended BIOS data area"),  # its size in KiB
     )
     return tuple(

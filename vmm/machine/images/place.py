@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from vmm.abi.bios import BDA_ADDRESS
 from vmm.abi.bootparam import BOOT_CS, BOOT_DS
 from vmm.abi.x86 import LARGE_PAGE, PAGE
 from vmm.errors import ImageError
 from vmm.kvm import state
-from vmm.machine.images.bios import data_areas, services
+from vmm.machine.images.bios import DATA_AREA, data_areas, services
 from vmm.machine.images.image import (
     NO_PROTOCOL,
     Handover,
@@ -273,7 +274,9 @@ def put(plan: Plan, machine: Any) -> None:
     if plan.bios:
         from vmm.machine.extra.bios import attach
 
-        attach(machine, machine.sink, plan.bios)
+        area = any(each.gpa == BDA_ADDRESS and each.what == DATA_AREA for each in plan.segments)
+        attach(machine, machine.sink, plan.bios, area=area)
+        machine.board.as_a_bios_leaves_it(machine)
     machine.reach.anywhere = True  # its page tables are not those of boot
     vcpu = machine.cpus[0].vcpu
     mode = {"real": modes.MODES["real"], "protected": modes.MODES["protected32"], "long": modes.KERNEL64}[plan.mode]
