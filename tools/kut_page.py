@@ -4,9 +4,10 @@
     pyvmm kut DIR --qemu --json > both.json
     python -m tools.kut_page both.json              # verdicts of both, from one run
     python -m tools.kut_page later.json both.json   # pyvmm's of a later run, QEMU's of that one
-    python -m tools.kut_page --hosts build/hosts/svm-7.2/kut.json build/hosts/vmx-6.1/kut.json
+    python -m tools.kut_page --hosts FOLDER/svm-7.2/kut.json FOLDER/vmx-6.1/kut.json ...
 
-The last is the other table of the page, a column for each host of the lab, named by its folder (docs/hostlab.md).
+The last is the other table of the page, with columns for each host of the lab, named by its folder (docs/hostlab.md); a
+host may have several documents.
 Tests of all documents are the same ones, with the same parameters; else it says so and writes nothing.
 """
 
@@ -43,6 +44,19 @@ def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
         f"{theirs_too.count('pass')} of those, and {more} more."
     )
     return "\n".join([*head(("test", "pyvmm", "QEMU", "what it said in pyvmm")), *rows, "", text])
+
+
+def by_host(names: list[str], documents: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """One document a host, where the tests of one came in several: a later one has the last word of a test."""
+    made: dict[str, dict[str, Any]] = {}
+    for name, found in zip(names, documents, strict=True):
+        before = made.get(name, {"tests": [], "not_run": []})
+        new = {each["name"]: each for each in found["tests"]}
+        tests = [new.pop(each["name"], each) for each in before["tests"]] + list(new.values())
+        there = {each["name"] for each in tests}
+        left = [each for each in (*before["not_run"], *found["not_run"]) if each not in there]
+        made[name] = {"tests": tests, "not_run": list(dict.fromkeys(left))}
+    return made
 
 
 def table_of_hosts(documents: dict[str, dict[str, Any]]) -> str:
@@ -109,7 +123,7 @@ def main(names: list[str]) -> int:
     begin, end = (BEGIN_HOSTS, END_HOSTS) if hosts else (BEGIN, END)
     try:
         if hosts:
-            made = table_of_hosts(dict(zip((Path(name).parent.name for name in names), documents, strict=True)))
+            made = table_of_hosts(by_host([Path(name).parent.name for name in names], documents))
         else:
             made = table(documents[0], documents[-1])
     except ValueError as error:

@@ -121,46 +121,71 @@ def test_its_guests_need_a_host_without_qemus_second_interrupt() -> None:
 
 PYVMM = """\
 #!/bin/sh
-logs=$(for word; do last=$word; done; echo "$last")
-mkdir -p "$logs"; echo x >"$logs/one.log"
-case $2 in
-  */slow) trap 'echo interrupted; exit 130' INT; while :; do sleep 0.05; done;;
-  */bad) exit 99;;
-esac
-echo "$*"
+[ "$3" = bad ] && exit 99
+echo "{\\"tests\\": ["
+comma=
+for name in "$3" "$4" "$5"; do
+  case $name in --qemu) break;; -*) continue;; esac
+  echo "$comma{\\"name\\": \\"$name\\", \\"verdict\\": \\"pass\\", \\"line\\": \\"$*\\"}"
+  comma=,
+done
+echo "]}"
 exit 1
 """
 
 
 @pytest.fixture
 def there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A lab's folder with a `pyvmm` in the path that knows folders by their names."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/pyvmm").write_text(PYVMM)
-    (tmp_path / "bin/pyvmm").chmod(0o755)
+    """A lab's folder with a `pyvmm` that passes all but `bad`, and what was last handed back."""
+    for name in ("bin", "kut"):
+        (tmp_path / name).mkdir()
+    for name, text in (("pyvmm", PYVMM), ("back", f"#!/bin/sh\ncp {tmp_path}/kut.json {tmp_path}/back.json\n")):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HAND_BACK", str(tmp_path / "bin/back"))
+    monkeypatch.setenv("KUT_TIMEOUT", "30")
     return tmp_path
 
 
-def test_a_run_that_ends(there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("KUT_TESTS", "a 'b c*'")
-    monkeypatch.setenv("KUT_TIMEOUT", "30")
-    assert inside.main(there, there) == 0  # that a test failed is not the step's failure: it is judged
-    said = (there / "kut.json").read_text()
-    assert said == f"kut {there}/kut a b c* --qemu --json --timeout 30 --logs {there}/kut\n"
-    assert "one" in capsys.readouterr().out
+def came_back(there: Path, *tests: str, monkeypatch: pytest.MonkeyPatch) -> tuple[int, dict[str, Any]]:
+    rows = "".join(f"[{name}]\nfile = {name}.flat\n" for name in tests)
+    (there / "kut/unittests.cfg").write_text(rows)
+    status = inside.main(there, there)
+    return status, json.loads((there / "back.json").read_text())
 
 
-def test_a_run_that_there_is_no_time_for(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = inside.command(there / "slow", there / "logs", {})
-    assert inside.run(words, there / "kut.json", there / "logs", budget=0.1, look=0.05) == 0
-    assert (there / "kut.json").read_text() == "interrupted\n"
-    assert "it is interrupted after 0.1 s" in capsys.readouterr().out
+def test_all_tests_a_few_at_a_time(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUT_TESTS", "a 'b*'")
+    status, found = came_back(there, "a", "b1", "b2", "b3", "c", monkeypatch=monkeypatch)
+    assert status == 0  # that a test failed is not the step's failure: it is judged
+    assert [each["name"] for each in found["tests"]] == ["a", "b1", "b2", "b3"]
+    assert found["not_run"] == []
+    line = f"kut {there}/kut a b1 b2 --qemu --json --timeout 30 --logs {there}/kut"
+    assert found["tests"][0]["line"] == line
 
 
-def test_an_error_of_pyvmms_own_is_the_steps(there: Path) -> None:
-    words = inside.command(there / "bad", there / "logs", {})
-    assert inside.run(words, there / "kut.json", there / "logs", look=0.05) == 99
+def test_what_there_is_comes_back_before_the_next_few(there: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUT_TESTS", "")
+    status, found = came_back(there, "a", "b", "c", "bad", "d", "e", "f", monkeypatch=monkeypatch)
+    assert status == 1
+    assert [each["name"] for each in found["tests"]] == ["a", "b", "c", "f"]
+    assert found["not_run"] == ["bad", "d", "e"]
+
+
+def test_there_has_to_be_time_for_all_of_a_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def ask(now: Any) -> dict[str, Any]:
+        asked.append(now)
+        return {"tests": [{"name": name, "verdict": "pass"} for name in now]}
+
+    few = 2 * inside.FEW * (10 + inside.LATE)
+    assert inside.run(["a", "b", "c", "d"], ask, tmp_path / "kut.json", timeout=10, limit=few) == 0
+    assert asked == []
+    assert "4 are left out" in capsys.readouterr().out
+    inside.run(["a", "b", "c", "d"], ask, tmp_path / "kut.json", timeout=10, limit=few + 60)
+    assert asked == [["a", "b", "c"], ["d"]]
 
 
 # The judgement

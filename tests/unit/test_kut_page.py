@@ -101,3 +101,11 @@ def test_the_page_of_hosts_is_written(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "| svm-1, QEMU |" in page.read_text()
     assert "old" not in page.read_text()
     assert kut_page.main(["--hosts"]) == 2
+
+
+def test_a_host_may_have_its_tests_in_several_documents() -> None:
+    first = document(a=("pass", "pass"), b=("fail", "pass")) | {"not_run": ["c", "d"]}
+    later = document(b=("pass", "pass"), c=("pass", "pass")) | {"not_run": []}
+    (found,) = kut_page.by_host(["svm-1", "svm-1"], [first, later]).values()
+    assert [(each["name"], each["verdict"]) for each in found["tests"]] == [("a", "pass"), ("b", "pass"), ("c", "pass")]
+    assert found["not_run"] == ["d"]
