@@ -75,6 +75,20 @@ def test_the_tree_of_kvm_unit_tests(tmp_path: Path) -> None:
 # What is decided before
 
 
+def test_somebody_elses_file_for_the_tree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x86").mkdir()
+    (tmp_path / "x86/one.flat").write_bytes(b"")
+    (tmp_path / "mine.cfg").write_text("[one]\nfile = one.flat\n")
+    for folder in (tmp_path, tmp_path / "x86"):
+        assert cli.main(["kut", str(folder), "--cfg", str(tmp_path / "mine.cfg"), "--list"]) == 0
+        assert "there is no image" not in capsys.readouterr().out
+
+
+def test_names_may_stand_behind_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["kut", str(FOLDER), "--timeout", "5", "passes", "--list", "fails"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["passes", "fails"]
+
+
 def test_conditions_and_obstacles() -> None:
     found = {name: test.ended and (test.ended.state, test.ended.reason) for name, test in chosen().items()}
     assert found["for_i386"] == (State.SKIP, "for i386 only")
@@ -161,7 +175,7 @@ def test_no_number_of_cpus_is_of_that_test_alone(tmp_path: Path) -> None:
 def test_qemu_gets_the_words_as_they_are() -> None:
     test = chosen("passes")["passes"]
     line = command(test, "qemu")
-    assert line[0] == "qemu"
+    assert line[:2] == ["qemu", "-no-reboot"]  # a triple fault ends it
     assert line[line.index("-kernel") + 1] == str(FOLDER / "report.flat")
     assert line[-2:] == ["-append", 'pass "two words"']
     assert command(chosen("skips")["skips"])[-2:] == ["-append", "skip"]

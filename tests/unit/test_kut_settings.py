@@ -72,8 +72,10 @@ def test_obstacles(text: str, reason: str) -> None:
 
 
 def test_what_only_differs_is_a_note() -> None:
-    found = made("-M q35 -device pci-testdev -smp 2,cores=2")
-    assert [note.split(":")[0] for note in found.notes] == ["-machine q35", "-device pci-testdev", "-smp 2,cores=2"]
+    found = made("-M q35 -device pci-testdev -smp 2,cores=2 -machine pit=off,vmport=off")
+    assert [note.split(":")[0] for note in found.notes] == [
+        "-machine q35", "-device pci-testdev", "-smp 2,cores=2", "-machine pit=off",
+    ]  # fmt: skip
     assert not found.obstacles
 
 
@@ -117,6 +119,13 @@ def test_a_model_takes_away() -> None:
     assert edited(model, "qemu64,+umip,-apic") == []
     has = {name for name in ("fpu", "apic", "avx2", "umip", "pcid", "x2apic", "lm", "vme") if model.has(name)}
     assert has == {"fpu", "umip", "x2apic", "lm"}
+
+
+def test_what_is_taken_away_is_told_to_kvm_also_where_it_is_not_offered() -> None:
+    """The guest may have it all the same, and that is said (not_taken)."""
+    model = offered("fpu")
+    assert edited(model, "max,-movbe") == []
+    assert "movbe" in model.wanted
 
 
 def test_a_model_adds_nothing_and_that_is_said() -> None:

@@ -70,23 +70,22 @@ def columns() -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage.
-
-    `mixed`: its options may stand between the words of one list, as in `check --watch FILE`.
+    """Arguments that cannot be are a UsageError like any other bad input, and not a page of usage. Options may stand
+    between the words of one list, as in `kut DIR --timeout 5 apic`.
     """
 
-    mixed = False
+    _within = False  # the call of the way that mixes them
     asked = ""
     """The command whose help has the answer, of the parser above all commands: it is told what none of them knows."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        if not self.mixed:
+        if self._within or not any(each.nargs in ("*", "+") for each in self._get_positional_actions()):
             return super().parse_known_args(args, namespace)
-        self.mixed = False  # the other way comes here again
+        self._within = True
         try:
             return self.parse_known_intermixed_args(args, namespace)
         finally:
-            self.mixed = True
+            self._within = False
 
     def error(self, message: str) -> NoReturn:
         if wrong := re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message):

@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from vmm.cli.arguments import Parser
 from vmm.errors import EXIT_FAIL, EXIT_HOST, EXIT_PASS, EXIT_TIMEOUT, UsageError, os_reason
 
 if TYPE_CHECKING:
@@ -44,8 +43,6 @@ PER = {"host": 1, "core": None}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    if isinstance(parser, Parser):
-        parser.mixed = True
     parser.epilog = f"{HELP}\n{EPILOG}"
     parser.add_argument("action", choices=tuple(ACTIONS), metavar="ACTION", help="one of those below")
     parser.add_argument(

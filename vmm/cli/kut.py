@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-g", "--group", action="append", default=[], metavar="GROUP", help="run tests of this group only; may repeat"
     )
     parser.add_argument("-a", "--all", action="store_true", help="also tests of the group nodefault")
-    parser.add_argument("--cfg", metavar="FILE", help="another unittests.cfg; images are still those in DIR")
+    parser.add_argument(
+        "--cfg", metavar="FILE", help="another unittests.cfg; images are still those in DIR, or in its x86/"
+    )
     parser.add_argument(
         "--arch", choices=("x86_64", "i386"), default="x86_64", help="what the images were built for (default x86_64)"
     )
@@ -106,7 +108,7 @@ def _suite(args: argparse.Namespace) -> Suite:
     if args.cfg is not None:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder")
-        cfg = Path(args.cfg)
+        cfg, folder = Path(args.cfg), suite.images_in(folder)
     else:
         cfg = suite.find_cfg(folder)
         folder = cfg.parent

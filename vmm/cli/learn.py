@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
-from vmm.cli.arguments import Parser, columns
+from vmm.cli.arguments import columns
 from vmm.cli.colour import can_colour, style_for
 from vmm.errors import EXIT_CANNOT_SHOW, EXIT_FAIL, EXIT_PASS, UsageError
 from vmm.learn import folders
@@ -38,8 +38,6 @@ HELP = "actions:\n" + "".join(f"  {name:<9} {text}\n" for name, text in ACTIONS.
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    if isinstance(parser, Parser):
-        parser.mixed = True
     parser.epilog = f"{HELP}\n{parser.epilog}"
     parser.add_argument("action", nargs="?", default="list", metavar="ACTION", help="one of those below")
     parser.add_argument("what", nargs="*", metavar="LESSON|FILE", help="a number, a name, or the path of your file")

@@ -20,9 +20,9 @@ def command(test: Test, qemu: str = QEMU) -> list[str]:
     more = ["-append", settings.args] if test.entry.args else []
     initrd = ["-initrd", settings.initrd] if settings.initrd and "-initrd" not in test.words else []
     return [
-        qemu, "-nodefaults", "-device", "pc-testdev", "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4",
-        "-vnc", "none", "-serial", "stdio", "-device", "pci-testdev", "-machine", "accel=kvm",
-        "-kernel", str(test.image), *test.words, *more, *initrd,
+        qemu, "-no-reboot", "-nodefaults", "-global", "kvm-pit.lost_tick_policy=discard", "-device", "pc-testdev",
+        "-device", "isa-debug-exit,iobase=0xf4,iosize=0x4", "-vnc", "none", "-serial", "stdio",
+        "-device", "pci-testdev", "-machine", "accel=kvm", "-kernel", str(test.image), *test.words, *more, *initrd,
     ]  # fmt: skip
 
 

@@ -41,9 +41,9 @@ def _edit(model: CpuidModel, choice: CpuChoice, notes: list[str]) -> None:
         row = cpuid.find(name)
         if row is None:
             notes.append(f"-cpu {'+' if on else '-'}{name}: no CPUID feature that is known here")
-        elif not on and model.has(row.name):
-            model.disable(row.name)
-        elif on and not row.is_kvm and row.name not in offered:
+        elif not on:
+            model.disable(row.name)  # also one that is not offered: what the guest has all the same is said (not_taken)
+        elif not row.is_kvm and row.name not in offered:
             notes.append(f"-cpu +{name}: this KVM does not offer it")
     if choice.vendor:
         _set_vendor(model, choice.vendor)

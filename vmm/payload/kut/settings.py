@@ -110,6 +110,8 @@ def _machine(found: Settings, value: str) -> None:
                 found.obstacles.append("-machine accel=tcg: there is only KVM here")
             if "q35" in part:
                 found.notes.append(f"-machine {part}: the testdev board has no PCI")
+        elif (key, setting) == ("pit", "off"):
+            found.notes.append(f"-machine {part}: the testdev board has its PIT all the same")
         elif setting == "off" or key in ("smm", "hpet", "usb", "dump-guest-core", "mem-merge", "graphics"):
             continue
         else:

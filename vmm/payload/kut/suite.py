@@ -112,6 +112,12 @@ def find_cfg(folder: Path) -> Path:
     raise UsageError(f"{folder}: {what}", hint="the folder with the images of kvm-unit-tests, or --cfg FILE")
 
 
+def images_in(folder: Path) -> Path:
+    """Where the images are, if somebody else's file names them: this folder, or its x86/ where only that has some."""
+    below = folder / "x86"
+    return below if not any(folder.glob("*.flat")) and any(below.glob("*.flat")) else folder
+
+
 def load(cfg: Path) -> tuple[Entry, ...]:
     """Its tests.
 
