@@ -107,7 +107,8 @@ def judge(status: int, report: Report) -> tuple[State, str]:
         odd = report.bad
         return State.PASS, f"though it printed {odd[0].kind}: {odd[0].text}" if odd else ""
     if status == STATUS_SKIP:
-        said = next((line.text for line in report.lines if line.kind == "SKIP"), "")
+        last = "" if report.last.startswith("SUMMARY:") else report.last
+        said = next((line.text for line in report.lines if line.kind == "SKIP"), last)
         return State.SKIP, f"it says: {said}" if said else "it says so itself"
     bad = report.bad
     if status == STATUS_ABORT:
