@@ -122,6 +122,28 @@ def test_around_without_lines() -> None:
     assert around(b"", 0x5000) == []
 
 
+@pytest.mark.parametrize(
+    ("symbols", "place", "rip", "said"),
+    [
+        # From another byte on the same bytes are other instructions, and more of them.
+        ({"start": 0x1000}, None, 0x1004, ["xor ah, ah", "int 0x16"]),
+        ({}, "the code+0x4", 0x1004, ["xor ah, ah", "int 0x16"]),
+        ({}, "the code+0x0", 0x1000, []),
+        ({}, "the code+0x1", 0x1001, ["add byte ptr [bx + si], al", "add byte ptr [bx + si], dh"]),
+        ({}, "", 0x1004, ["add byte ptr [bx + si], al", "add byte ptr [bx + si], dh", "in al, 0xcd", "push ss"]),
+    ],
+)
+def test_around_begins_where_code_does(symbols: dict[str, int], place: str | None, rip: int, said: list[str]) -> None:
+    class Placed(Program):
+        def place_at(self, address: int) -> str | None:
+            return place
+
+    data = bytes(3) + bytes.fromhex("30e4cd16b40e")
+    program = Placed("x", 0x1000, data[3:], symbols, ())
+    rows = around(data, rip, base=0x0FFD, program=program, before=4, after=0, bits=16)
+    assert [row.text for row in rows if row.address < rip] == said
+
+
 def test_around_believes_memory_over_the_program(program: Program) -> None:
     rip = program.symbols["start"] + 5
     patched = bytearray(program.code)

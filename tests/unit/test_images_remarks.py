@@ -68,6 +68,26 @@ def test_what_is_no_header_is_not_told_of(data: bytes) -> None:
     assert not read(data).notes
 
 
+@pytest.mark.parametrize("size", [509, 510, 511, 512, 513])
+def test_a_boot_sector_without_its_mark_is_told(size: int) -> None:
+    data = HLT * size
+    assert bool(read(data).notes) == (510 <= size <= 512)
+    assert not read(data, mode="real").notes
+    assert not read(data, base=MIB).notes
+    if size == 512:
+        assert "boot sector, by its mark" in read(data[:510] + b"\x55\xaa").notes[0]
+
+
+def test_a_whole_disk_is_told_what_a_bios_would_load() -> None:
+    disk = (HLT * 510 + b"\x55\xaa").ljust(1474560, b"\0")
+    with pytest.raises(ImageError, match="are not addresses of real mode") as refused:
+        read(disk)
+    assert "head -c 512" in refused.value.hint
+    with pytest.raises(ImageError, match="are not addresses of real mode") as refused:
+        read(disk[512:], mode="real")
+    assert not refused.value.hint
+
+
 def test_who_asks_for_the_protocol_is_told_why_there_is_none() -> None:
     with pytest.raises(ImageError, match="cannot be started by protocol multiboot") as refused:
         read(late(MB1, 8192), protocol="multiboot")

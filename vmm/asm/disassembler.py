@@ -14,6 +14,7 @@ from vmm.asm import newer
 from vmm.asm.program import Line, Program
 from vmm.errors import HostError
 
+FAR = 4096  # bytes behind a symbol that are decoded to find out where instructions begin
 MAX_LENGTH = 15  # of one x86 instruction, bytes (Intel SDM volume 2, section 2.3.11)
 
 Reader = Callable[[int, int], bytes]  # (address, size) -> the bytes there, fewer where memory ends
@@ -160,7 +161,8 @@ def around(
     read = _reader(code, base) if isinstance(code, bytes) else code
     rows = _before_by_lines(read, rip, before, bits, program) if program else []
     if not rows:
-        rows = _before_by_decoding(read, rip, before, bits)
+        begun = _before_by_begin(read, rip, before, bits, program) if program and before else None
+        rows = _before_by_decoding(read, rip, before, bits) if begun is None else begun
     return rows + disassemble(read(rip, MAX_LENGTH * (after + 1)), rip, count=after + 1, bits=bits)
 
 
@@ -195,6 +197,21 @@ def _before_by_lines(read: Reader, rip: int, before: int, bits: int, program: Pr
 
 def _as_written(line: Line, data: bytes) -> list[Insn]:
     return [Insn(line.address, data[:8], line.text)] if data else []
+
+
+def _before_by_begin(read: Reader, rip: int, before: int, bits: int, program: Program) -> list[Insn] | None:
+    """From where code surely begins, a symbol or what was loaded; before that there is none. None where that is far, or
+    does not lead to `rip`.
+    """
+    for place, most in ((program.symbolize(rip), FAR), (program.place_at(rip), MAX_LENGTH * before)):
+        _, plus, offset = (place or "").rpartition("+")
+        size = int(offset, 16) if plus else -1
+        if 0 <= size <= most:
+            rows = disassemble(read(rip - size, size), rip - size, bits=bits)
+            end = rows[-1].address + len(rows[-1].bytes) if rows else rip
+            if end == rip and not any(row.text.startswith(".byte") for row in rows):
+                return rows[-before:]
+    return None
 
 
 def _before_by_decoding(read: Reader, rip: int, before: int, bits: int) -> list[Insn]:

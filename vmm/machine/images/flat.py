@@ -37,8 +37,10 @@ def read_flat(data: bytes, name: str, mode: Mode, base: int | None = None, entry
     entry = base if entry is None else entry
     limit = {"real": REAL_END, "protected": FOUR_GIB, "long": 1 << 52}[mode]
     if not 0 <= base <= base + len(data) <= limit:
+        disk = "a BIOS loads 512 bytes of a disk: `head -c 512`; the disk itself is not there (INT 13h)"
         raise ImageError(
-            f"{name}: {len(data):#x} bytes at {base:#x} are not addresses of {mode} mode, below {limit:#x}"
+            f"{name}: {len(data):#x} bytes at {base:#x} are not addresses of {mode} mode, below {limit:#x}",
+            hint=disk if mode == "real" and is_boot_sector(data) else "",
         )
     if not base <= entry < base + len(data):
         raise ImageError(f"{name}: it would start at {entry:#x}, and lies at {base:#x}..{base + len(data) - 1:#x}")

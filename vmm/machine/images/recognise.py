@@ -16,7 +16,7 @@ from vmm.machine.images import bzimage, flat, multiboot1, multiboot2, pvh
 from vmm.machine.images.elf import Elf, is_elf
 from vmm.machine.images.image import MODES, Image, Mode
 from vmm.machine.images.raw import refusal
-from vmm.machine.images.remarks import missed_header, of_another_system, of_plain
+from vmm.machine.images.remarks import missed_header, missed_mark, of_another_system, of_plain
 
 PROTOCOLS = (*bzimage.PROTOCOLS, multiboot2.PROTOCOL, multiboot1.PROTOCOL, pvh.PROTOCOL, "elf", flat.PROTOCOL)
 """The ways to start an image. An ELF file may have several, and is started by the first of this order that it has a
@@ -81,7 +81,7 @@ def _read(
         image = flat.read_flat(data, name, "real", base, entry)
         return replace(image, notes=("a boot sector, by its mark: 16-bit code at 0x7c00 (--mode long: it is not)",))
     image = flat.read_flat(data, name, mode or "long", base, entry)
-    missed = missed_header(data)
+    missed = missed_header(data) or (missed_mark(data) if mode is None and base is None else "")
     return replace(image, notes=(missed,)) if missed else image
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from vmm.abi import multiboot as abi
 from vmm.machine.images.elf import Elf
+from vmm.machine.images.flat import BOOT_SECTOR, is_boot_sector
 
 LOOKED_AT = 1 << 20  # bytes of a file in which a header that came to lie elsewhere is looked for
 MOST = 64  # places of a magic number that are looked at
@@ -38,6 +39,16 @@ def missed_header(data: bytes) -> str:
                 )
             if not right and at % align == 0 and at + 4 * words <= reach:
                 return f"{what} has a wrong checksum, so it is none: the sum of its {words} words has to be 0"
+    return ""
+
+
+def missed_mark(data: bytes) -> str:
+    """Of what is as long as a boot sector, or as one without its mark: that it was taken for something else."""
+    if BOOT_SECTOR - 2 <= len(data) <= BOOT_SECTOR and not is_boot_sector(data):
+        return (
+            f"{len(data)} bytes without the mark of a boot sector (0x55 0xaa at 510), so they ran as 64-bit code; "
+            "--mode real, if they are 16-bit code"
+        )
     return ""
 
 
