@@ -193,6 +193,10 @@ def test_there_is_no_disk_no_key_and_no_serial_service():
     mov ah, 1
     int 0x16
     jnz fail
+    mov ax, 0x0305              # the keyboard's rate, which Linux sets
+    int 0x16
+    cmp ax, 0x0305
+    jne fail
     mov ah, 0x53
     int 0x15
     jnc fail
@@ -213,6 +217,7 @@ def test_there_is_no_disk_no_key_and_no_serial_service():
     [
         ("mov ah, 9\n int 0x21", r"nobody serves INT 0x21, AX 0x0900, before 0x0000:0x7c04"),
         ("mov ah, 0\n int 0x16", "waits for a key, and its BIOS has no keyboard"),
+        ("mov ah, 0x10\n int 0x16", "waits for a key, and its BIOS has no keyboard"),
         ("int 0x19", "asks the BIOS to boot something else"),
         ("xor cx, cx\n div cx", r"nobody serves INT 0x00.*which is #DE"),
         ("mov al, 0\n out 0xf8, al", "not by one of its stubs"),

@@ -239,6 +239,13 @@ def test_what_does_not_go_with_an_image_is_refused(data, options, said):
         read(data, **options)
 
 
+@pytest.mark.parametrize(("magic", "tool"), [(b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2")])
+def test_what_others_have_compressed_is_told_how_to_unpack(magic, tool):
+    with pytest.raises(ImageError, match=f"compressed by {tool}") as refused:
+        read(magic + bytes(40))
+    assert refused.value.hint == f"`{tool} -dc FILE > IMAGE`, and that"
+
+
 def test_what_unpacks_without_end_is_no_image():
     import zlib
 

@@ -274,3 +274,12 @@ def test_bad_input_is_one_line_and_no_file(
 def test_a_folder_without_a_kernel(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["initrd", str(tmp_path), "--busybox", "/dev/null"]) == EXIT_USAGE
     assert "no modules of a kernel below" in capsys.readouterr().err
+
+
+def test_a_root_that_is_none_is_told_before_what_is_not_in_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"looking below .*gone: No such file or directory \(ENOENT\)") as refused:
+        sources.find_busybox(tmp_path / "gone")
+    assert "where nothing is called gone" in refused.value.hint
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match=r"looking below .*file: Not a directory \(ENOTDIR\)"):
+        sources.find_busybox(tmp_path / "file")

@@ -187,12 +187,12 @@ class Bios:
         call.flag(ZERO, True)
 
     def _keyboard(self, call: Call) -> None:
-        """Nobody types."""
-        if call.ah in (0x01, 0x11):
+        """Nobody types. Who sets the rate of a keyboard, as Linux does, or asks what it can, goes on."""
+        if call.ah in (0x01, 0x11, 0x21):
             call.flag(ZERO, True)
-        elif call.ah in (0x02, 0x12):
+        elif call.ah in (0x02, 0x12, 0x22):
             call.set(al=0)
-        else:
+        elif call.ah in (0x00, 0x10, 0x20):
             self._end(Stop(Why.GUEST_FAULT, f"the guest waits for a key, and its BIOS has no keyboard ({call})"))
 
     def _time(self, call: Call) -> None:

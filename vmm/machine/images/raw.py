@@ -15,6 +15,7 @@ MAGICS = {
     b"QFI\xfb": "a disk image of QEMU",
     b"PK\x03\x04": "a zip archive",
 }
+UNPACK = {f"compressed by {tool}": f"`{tool} -dc FILE > IMAGE`, and that" for tool in ("bzip2", "xz", "zstd", "lz4")}
 BOOT_SECTOR, BOOT_MARK = 512, b"\x55\xaa"
 HDRS = slice(0x202, 0x206)
 MULTIBOOT = ((b"\x02\xb0\xad\x1b", 8192), (b"\xd6\x50\x52\xe8", 32768))  # magic numbers, and how far they may lie
@@ -24,7 +25,7 @@ def refusal(data: bytes, name: str) -> tuple[str, str] | None:
     """(why these bytes cannot be run as they are, what to try); None for what may be code, or an image."""
     for magic, what in MAGICS.items():
         if data.startswith(magic):
-            return f"{name} is {what}, not machine code", ""
+            return f"{name} is {what}, not machine code", UNPACK.get(what, "")
     if data.startswith(b"MZ") and _portable(data) and not is_image(data):
         return f"{name} is a PE file, as Windows and UEFI have it, not raw code{_how()}", ""
     return None

@@ -13,6 +13,7 @@ import stat
 from pathlib import Path
 
 from vmm.abi.virtio import SECTOR
+from vmm.base.nearby import to_try
 from vmm.errors import UsageError, os_reason
 from vmm.kvm.disk_thread import KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE, fallocate
 
@@ -89,7 +90,7 @@ def _open(path: Path, readonly: bool) -> int:
         # O_NONBLOCK: opening a pipe that nobody writes to would wait without end.
         fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as error:
-        raise UsageError(f"{doing}: {os_reason(error)}") from error
+        raise UsageError(f"{doing}: {os_reason(error)}", to_try(error, path)) from error
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise UsageError(f"{doing}: it is no regular file")

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from vmm.abi import bootparam
+from vmm.base.nearby import to_try
 from vmm.errors import UsageError, os_reason
 from vmm.machine.images.bzimage import is_bzimage
 from vmm.payload.linux.modules import Modules, folders
@@ -50,7 +51,11 @@ def release_of(data: bytes, name: str) -> str:
 
 
 def find_busybox(root: Path) -> Path:
-    """A busybox below a root, or below this machine's. UsageError: there is none."""
+    """A busybox below a root, or below this machine's. UsageError: there is none, or no such root."""
+    try:
+        os.scandir(root).close()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"looking below {root}: {os_reason(error)}", to_try(error, root)) from error
     found = next((base / name for base in (root, Path("/")) for name in BUSYBOX if (base / name).is_file()), None)
     if found is None:
         raise UsageError(f"no busybox below {root}", hint="Debian's package busybox-static, or `--busybox FILE`")
