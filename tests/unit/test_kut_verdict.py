@@ -47,7 +47,7 @@ def test_a_status_is_as_qemu_has_it(code: int, status: int) -> None:
         (1, "", State.FAIL, "it ended with status 3"),
         (38, "SKIP: no x\nSUMMARY: 1 tests, 1 skipped\n", State.SKIP, "it says: no x"),
         (38, "SUMMARY: 0 tests\n", State.SKIP, "it says so itself"),
-        (38, "enabling apic\nSVM not available\n", State.SKIP, "it says: SVM not available"),
+        (38, "enabling apic\nSVM not available\nSUMMARY: 0 tests\n", State.SKIP, "it says: SVM not available"),
         (77, "", State.FAIL, "it ended with status 155"),
         (127, "", State.FAIL, "it aborted"),
         (127, "Unhandled exception 6 #UD at ip 00401\nx\n", State.FAIL,

@@ -55,7 +55,7 @@ class Line:
 @dataclass(frozen=True)
 class Report:
     """What a console holds: the report's lines in order, and the numbers of its SUMMARY line, where it came. `cry` is
-    the line that tells of an exception without a handler, or of an assertion; `last` is the last line.
+    the line that tells of an exception without a handler, or of an assertion; `last` is the last line before the summary.
     """
 
     lines: tuple[Line, ...] = ()
@@ -88,7 +88,8 @@ def read_report(console: str) -> Report:
     text = console.replace("\r", "")
     lines = tuple(Line(match[1], match[2].strip()) for match in _LINE.finditer(text))
     cry = match[0].strip() if (match := _CRY.search(text)) else ""
-    last = text.rstrip().rpartition("\n")[2].strip()[:LAST_CHARACTERS]
+    said = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("SUMMARY:")]
+    last = said[-1][:LAST_CHARACTERS] if said else ""
     ends = list(_SUMMARY.finditer(text))
     if not ends:
         return Report(lines, cry, last)
@@ -107,8 +108,7 @@ def judge(status: int, report: Report) -> tuple[State, str]:
         odd = report.bad
         return State.PASS, f"though it printed {odd[0].kind}: {odd[0].text}" if odd else ""
     if status == STATUS_SKIP:
-        last = "" if report.last.startswith("SUMMARY:") else report.last
-        said = next((line.text for line in report.lines if line.kind == "SKIP"), last)
+        said = next((line.text for line in report.lines if line.kind == "SKIP"), report.last)
         return State.SKIP, f"it says: {said}" if said else "it says so itself"
     bad = report.bad
     if status == STATUS_ABORT:
