@@ -55,7 +55,8 @@ class Line:
 @dataclass(frozen=True)
 class Report:
     """What a console holds: the report's lines in order, and the numbers of its SUMMARY line, where it came. `cry` is
-    the line that tells of an exception without a handler, or of an assertion; `last` is the last line before the summary.
+    the line that tells of an exception without a handler, or of an assertion; `last` is the last one before the
+    summary.
     """
 
     lines: tuple[Line, ...] = ()
