@@ -66,6 +66,15 @@ def test_a_packed_one_is_cut_off_unpacked(root: Path) -> None:
     assert (root / "tmp/cut.img").read_bytes() == b"go"
 
 
+def test_what_ipxe_says_is_looked_for_as_it_comes() -> None:
+    """Copied from what it said in a host, so that the words that are waited for can come at all."""
+    said = (
+        b"iiPPXXEE  iinniittiiaalliissiinngg  ddeevviicceess......ookk\r\n\r\nPPrreessss  CCttrrll--BB  ffoorr  tthhee"
+    )
+    (ipxe,) = (image for image in images.IMAGES if image.name.startswith("iPXE"))
+    assert all(words in said for words in ipxe.says)
+
+
 def test_the_step_names_the_packages_that_have_them() -> None:
     assert set(parcel.packages(["images"])) >= {"memtest86+", "ipxe", "grub-pc-bin"}
     assert all(image.cut and image.says for image in images.IMAGES)

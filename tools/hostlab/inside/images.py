@@ -30,6 +30,11 @@ class Image(NamedTuple):
     cut: int = 0x1000  # bytes that are left of it where it is damaged
 
 
+def twice(words: bytes) -> bytes:
+    """As iPXE says them: each character by INT 10h and at COM1, which are one output here."""
+    return bytes(each for each in words for _ in range(2))
+
+
 IMAGES = (
     Image("memtest86+, 64-bit bzImage", "boot/memtest86+x64.bin", ("--kernel-args", "console=ttyS0,115200"),
           (b"Memtest86+", b"Memory")),
@@ -41,7 +46,7 @@ IMAGES = (
           ("--kernel-args", SERIAL, "--memory", "512M", "--protocol", "multiboot"), (b"Xen version 4.17", b"dom0")),
     Image("GNU Mach, multiboot", "boot/gnumach-1.8-486.gz", ("--kernel-args", "console=com0"),
           (b"GNU Mach 1.8", b"bootstrap")),
-    Image("iPXE, 16-bit", "boot/ipxe.lkrn", (), (b"iPXE initialising devices", b"Open Source Network Boot Firmware")),
+    Image("iPXE, 16-bit", "boot/ipxe.lkrn", (), (twice(b"iPXE initialising devices"), twice(b"Press Ctrl-B"))),
     Image("GRUB's kernel, 16-bit", "tmp/grub.lkrn", (), (b"GRUB",), 0x240),  # it does not say how long it is
 )  # fmt: skip
 
