@@ -23,7 +23,7 @@
 
 enum { PASS = EXIT_PASS, FAIL = EXIT_FAIL, SKIP = EXIT_SKIP };
 
-/* End the run with PASS, FAIL, SKIP, or another number from 2 to 255, which is a failure as well. */
+/* End the run with PASS, FAIL, SKIP, or another number, a failure as well; its lowest eight bits are told, or 0xff. */
 _Noreturn void end_run(int status);
 
 /* A failure with its place, if the condition does not hold. */

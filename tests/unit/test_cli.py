@@ -256,7 +256,19 @@ class Gone(io.StringIO):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
-def test_a_reader_that_went_away(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("sandboxed", [False, True])
+def test_a_reader_that_went_away(
+    sandboxed: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also in a process that has given up opening files."""
+    opened = os.open
+
+    def refuse(path: Any, *rest: Any, **more: Any) -> int:
+        if sandboxed and path == os.devnull:
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        return opened(path, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
     read, write = os.pipe()
     os.close(read)
     monkeypatch.setattr(sys, "stdout", Gone(write))
