@@ -406,7 +406,7 @@ def test_what_cannot_be_is_one_clear_line(words, said, tmp_path, capsys):
     (tmp_path / "k").write_bytes(elf(Load(PRINT_AND_PASS, MIB)))
     (tmp_path / "cut").write_bytes(elf(Load(PRINT_AND_PASS, MIB))[:50])
     (tmp_path / "guest.c").write_text("int main(void) { return 0; }")
-    (tmp_path / "main.rs").write_text("fn main() {}")
+    (tmp_path / "main.rs").write_text("#![no_std]\n#![no_main]\n")
     own = {"c": tmp_path / "guest.c", "source": tmp_path / "main.rs"}
     names = own | {"elf": tmp_path / "k", "cut": tmp_path / "cut", "missing": tmp_path / "missing"}
     status = main(["run", *(word.format(**names) for word in words)])

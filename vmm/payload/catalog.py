@@ -23,7 +23,7 @@ ROOT = os.path.dirname(guest_payloads.__file__)
 INCLUDES = os.path.join(ROOT, "inc")
 GROUPS = ("basics", "pv", "api")
 PROVING = ("pv", "api")
-ELSEWHERE = frozenset((".cc", ".cpp", ".cxx", ".rs", ".go", ".zig", ".h", ".d", ".nim", ".py"))
+ELSEWHERE = frozenset((".cc", ".cpp", ".cxx", ".rs", ".go", ".zig", ".h", ".d", ".nim"))
 """Suffixes of sources that other compilers make images of."""
 MAX_SOURCE = 1 << 20  # bytes of assembly that anybody can mean
 
@@ -174,14 +174,14 @@ def _raw(file: str) -> tuple[bytes, bool]:
 
     if raw.is_image(code):
         return code, True
+    if suffix in ELSEWHERE and raw.is_text(code[:4096].rsplit(b"\n", 1)[0]):  # `#![no_std]` is no script
+        raise UsageError(
+            f"{file} is source text, and pyvmm compiles C alone (.c)",
+            hint="a static ELF file, made of it by its own compiler: `pyvmm docs c#rust-and-anything-else`",
+        )
     if why := raw.refusal(code, file):
         raise UsageError(*why)
     if not file.lower().endswith(".bin") and raw.is_text(code):
-        if suffix in ELSEWHERE:
-            raise UsageError(
-                f"{file} is source text, and pyvmm compiles C alone (.c)",
-                hint="a static ELF file, made of it by its own compiler: `pyvmm docs c#rust-and-anything-else`",
-            )
         copy = f"cp {file} {os.path.basename(file)}"
         raise UsageError(
             f"{file} is text, and without the suffix .asm it would run as machine code",

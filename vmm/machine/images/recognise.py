@@ -116,7 +116,7 @@ def _plain(elf: Elf, *, anyway: bool) -> Image:
     if elf.dynamic and any(each.gpa < 0x1000 for each in elf.segments):
         raise elf.wrong(
             "position-independent (e_type is ET_DYN), linked for address 0, where nothing may lie",
-            "`-no-pie -static`, and an address for the linker (`-Ttext=0x100000`)",
+            "`-no-pie -static`, and an address for the linker (`-Ttext=0x100000`); of rustc -C relocation-model=static",
         )
     segments, start = elf.segments, elf.start
     if not anyway and (other := of_another_system(elf)):
