@@ -177,7 +177,7 @@ def _raw(file: str) -> tuple[bytes, bool]:
     if suffix in ELSEWHERE and raw.is_text(code[:4096].rsplit(b"\n", 1)[0]):  # `#![no_std]` is no script
         raise UsageError(
             f"{file} is source text, and pyvmm compiles C alone (.c)",
-            hint="a static ELF file, made of it by its own compiler: `pyvmm docs c#rust-and-anything-else-that-makes-an-elf-file`",
+            hint="a static ELF file of it: `pyvmm docs c#rust-and-anything-else-that-makes-an-elf-file`",
         )
     if why := raw.refusal(code, file):
         raise UsageError(*why)
