@@ -39,7 +39,8 @@ class Host:
     `tests` selects tests of the step of that name, as pytest's -k does; "" is all that are meant for a host.
     `guests` are kernels, as in a host's name, that Linux guests have beside the host's own.
     `counted`: its clock counts instructions, where the emulator can do that. `mended`: its emulator is a copy without
-    a fault that its steps do not bear. `images` is what its step `kut` starts.
+    a fault that its steps do not bear. `xsave`: its kernel uses XSAVE, and its guests may. `images` is what its step
+    `kut` starts.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Host:
     guests: tuple[str, ...] = ()
     counted: bool = False
     mended: bool = False
+    xsave: bool = True
     images: kut.Request | None = None
 
     @property

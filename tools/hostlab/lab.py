@@ -39,6 +39,7 @@ from .packages import Archive
 from .progress import Say
 
 KVM = {"svm": "kvm_amd", "vmx": "kvm_intel"}
+JUDGED = {"probe", "tests", selftests.STEP, kut.STEP}  # by expected verdicts, which are of a CPU as it usually is
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,12 @@ def settle(host: Host, say: Say) -> tuple[Host, Archive, kernel.Source]:
 def fitted(host: Host) -> Host:
     """The host as its steps need it. QEMU's VMRUN gives a guest an interrupt twice now and then (docs/hostlab.md):
     payloads bear it, a Linux does not, so an SVM host that starts one has a QEMU that is mended. Where none can be had,
-    it has one CPU, and time by instructions, with which it comes less often.
+    it has one CPU, and time by instructions, with which it comes less often. Its kernel uses no XSAVE, which QEMU gets
+    wrong for a guest, unless verdicts are compared there that are of a CPU with it.
     """
     if host.kind != "svm" or not parcel.systems(host.steps):
         return host
+    host = replace(host, xsave=bool(JUDGED & {*host.steps}))
     return replace(host, mended=True) if mended_qemu.can_be_made() else replace(host, cpus=1, counted=True)
 
 
@@ -182,7 +185,7 @@ def judged(host: Host, room: Path, failed: list[str], seconds: float) -> Report:
     """The report of what came back into a folder, as far as its steps leave it; `failed` is what is known to have gone
     wrong.
     """
-    by_verdict = {"probe", "tests", selftests.STEP, kut.STEP} & {*host.steps}
+    by_verdict = JUDGED & {*host.steps}
     path = expected.file_for(host) if by_verdict else None
     wanted = expected.read(path, host.variant) if path else None
     lines, parts = list(failed), []

@@ -26,6 +26,10 @@ NO_POLL = " kvm.halt_poll_ns=0"
 # QEMU 7.2's CMPXCHG16B leaves what was RAX in RFLAGS. Kernels of bookworm-backports meet it in kmem_cache_alloc, and
 # take a double fault while they start; Linux uses it as long as the CPU has it.
 NO_CX16 = " clearcpuid=cx16"
+# QEMU 7.2 does not intercept XSETBV, so KVM does not know a guest's XCR0: CPUID tells it the size of an XSAVE area for
+# x87 alone. Linux takes that for a broken XSAVE and goes on by FXSAVE; 7.2 panics on that way, before its console
+# speaks.
+NO_XSAVE = " noxsave"
 COMMANDS = (mended_qemu.QEMU,)
 OUTSIDE = "10.0.2.2"  # this machine's loopback, in QEMU's user network
 LOOPBACK = "127.0.0.1"
@@ -43,7 +47,8 @@ def command(host: Host, kernel: Kernel, disks: Disks, work: Path) -> list[str]:
         found, "-machine", "q35", "-accel", "tcg,thread=single", "-cpu", host.model or MODEL,
         "-smp", str(host.cpus), "-m", MEMORY, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
         "-serial", "stdio", "-kernel", str(kernel.vmlinuz), "-initrd", str(kernel.initramfs),
-        "-append", APPEND + NO_POLL * host.counted + NO_CX16 * host.suite.endswith("-backports"),
+        "-append", APPEND + NO_POLL * host.counted + NO_CX16 * host.suite.endswith("-backports")
+        + NO_XSAVE * (not host.xsave),
     ]  # fmt: skip
     words += COUNTED if host.counted else ()
     # What a run writes to the root is thrown away with its folder.

@@ -29,7 +29,7 @@ PAIRS = {1: 2, 2: 2}  # by the guest's CPUs
 SPARE = 2  # starts that may come to nothing, for each number of CPUs
 LIMIT = 200.0  # seconds, of the host's own, for a step of one start: on an emulated host a boot takes 5 of them
 BOOT_GOAL, MEMORY_GOAL, READS_GOAL = 1.1, 0.5, 0.7
-ARGS = "console=ttyS0 quiet"
+ARGS = "console=ttyS0 quiet panic=-1"  # a kernel that panics ends its start
 MAPPING = re.compile(r"^[0-9a-f]+-[0-9a-f]+ .*?\nSize: +(\d+) kB.*?\nRss: +(\d+) kB", re.M | re.S)
 MEASURED = re.compile(r"^measured (\w+) (\d+) (\d+) (\d+)", re.M)
 DISK_SIZE = 16 << 20
@@ -131,10 +131,12 @@ class Turns:
             names = list(self._both)
             found: dict[str, Start] = {}
             for name in names if len(self.pairs) % 2 == 0 else reversed(names):
+                log = self._out / f"linux_speed-{name}.txt"
                 try:
-                    found[name] = start(self._both[name], self._out / f"linux_speed-{name}.txt")
+                    found[name] = start(self._both[name], log)
                 except Silent as error:
                     self.silent.append(f"{name}: {error}")
+                    log.replace(log.with_stem(f"{log.stem}-silent-{len(self.silent)}"))  # the next start has the name
                     print(self.silent[-1], flush=True)
                     break
                 print(f"{name}: {found[name]}", flush=True)
