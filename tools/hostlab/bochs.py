@@ -30,11 +30,21 @@ CONFIGURE = (
     "--enable-evex", "--enable-pci", "--enable-all-optimizations", "--with-nogui", "--disable-debugger",
     "--disable-plugins", "--disable-show-ips", "--disable-docbook",
 )  # fmt: skip
-# Where its source is wrong, and a host would stop: (file, line, what follows it). Bochs masks interrupts when IF
-# changes; it enters a guest with IF clear from a host with IF clear, sees no change, and leaves that guest for no
-# interrupt, though VMX says that IF does not matter there (SDM vol. 3C, 26.2, "external-interrupt exiting"). A guest
-# that spins with IF clear then holds its CPU for good.
-MENDS = (("cpu/vmx.cc", "  BX_CPU_THIS_PTR in_vmx_guest = true;\n", "  handleInterruptMaskChange();\n"),)
+# Where its source is wrong, and a host would stop, or its guest: (file, line, what follows it).
+# - Bochs masks interrupts when IF changes; it enters a guest with IF clear from a host with IF clear, sees no change,
+#   and leaves that guest for no interrupt, though VMX says that IF does not matter there (SDM vol. 3C, 26.2,
+#   "external-interrupt exiting"). A guest that spins with IF clear then holds its CPU for good.
+# - A VM exit puts RIP back to where the last instruction began. Bochs' loop for one CPU takes the handler's address for
+#   that when an exception was delivered, its loop for several does not: an interrupt of the host before the handler's
+#   first instruction leaves a guest with its handler's CS and stack, at the RIP of what the exception interrupted.
+MENDS = (
+    ("cpu/vmx.cc", "  BX_CPU_THIS_PTR in_vmx_guest = true;\n", "  handleInterruptMaskChange();\n"),
+    (
+        "cpu/exception.cc",
+        "  BX_CPU_THIS_PTR last_exception_type = 0; // error resolved\n",
+        "  BX_CPU_THIS_PTR prev_rip = RIP;\n",
+    ),
+)
 COMMANDS = ("g++", "make", "strip", "grub-mkrescue", "xorriso", "mformat")
 MODEL = "corei7_skylake_x"
 IPS = 500_000_000
