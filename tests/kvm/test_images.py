@@ -420,13 +420,13 @@ def test_what_cannot_be_is_one_clear_line(words, said, tmp_path, capsys):
         assert len(err.splitlines()) <= 2
 
 
-def test_a_reader_that_goes_away_from_an_image_is_no_news(tmp_path):
-    """The process has given up opening files by then, /dev/null among them."""
+def test_a_reader_that_goes_away_from_an_image_is_no_news(tmp_path, uncovered):
+    """The process has given up opening files by then, /dev/null among them, and a file of coverage's."""
     endless = elf(Load(bytes.fromhex("b041e6e9ebfa"), MIB))  # mov al, 'A'; out 0xe9, al; jmp $-2
     (tmp_path / "endless").write_bytes(endless)
     with subprocess.Popen(
         [sys.executable, "-m", "vmm", "run", str(tmp_path / "endless")],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, env=uncovered,
     ) as process:  # fmt: skip
         assert process.stdout.read(1) == b"A"
         process.stdout.close()
