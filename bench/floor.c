@@ -978,6 +978,7 @@ static void disks(const char *path, const char *base)
     kick.fd = disk.kick;
     call(disk.m.vm, KVM_IOEVENTFD, &kick, "KVM_IOEVENTFD");
     pthread_create(&thread, NULL, disk_thread, NULL);
+    apart(thread);
     while ((count = next_rounds())) {
         for (long i = -1; i < count; i++) {
             int64_t begin = now();

@@ -21,7 +21,7 @@ import pytest
 import vmm.report
 from tests.left_behind import files_before, open_files
 from vmm import cli
-from vmm.bench import compare, ending, floor, guests, life, processes, sides, table, two_threads
+from vmm.bench import compare, disk_guest, disks, ending, floor, guests, life, processes, sides, table, two_threads
 from vmm.bench.image import SetUp, image
 from vmm.errors import HostError, MissingCapability, UsageError
 from vmm.machine.machine import Machine
@@ -200,14 +200,18 @@ def test_pinning_is_undone():
 @pytest.mark.parametrize(
     ("make", "mode"),
     [
-        (lambda: two_threads.Woken(irqfd=True, python=True), "irqfd"),
-        (lambda: two_threads.Woken(irqfd=False, python=False), "kick"),
-        (lambda: two_threads.Doorbell(guests.doorbell(2)), "batch"),
-        (lambda: two_threads.Supplied(guests.touch()), "uffd"),
+        (lambda disk: two_threads.Woken(irqfd=True, python=True), "irqfd"),
+        (lambda disk: two_threads.Woken(irqfd=False, python=False), "kick"),
+        (lambda disk: two_threads.Doorbell(guests.doorbell(2)), "batch"),
+        (lambda disk: two_threads.Supplied(guests.touch()), "uffd"),
+        (lambda disk: disks.DiskReads(disk, 1), "disk"),
     ],
-    ids=["irqfd", "hlt_wake", "ioeventfd_python", "page_fault_uffd"],
+    ids=["irqfd", "hlt_wake", "ioeventfd_python", "page_fault_uffd", "disk_read"],
 )
-def test_threads_that_wake_each_other_have_a_cpu_each(make, mode, compiler):
+def test_threads_that_wake_each_other_have_a_cpu_each(make, mode, compiler, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(disk_guest.DISK_SIZE))
+
     def places(pid: int, main: int) -> tuple[list[str], set[str]]:
         """The CPUs of the first thread and of the others; a worker of KVM's own has a name of its own."""
         found: dict[int, tuple[str, str]] = {}
@@ -221,9 +225,10 @@ def test_threads_that_wake_each_other_have_a_cpu_each(make, mode, compiler):
     before = {int(task.name) for task in Path("/proc/self/task").iterdir()}
     with compare.pinned(2):
         first, last = map(str, (sorted(os.sched_getaffinity(0))[0], may[-1]))
-        ours = make()
+        ours = make(disk)
         try:
-            with floor.Floor(mode, guest=ours.image()) as beside:
+            more = (str(disk), hex(ours.disk.base)) if mode == "disk" else ()
+            with floor.Floor(mode, *more, guest=ours.image()) as beside:
                 ours.settle()
                 assert ours.measure(2)
                 assert beside.measure(2)

@@ -20,6 +20,7 @@ from vmm.bench.processes import QEMU, NoPeer, peer_name
 from vmm.bench.sides import Batch, Side
 from vmm.bench.spec import Spec
 from vmm.bench.stats import Pair
+from vmm.bench.two_threads import Apart
 
 COUNT = 50  # requests in a round
 DEPTH = 8
@@ -30,12 +31,18 @@ class DiskReads(Batch):
 
     def __init__(self, path: Path, depth: int) -> None:
         super().__init__(disk_guest.disk_reads(depth, COUNT), irqchip="split")
-        self.disk = self.machine.add_virtio_blk(path, readonly=True, vector=guests.VECTOR)
+        self._apart = Apart()
+        with self._apart.others():
+            self.disk = self.machine.add_virtio_blk(path, readonly=True, vector=guests.VECTOR)
         self.machine.memory.write(disk_guest.BASE, struct.pack("<2Q", self.disk.base, PAGE))
         self.set_up |= {"msi_address": apic.msi_address(0), "msi_data": apic.msi_data(guests.VECTOR)}
 
+    def settle(self) -> None:
+        self._apart.place_this()
+
 
 def _turns(ours: DiskReads, peer: Side | None, budget: Budget) -> Pair:
+    ours.settle()
     return per_operation(take_turns(ours, peer, budget), COUNT)
 
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from vmm.abi import apic
 from vmm.abi.x86 import PAGE
@@ -38,7 +38,20 @@ class Apart:
         """The calling thread, which measures, onto the first of them; `other`, by the kernel's id, onto the last."""
         assert other is not None, "a thread that was not started"
         os.sched_setaffinity(other, {self._cpus[-1]})
+        self.place_this()
+
+    def place_this(self) -> None:
+        """The calling thread onto the first of them."""
         os.sched_setaffinity(0, {self._cpus[0]})
+
+    @contextmanager
+    def others(self) -> Iterator[None]:
+        """The threads that the calling thread starts in the block onto the last of them."""
+        os.sched_setaffinity(0, {self._cpus[-1]})  # they inherit it
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self._cpus)
 
 
 class Doorbell(Ioeventfd):
