@@ -13,7 +13,7 @@ import pytest
 from tests import kut_images
 from tools.hostlab import __main__ as command
 from tools.hostlab import emulator, expected, hosts, judge, kut, lab, parcel
-from tools.hostlab.errors import LabError
+from tools.hostlab.errors import LabError, Stopped
 from tools.hostlab.inside import kut as inside
 
 WHY = 'verdict = "fail", why = "a reason"'
@@ -109,6 +109,24 @@ def test_a_host_gets_the_images_and_how_they_are_run(
     assert report.failed == ()
     assert "only kut; kut 1 tests: QEMU passes 1, pyvmm 1 of those and 0 more" in report.line
     assert "| a | pass | pass |" in (tmp_path / "out/vmx-6.1" / kut.TABLE).read_text()
+
+
+def test_what_came_back_before_a_signal_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of many tests takes long, and is ended by hand."""
+    kept: list[object] = []
+
+    def ended(*_: Any, **__: Any) -> None:
+        raise Stopped
+
+    monkeypatch.setattr(parcel, "build", lambda work, *_: (work / "disk", 1))
+    monkeypatch.setattr(parcel, "unpack", lambda disk, at, into: kept.append(into))
+    monkeypatch.setattr(emulator, "run", ended)
+    monkeypatch.setattr(lab.bochs, "command", lambda *_: ["x"])
+    host = hosts.parse("vmx-6.1", only=("doctor",))
+    prepared = lab.Prepared(host, type("K", (), {"release": "6.1"})(), tmp_path / "root", {})
+    with pytest.raises(Stopped):
+        lab.run(prepared, tmp_path / "out", 1.0, lambda _: None)
+    assert kept == [tmp_path / "out/vmx-6.1"]
 
 
 def test_its_guests_need_a_host_without_qemus_second_interrupt() -> None:

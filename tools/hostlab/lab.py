@@ -166,10 +166,12 @@ def _share(
     words += qemu.network(member.ports) if member else []
     limits = emulator.Limits(parcel.limits(steps)).times(patience)
     say(f"starting, Linux {prepared.kernel.release}; its console: {console}")
-    with _told(failed):
-        emulator.run(words, console, limits=limits, say=heard, began=member.began if member else lambda pid: None)
-    with _told(failed):  # after a failure too: what the steps before it left is there
-        parcel.unpack(disk, at, console.parent)
+    try:
+        with _told(failed):
+            emulator.run(words, console, limits=limits, say=heard, began=member.began if member else lambda pid: None)
+    finally:  # after a failure or a signal too: what was handed back by then is there
+        with _told(failed):
+            parcel.unpack(disk, at, console.parent)
     return failed
 
 
