@@ -23,22 +23,16 @@ def boot_sector(text: str) -> bytes:
     return code.ljust(510, b"\0") + b"\x55\xaa"
 
 
-def ran(text: str, memory: str = "64M") -> tuple[Result, Machine]:
-    with Machine(memory, board="pc") as m:
+def ran(
+    text: str, memory: str = "64M", board: str = "pc", irqchip: Any = None, timeout: float = 10
+) -> tuple[Result, Machine]:
+    with Machine(memory, board=board, irqchip=irqchip) as m:
         m.load_image(boot_sector(text))
-        return m.run(timeout=10), m
+        return m.run(timeout=timeout), m
 
 
-def passes_on(text: str, **machine: Any) -> None:
-    with Machine("64M", **machine) as m:
-        m.load_image(boot_sector(text))
-        result = m.run(timeout=20)
-        assert result.stop.why is Why.DEBUG_EXIT, result.stop
-        assert result.stop.code == 0
-
-
-def passes(text: str, memory: str = "64M") -> str:
-    result, _ = ran(text, memory)
+def passes(text: str, **machine: Any) -> str:
+    result, _ = ran(text, **machine)
     assert result.stop.why is Why.DEBUG_EXIT, result.stop
     assert result.stop.code == 0
     return result.text
@@ -61,7 +55,7 @@ def test_the_clocks_interrupt_comes_where_a_bios_has_it(irqchip):
     """Controllers that nobody has set up give IRQ 8 the vector 0, which reads as a divide error: iPXE, which takes
     random numbers by this interrupt, ended so.
     """
-    passes_on("""
+    passes("""
     mov word ptr [4 * 0x70], offset came
     mov word ptr [4 * 0x70 + 2], 0
     in al, 0xa1
@@ -83,7 +77,7 @@ wait: cmp byte ptr [0x6000], 1
 came: mov byte ptr [0x6000], 1
     iret
 over: cli
-""", board="pc", irqchip=irqchip)  # fmt: skip
+""", irqchip=irqchip, timeout=20)  # fmt: skip
 
 
 @pytest.mark.every_host
@@ -267,7 +261,7 @@ def test_a_trace_of_bios_calls_is_replayed(tmp_path, capsys):
 @pytest.mark.parametrize("irqchip", ["kernel", "split", "none"])
 def test_the_timer_ticks_and_calls_who_waits(irqchip):
     """As a BIOS leaves it: IRQ 0 at vector 8, which counts at 0x46c and calls INT 1Ch; all others are shut."""
-    passes_on("""
+    passes("""
     in al, 0x21
     cmp al, 0xfa
     jne fail
@@ -291,13 +285,13 @@ more: hlt
 hook: inc cx
     iret
 after:
-""", board="pc", irqchip=irqchip)  # fmt: skip
+""", irqchip=irqchip, timeout=20)  # fmt: skip
 
 
 @pytest.mark.every_host
 @pytest.mark.parametrize("irqchip", ["kernel", "split"])
 def test_an_interrupt_of_the_second_controller_comes_at_its_vector(irqchip):
-    passes_on("""
+    passes("""
     mov word ptr [4 * 0x73], offset hook
     mov word ptr [4 * 0x73 + 2], 0
     in al, 0xa1
@@ -318,7 +312,7 @@ hook: inc cx
     out 0x20, al
     iret
 after:
-""", board="testdev", irqchip=irqchip)  # fmt: skip
+""", board="testdev", irqchip=irqchip, timeout=20)  # fmt: skip
 
 
 @pytest.mark.every_host
