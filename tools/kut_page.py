@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from vmm.report.gfm import escape, head, line
+from vmm.report.kut import compared
 from vmm.report.matrix import placed
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "kut.md"
@@ -36,13 +37,8 @@ def table(ours: dict[str, Any], theirs: dict[str, Any]) -> str:
             raise ValueError(f"{each['name']}: not the same test in both documents")
     rows = [_row(each, (other or {}).get("qemu")) for each, other in same]
     both = [(each["verdict"], other["qemu"]["verdict"]) for each, other in same if other and "qemu" in other]
-    theirs_too = [mine for mine, other in both if other == "pass"]
-    more = sum(mine == "pass" != other for mine, other in both)
     counts = ", ".join(f"{count} {name}" for name, count in ours["counts"].items())
-    text = (
-        f"{len(rows)} tests: {counts}. Of {len(both)} that ran in both QEMU passes {len(theirs_too)}; pyvmm passes "
-        f"{theirs_too.count('pass')} of those, and {more} more."
-    )
+    text = f"{len(rows)} tests: {counts}; {_beside(both)}"
     return "\n".join([*head(("test", "pyvmm", "QEMU", "what it said in pyvmm")), *rows, "", text])
 
 
@@ -77,20 +73,20 @@ def table_of_hosts(documents: dict[str, dict[str, Any]]) -> str:
         said = next((each for each in there if each["verdict"] != "pass"), there[0])
         rows.append(line((escape(name), *cells, escape(_said(said)))))
     titles = [title for host in documents for title in (host, f"{host}, QEMU")]
-    counts = [f"{host}: {_beside(found)}" for host, found in documents.items()]
+    counts = [f"{host}: {_beside_there(found)}" for host, found in documents.items()]
     return "\n".join([*head(("test", *titles, "what it said in pyvmm")), *rows, "", *counts])
 
 
-def _beside(found: dict[str, Any]) -> str:
-    """`of 40 that ran in both QEMU passes 20; pyvmm passes 19 of those, and 2 more.`"""
+def _beside_there(found: dict[str, Any]) -> str:
     both = [(each["verdict"], each["qemu"]["verdict"]) for each in found["tests"] if "qemu" in each]
-    theirs = [mine for mine, other in both if other == "pass"]
-    more = sum(mine == "pass" != other for mine, other in both)
     left = f" {len(found['not_run'])} were not run." if found["not_run"] else ""
-    return (
-        f"of {len(both)} that ran in both QEMU passes {len(theirs)}; pyvmm passes {theirs.count('pass')} of those, "
-        f"and {more} more.{left}"
-    )
+    return _beside(both) + left
+
+
+def _beside(both: list[tuple[str, str]]) -> str:
+    """`of 40 that ran in both QEMU passes 20; pyvmm passes 19 of those, and 2 more.`"""
+    n = compared(both)
+    return f"of {n.both} that ran in both QEMU passes {n.theirs}; pyvmm passes {n.ours} of those, and {n.more} more."
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> bool:

@@ -27,7 +27,7 @@ def test_one_document() -> None:
     )
     assert "| a | pass | pass | 3 tests |\n| b | *fail* | pass | why \\| not |\n" in made
     assert "| c | pass | *timeout* | 3 tests |\n| d | *skip* | - | why \\| not |\n" in made
-    assert made.endswith("Of 3 that ran in both QEMU passes 2; pyvmm passes 1 of those, and 1 more.")
+    assert made.endswith("; of 3 that ran in both QEMU passes 2; pyvmm passes 1 of those, and 1 more.")
 
 
 def test_a_later_run_of_the_same_tests() -> None:

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vmm.report.kut import compared
+
 from .expected import Expected, Wanted
 from .junit import Tests
 
@@ -162,9 +164,6 @@ def counts_of_selftests(document: Mapping[str, Any]) -> str:
 
 def counts_of_kut(found: Mapping[str, Any]) -> str:
     """`kut 40 tests: QEMU passes 21, pyvmm 20 of those and 3 more; 2 not run`."""
-    both = [(each["verdict"], each["qemu"]["verdict"]) for each in found["tests"] if each.get("qemu")]
-    theirs = [ours for ours, beside in both if beside == "pass"]
-    more = sum(ours == "pass" != beside for ours, beside in both)
+    n = compared((each["verdict"], each["qemu"]["verdict"]) for each in found["tests"] if each.get("qemu"))
     left = f"; {len(found['not_run'])} not run" if found["not_run"] else ""
-    good = theirs.count("pass")
-    return f"kut {len(found['tests'])} tests: QEMU passes {len(theirs)}, pyvmm {good} of those and {more} more{left}"
+    return f"kut {len(found['tests'])} tests: QEMU passes {n.theirs}, pyvmm {n.ours} of those and {n.more} more{left}"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from vmm.payload.kut.one import Ended
 from vmm.payload.kut.suite import Done, Suite, Test
@@ -82,14 +82,28 @@ def summary(suite: Suite) -> str:
     return f"{text} ({suite.elapsed:.1f} s)"
 
 
+class Beside(NamedTuple):
+    """How verdicts compare with QEMU's: tests that ran in `both`, those that pass in QEMU (`theirs`), of those the ones
+    that pass in pyvmm too (`ours`), and the ones that pass in pyvmm alone (`more`).
+    """
+
+    both: int
+    theirs: int
+    ours: int
+    more: int
+
+
+def compared(verdicts: Iterable[tuple[str, str]]) -> Beside:
+    """Of (pyvmm's, QEMU's) verdict of each test that ran in both, as a document has them."""
+    rows = [(ours == State.PASS, qemu == State.PASS) for ours, qemu in verdicts]
+    return Beside(len(rows), sum(qemu for _, qemu in rows), rows.count((True, True)), rows.count((True, False)))
+
+
 def beside(suite: Suite) -> str:
     """How the verdicts compare with QEMU's: `QEMU passes 12 of them, pyvmm all of those and 5 more`."""
-    both = [(done.ended.state, done.qemu.state) for done in suite.done if done.qemu is not None]
-    theirs = [ours for ours, qemu in both if qemu is State.PASS]
-    more = sum(ours is State.PASS and qemu is not State.PASS for ours, qemu in both)
-    passed = sum(ours is State.PASS for ours in theirs)
-    here = "all of those" if passed == len(theirs) else f"{passed} of those"
-    return f"of {len(both)} run in both QEMU passes {len(theirs)}; pyvmm passes {here}, and {more} more"
+    found = compared((done.ended.state, done.qemu.state) for done in suite.done if done.qemu is not None)
+    here = "all of those" if found.ours == found.theirs else f"{found.ours} of those"
+    return f"of {found.both} run in both QEMU passes {found.theirs}; pyvmm passes {here}, and {found.more} more"
 
 
 def listed(test: Test) -> tuple[str, str]:
